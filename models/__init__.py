@@ -1,0 +1,1 @@
+"""Tensors to tensors: encoders, heads, losses, objectives, fusions and the classifier."""

@@ -1,0 +1,1 @@
+"""The ground: configuration, runs, loops, metrics and results; knows no medicine."""
