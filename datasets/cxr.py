@@ -1,0 +1,106 @@
+"""Chest X-rays: studies and findings, the images of each ICU stay, and the image cache."""
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.schema import FINDINGS, IMAGE_SIZE
+from utils.files import write_array, write_text
+
+IMAGES_PER_PART = 256
+SMALLEST_SIDE = 64  # pixels; anything smaller is no radiograph
+
+
+def study_time() -> pl.Expr:
+    """StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff without its leading zeros) as one time.
+
+    >>> frame = pl.DataFrame({"StudyDate": [21800723], "StudyTime": [2959.812]})
+    >>> str(frame.select(study_time())["time"][0])
+    '2180-07-23 00:29:59.812000'
+    """
+    date = pl.col("StudyDate").cast(pl.String).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
+    milliseconds = (pl.col("StudyTime") * 1000).round().cast(pl.Int64)
+    clock, rest = milliseconds // 1000, milliseconds % 1000
+    hours, minutes, seconds = clock // 10000, clock // 100 % 100, clock % 100
+    valid = (hours < 24) & (minutes < 60) & (seconds < 60) & (milliseconds >= 0)
+    offset = pl.duration(hours=hours, minutes=minutes, seconds=seconds, milliseconds=rest)
+    return pl.when(valid).then(date + offset).alias("time")
+
+
+def link_images(
+    metadata: pl.DataFrame, chexpert: pl.DataFrame, stays: pl.DataFrame, views: tuple[str, ...]
+) -> pl.DataFrame:
+    """Images of the wanted views, with findings, taken during a stay: a row an image, ordered by stay and time.
+
+    `stays` has stay_row, subject_id, stay_id, intime and los_hours; `hours` counts from intime to the image.
+    """
+    studies = metadata.filter(pl.col("ViewPosition").is_in(views)).with_columns(study_time())
+    hours = (pl.col("time") - pl.col("intime")).dt.total_microseconds() / 3.6e9
+    own = stays.select("stay_row", "subject_id", "stay_id", "intime", "los_hours")
+    return (
+        studies.join(chexpert.unique(["subject_id", "study_id"], keep="first"), on=["subject_id", "study_id"])
+        .join(own, on="subject_id")
+        .with_columns(hours=hours, view="ViewPosition")
+        .filter(pl.col("hours").is_between(0, pl.col("los_hours")))
+        .select("stay_row", "subject_id", "stay_id", "study_id", "dicom_id", "view", "hours", "time", *FINDINGS)
+        .sort("stay_row", "hours", "study_id", "dicom_id")
+    )
+
+
+def image_path(root: Path, subject_id: int, study_id: int, dicom_id: str) -> Path:
+    """Where MIMIC-CXR-JPG keeps an image.
+
+    >>> image_path(Path("cxr"), 10000032, 50414267, "02aa804e").as_posix()
+    'cxr/files/p10/p10000032/s50414267/02aa804e.jpg'
+    """
+    subject = f"p{subject_id}"
+    return root / "files" / subject[:3] / subject / f"s{study_id}" / f"{dicom_id}.jpg"
+
+
+def read_image(path: Path) -> np.ndarray | str:
+    """A JPEG as grey uint8 [256, 256], or the reason why it cannot be used.
+
+    The decoder scales by a power of two while it decodes (JPEG DCT scaling), so that a full-size image costs little.
+    """
+    try:
+        with Image.open(path, formats=["JPEG"]) as image:
+            if min(image.size) < SMALLEST_SIDE:
+                return f"only {image.size[0]}x{image.size[1]} pixels"
+            image.draft("L", (IMAGE_SIZE, IMAGE_SIZE))
+            grey = image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+    except FileNotFoundError:
+        return "missing"
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return f"unreadable: {error}".replace(str(path), path.name)
+    return np.asarray(grey)
+
+
+def cache_images(images: pl.DataFrame, root: Path, folder: Path) -> tuple[Iterator[np.ndarray], list[str | None]]:
+    """Decode all images on all cores into parts of `folder`, each written whole; parts already there are kept.
+
+    Returns the parts in order, uint8 [n, 256, 256] without the rejected images, and for each image why it was rejected.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [image_path(root, *row) for row in images.select("subject_id", "study_id", "dicom_id").iter_rows()]
+    starts = range(0, len(paths), IMAGES_PER_PART)
+    reasons: list[str | None] = []
+    progress = tqdm(total=len(paths), desc="X-rays", unit="image", disable=None)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in starts:
+            part, told = folder / f"{start:08d}.npy", folder / f"{start:08d}.json"
+            if not told.exists():
+                read = list(pool.map(read_image, paths[start : start + IMAGES_PER_PART]))
+                kept = [image for image in read if not isinstance(image, str)]
+                write_array(part, np.array(kept, np.uint8).reshape(len(kept), IMAGE_SIZE, IMAGE_SIZE))
+                write_text(told, json.dumps([image if isinstance(image, str) else None for image in read]))
+            reasons += json.loads(told.read_text())
+            progress.update(min(IMAGES_PER_PART, len(paths) - start))
+    progress.close()
+    return (np.load(folder / f"{start:08d}.npy") for start in starts), reasons

