@@ -1,0 +1,63 @@
+"""Projection heads, and an encoder with a head on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+UNIT = 128  # width of the published heads at --width 1
+
+
+class ProjectionHead(nn.Sequential):
+    """Linear, ReLU, Linear, ReLU, Linear without bias: [B, feature_dim in] -> [B, 128 width].
+
+    >>> import torch
+    >>> head = ProjectionHead(512, width=2)
+    >>> head(torch.zeros(3, 512)).shape, head.feature_dim
+    (torch.Size([3, 256]), 256)
+    """
+
+    def __init__(self, input_dim: int, width: int = 1) -> None:
+        if width < 1:
+            raise ValueError(f"--width {width}: the head has 128 x width units; use 1 or more")
+        units = UNIT * width
+        super().__init__(
+            nn.Linear(input_dim, units),
+            nn.ReLU(),
+            nn.Linear(units, units),
+            nn.ReLU(),
+            nn.Linear(units, units, bias=False),
+        )
+        self.feature_dim = units
+
+
+class HeadedEncoder(nn.Module):
+    """An encoder whose feature is its projection head's output (`--fusion_layer 3`)."""
+
+    def __init__(self, encoder: nn.Module, head: ProjectionHead) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = head
+        self.feature_dim = head.feature_dim
+
+    def forward(self, modality: PackedSequence | Tensor) -> Tensor:
+        """What the encoder takes -> [B, feature_dim]."""
+        return self.head(self.encoder(modality))
+
+
+def build_heads(encoders: Mapping[str, nn.Module], width: int) -> dict[str, ProjectionHead]:
+    """One head for each encoder, by the name of its modality."""
+    return {name: ProjectionHead(encoder.feature_dim, width) for name, encoder in encoders.items()}
+
+
+def named_parts(encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The parts of a pretraining checkpoint: `ehr_encoder`, `cxr_encoder`, `ehr_head`, `cxr_head`.
+
+    >>> list(named_parts({"ehr": nn.Identity()}, {"ehr": nn.Identity()}))
+    ['ehr_encoder', 'ehr_head']
+    """
+    return {f"{name}_encoder": part for name, part in encoders.items()} | {
+        f"{name}_head": part for name, part in heads.items()
+    }

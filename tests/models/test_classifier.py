@@ -1,0 +1,58 @@
+"""The loss and the probabilities of each kind of task."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from models.classifier import Classifier
+from models.features import FeatureBatch, OnFeatures
+
+
+def make_batch(labels: list[list[float]], features: int = 4) -> FeatureBatch:
+    made = torch.randn(len(labels), features, generator=torch.Generator().manual_seed(0))
+    return FeatureBatch(made, torch.tensor(labels), torch.arange(len(labels)))
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel"])
+def test_the_loss_is_the_mean_over_known_labels(kind: str) -> None:
+    classifier = Classifier(OnFeatures(nn.Linear(4, 2)), kind)
+    batch = make_batch([[1.0, torch.nan], [0.0, 1.0], [torch.nan, torch.nan]])
+    known = ~batch.labels.isnan()
+    logits = classifier.fusion(batch)
+    expected = functional.binary_cross_entropy_with_logits(logits[known], batch.labels[known])
+    assert torch.allclose(classifier(batch)["loss"], expected)
+
+
+def test_the_ordinal_loss_is_the_mean_over_known_classes() -> None:
+    classifier = Classifier(OnFeatures(nn.Linear(4, 10)), "ordinal")
+    batch = make_batch([[9.0], [torch.nan], [0.0]])
+    expected = functional.cross_entropy(classifier.fusion(batch)[[0, 2]], torch.tensor([9, 0]))
+    assert torch.allclose(classifier(batch)["loss"], expected)
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("binary", 1), ("multilabel", 5), ("ordinal", 10)])
+def test_a_batch_without_any_label_costs_nothing(kind: str, outputs: int) -> None:
+    classifier = Classifier(OnFeatures(nn.Linear(4, outputs)), kind)
+    labels = 1 if kind == "ordinal" else outputs
+    loss = classifier(make_batch([[torch.nan] * labels] * 3))["loss"]
+    loss.backward()
+    assert loss == 0 and not classifier.fusion.linear.weight.grad.any()
+
+
+@pytest.mark.parametrize(("kind", "outputs"), [("binary", 1), ("multilabel", 5), ("ordinal", 10)])
+def test_predictions_are_probabilities(kind: str, outputs: int) -> None:
+    classifier = Classifier(OnFeatures(nn.Linear(4, outputs)), kind)
+    batch = make_batch([[0.0]] * 3)
+    probabilities, logits = classifier.predict(batch), classifier.fusion(batch)
+    assert probabilities.shape == (3, outputs)
+    expected = functional.softmax(logits, dim=1) if kind == "ordinal" else 1 / (1 + (-logits).exp())
+    assert torch.allclose(probabilities, expected)
+
+
+@pytest.mark.parametrize("kind", ["binary", "ordinal"])
+def test_half_precision_logits_still_give_float32(kind: str) -> None:
+    classifier, batch = Classifier(OnFeatures(nn.Linear(4, 1)), kind), make_batch([[0.0]] * 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert classifier.fusion(batch).dtype == torch.bfloat16
+        assert classifier.predict(batch).dtype == classifier(batch)["loss"].dtype == torch.float32

@@ -1,0 +1,167 @@
+"""The EHR encoder reads the last valid hour; the image encoder takes any number of images."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torchvision.models import resnet18
+
+from datasets.schema import CHANNELS
+from models.encoders import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    CXREncoder,
+    EHREncoder,
+    EncoderConfig,
+    at_present_rows,
+    build_encoders,
+)
+
+
+def stays(*hours: int) -> list[torch.Tensor]:
+    return [torch.randn(n, CHANNELS, generator=torch.Generator().manual_seed(n)) for n in hours]
+
+
+def packed(*hours: int) -> PackedSequence:
+    return pack_sequence(stays(*hours), enforce_sorted=False)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_each_stay_of_a_batch_is_encoded_as_if_alone_and_in_its_place(layers: int) -> None:
+    encoder = EHREncoder(feature_dim=16, layers=layers).eval()
+    together = encoder(packed(5, 48, 1, 17))
+    alone = torch.cat([encoder(packed(n)) for n in (5, 48, 1, 17)])
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_the_feature_is_the_hidden_state_of_the_last_hour() -> None:
+    encoder = EHREncoder(feature_dim=8).eval()
+    states, hours = torch.nn.utils.rnn.pad_packed_sequence(encoder.sequence(packed(3, 9)), batch_first=True)
+    assert torch.equal(encoder(packed(3, 9)), states[torch.arange(2), hours - 1])
+
+
+def test_the_lstm_agrees_with_its_equations_written_out() -> None:
+    encoder = EHREncoder(feature_dim=4).eval()
+    (stay,) = stays(6)
+    weights = {name.removesuffix("_l0"): w.detach() for name, w in encoder.lstm.named_parameters()}
+    hidden, cell = torch.zeros(4), torch.zeros(4)
+    for hour in stay:
+        gates = weights["weight_ih"] @ hour + weights["weight_hh"] @ hidden
+        gates = gates + weights["bias_ih"] + weights["bias_hh"]
+        enter, forget, new, leave = gates.chunk(4)
+        cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+        hidden = leave.sigmoid() * cell.tanh()
+    assert torch.allclose(encoder(pack_sequence([stay]))[0], hidden, atol=1e-6)
+
+
+def test_recurrent_weights_are_orthogonal_input_weights_xavier_and_biases_zero() -> None:
+    weights = dict(EHREncoder(feature_dim=32, layers=2).lstm.named_parameters())
+    for layer, width in ((0, CHANNELS), (1, 32)):
+        recurrent, entry = weights[f"weight_hh_l{layer}"], weights[f"weight_ih_l{layer}"]
+        assert torch.allclose(recurrent.T @ recurrent, torch.eye(32), atol=1e-5)
+        limit = np.sqrt(6 / (width + 4 * 32))
+        assert 0.95 * limit < entry.abs().max() <= limit
+        assert not weights[f"bias_ih_l{layer}"].any() and not weights[f"bias_hh_l{layer}"].any()
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    encoder = EHREncoder(feature_dim=64, dropout=0.5)
+    assert (encoder(packed(4)) == 0).any()
+    encoder.eval()
+    assert torch.equal(encoder(packed(4)), encoder(packed(4)))
+
+
+def test_the_recurrence_stays_in_float32_under_autocast() -> None:
+    encoder = EHREncoder(feature_dim=8).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = encoder(packed(30))
+    assert inside.dtype == torch.float32 and torch.equal(inside, encoder(packed(30)))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "densenet121"])
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("images", [0, 1, 3])
+def test_any_number_of_small_images_trains(name: str, size: int, images: int) -> None:
+    encoder = CXREncoder(name).train()
+    features = encoder(torch.rand(images, 1, size, size))
+    assert features.shape == (images, encoder.feature_dim) and features.isfinite().all()
+    features.square().sum().backward()
+    gradients = [weight.grad for weight in encoder.parameters()]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients) == (images > 0)
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_fewer_than_two_images_leave_the_running_statistics_alone(images: int) -> None:
+    encoder = CXREncoder("resnet18").train()
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    encoder(torch.rand(images, 1, 64, 64))
+    assert all(torch.equal(before[name], value) for name, value in encoder.named_buffers())
+    assert all(module.training for module in encoder.modules())
+
+
+def test_one_image_in_training_is_encoded_as_in_evaluation() -> None:
+    encoder, image = CXREncoder("resnet18"), torch.rand(1, 1, 64, 64)
+    assert torch.equal(encoder.train()(image), encoder.eval()(image))
+
+
+def test_without_its_classifier_the_encoder_is_torchvisions_network() -> None:
+    encoder, network = CXREncoder("resnet18").eval(), resnet18().eval()
+    network.fc = torch.nn.Identity()
+    for ours, theirs in zip(encoder.state_dict().values(), network.state_dict().values(), strict=True):
+        theirs.copy_(ours)
+    grey = torch.rand(2, 1, 64, 64)
+    assert torch.allclose(encoder(grey), network(grey.repeat(1, 3, 1, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_stages_in_turn_are_the_forward_pass_and_have_the_stated_widths(name: str) -> None:
+    encoder, image = CXREncoder(name).eval(), torch.rand(2, 1, 64, 64)
+    maps = encoder.prepare(image)
+    for stage, width in zip(encoder.stages, encoder.stage_dims, strict=True):
+        maps = stage(maps)
+        assert maps.shape[1] == width
+    assert torch.equal(encoder.pool(maps), encoder(image))
+
+
+def test_grey_is_widened_without_a_copy_and_not_normalised() -> None:
+    image = torch.rand(2, 1, 64, 64)
+    wide = CXREncoder("resnet18").prepare(image)
+    assert wide.shape == (2, 3, 64, 64) and wide.data_ptr() == image.data_ptr()
+
+
+def test_imagenet_weights_bring_imagenets_normalisation() -> None:
+    encoder = CXREncoder("resnet18", pretrained=True, download=False)
+    image = torch.rand(2, 1, 64, 64)
+    expected = [(image[:, 0] - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
+    assert torch.allclose(encoder.prepare(image), torch.stack(expected, dim=1))
+
+
+def test_normalisation_is_no_part_of_the_saved_weights() -> None:
+    normalising = CXREncoder("resnet18", pretrained=True, download=False)
+    assert normalising.state_dict().keys() == CXREncoder("resnet18").state_dict().keys()
+
+
+def test_errors_name_the_flag_and_the_cure() -> None:
+    with pytest.raises(ValueError, match=r"--vision_backbone vgg16.*resnet34"):
+        CXREncoder("vgg16")
+    with pytest.raises(ValueError, match=r"--image_size 16.*at least 32"):
+        CXREncoder("resnet18")(torch.rand(2, 1, 16, 16))
+
+
+def test_only_the_asked_encoders_are_built_and_by_their_configuration() -> None:
+    config = EncoderConfig(ehr_dim=32, ehr_layers=2, vision_backbone="resnet18")
+    assert set(build_encoders(config, ["ehr"])) == {"ehr"}
+    encoders = build_encoders(config)
+    assert encoders["ehr"].feature_dim == 32 and encoders["ehr"].lstm.num_layers == 2
+    assert encoders["cxr"].stage_dims == (64, 64, 128, 256, 512)
+
+
+@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
+def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present: list[bool]) -> None:
+    features = torch.randn(sum(present), 4, requires_grad=True)
+    placed = at_present_rows(features, torch.tensor(present))
+    assert torch.equal(placed[torch.tensor(present)], features)
+    assert not placed[~torch.tensor(present)].any()
+    placed.sum().backward()
+    assert torch.equal(features.grad, torch.ones_like(features))

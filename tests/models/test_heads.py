@@ -1,0 +1,38 @@
+"""Projection heads have the published shape, and sit on their encoder."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.encoders import EHREncoder
+from models.heads import HeadedEncoder, ProjectionHead, build_heads, named_parts
+
+
+def test_a_head_is_three_linear_layers_the_last_without_bias() -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in ProjectionHead(512, width=2).named_parameters()}
+    assert shapes == {
+        "0.weight": (256, 512),
+        "0.bias": (256,),
+        "2.weight": (256, 256),
+        "2.bias": (256,),
+        "4.weight": (256, 256),
+    }
+
+
+def test_a_head_needs_a_width() -> None:
+    with pytest.raises(ValueError, match="--width 0"):
+        ProjectionHead(512, width=0)
+
+
+def test_a_headed_encoder_gives_the_heads_output(make_batch) -> None:
+    encoder, batch = EHREncoder(feature_dim=16), make_batch([3, 5], [False, False])
+    headed = HeadedEncoder(encoder, ProjectionHead(16))
+    assert headed.feature_dim == 128
+    assert torch.equal(headed(batch.ehr), headed.head(encoder(batch.ehr)))
+
+
+def test_parts_are_named_for_their_modality() -> None:
+    encoders: dict[str, nn.Module] = {"ehr": EHREncoder(feature_dim=8), "cxr": EHREncoder(feature_dim=16)}
+    parts = named_parts(encoders, build_heads(encoders, width=1))
+    assert list(parts) == ["ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"]
+    assert parts["cxr_head"][0].in_features == 16
