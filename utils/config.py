@@ -24,8 +24,8 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     """The settings that a command line asks for.
 
     Nested dataclasses become flat flags, and `--a_b` is `--a-b`. The last of two equal flags wins.
-    `--config FILE` reads defaults from YAML. A flag, key or value that is not right prints one error, with the
-    nearest right name, and exits with status 2.
+    `--config FILE` reads defaults from YAML. A flag, key or value that is not right prints one error, with
+    the nearest right name, and exits with status 2.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Data:
@@ -57,8 +57,9 @@ def plain(config: object) -> dict[str, object]:
 
 
 def build(cls: type[T], values: Mapping[str, object], source: str = "config") -> T:
-    """The inverse of `plain`; keys left out keep their defaults. ValueError, beginning with `source`, for a key or
-    value that does not fit, with the nearest right name.
+    """The inverse of `plain`; keys left out keep their defaults.
+
+    ValueError, beginning with `source`, for a key or value that does not fit, with the nearest right name.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Data:

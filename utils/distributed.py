@@ -123,11 +123,11 @@ def gather_arrays(array: np.ndarray) -> np.ndarray:
 
 
 def gather_with_gradient(part: Tensor) -> Tensor:
-    """[b_r, ...] of each process -> [sum of b_r, ...] in rank order, with gradient; parts may be unequal or empty.
+    """[b_r, ...] of each process -> [sum of b_r, ...] in rank order, with gradient; unequal or empty too.
 
     The gradient of a part is the sum over ranks of their gradients for it, as if one process had held all of
-    them. So a loss that every rank computes from the gathered rows is the loss of the global batch, and after
-    DistributedDataParallel's average over ranks its parameter gradients are those of one process with all rows.
+    them. So a loss that every rank computes from the gathered rows is the loss of the global batch, and
+    after DistributedDataParallel's average over ranks its parameter gradients are those of one process.
     """
     return part if world() == 1 else _Gather.apply(part)
 

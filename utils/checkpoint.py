@@ -1,0 +1,87 @@
+"""Checkpoints: named parts and the settings that built them, written whole, read without pickle."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from utils.files import whole
+
+FORMAT = "medmod-checkpoint-1"
+
+
+def save(path: Path, content: Mapping[str, object]) -> None:
+    """Writes `{"parts": {name: state_dict}, "config": plain dict, "epoch": int, ...}` atomically.
+
+    Tensors, numbers, text, lists and dicts only, so that `load` needs no pickle. OSError, saying that nothing
+    was lost, if the disk is full: the file that stood there before is intact.
+    """
+    with whole(Path(path)) as partial, partial.open("wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
+    """The content of a checkpoint, tensors on `device`.
+
+    FileNotFoundError if it is missing; ValueError if it is not one of ours, is torn, or holds pickled code,
+    which is never run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        found = (
+            f"{path.parent} holds {', '.join(near[-5:])}" if near else f"{path.parent} holds no .ckpt file"
+        )
+        raise FileNotFoundError(f"{path}: there is no such checkpoint; {found}")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        rule = "a checkpoint holds only tensors, numbers, text, lists and dicts"
+        raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise ValueError(
+            f"{path}: torn or not a checkpoint, copy it again or take another: {reason}"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(
+            f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
+        )
+    return content
+
+
+def load_part(module: nn.Module, checkpoint: Mapping[str, object], name: str) -> str:
+    """Loads one part into `module`, strictly; prints and returns what was loaded: "ehr: 12/12 tensors".
+
+    ValueError, listing keys that are missing, unexpected or of another shape, if they do not match one to
+    one; `module` is then unchanged.
+    """
+    parts = checkpoint["parts"]
+    if name not in parts:
+        raise ValueError(f"the checkpoint has no part {name!r}; it has {', '.join(sorted(parts))}")
+    given, wanted = parts[name], module.state_dict()
+    faults = _faults(given, wanted)
+    if faults:
+        raise ValueError(f"part {name!r} does not fit: " + "; ".join(faults))
+    module.load_state_dict(given)
+    loaded = f"{name}: {len(given)}/{len(wanted)} tensors"
+    print(f"loaded {loaded}")
+    return loaded
+
+
+def _faults(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    shapes = [
+        f"{key} is {list(given[key].shape)}, not {list(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    kinds = {
+        "missing": [key for key in wanted if key not in given],
+        "unexpected": [key for key in given if key not in wanted],
+        "other shape": shapes,
+    }
+    return [f"{kind} {', '.join(keys)}" for kind, keys in kinds.items() if keys]
