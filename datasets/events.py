@@ -214,17 +214,16 @@ def partition(rows: Iterator[pl.DataFrame], folder: Path, first: np.ndarray) -> 
     waiting: list[np.ndarray] = []
 
     def flush() -> None:
-        if not waiting:
-            return
-        records = np.concatenate(waiting)
+        records = np.concatenate([np.empty(0, RECORD), *waiting])
         waiting.clear()
         np.minimum.at(first, records["stay_row"], records["second"])
         bucket = records["stay_row"] // STAYS_PER_BUCKET
         order = np.argsort(bucket, kind="stable")
-        numbers, starts = np.unique(bucket[order], return_index=True)
-        for number, part in zip(numbers, np.split(records[order], starts[1:]), strict=True):
+        numbers, counts = np.unique(bucket, return_counts=True)
+        ends = np.cumsum(counts)
+        for number, start, end in zip(numbers, ends - counts, ends, strict=True):
             with bucket_path(folder, int(number)).open("ab") as file:
-                file.write(part.tobytes())
+                file.write(records[order[start:end]].tobytes())
 
     for frame in rows:
         waiting.append(_records(frame))

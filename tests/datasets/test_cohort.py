@@ -1,0 +1,100 @@
+"""Which stays are in, and what became of them."""
+
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from datasets.cohort import select_stays
+from datasets.raw import read
+from tests.raw_tables import admission, patient, stay, write_mimic_iv
+
+
+def cohort(folder: Path, protocol: str = "medmod", **tables: list) -> pl.DataFrame:
+    root = write_mimic_iv(folder, **tables)
+    return select_stays(*(read(root, name) for name in ("icustays", "admissions", "patients")), protocol)
+
+
+def test_a_transfer_between_units_removes_the_stay_before_stays_are_counted(tmp_path: Path) -> None:
+    moved = stay(stay_id=112, last_careunit="SICU")
+    found = cohort(tmp_path, icustays=[stay(), moved])
+    assert found.stays["stay_id"].to_list() == [111]
+    assert found.attrition.filter(pl.col("rule").str.contains("transfer"))["stays"].item() == 1
+
+
+def test_two_remaining_stays_in_an_admission_remove_both(tmp_path: Path) -> None:
+    other = [stay(subject=2, hadm=22, stay_id=222)]
+    tables = {"patients": [patient(), patient(2)], "admissions": [admission(), admission(2, 22)]}
+    found = cohort(tmp_path, icustays=[stay(), stay(stay_id=112), *other], **tables)
+    assert found.stays["stay_id"].to_list() == [222]
+
+
+def test_minors_and_stays_of_no_length_are_out(tmp_path: Path) -> None:
+    tables = {
+        "patients": [patient(), patient(2, anchor_age=17), patient(3)],
+        "admissions": [admission(), admission(2, 22), admission(3, 33)],
+        "icustays": [stay(), stay(2, 22, 222), stay(3, 33, 333, los=-1)],
+    }
+    found = cohort(tmp_path, **tables)
+    assert found.stays["stay_id"].to_list() == [111]
+    assert found.attrition["stays"].to_list() == [3, 3, 3, 3, 2, 1]
+
+
+def test_age_counts_from_the_anchor_year_only_under_corrected(tmp_path: Path) -> None:
+    tables = {"patients": [patient(anchor_year=2148)]}
+    assert cohort(tmp_path / "a", **tables).stays["age"].item() == 60
+    assert cohort(tmp_path / "b", "corrected", **tables).stays["age"].item() == 62
+
+
+@pytest.mark.parametrize(
+    ("patients", "admissions", "died"),
+    [
+        ({}, {}, 0),
+        ({}, {"deathtime": "2150-01-05 00:00:00"}, 1),
+        ({"dod": "2150-01-05"}, {}, 1),
+        ({"dod": "2150-01-10"}, {}, 0),
+    ],
+)
+def test_death_counts_within_the_admission(tmp_path: Path, patients: dict, admissions: dict, died: int) -> None:
+    found = cohort(tmp_path, patients=[patient(**patients)], admissions=[admission(**admissions)])
+    assert found.stays["mortality"].item() == died
+
+
+def later_admissions(moved: bool) -> dict[str, list]:
+    """Three stays of a subject: the second 20 days after the first, the third 60 days after the second."""
+    begins = {12: "2150-01-24 00:00:00", 13: "2150-03-25 00:00:00"}
+    ends = {12: "2150-01-25 00:00:00", 13: "2150-03-26 00:00:00"}
+    stays = [stay()]
+    for hadm, start in begins.items():
+        unit = "SICU" if moved and hadm == 12 else "MICU"
+        stays.append(stay(1, hadm, 100 + hadm, 1.0, intime=start, outtime=ends[hadm], last_careunit=unit))
+    admissions = [admission(), *(admission(1, h, admittime=t, dischtime=ends[h]) for h, t in begins.items())]
+    return {"icustays": stays, "admissions": admissions}
+
+
+def test_readmission_is_a_stay_within_thirty_days(tmp_path: Path) -> None:
+    assert cohort(tmp_path, **later_admissions(False)).stays["readmission"].to_list() == [1, 0, 0]
+
+
+def test_a_transferred_stay_is_a_readmission_only_under_corrected(tmp_path: Path) -> None:
+    tables = later_admissions(True)
+    assert cohort(tmp_path / "a", **tables).stays["readmission"].to_list() == [0, 0]
+    assert cohort(tmp_path / "b", "corrected", **tables).stays["readmission"].to_list() == [1, 0]
+
+
+def test_episodes_are_numbered_in_order_of_time(tmp_path: Path) -> None:
+    stays = cohort(tmp_path, **later_admissions(False)).stays
+    assert stays["episode"].to_list() == [1, 2, 3]
+    assert stays["intime"].to_list() == sorted(stays["intime"])
+    assert stays["intime"][0] == datetime(2150, 1, 1)
+
+
+def test_a_stay_named_twice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stay_id names a row, but 111 stands in 2 rows"):
+        cohort(tmp_path, icustays=[stay(), stay()])
+
+
+def test_an_empty_cohort_says_which_rule_emptied_it(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the cohort is empty.*age 18 or more: 0"):
+        cohort(tmp_path, patients=[patient(anchor_age=3)])

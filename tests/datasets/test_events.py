@@ -1,0 +1,158 @@
+"""Cleaning of charted rows, against the rules of the two protocols."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from datasets.events import RECORD, items, observations, order_of_numbers, partition, read_bucket
+from datasets.schema import variables
+from tests.raw_tables import chart, lab, write_mimic_iv
+
+NAMES = [variable.name for variable in variables()]
+
+
+def collected(folder: Path, protocol: str = "medmod", los_hours: float = 72.0, **tables: list) -> dict[str, list]:
+    """The first stay's observations: variable -> [(hour, value or category)], after deduplication."""
+    root = write_mimic_iv(folder, **tables)
+    stays = pl.DataFrame(
+        {"stay_row": [0], "hadm_id": [11], "stay_id": [111], "intime": ["2150-01-01 00:00:00"], "los_hours": [los_hours]}
+    ).with_columns(pl.col("intime").str.to_datetime(time_unit="us"), pl.col("stay_row").cast(pl.Int32))
+    first = np.full(1, 10**9, np.int32)
+    for table in ("chartevents", "labevents"):
+        partition(iter([observations(root, table, stays, protocol).collect()]), root, first)
+    found: dict[str, list] = {}
+    for record in read_bucket(root, 0, protocol):
+        variable = variables()[record["variable"]]
+        value = variable.categories[int(record["value"])] if variable.categories else float(record["value"])
+        found.setdefault(variable.name, []).append((float(record["second"] / 3600), value))
+    return found
+
+
+def value_of(folder: Path, row: dict, protocol: str = "medmod", table: str = "chartevents") -> object:
+    found = collected(folder, protocol, **{table: [row]})
+    return next(iter(found.values()))[0][1] if found else None
+
+
+@pytest.mark.parametrize(
+    ("itemid", "text", "medmod", "corrected"),
+    [
+        (220045, "86", 86.0, 86.0),
+        (220045, "9000", 9000.0, None),  # implausible
+        (220045, "fast", None, None),
+        (220045, "1e309", None, None),
+        (220045, "nan", None, None),
+        (220050, "120/80", 120.0, 120.0),
+        (220051, "120/80", 80.0, 80.0),
+        (220051, "75", 75.0, 75.0),
+        (227242, "75", None, 75.0),
+        (223835, "50", 0.5, 0.5),
+        (223835, "0.5", 0.005, 0.5),
+        (223835, "0", 0.0, None),
+        (226707, "70", 70.0, 177.8),
+        (226730, "170", 170.0, 170.0),
+        (220277, "0.97", 97.0, 97.0),
+        (220277, "97", 97.0, 97.0),
+        (223761, "98.6", 37.0, 37.0),
+        (223762, "98.6", 37.0, 37.0),
+        (223762, "37", 37.0, 37.0),
+        (223761, "78.8", 78.8, 26.0),
+        (226531, "100", 45.3592, 45.3592),
+        (226512, "100", 100.0, 100.0),
+        (220739, "None", "None", "None"),
+        (220739, "Unable to score", None, None),
+        (223951, "Normal <3 Seconds", None, "0.0"),
+        (224308, "Abnormal >3 Seconds", None, "1.0"),
+        (220274, "7.31", 7.31, 7.31),
+    ],
+)
+def test_chart_values(tmp_path: Path, itemid: int, text: str, medmod: object, corrected: object) -> None:
+    for protocol, wanted in (("medmod", medmod), ("corrected", corrected)):
+        found = value_of(tmp_path / protocol, chart(itemid, text), protocol)
+        assert found == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), protocol
+
+
+@pytest.mark.parametrize(
+    ("itemid", "text", "medmod", "corrected"),
+    [(50931, "120", 120.0, 120.0), (50931, "___", None, None), (51478, "500", 500.0, None), (51491, "6.5", 6.5, None)],
+)
+def test_laboratory_values(tmp_path: Path, itemid: int, text: str, medmod: object, corrected: object) -> None:
+    assert value_of(tmp_path / "m", lab(itemid, text), "medmod", "labevents") == medmod
+    assert value_of(tmp_path / "c", lab(itemid, text), "corrected", "labevents") == corrected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hadm_id": ""}, {"hadm_id": 12}, {"stay_id": 112}, {"value": ""}, {"itemid": 1},
+        {"charttime": "2149-12-31 23:59:59"}, {"charttime": "2150-01-04 00:00:01"},
+    ],
+)  # fmt: skip
+def test_a_row_outside_the_rules_is_dropped(tmp_path: Path, changes: dict) -> None:
+    assert collected(tmp_path, chartevents=[chart(220045, "80") | changes]) == {}
+
+
+def test_an_empty_stay_id_becomes_the_admissions_stay(tmp_path: Path) -> None:
+    assert collected(tmp_path, chartevents=[chart(220045, "80", stay_id="")])["Heart Rate"] == [(1.0, 80.0)]
+
+
+def test_both_ends_of_the_stay_are_inside(tmp_path: Path) -> None:
+    rows = [chart(220045, "80", "2150-01-01 00:00:00"), chart(220045, "90", "2150-01-04 00:00:00")]
+    assert collected(tmp_path, chartevents=rows)["Heart Rate"] == [(0.0, 80.0), (72.0, 90.0)]
+
+
+def test_of_two_values_at_a_second_the_greatest_stays(tmp_path: Path) -> None:
+    rows = [chart(220277, "100"), chart(220277, "97"), chart(220739, "To Speech"), chart(220739, "Spontaneously")]
+    found = collected(tmp_path, chartevents=rows)
+    assert found["Oxygen saturation"] == [(1.0, 100.0)]
+    assert found["Glascow coma scale eye opening"] == [(1.0, "To Speech")]
+
+
+def test_medmod_compares_some_numbers_as_text(tmp_path: Path) -> None:
+    rows = [chart(220210, "21"), chart(224690, "9"), chart(220052, "101"), chart(220181, "98")]
+    assert collected(tmp_path / "m", chartevents=rows)["Respiratory rate"] == [(1.0, 9.0)]
+    assert collected(tmp_path / "m2", chartevents=rows)["Mean blood pressure"] == [(1.0, 98.0)]
+    assert collected(tmp_path / "c", "corrected", chartevents=rows)["Respiratory rate"] == [(1.0, 21.0)]
+
+
+def test_corrected_adds_the_glasgow_total_of_one_second(tmp_path: Path) -> None:
+    rows = [chart(220739, "To Pain"), chart(223900, "Confused"), chart(223901, "Obeys Commands")]
+    late = [chart(220739, "To Pain", "2150-01-01 02:00:00")]
+    assert collected(tmp_path / "c", "corrected", chartevents=rows + late)["Glascow coma scale total"] == [(1.0, "12")]
+    assert "Glascow coma scale total" not in collected(tmp_path / "m", chartevents=rows)
+
+
+def test_the_worse_side_of_capillary_refill_wins(tmp_path: Path) -> None:
+    rows = [chart(223951, "Abnormal >3 Seconds"), chart(224308, "Normal <3 Seconds")]
+    assert collected(tmp_path, "corrected", chartevents=rows)["Capillary refill rate"] == [(1.0, "1.0")]
+
+
+def test_every_item_has_one_variable() -> None:
+    for protocol in ("medmod", "corrected"):
+        found = items(protocol)
+        assert found["itemid"].is_unique().all()
+        assert len(found) == {"medmod": 36 + 8, "corrected": 39 + 4}[protocol]
+
+
+def test_order_of_numbers_is_the_order_of_numbers() -> None:
+    values = np.random.default_rng(0).normal(size=200) * 10.0 ** np.arange(-100, 100)
+    assert (np.argsort(order_of_numbers(values)) == np.argsort(values)).all()
+
+
+def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    frame = pl.DataFrame(
+        {
+            "stay_row": rng.integers(0, 1500, 4000).astype(np.int32), "second": rng.integers(0, 50, 4000),
+            "variable": rng.integers(0, 17, 4000).astype(np.uint8), "value": rng.integers(0, 2, 4000).astype(float),
+        }
+    ).with_columns(by_value=pl.col("value"), by_text=pl.lit(None, pl.UInt64))  # fmt: skip
+    for name, order in (("a", np.arange(4000)), ("b", rng.permutation(4000))):
+        (tmp_path / name).mkdir()
+        shuffled = frame[order.tolist()]
+        size = 4000 if name == "a" else 700
+        partition(shuffled.iter_slices(size), tmp_path / name, np.full(1500, 99, np.int32))
+    for number in range(3):
+        one, other = (read_bucket(tmp_path / name, number, "medmod") for name in "ab")
+        assert len(one) and one.dtype == RECORD and (one == other).all()

@@ -1,0 +1,107 @@
+"""The hourly grid against a slow one that reads like its definition."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.events import RECORD, deduplicate
+from datasets.hourly import Normalizer, bins_of, ends_inside_a_bin, hourly_grid, tail_rows
+from datasets.schema import CHANNELS, continuous_channels, variables
+
+
+def random_events(seed: int, stays: int, hours: float, count: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    records = np.zeros(count, RECORD)
+    records["stay_row"] = rng.integers(0, stays, count)
+    records["second"] = rng.integers(0, int(hours * 3600) + 1, count)
+    records["second"][: count // 4] //= 3600
+    records["second"][: count // 4] *= 3600  # events at the edges of bins
+    records["variable"] = rng.integers(0, 17, count)
+    width = np.array([len(v.categories) for v in variables()])[records["variable"]]
+    records["value"] = np.where(width > 0, rng.integers(0, np.maximum(width, 1)), rng.normal(size=count) * 50)
+    return deduplicate(records)
+
+
+def slow_grid(events: list[tuple[float, int, float]], hours: float, timestep: float) -> np.ndarray:
+    """One window, bin by bin and channel by channel."""
+    bins = int(hours / timestep + 1 - 1e-6)
+    state = [v.normal_code for v in variables()]
+    grid = np.zeros((bins, CHANNELS), np.float32)
+    for number in range(bins):
+        seen = set()
+        for hour, place, value in sorted(events):
+            if hour <= hours + 1e-6 and int(hour / timestep - 1e-6) == number:
+                state[place] = value
+                seen.add(place)
+        for place, variable in enumerate(variables()):
+            if variable.categories:
+                grid[number, variable.first_channel + int(state[place])] = 1
+            else:
+                grid[number, variable.first_channel] = state[place]
+            grid[number, variable.mask_channel] = place in seen
+    return grid
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from([0.8, 1.0, 2.0]), st.integers(0, 60))
+def test_the_grid_is_its_definition(seed: int, timestep: float, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    hours = np.array([rng.uniform(0.1, 12), 6.0, rng.uniform(5, 20)])
+    records = random_events(seed, 3, 20, count)
+    records = records[records["second"] / 3600 <= hours[records["stay_row"]]]
+    grids = hourly_grid(records, 0, bins_of(hours, timestep), timestep)
+    slow = [
+        slow_grid([(r["second"] / 3600, r["variable"], r["value"]) for r in records if r["stay_row"] == s], hours[s], timestep)
+        for s in range(3)
+    ]
+    np.testing.assert_array_equal(grids, np.concatenate(slow))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.sampled_from([0.8, 1.0, 2.0]), st.floats(0.2, 23.9))
+def test_a_window_is_a_prefix_of_the_grid_but_for_a_last_row_that_ends_inside_a_bin(
+    seed: int, timestep: float, end: float
+) -> None:
+    records = random_events(seed, 1, 24, 60)
+    whole = hourly_grid(records, 0, bins_of(np.array([24.0]), timestep), timestep)
+    ends = np.array([end, float(int(end))])
+    for hours in ends[ends > 0]:
+        wanted = slow_grid([(r["second"] / 3600, r["variable"], r["value"]) for r in records], hours, timestep)
+        found = whole[: len(wanted)].copy()
+        if ends_inside_a_bin(np.array([hours]), timestep)[0]:
+            found[-1] = tail_rows(records, np.array([0]), np.array([hours]), timestep)[0]
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_later_events_change_no_earlier_row() -> None:
+    records = random_events(3, 1, 24, 200)
+    early = records[records["second"] <= 10 * 3600]
+    lengths = np.array([24])
+    np.testing.assert_array_equal(hourly_grid(records, 0, lengths)[:10], hourly_grid(early, 0, lengths)[:10])
+
+
+def test_a_stay_without_events_stands_at_the_normal_values() -> None:
+    grid = hourly_grid(np.zeros(0, RECORD), 5, np.array([3]))
+    assert grid.shape == (3, CHANNELS)
+    assert grid[0, 50] == 86 and grid[0, 2] == 59 and not grid[:, 59:].any()
+    assert (grid[0] == tail_rows(np.zeros(0, RECORD), np.array([5]), np.array([1.5]))[0]).all()
+
+
+@pytest.mark.parametrize(("hours", "timestep", "bins"), [(48, 1, 48), (48, 0.8, 60), (48, 2, 24), (47.01, 1, 48), (0.5, 1, 1)])
+def test_number_of_bins(hours: float, timestep: float, bins: int) -> None:
+    assert bins_of(hours, timestep) == bins
+
+
+def test_the_normaliser_is_the_mean_and_deviation_of_all_rows() -> None:
+    rng = np.random.default_rng(0)
+    grid = rng.normal(100, 30, (1000, CHANNELS)).astype(np.float32)
+    grid[:, continuous_channels()[3]] = 1e5
+    normalizer = Normalizer.empty()
+    for part in np.array_split(grid, 7):
+        normalizer.add(part)
+    mean, deviation = normalizer.statistics()
+    wanted = grid[:, continuous_channels()].astype(float)
+    np.testing.assert_allclose(mean, wanted.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(np.delete(deviation, 3), np.delete(wanted.std(0), 3), rtol=1e-9)
+    assert deviation[3] == 1
