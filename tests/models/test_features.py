@@ -7,7 +7,8 @@ from models.features import FeatureBatches
 
 
 def make_batches(rows: int = 10, size: int = 4, **settings) -> FeatureBatches:
-    return FeatureBatches(torch.arange(rows)[:, None] * 1.0, torch.arange(rows)[:, None] * 2.0, size, **settings)
+    number = torch.arange(rows)[:, None]
+    return FeatureBatches(number * 1.0, number * 2.0, size, **settings)
 
 
 def order(batches: FeatureBatches, epoch: int, start: int = 0) -> list[int]:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import random_batch
 from torch import multiprocessing
 from torch.nn.parallel import DistributedDataParallel
 
@@ -15,6 +14,7 @@ from models import losses
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives.simclr import SimCLR
+from tests.random_batches import random_batch
 
 
 def make_objective(denominator: losses.Denominator = "decoupled") -> SimCLR:
