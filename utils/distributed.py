@@ -89,6 +89,15 @@ def all_reduce_mean(value: float) -> float:
     return all_reduce_sum(value) / world()
 
 
+def all_reduce_max(value: float) -> float:
+    """Largest of a number over all processes, the same on each."""
+    if world() == 1:
+        return float(value)
+    largest = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.item()
+
+
 def broadcast_value(value: float) -> float:
     """The main process's number, on every process."""
     return all_reduce_sum(value if is_main() else 0.0)
