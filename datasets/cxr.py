@@ -37,7 +37,8 @@ def study_time() -> pl.Expr:
 def link_images(
     metadata: pl.DataFrame, chexpert: pl.DataFrame, stays: pl.DataFrame, views: tuple[str, ...]
 ) -> pl.DataFrame:
-    """Images of the wanted views, with findings, taken during a stay: a row an image, ordered by stay and time.
+    """Images of the wanted views, with findings, taken during a stay: a row an image, ordered by stay and
+    time.
 
     `stays` has stay_row, subject_id, stay_id, intime and los_hours; `hours` counts from intime to the image.
     """
@@ -49,7 +50,9 @@ def link_images(
         .join(own, on="subject_id")
         .with_columns(hours=hours, view="ViewPosition")
         .filter(pl.col("hours").is_between(0, pl.col("los_hours")))
-        .select("stay_row", "subject_id", "stay_id", "study_id", "dicom_id", "view", "hours", "time", *FINDINGS)
+        .select(
+            "stay_row", "subject_id", "stay_id", "study_id", "dicom_id", "view", "hours", "time", *FINDINGS
+        )
         .sort("stay_row", "hours", "study_id", "dicom_id")
     )
 
@@ -67,7 +70,8 @@ def image_path(root: Path, subject_id: int, study_id: int, dicom_id: str) -> Pat
 def read_image(path: Path) -> np.ndarray | str:
     """A JPEG as grey uint8 [256, 256], or the reason why it cannot be used.
 
-    The decoder scales by a power of two while it decodes (JPEG DCT scaling), so that a full-size image costs little.
+    The decoder scales by a power of two while it decodes (JPEG DCT scaling), so that a full-size image costs
+    little.
     """
     try:
         with Image.open(path, formats=["JPEG"]) as image:
@@ -82,13 +86,19 @@ def read_image(path: Path) -> np.ndarray | str:
     return np.asarray(grey)
 
 
-def cache_images(images: pl.DataFrame, root: Path, folder: Path) -> tuple[Iterator[np.ndarray], list[str | None]]:
-    """Decode all images on all cores into parts of `folder`, each written whole; parts already there are kept.
+def cache_images(
+    images: pl.DataFrame, root: Path, folder: Path
+) -> tuple[Iterator[np.ndarray], list[str | None]]:
+    """Decode all images on all cores into parts of `folder`, each written whole; parts already there are
+    kept.
 
-    Returns the parts in order, uint8 [n, 256, 256] without the rejected images, and for each image why it was rejected.
+    Returns the parts in order, uint8 [n, 256, 256] without the rejected images, and for each image why it was
+    rejected.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [image_path(root, *row) for row in images.select("subject_id", "study_id", "dicom_id").iter_rows()]
+    paths = [
+        image_path(root, *row) for row in images.select("subject_id", "study_id", "dicom_id").iter_rows()
+    ]
     starts = range(0, len(paths), IMAGES_PER_PART)
     reasons: list[str | None] = []
     progress = tqdm(total=len(paths), desc="X-rays", unit="image", disable=None)

@@ -11,8 +11,8 @@ import yaml
 from datasets.raw import find_table, scan, timestamps, told
 from datasets.schema import RESOURCES, variables
 
-# One cleaned observation: the stay's row, whole seconds since intime, the variable's place, its value (for a category
-# its slot), and the order of values charted at the same second, of which the greatest stays.
+# One cleaned observation: the stay's row, whole seconds since intime, the variable's place, its value (for a
+# category its slot), and the order of values charted at the same second, of which the greatest stays.
 RECORD = np.dtype(
     [("stay_row", "<i4"), ("second", "<i4"), ("variable", "u1"), ("value", "<f8"), ("order", "<u8")]
 )
@@ -84,7 +84,9 @@ def _part_of_pressure(part: int) -> Callable[[str], pl.Expr]:
     def clean(protocol: str) -> pl.Expr:
         text = pl.col("text")
         pair = text.str.contains("/", literal=True)
-        return _float(pl.when(pair).then(text.str.split("/").list.get(part, null_on_oob=True)).otherwise(text))
+        return _float(
+            pl.when(pair).then(text.str.split("/").list.get(part, null_on_oob=True)).otherwise(text)
+        )
 
     return clean
 
@@ -144,7 +146,8 @@ def _order_of_text() -> pl.Expr:
 
 
 def clean(rows: pl.LazyFrame, protocol: str) -> pl.LazyFrame:
-    """Rows (itemid, text, variable, rule, low, high, text_order) with `value` and its order; unusable rows go.
+    """Rows (itemid, text, variable, rule, low, high, text_order) with `value` and its order; unusable rows
+    go.
 
     A value is unusable if it is no number, not finite, none of the categories, or (`corrected`) implausible.
     """
@@ -165,8 +168,8 @@ def clean(rows: pl.LazyFrame, protocol: str) -> pl.LazyFrame:
 def observations(root: Path, table: str, stays: pl.DataFrame, protocol: str) -> pl.LazyFrame:
     """Cleaned observations of the cohort's stays in one raw table, on each stay's clock, within [0, LOS].
 
-    `stays` has stay_row, hadm_id, stay_id, intime and los_hours. Columns: row (of the raw table), and RECORD's but
-    with `by_value` and `by_text` for `order`.
+    `stays` has stay_row, hadm_id, stay_id, intime and los_hours. Columns: row (of the raw table), and
+    RECORD's but with `by_value` and `by_text` for `order`.
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = items(protocol).filter(pl.col("source") == source).drop("source")
@@ -183,7 +186,9 @@ def observations(root: Path, table: str, stays: pl.DataFrame, protocol: str) -> 
         .with_columns(second=(pl.col("charttime") - pl.col("intime")).dt.total_seconds())
         .filter((pl.col("second") >= 0) & (pl.col("second") <= pl.col("los_hours") * 3600 + 1e-3))
     )
-    return clean(rows, protocol).select("row", "stay_row", "second", "variable", "value", "by_value", "by_text")
+    return clean(rows, protocol).select(
+        "row", "stay_row", "second", "variable", "value", "by_value", "by_text"
+    )
 
 
 def order_of_numbers(values: np.ndarray) -> np.ndarray:
@@ -207,7 +212,8 @@ def _records(rows: pl.DataFrame) -> np.ndarray:
 
 
 def partition(rows: Iterator[pl.DataFrame], folder: Path, first: np.ndarray) -> None:
-    """Append observations to one file a bucket of stays, and note each stay's first event in `first` (seconds).
+    """Append observations to one file a bucket of stays, and note each stay's first event in `first`
+    (seconds).
 
     Memory is bounded by ROWS_PER_FLUSH rows, whatever the number and order of the rows.
     """
@@ -238,7 +244,8 @@ def bucket_path(folder: Path, number: int) -> Path:
 
 
 def read_bucket(folder: Path, number: int, protocol: str) -> np.ndarray:
-    """A bucket's observations, one a (stay, second, variable), in that order, with the derived ones of the protocol."""
+    """A bucket's observations, one a (stay, second, variable), in that order, with the derived ones of the
+    protocol."""
     path = bucket_path(folder, number)
     records = np.fromfile(path, RECORD) if path.exists() else np.empty(0, RECORD)
     records = deduplicate(records)

@@ -1,4 +1,5 @@
-"""A store to the published folder layout: `python -m datasets.export --layout medfuse --store DIR --out DIR`."""
+"""A store to the published folder layout: `python -m datasets.export --layout medfuse --store DIR --out
+DIR`."""
 
 import csv
 import os
@@ -18,7 +19,11 @@ from datasets.store import Store
 from utils.files import write_text
 from utils.script import run_script
 
-FOLDERS = {"train": "train", "val": "train", "test": "test"}  # published: validation stays lie among the train ones
+FOLDERS = {
+    "train": "train",
+    "val": "train",
+    "test": "test",
+}  # published: validation stays lie among the train ones
 FIRST_48_HOURS = "in-hospital-mortality"
 
 
@@ -41,14 +46,18 @@ def export(config: ExportConfig) -> None:
         ValueError: the folder exists, or the store is not sound.
     """
     if config.out.exists():
-        raise ValueError(f"{config.out} exists; an export is written whole: remove the folder, or give another --out")
+        raise ValueError(
+            f"{config.out} exists; an export is written whole: remove the folder, or give another --out"
+        )
     store = Store.open(config.store)
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     stays = store.stays()
     _write_stays(stays, partial / "root")
     windows = _listfiles(store, partial)
-    for stay_row, table in tqdm(_series(store, stays), total=len(stays), desc="stays", unit="stay", disable=None):
+    for stay_row, table in tqdm(
+        _series(store, stays), total=len(stays), desc="stays", unit="stay", disable=None
+    ):
         _write_stay(stays.iloc[stay_row], table, partial, windows)
     partial.rename(config.out)
     print(f"export: {config.out} ({len(stays)} stays)")
@@ -68,7 +77,9 @@ def _listfiles(store: Store, folder: Path) -> dict[str, set[int]]:
             rows = store.listfile(task, split)
             used.setdefault(task, set()).update(rows["stay_row"].tolist())
             published = rows.drop(columns=list(SAMPLE_COLUMNS))
-            write_text(folder / task / f"{split}_listfile.csv", published.to_csv(index=False, float_format="%.6f"))
+            write_text(
+                folder / task / f"{split}_listfile.csv", published.to_csv(index=False, float_format="%.6f")
+            )
     return used
 
 

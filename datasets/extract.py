@@ -30,7 +30,7 @@ from datasets.raw import find_table, read
 from datasets.samples import place_samples, tail_row_of, unique_cuts
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, STORE_VERSION, variables
 from datasets.splits import read_subjects
-from utils.files import whole, write_array, write_text
+from utils.files import open_array, whole, write_array, write_text
 from utils.script import run_script
 
 IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
@@ -45,13 +45,16 @@ class ExtractConfig:
     """Read a MIMIC-IV release (and MIMIC-CXR-JPG), select the stays, and write a store for training."""
 
     mimic_iv: Path
-    """Folder of a MIMIC-IV release (1.0, 2.x or 3.x): the one that holds hosp/ and icu/, tables as .csv.gz or .csv."""
+    """Folder of a MIMIC-IV release (1.0, 2.x or 3.x): the one that holds hosp/ and icu/, tables as .csv.gz or
+    .csv."""
     out: Path
     """Folder of the store to write. Run the same command again to go on after an interruption."""
     mimic_cxr: Path | None = None
-    """Folder of MIMIC-CXR-JPG (2.0.0 or 2.1.0): metadata and chexpert tables, and files/. Without it: no X-rays."""
+    """Folder of MIMIC-CXR-JPG (2.0.0 or 2.1.0): metadata and chexpert tables, and files/. Without it: no
+    X-rays."""
     protocol: Literal["medmod", "corrected"] = "medmod"
-    """`medmod`: the published variables and labels, to compare with papers; `corrected`: their defects repaired."""
+    """`medmod`: the published variables and labels, to compare with papers; `corrected`: their defects
+    repaired."""
     timestep: float = 1.0
     """Hours in a bin of the grid."""
     views: tuple[str, ...] = ("AP",)
@@ -59,7 +62,8 @@ class ExtractConfig:
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What CheXpert's uncertain findings (-1) count as in the radiology task; `ignore` leaves them out."""
     test_subjects: Path | None = None
-    """Published list of test subjects (lines `subject_id,0|1`); goes with --val_subjects. Default: a stable hash."""
+    """Published list of test subjects (lines `subject_id,0|1`); goes with --val_subjects. Default: a stable
+    hash."""
     val_subjects: Path | None = None
     """Published list of validation subjects (lines `subject_id,0|1`)."""
 
@@ -79,7 +83,9 @@ class Extraction:
 
     def __init__(self, config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
         if config.timestep <= 0:
-            raise ValueError(f"--timestep {config.timestep}: a bin has a positive number of hours; 1.0 is the published")
+            raise ValueError(
+                f"--timestep {config.timestep}: a bin has a positive number of hours; 1.0 is the published"
+            )
         self.config, self.tasks = config, tasks
         self.out, self.work = config.out, config.out / ".work"
         self.buckets = self.work / "events"
@@ -90,14 +96,14 @@ class Extraction:
     @cached_property
     def identity(self) -> dict[str, object]:
         """All that decides what the store holds: options, and name and size of each input."""
-        options = {
-            key: getattr(self.config, key) for key in ("protocol", "timestep", "views", "uncertain")
-        }
+        options = {key: getattr(self.config, key) for key in ("protocol", "timestep", "views", "uncertain")}
         for key in ("test_subjects", "val_subjects"):
             path = getattr(self.config, key)
             options[key] = hashlib.sha256(path.read_bytes()).hexdigest() if path else None
         options["views"] = list(self.config.views)
-        inputs = {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in self.tables.items()}
+        inputs = {
+            name: {"file": path.name, "bytes": path.stat().st_size} for name, path in self.tables.items()
+        }
         return {"store_version": STORE_VERSION, **options, "inputs": inputs}
 
     # Steps, in order. Each reads the raw tables or what an earlier step left in `work`.
@@ -105,7 +111,9 @@ class Extraction:
     def cohort(self) -> None:
         """Select the stays, with outcomes, split and the labels of the admission."""
         config = self.config
-        lists = tuple(read_subjects(path) if path else None for path in (config.test_subjects, config.val_subjects))
+        lists = tuple(
+            read_subjects(path) if path else None for path in (config.test_subjects, config.val_subjects)
+        )
         raw = {name: read(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
         found = select_stays(**raw, protocol=config.protocol, subjects=lists)
         diagnoses = read(config.mimic_iv, "diagnoses_icd").with_columns(pl.col("icd_code").str.strip_chars())
@@ -130,14 +138,18 @@ class Extraction:
         self._write_images(images, parts, reasons)
         shutil.rmtree(self.work / "images")
 
-    def _write_images(self, images: pl.DataFrame, parts: Iterator[np.ndarray], reasons: list[str | None]) -> None:
+    def _write_images(
+        self, images: pl.DataFrame, parts: Iterator[np.ndarray], reasons: list[str | None]
+    ) -> None:
         kept = pl.Series([reason is None for reason in reasons], dtype=pl.Boolean)
         columns = ["subject_id", "stay_id", "study_id", "dicom_id"]
-        rejected = images.filter(~kept).select(columns).with_columns(
-            reason=pl.Series([r for r in reasons if r is not None], dtype=pl.String)
+        rejected = (
+            images.filter(~kept)
+            .select(columns)
+            .with_columns(reason=pl.Series([r for r in reasons if r is not None], dtype=pl.String))
         )
         with whole(self.out / "cxr.npy") as partial:
-            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (int(kept.sum() or 0), IMAGE_SIZE, IMAGE_SIZE))
+            pixels = open_array(partial, np.uint8, (int(kept.sum() or 0), IMAGE_SIZE, IMAGE_SIZE))
             row = 0
             for part in parts:
                 pixels[row : row + len(part)] = part
@@ -145,7 +157,9 @@ class Extraction:
             pixels.flush()
         write_text(self.out / "cxr_rejected.csv", rejected.write_csv())
         _write_parquet(self.out / "cxr.parquet", images.filter(kept))
-        print(f"X-rays: {len(images) - len(rejected)} in the store, {len(rejected)} rejected (cxr_rejected.csv)")
+        print(
+            f"X-rays: {len(images) - len(rejected)} in the store, {len(rejected)} rejected (cxr_rejected.csv)"
+        )
         if len(rejected):
             worst = rejected["reason"].str.split(":").list.first().value_counts(sort=True)
             print("  " + "; ".join(f"{reason}: {count}" for reason, count in worst.iter_rows()))
@@ -179,17 +193,24 @@ class Extraction:
             _write_parquet(self.work / f"samples_{self.tasks[name].name}.parquet", pl.from_pandas(listfile))
 
     def grid(self) -> None:
-        """Write events.parquet, hourly.npy (each stay's grid once, then the tail rows) and normalizer.json."""
+        """Write events.parquet, hourly.npy (each stay's grid once, then the tail rows) and
+        normalizer.json."""
         stays, timestep = self._stays(), self.config.timestep
         cuts = pd.read_parquet(self.work / "cuts.parquet")
         lengths = bins_of(stays["los_hours"].to_numpy(), timestep)
         offsets = np.cumsum(lengths) - lengths
-        train, counts, normalizer = (stays["split"] == "train").to_numpy(), np.zeros(len(stays), np.int64), Normalizer.empty()
+        train, counts, normalizer = (
+            (stays["split"] == "train").to_numpy(),
+            np.zeros(len(stays), np.int64),
+            Normalizer.empty(),
+        )
         shape = (int(lengths.sum()) + len(cuts), CHANNELS)
         with whole(self.out / "hourly.npy") as place, whole(self.out / "events.parquet") as parquet:
-            hourly = np.lib.format.open_memmap(place, "w+", np.float32, shape)
+            hourly = open_array(place, np.float32, shape)
             with pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as writer:
-                for first in tqdm(range(0, len(stays), STAYS_PER_BUCKET), desc="hourly grid", unit="bucket", disable=None):
+                for first in tqdm(
+                    range(0, len(stays), STAYS_PER_BUCKET), desc="hourly grid", unit="bucket", disable=None
+                ):
                     rows = slice(first, min(first + STAYS_PER_BUCKET, len(stays)))
                     records = read_bucket(self.buckets, first // STAYS_PER_BUCKET, self.config.protocol)
                     writer.write_table(_events_table(records, stays["stay_id"].to_numpy()))
@@ -231,7 +252,8 @@ class Extraction:
         """Write the manifest last: a folder without it is no store."""
         stays = pq.read_metadata(self.out / "stays.parquet").num_rows
         made_up = {
-            "synthetic": _is_made_up(self.config.mimic_iv), "synthetic_images": _is_made_up(self.config.mimic_cxr)
+            "synthetic": _is_made_up(self.config.mimic_iv),
+            "synthetic_images": _is_made_up(self.config.mimic_cxr),
         }
         files = sorted(p for p in self.out.rglob("*") if p.is_file() and self.work not in p.parents)
         content = {
@@ -268,14 +290,23 @@ EVENTS_SCHEMA = pa.schema(
 def _events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
     names = pa.array([variable.name for variable in variables()])
     variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
-    columns = [stay_ids[records["stay_row"]], records["second"] / 3600, variable, np.ascontiguousarray(records["value"])]
+    columns = [
+        stay_ids[records["stay_row"]],
+        records["second"] / 3600,
+        variable,
+        np.ascontiguousarray(records["value"]),
+    ]
     return pa.table(columns, schema=EVENTS_SCHEMA)
 
 
 def _listfile(samples: pd.DataFrame, stays: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
     own = stays.iloc[samples["stay_row"]]
     names = own["subject_id"].astype(str) + "_episode" + own["episode"].astype(str) + "_timeseries.csv"
-    head = {"stay": names.to_numpy(), "period_length": samples["period_length"], "stay_id": own["stay_id"].to_numpy()}
+    head = {
+        "stay": names.to_numpy(),
+        "period_length": samples["period_length"],
+        "stay_id": own["stay_id"].to_numpy(),
+    }
     return pd.DataFrame(head).join(samples[[*labels, *SAMPLE_COLUMNS]])
 
 
@@ -287,7 +318,7 @@ def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
     with whole(path) as partial:
-        frame.write_parquet(partial)
+        pq.write_table(frame.to_arrow(), partial, compression="zstd")
 
 
 def _is_made_up(folder: Path | None) -> bool:
@@ -309,7 +340,9 @@ def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
 
 
 def _with_progress(batches: Iterator[pl.DataFrame], path: Path) -> Iterator[pl.DataFrame]:
-    with tqdm(total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None) as progress:
+    with tqdm(
+        total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None
+    ) as progress:
         for batch in batches:
             if len(batch):
                 progress.update(int(batch["row"][-1]) - progress.n)
@@ -347,7 +380,9 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
     if manifest.exists():
         made = yaml.safe_load(manifest.read_text())
         if {key: made.get(key) for key in run.identity} != run.identity:
-            raise ValueError(f"{config.out} holds a store made of other input or options; give another --out or remove it")
+            raise ValueError(
+                f"{config.out} holds a store made of other input or options; give another --out or remove it"
+            )
         print(f"{config.out} is complete; nothing to do")
         return
     run.work.mkdir(parents=True, exist_ok=True)
@@ -355,10 +390,14 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise ValueError(f"{config.out}: another extraction is writing here; wait for it, or give another --out") from error
+            raise ValueError(
+                f"{config.out}: another extraction is writing here; wait for it, or give another --out"
+            ) from error
         begun = run.work / "identity.json"
         if begun.exists() and begun.read_text() != identity:
-            raise ValueError(f"{config.out} holds a half-made store of other input or options; remove it or give another --out")
+            raise ValueError(
+                f"{config.out} holds a half-made store of other input or options; remove it or give another --out"
+            )
         write_text(begun, identity)
         for name in STEPS:
             _do_step(run, name)

@@ -1,4 +1,5 @@
-"""Hourly tables from charted events: the 76-channel grid, the rows that end inside a bin, and the normaliser."""
+"""Hourly tables from charted events: the 76-channel grid, the rows that end inside a bin, and the
+normaliser."""
 
 import json
 from dataclasses import dataclass
@@ -50,11 +51,15 @@ def _normal_codes() -> np.ndarray:
     return np.array([variable.normal_code for variable in variables()])
 
 
-def hourly_grid(records: np.ndarray, first_stay: int, lengths: np.ndarray, timestep: float = 1.0) -> np.ndarray:
-    """Grids of consecutive stays, one below the other: [sum of lengths, 76], float32, in the units of the variables.
+def hourly_grid(
+    records: np.ndarray, first_stay: int, lengths: np.ndarray, timestep: float = 1.0
+) -> np.ndarray:
+    """Grids of consecutive stays, one below the other: [sum of lengths, 76], float32, in the units of the
+    variables.
 
-    `records`: deduplicated events of stays first_stay ... in order of time (datasets.events.RECORD); `lengths`: bins of
-    each stay. In a bin the last event wins; a value is carried forward, and before the first one stands the normal value.
+    `records`: deduplicated events of stays first_stay ... in order of time (datasets.events.RECORD);
+    `lengths`: bins of each stay. In a bin the last event wins; a value is carried forward, and before the
+    first one stands the normal value.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -63,7 +68,9 @@ def hourly_grid(records: np.ndarray, first_stay: int, lengths: np.ndarray, times
     inside = row < ends[stay]
     cell = (row[inside], records["variable"][inside])
     codes, observed = np.zeros((int(lengths.sum()), 17)), np.zeros((int(lengths.sum()), 17), bool)
-    codes[cell] = records["value"][inside]  # in order of time, so that the last event of a bin is the one that stays
+    codes[cell] = records["value"][
+        inside
+    ]  # in order of time, so that the last event of a bin is the one that stays
     observed[cell] = True
     latest = np.where(observed, np.arange(len(codes))[:, None], -1)
     np.maximum.accumulate(latest, axis=0, out=latest)
@@ -72,7 +79,9 @@ def hourly_grid(records: np.ndarray, first_stay: int, lengths: np.ndarray, times
     return expand(np.where(seen, carried, _normal_codes()), observed)
 
 
-def tail_rows(records: np.ndarray, stay_row: np.ndarray, end_hours: np.ndarray, timestep: float = 1.0) -> np.ndarray:
+def tail_rows(
+    records: np.ndarray, stay_row: np.ndarray, end_hours: np.ndarray, timestep: float = 1.0
+) -> np.ndarray:
     """Last rows of windows that end inside a bin: [N, 76], made of events up to end_hours alone.
 
     `records` as in hourly_grid, of any stays that include `stay_row`.
@@ -112,7 +121,8 @@ class Normalizer:
         return cls(0, np.zeros(width), np.zeros(width))
 
     def add(self, grid: np.ndarray) -> None:
-        """Take in rows of a train stay's grid [N, 76]. Sums are of distances to the normal values: no cancellation."""
+        """Take in rows of a train stay's grid [N, 76]. Sums are of distances to the normal values: no
+        cancellation."""
         distance = grid[:, continuous_channels()].astype(np.float64) - self._origin()
         self.count += len(grid)
         self.total += distance.sum(0)
@@ -123,7 +133,8 @@ class Normalizer:
         return np.array([v.normal_code for v in variables() if not v.categories])
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, standard deviation) in the units of the channels; a channel that never varies has deviation 1."""
+        """(mean, standard deviation) in the units of the channels; a channel that never varies has deviation
+        1."""
         if not self.count:
             width = len(continuous_channels())
             return self._origin(), np.ones(width)
@@ -135,4 +146,6 @@ class Normalizer:
         """As stored in normalizer.json."""
         mean, deviation = self.statistics()
         names = [v.name for v in variables() if not v.categories]
-        return json.dumps({"channels": names, "mean": mean.tolist(), "std": deviation.tolist()}, indent=2) + "\n"
+        return (
+            json.dumps({"channels": names, "mean": mean.tolist(), "std": deviation.tolist()}, indent=2) + "\n"
+        )

@@ -19,8 +19,8 @@ CXR = "MIMIC-CXR-JPG 2.0.0 and 2.1.0"
 class RawTable:
     """Where a table may lie, which columns we read of it, and which releases have them.
 
-    `columns` maps a name to its type; pl.Datetime columns are text in the file. `aliases` maps our name to the other
-    name that some releases give the column.
+    `columns` maps a name to its type; pl.Datetime columns are text in the file. `aliases` maps our name to
+    the other name that some releases give the column.
     """
 
     pattern: str
@@ -31,7 +31,11 @@ class RawTable:
 
 
 def _table(
-    pattern: str, folders: str, releases: str, aliases: dict[str, str] | None = None, **columns: type[pl.DataType]
+    pattern: str,
+    folders: str,
+    releases: str,
+    aliases: dict[str, str] | None = None,
+    **columns: type[pl.DataType],
 ) -> RawTable:
     return RawTable(pattern, tuple(folders.split()), releases, columns, aliases or {})
 
@@ -94,7 +98,9 @@ def find_table(root: Path, name: str) -> Path:
         cure = "check the folder given, or download the table from PhysioNet"
         raise ValueError(f"{root}: no table {name}: looked for {names} ({table.releases} have it); {cure}")
     if len(found) > 1:
-        raise ValueError(f"{root}: table {name} is there {len(found)} times: {', '.join(map(str, found))}; keep one")
+        raise ValueError(
+            f"{root}: table {name} is there {len(found)} times: {', '.join(map(str, found))}; keep one"
+        )
     return found[0]
 
 
@@ -143,7 +149,9 @@ def told(path: Path) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = " ".join(str(error).split("\n")[0].split())
-        raise ValueError(f"{path}: cannot be read as a table of this kind: {reason}; download it again") from error
+        raise ValueError(
+            f"{path}: cannot be read as a table of this kind: {reason}; download it again"
+        ) from error
 
 
 def timestamps(column: str) -> pl.Expr:

@@ -26,8 +26,11 @@ def _moment(stay_row: pd.Series, hours: pd.Series) -> np.ndarray:
     return stay_row.to_numpy(np.int64) << 40 | milliseconds
 
 
-def place_samples(samples: pd.DataFrame, stays: pd.DataFrame, images: pd.DataFrame, timestep: float) -> pd.DataFrame:
-    """Add `bins`, `cuts` (does the window end inside a bin, before the stay's end?) and, where absent, `cxr_row`.
+def place_samples(
+    samples: pd.DataFrame, stays: pd.DataFrame, images: pd.DataFrame, timestep: float
+) -> pd.DataFrame:
+    """Add `bins`, `cuts` (does the window end inside a bin, before the stay's end?) and, where absent,
+    `cxr_row`.
 
     Samples without a bin (a window of no length) are dropped.
     """
@@ -51,5 +54,7 @@ def unique_cuts(tasks: list[pd.DataFrame]) -> pd.DataFrame:
 def tail_row_of(samples: pd.DataFrame, cuts: pd.DataFrame, first_row: int) -> np.ndarray:
     """Row in hourly.npy that ends each sample's window; -1 where the grid's own row does."""
     rows = cuts.assign(tail_row=np.arange(len(cuts)) + first_row)
-    found = samples[["stay_row", "end_hours"]].merge(rows, on=["stay_row", "end_hours"], how="left")["tail_row"]
+    found = samples[["stay_row", "end_hours"]].merge(rows, on=["stay_row", "end_hours"], how="left")[
+        "tail_row"
+    ]
     return np.where(samples["cuts"], found.fillna(-1), -1).astype(np.int64)

@@ -19,24 +19,26 @@ IMAGE_SIZE = 256
 SPLITS = ("train", "val", "test")
 RESOURCES = Path(__file__).parent / "resources"
 
-# CheXpert's fourteen observations in the order of the release's columns; also the labels of the radiology task.
+# CheXpert's fourteen observations in the order of the release's columns; also the labels of the radiology
+# task.
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
     "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
 )  # fmt: skip
 
-# What a listfile says of a sample behind its labels: the prediction time in hours since ICU admission, the stay's row in
-# stays.parquet, the sample's number of hourly bins, and the rows of hourly.npy and cxr.npy that end it (-1: none).
+# What a listfile says of a sample behind its labels: the prediction time in hours since ICU admission, the
+# stay's row in stays.parquet, the sample's number of hourly bins, and the rows of hourly.npy and cxr.npy that
+# end it (-1: none).
 SAMPLE_COLUMNS = ("end_hours", "stay_row", "bins", "tail_row", "cxr_row")
 
 
 class Batch(NamedTuple):
     """One batch of B samples; `P` of them have an X-ray. A modality that was not asked for is None.
 
-    ehr: packed float32 [sum of hours, 76], normalised; hours: int64 [B], on the CPU; cxr: float32 [P, 1, S, S] in
-    [0, 1], the views of the samples that have an image, in their order; has_ehr, has_cxr: bool [B]; labels: float32
-    [B, L], NaN where unknown; row: int64 [B], the sample's place in its split; gap_days: float32 [B], days between
-    the image and the prediction time, NaN without an image.
+    ehr: packed float32 [sum of hours, 76], normalised; hours: int64 [B], on the CPU; cxr: float32 [P, 1, S,
+    S] in [0, 1], the views of the samples that have an image, in their order; has_ehr, has_cxr: bool [B];
+    labels: float32 [B, L], NaN where unknown; row: int64 [B], the sample's place in its split; gap_days:
+    float32 [B], days between the image and the prediction time, NaN without an image.
     """
 
     ehr: PackedSequence | None
@@ -51,7 +53,8 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Variable:
-    """One clinical variable: its channels in the grid and the value that stands before its first observation."""
+    """One clinical variable: its channels in the grid and the value that stands before its first
+    observation."""
 
     name: str
     normal: float | str
@@ -80,7 +83,9 @@ def variables() -> tuple[Variable, ...]:
     rows = yaml.safe_load((RESOURCES / "channels.yaml").read_text())
     found, channel, values = [], 0, sum(len(row.get("categories", [0])) for row in rows)
     for place, row in enumerate(rows):
-        found.append(Variable(row["name"], row["normal"], tuple(row.get("categories", ())), channel, values + place))
+        found.append(
+            Variable(row["name"], row["normal"], tuple(row.get("categories", ())), channel, values + place)
+        )
         channel += found[-1].width
     return tuple(found)
 

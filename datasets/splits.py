@@ -13,7 +13,8 @@ def _uniform(subject_id: int, purpose: str) -> float:
 
 
 def split_of(subject_id: int | str) -> str:
-    """Split by a stable hash: 20 % of subjects test, 10 % of the rest validation, whatever else is in the data.
+    """Split by a stable hash: 20 % of subjects test, 10 % of the rest validation, whatever else is in the
+    data.
 
     >>> split_of(10000032) == split_of("10000032")
     True
@@ -25,7 +26,8 @@ def split_of(subject_id: int | str) -> str:
 
 
 def read_subjects(path: Path) -> frozenset[int]:
-    """Subjects of a published list: lines `subject_id,0|1` without a header, where 1 means that the subject is in.
+    """Subjects of a published list: lines `subject_id,0|1` without a header, where 1 means that the subject
+    is in.
 
     Raises:
         ValueError: a line is not of that form.
@@ -36,7 +38,9 @@ def read_subjects(path: Path) -> frozenset[int]:
         if fields == [""]:
             continue
         if len(fields) != 2 or not fields[0].isdecimal() or fields[1] not in ("0", "1"):
-            raise ValueError(f"{path}, line {number}: {line!r} is not `subject_id,0` or `subject_id,1`; mend the line")
+            raise ValueError(
+                f"{path}, line {number}: {line!r} is not `subject_id,0` or `subject_id,1`; mend the line"
+            )
         if fields[1] == "1":
             chosen.add(int(fields[0]))
     return frozenset(chosen)
@@ -55,5 +59,7 @@ def split_subjects(
     if test is None or val is None:
         raise ValueError("--test_subjects and --val_subjects go together: give both lists, or none")
     if both := test & val:
-        raise ValueError(f"{len(both)} subjects are in both lists (first: {min(both)}): a subject has one split")
+        raise ValueError(
+            f"{len(both)} subjects are in both lists (first: {min(both)}): a subject has one split"
+        )
     return ["test" if int(s) in test else "val" if int(s) in val else "train" for s in subjects]

@@ -18,10 +18,11 @@ def _unchanged(labels: np.ndarray) -> np.ndarray:
 class Task:
     """A prediction task of the benchmark.
 
-    `samples` turns (stays, images, protocol) into a frame with a row a sample: `stay_row`, `end_hours` (prediction
-    time, hours since ICU admission), `period_length` (as in the published listfiles), the `labels`, and `cxr_row` where the
-    task itself names the image. `encode` turns the listfile's labels [n, L] into targets [n, L]: class probabilities
-    for binary and multilabel tasks, the index of the class for an ordinal one. NaN stays NaN: unknown, ignored.
+    `samples` turns (stays, images, protocol) into a frame with a row a sample: `stay_row`, `end_hours`
+    (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the
+    `labels`, and `cxr_row` where the task itself names the image. `encode` turns the listfile's labels [n, L]
+    into targets [n, L]: class probabilities for binary and multilabel tasks, the index of the class for an
+    ordinal one. NaN stays NaN: unknown, ignored.
     """
 
     name: str

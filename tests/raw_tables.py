@@ -39,22 +39,42 @@ def admission(subject: int = 1, hadm: int = 11, **changes: object) -> dict[str, 
     return {"subject_id": subject, "hadm_id": hadm, "race": "WHITE"} | times | changes
 
 
-def stay(subject: int = 1, hadm: int = 11, stay_id: int = 111, days: float = 3.0, **changes: object) -> dict[str, object]:
+def stay(
+    subject: int = 1, hadm: int = 11, stay_id: int = 111, days: float = 3.0, **changes: object
+) -> dict[str, object]:
     """A stay in one unit from the first of January 2150."""
     hours = round(days * 24)
     out = f"2150-01-{1 + hours // 24:02d} {hours % 24:02d}:00:00"
     units = {"first_careunit": "MICU", "last_careunit": "MICU"}
-    own = {"subject_id": subject, "hadm_id": hadm, "stay_id": stay_id, "intime": INTIME, "outtime": out, "los": days}
+    own = {
+        "subject_id": subject,
+        "hadm_id": hadm,
+        "stay_id": stay_id,
+        "intime": INTIME,
+        "outtime": out,
+        "los": days,
+    }
     return own | units | changes
 
 
-def chart(itemid: int, value: object, time: str = "2150-01-01 01:00:00", **changes: object) -> dict[str, object]:
+def chart(
+    itemid: int, value: object, time: str = "2150-01-01 01:00:00", **changes: object
+) -> dict[str, object]:
     """A charted value of the first stay."""
-    own = {"subject_id": 1, "hadm_id": 11, "stay_id": 111, "charttime": time, "itemid": itemid, "value": value}
+    own = {
+        "subject_id": 1,
+        "hadm_id": 11,
+        "stay_id": 111,
+        "charttime": time,
+        "itemid": itemid,
+        "value": value,
+    }
     return own | changes
 
 
-def lab(itemid: int, value: object, time: str = "2150-01-01 01:00:00", **changes: object) -> dict[str, object]:
+def lab(
+    itemid: int, value: object, time: str = "2150-01-01 01:00:00", **changes: object
+) -> dict[str, object]:
     """A laboratory value of the first admission."""
     return {"subject_id": 1, "hadm_id": 11, "charttime": time, "itemid": itemid, "value": value} | changes
 
@@ -64,7 +84,11 @@ def write_mimic_iv(folder: Path, gz: bool = True, **tables: Rows) -> Path:
     default = {"patients": [patient()], "admissions": [admission()], "icustays": [stay()]}
     for place, header in COLUMNS.items():
         name = place.split("/")[1]
-        write_table(folder / f"{place}.csv{'.gz' if gz else ''}", header.split(","), tables.get(name, default.get(name, [])))
+        write_table(
+            folder / f"{place}.csv{'.gz' if gz else ''}",
+            header.split(","),
+            tables.get(name, default.get(name, [])),
+        )
     return folder
 
 
@@ -81,9 +105,9 @@ def write_mimic_cxr(folder: Path, metadata: Rows, chexpert: Rows, size: int = 64
 
 
 def write_table(path: Path, header: Sequence[str], rows: Rows) -> None:
-    """Write a table; columns that a row lacks are empty."""
+    """Write a table: columns that a row lacks are empty, others that it has are left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="")) as file:
-        writer = csv.DictWriter(file, header, lineterminator="\n")
+    with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, header, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota or the file size limit
+
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A place to write to; on success it becomes `path` at once, on failure nothing is left of it.
 
     Raises:
-        OSError: on a full disk, with the cure.
+        OSError: on a full disk or quota, with the cure.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,9 +27,9 @@ def whole(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     except BaseException as error:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             cure = "free space there and run the same command again: what was finished is kept"
-            raise OSError(errno.ENOSPC, f"no space left on the device to write {path}; {cure}") from error
+            raise OSError(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
         raise
 
 
@@ -50,3 +52,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, whole; never a pickle."""
     with whole(path) as partial, partial.open("wb") as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file of zeros, memory-mapped for writing, with its disk space reserved beforehand.
+
+    Without that, a disk that fills up would kill the process (SIGBUS) in place of raising OSError.
+    """
+    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("rb+") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array

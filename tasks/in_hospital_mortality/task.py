@@ -9,9 +9,16 @@ WINDOW_HOURS = 48.0
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """A sample a stay of 48 hours or more that has an event in them."""
-    usable = stays[(stays["los_hours"] >= WINDOW_HOURS - 1e-6) & (stays["first_event_hours"] <= WINDOW_HOURS + 1e-6)]
+    usable = stays[
+        (stays["los_hours"] >= WINDOW_HOURS - 1e-6) & (stays["first_event_hours"] <= WINDOW_HOURS + 1e-6)
+    ]
     return pd.DataFrame(
-        {"stay_row": usable.index, "end_hours": WINDOW_HOURS, "period_length": 0, "y_true": usable["mortality"]}
+        {
+            "stay_row": usable.index,
+            "end_hours": WINDOW_HOURS,
+            "period_length": 0,
+            "y_true": usable["mortality"],
+        }
     ).reset_index(drop=True)
 
 

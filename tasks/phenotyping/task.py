@@ -11,7 +11,11 @@ CONDITIONS = tuple(condition.title for condition in conditions())
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """A sample a stay with an event; the whole stay is seen."""
     usable = stays[stays["first_event_hours"].notna()]
-    window = {"stay_row": usable.index, "end_hours": usable["los_hours"], "period_length": usable["los_hours"]}
+    window = {
+        "stay_row": usable.index,
+        "end_hours": usable["los_hours"],
+        "period_length": usable["los_hours"],
+    }
     return pd.DataFrame(window).join(usable[list(CONDITIONS)]).reset_index(drop=True)
 
 
@@ -23,6 +27,7 @@ TASK = Task(
     classes=2,
     samples=samples,
     groups={
-        group: tuple(c.title for c in conditions() if c.group == group) for group in ("acute", "mixed", "chronic")
+        group: tuple(c.title for c in conditions() if c.group == group)
+        for group in ("acute", "mixed", "chronic")
     },
 )

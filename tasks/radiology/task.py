@@ -1,4 +1,5 @@
-"""Radiology: which of CheXpert's 14 findings does an X-ray of the stay show, given it and the record up to it?"""
+"""Radiology: which of CheXpert's 14 findings does an X-ray of the stay show, given it and the record up to
+it?"""
 
 import pandas as pd
 

@@ -8,9 +8,11 @@ from tasks.task import Task
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """A sample a stay with an event; under `corrected` a stay whose admission ends in death is none."""
     usable = stays[stays["first_event_hours"].notna() & ((protocol == "medmod") | (stays["mortality"] == 0))]
-    return pd.DataFrame(
-        {"stay_row": usable.index, "end_hours": usable["los_hours"], "period_length": 0}
-    ).assign(y_true=usable["readmission"]).reset_index(drop=True)
+    return (
+        pd.DataFrame({"stay_row": usable.index, "end_hours": usable["los_hours"], "period_length": 0})
+        .assign(y_true=usable["readmission"])
+        .reset_index(drop=True)
+    )
 
 
 TASK = Task("readmission", "binary", ("y_true",), "auroc", 2, samples)

@@ -56,7 +56,9 @@ def test_age_counts_from_the_anchor_year_only_under_corrected(tmp_path: Path) ->
         ({"dod": "2150-01-10"}, {}, 0),
     ],
 )
-def test_death_counts_within_the_admission(tmp_path: Path, patients: dict, admissions: dict, died: int) -> None:
+def test_death_counts_within_the_admission(
+    tmp_path: Path, patients: dict, admissions: dict, died: int
+) -> None:
     found = cohort(tmp_path, patients=[patient(**patients)], admissions=[admission(**admissions)])
     assert found.stays["mortality"].item() == died
 

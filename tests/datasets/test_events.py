@@ -13,11 +13,19 @@ from tests.raw_tables import chart, lab, write_mimic_iv
 NAMES = [variable.name for variable in variables()]
 
 
-def collected(folder: Path, protocol: str = "medmod", los_hours: float = 72.0, **tables: list) -> dict[str, list]:
+def collected(
+    folder: Path, protocol: str = "medmod", los_hours: float = 72.0, **tables: list
+) -> dict[str, list]:
     """The first stay's observations: variable -> [(hour, value or category)], after deduplication."""
     root = write_mimic_iv(folder, **tables)
     stays = pl.DataFrame(
-        {"stay_row": [0], "hadm_id": [11], "stay_id": [111], "intime": ["2150-01-01 00:00:00"], "los_hours": [los_hours]}
+        {
+            "stay_row": [0],
+            "hadm_id": [11],
+            "stay_id": [111],
+            "intime": ["2150-01-01 00:00:00"],
+            "los_hours": [los_hours],
+        }
     ).with_columns(pl.col("intime").str.to_datetime(time_unit="us"), pl.col("stay_row").cast(pl.Int32))
     first = np.full(1, 10**9, np.int32)
     for table in ("chartevents", "labevents"):
@@ -75,7 +83,12 @@ def test_chart_values(tmp_path: Path, itemid: int, text: str, medmod: object, co
 
 @pytest.mark.parametrize(
     ("itemid", "text", "medmod", "corrected"),
-    [(50931, "120", 120.0, 120.0), (50931, "___", None, None), (51478, "500", 500.0, None), (51491, "6.5", 6.5, None)],
+    [
+        (50931, "120", 120.0, 120.0),
+        (50931, "___", None, None),
+        (51478, "500", 500.0, None),
+        (51491, "6.5", 6.5, None),
+    ],
 )
 def test_laboratory_values(tmp_path: Path, itemid: int, text: str, medmod: object, corrected: object) -> None:
     assert value_of(tmp_path / "m", lab(itemid, text), "medmod", "labevents") == medmod
@@ -103,7 +116,12 @@ def test_both_ends_of_the_stay_are_inside(tmp_path: Path) -> None:
 
 
 def test_of_two_values_at_a_second_the_greatest_stays(tmp_path: Path) -> None:
-    rows = [chart(220277, "100"), chart(220277, "97"), chart(220739, "To Speech"), chart(220739, "Spontaneously")]
+    rows = [
+        chart(220277, "100"),
+        chart(220277, "97"),
+        chart(220739, "To Speech"),
+        chart(220739, "Spontaneously"),
+    ]
     found = collected(tmp_path, chartevents=rows)
     assert found["Oxygen saturation"] == [(1.0, 100.0)]
     assert found["Glascow coma scale eye opening"] == [(1.0, "To Speech")]
@@ -119,7 +137,9 @@ def test_medmod_compares_some_numbers_as_text(tmp_path: Path) -> None:
 def test_corrected_adds_the_glasgow_total_of_one_second(tmp_path: Path) -> None:
     rows = [chart(220739, "To Pain"), chart(223900, "Confused"), chart(223901, "Obeys Commands")]
     late = [chart(220739, "To Pain", "2150-01-01 02:00:00")]
-    assert collected(tmp_path / "c", "corrected", chartevents=rows + late)["Glascow coma scale total"] == [(1.0, "12")]
+    assert collected(tmp_path / "c", "corrected", chartevents=rows + late)["Glascow coma scale total"] == [
+        (1.0, "12")
+    ]
     assert "Glascow coma scale total" not in collected(tmp_path / "m", chartevents=rows)
 
 

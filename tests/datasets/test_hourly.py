@@ -52,7 +52,11 @@ def test_the_grid_is_its_definition(seed: int, timestep: float, count: int) -> N
     records = records[records["second"] / 3600 <= hours[records["stay_row"]]]
     grids = hourly_grid(records, 0, bins_of(hours, timestep), timestep)
     slow = [
-        slow_grid([(r["second"] / 3600, r["variable"], r["value"]) for r in records if r["stay_row"] == s], hours[s], timestep)
+        slow_grid(
+            [(r["second"] / 3600, r["variable"], r["value"]) for r in records if r["stay_row"] == s],
+            hours[s],
+            timestep,
+        )
         for s in range(3)
     ]
     np.testing.assert_array_equal(grids, np.concatenate(slow))
@@ -67,7 +71,9 @@ def test_a_window_is_a_prefix_of_the_grid_but_for_a_last_row_that_ends_inside_a_
     whole = hourly_grid(records, 0, bins_of(np.array([24.0]), timestep), timestep)
     ends = np.array([end, float(int(end))])
     for hours in ends[ends > 0]:
-        wanted = slow_grid([(r["second"] / 3600, r["variable"], r["value"]) for r in records], hours, timestep)
+        wanted = slow_grid(
+            [(r["second"] / 3600, r["variable"], r["value"]) for r in records], hours, timestep
+        )
         found = whole[: len(wanted)].copy()
         if ends_inside_a_bin(np.array([hours]), timestep)[0]:
             found[-1] = tail_rows(records, np.array([0]), np.array([hours]), timestep)[0]
@@ -88,7 +94,9 @@ def test_a_stay_without_events_stands_at_the_normal_values() -> None:
     assert (grid[0] == tail_rows(np.zeros(0, RECORD), np.array([5]), np.array([1.5]))[0]).all()
 
 
-@pytest.mark.parametrize(("hours", "timestep", "bins"), [(48, 1, 48), (48, 0.8, 60), (48, 2, 24), (47.01, 1, 48), (0.5, 1, 1)])
+@pytest.mark.parametrize(
+    ("hours", "timestep", "bins"), [(48, 1, 48), (48, 0.8, 60), (48, 2, 24), (47.01, 1, 48), (0.5, 1, 1)]
+)
 def test_number_of_bins(hours: float, timestep: float, bins: int) -> None:
     assert bins_of(hours, timestep) == bins
 

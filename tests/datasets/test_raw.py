@@ -24,7 +24,9 @@ def test_release_one_keeps_admissions_in_core_and_calls_race_ethnicity(tmp_path:
 
 def test_extra_and_reordered_columns_do_not_matter(tmp_path: Path) -> None:
     row = patient() | {"new_column": "x"}
-    write_table(tmp_path / "hosp/patients.csv", ["new_column", "dod", *[k for k in row if k != "new_column"]], [row])
+    write_table(
+        tmp_path / "hosp/patients.csv", ["new_column", "dod", *[k for k in row if k != "new_column"]], [row]
+    )
     found = read(tmp_path, "patients")
     assert found["anchor_age"].item() == 60 and "new_column" not in found.columns
 
@@ -35,13 +37,17 @@ def test_the_text_none_is_not_a_missing_value(tmp_path: Path) -> None:
 
 
 def test_a_missing_table_is_named_with_its_places_and_releases(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no table icustays: looked for icu/icustays.csv.gz, icu/icustays.csv \(MIMIC-IV"):
+    with pytest.raises(
+        ValueError, match=r"no table icustays: looked for icu/icustays.csv.gz, icu/icustays.csv \(MIMIC-IV"
+    ):
         find_table(tmp_path, "icustays")
 
 
 def test_a_missing_column_is_named_with_its_file(tmp_path: Path) -> None:
     write_table(tmp_path / "icu/icustays.csv", ["subject_id", "hadm_id"], [])
-    with pytest.raises(ValueError, match=r"icustays.csv: lacks the column stay_id.*MIMIC-IV 1.0, 2.x and 3.x have"):
+    with pytest.raises(
+        ValueError, match=r"icustays.csv: lacks the column stay_id.*MIMIC-IV 1.0, 2.x and 3.x have"
+    ):
         scan(tmp_path, "icustays")
 
 

@@ -1,0 +1,109 @@
+"""X-rays: times, links to stays, and files that cannot be used."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from datasets.cxr import cache_images, image_path, link_images, read_image, study_time
+from datasets.raw import read
+from tests.raw_tables import write_mimic_cxr
+
+STAYS = pl.DataFrame(
+    {
+        "stay_row": [0, 1], "subject_id": [1, 1], "stay_id": [111, 112], "los_hours": [24.0, 10.0],
+        "intime": ["2150-01-01 00:00:00", "2150-03-01 12:00:00"],
+    }
+).with_columns(pl.col("intime").str.to_datetime(time_unit="us"))  # fmt: skip
+
+
+def image(dicom: str, date: int, time: float, study: int = 7, view: str = "AP", subject: int = 1) -> dict:
+    own = {"dicom_id": dicom, "subject_id": subject, "study_id": study, "ViewPosition": view}
+    return own | {"StudyDate": date, "StudyTime": time}
+
+
+def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = None) -> pl.DataFrame:
+    findings = [{"subject_id": 1, "study_id": 7, "Edema": 1.0}] if chexpert is None else chexpert
+    root = write_mimic_cxr(folder, metadata, findings)
+    return link_images(read(root, "metadata"), read(root, "chexpert"), STAYS, ("AP",))
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [(2959.812, "00:29:59.812"), (0.0, "00:00:00"), (235959.0, "23:59:59"), (93005.5, "09:30:05.500"), (7.0, "00:00:07")],
+)
+def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
+    found = pl.DataFrame({"StudyDate": [21800723], "StudyTime": [time]}).select(study_time())
+    assert str(found["time"][0]).startswith(f"2180-07-23 {text}")
+
+
+@pytest.mark.parametrize(("date", "time"), [(21801323, 0.0), (21800723, 246000.0), (21800723, 236100.0)])
+def test_an_impossible_time_is_missing(date: int, time: float) -> None:
+    assert pl.DataFrame({"StudyDate": [date], "StudyTime": [time]}).select(study_time())["time"].is_null().all()
+
+
+def test_an_image_belongs_to_the_stay_in_which_it_was_taken(tmp_path: Path) -> None:
+    rows = [
+        image("before", 21491231, 235959.0), image("start", 21500101, 0.0), image("late", 21500102, 0.0),
+        image("after", 21500102, 1.0), image("second", 21500301, 130000.0), image("side", 21500101, 1.0, view="LATERAL"),
+    ]  # fmt: skip
+    found = linked(tmp_path, rows)
+    assert found["dicom_id"].to_list() == ["start", "late", "second"]
+    assert found["stay_row"].to_list() == [0, 0, 1]
+    assert found["hours"].to_list() == [0.0, 24.0, 1.0]
+
+
+def test_an_image_without_findings_is_left_out(tmp_path: Path) -> None:
+    assert linked(tmp_path, [image("a", 21500101, 0.0, study=8)]).is_empty()
+
+
+def test_findings_keep_missing_and_uncertain_apart(tmp_path: Path) -> None:
+    found = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": -1.0}])
+    assert found["Edema"].item() == -1 and found["Pneumonia"].item() is None
+
+
+def damaged(folder: Path) -> dict[str, Path]:
+    """A file of each kind that is no usable radiograph."""
+    good = folder / "good.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8)).save(good)
+    (folder / "truncated.jpg").write_bytes(good.read_bytes()[:2000])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not an image")
+    Image.new("L", (1, 1)).save(folder / "tiny.jpg")
+    Image.new("L", (300, 300)).save(folder / "png.jpg", format="PNG")
+    return {name: folder / f"{name}.jpg" for name in ("truncated", "empty", "text", "tiny", "png", "missing")}
+
+
+def test_an_unusable_image_gives_a_reason_and_never_pixels(tmp_path: Path) -> None:
+    reasons = {name: read_image(path) for name, path in damaged(tmp_path).items()}
+    assert all(isinstance(reason, str) for reason in reasons.values())
+    assert reasons["missing"] == "missing" and reasons["tiny"] == "only 1x1 pixels"
+    assert str(tmp_path) not in "".join(reasons.values())
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_a_jpeg_of_any_mode_becomes_grey(tmp_path: Path, mode: str) -> None:
+    ramp = np.linspace(0, 255, 1024, dtype=np.uint8)[None].repeat(768, 0)
+    Image.fromarray(ramp).convert(mode).save(tmp_path / "a.jpg", quality=95)
+    found = read_image(tmp_path / "a.jpg")
+    assert isinstance(found, np.ndarray) and found.shape == (256, 256) and found.dtype == np.uint8
+    wanted = np.linspace(0, 255, 256)[None].repeat(256, 0)
+    assert np.abs(found.astype(float) - wanted).mean() < 4
+
+
+def test_the_cache_keeps_good_images_in_order_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    rows = [image(f"d{i:03d}", 21500101, float(i)) for i in range(40)]
+    images = linked(tmp_path, rows)
+    for broken in (3, 39):
+        image_path(tmp_path, 1, 7, f"d{broken:03d}").write_bytes(b"broken")
+    parts, reasons = cache_images(images, tmp_path, tmp_path / "parts")
+    pixels = np.concatenate(list(parts))
+    assert [i for i, reason in enumerate(reasons) if reason] == [3, 39]
+    kept = [50 + i for i in range(40) if i not in (3, 39)]
+    np.testing.assert_allclose(pixels[:, 128, 128], kept, atol=2)
+    for path in (tmp_path / "files").rglob("*.jpg"):
+        path.unlink()
+    again, told = cache_images(images, tmp_path, tmp_path / "parts")
+    assert told == reasons and (np.concatenate(list(again)) == pixels).all()

@@ -1,0 +1,176 @@
+"""The extraction as a whole: what it writes, how it goes on, and what it refuses."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from datasets.extract import STEPS, ExtractConfig, extract
+from datasets.schema import FINDINGS, SPLITS
+from tasks import TASKS
+from tests.raw_tables import chart, stay, write_mimic_cxr, write_mimic_iv
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> ExtractConfig:
+    """One stay of three days with a few values and two X-rays, one of them unreadable."""
+    rows = [chart(220045, 80 + h, f"2150-01-01 {h:02d}:30:00") for h in range(1, 6)]
+    rows += [chart(220739, "To Speech", "2150-01-01 02:45:00")]
+    codes = [{"subject_id": 1, "hadm_id": 11, "seq_num": 1, "icd_code": "99592", "icd_version": 9}]
+    write_mimic_iv(tmp_path / "iv", chartevents=rows, diagnoses_icd=codes)
+    shots = [
+        {"dicom_id": name, "subject_id": 1, "study_id": study, "ViewPosition": "AP", "StudyDate": 21500101,
+         "StudyTime": time}
+        for name, study, time in (("a", 7, 24500.0), ("b", 7, 24501.0), ("c", 8, 190000.0))
+    ]  # fmt: skip
+    findings = [{"subject_id": 1, "study_id": 7, "Edema": -1.0, "Pneumonia": 1.0}, {"subject_id": 1, "study_id": 8}]
+    write_mimic_cxr(tmp_path / "cxr", shots, findings)
+    (tmp_path / "cxr/files/p1/p1/s8/c.jpg").write_bytes(b"broken")
+    return ExtractConfig(tmp_path / "iv", tmp_path / "store", tmp_path / "cxr")
+
+
+def listfile(store: Path, task: str) -> pd.DataFrame:
+    return pd.concat(pd.read_csv(store / task / f"{split}_listfile.csv") for split in SPLITS)
+
+
+def contents(store: Path) -> dict[str, str]:
+    files = sorted(p for p in store.rglob("*") if p.is_file())
+    return {p.relative_to(store).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def test_a_store_holds_what_the_layout_promises(raw: ExtractConfig) -> None:
+    extract(raw, TASKS)
+    names = {"manifest.yaml", "attrition.csv", "normalizer.json", "stays.parquet", "events.parquet", "hourly.npy",
+             "cxr.parquet", "cxr.npy", "cxr_rejected.csv"}  # fmt: skip
+    names |= {f"{task}/{split}_listfile.csv" for task in TASKS for split in SPLITS}
+    assert set(contents(raw.out)) == names
+    manifest = yaml.safe_load((raw.out / "manifest.yaml").read_text())
+    assert set(manifest["files"]) == names - {"manifest.yaml"}
+    assert (manifest["stays"], manifest["images"], manifest["synthetic"]) == (1, 2, False)
+    stays = pd.read_parquet(raw.out / "stays.parquet")
+    assert stays["Septicemia (except in labor)"].item() == 1 and stays["events"].item() == 6
+    assert stays["first_event_hours"].item() == 1.5
+
+
+def test_samples_of_each_task(raw: ExtractConfig) -> None:
+    extract(raw, TASKS)
+    assert listfile(raw.out, "phenotyping")[["period_length", "bins", "cxr_row"]].values.tolist() == [[72.0, 72, 1]]
+    assert listfile(raw.out, "in-hospital-mortality")[["period_length", "end_hours"]].values.tolist() == [[0, 48.0]]
+    hours = listfile(raw.out, "decompensation")
+    assert hours["period_length"].tolist() == [float(t) for t in range(5, 73)] and hours["y_true"].sum() == 0
+    remaining = listfile(raw.out, "length-of-stay")
+    assert (remaining["y_true"] + remaining["period_length"]).unique().tolist() == [72.0]
+    assert listfile(raw.out, "readmission")["y_true"].tolist() == [0]
+
+
+def test_radiology_has_a_sample_a_readable_study_and_resolves_uncertain_findings(raw: ExtractConfig) -> None:
+    for uncertain, edema in (("zeros", 0.0), ("ones", 1.0), ("ignore", np.nan)):
+        out = raw.out.with_name(uncertain)
+        extract(replace(raw, out=out, uncertain=uncertain), TASKS)
+        found = listfile(out, "radiology")
+        assert len(found) == 1 and found["cxr_row"].item() == 0 and found["Pneumonia"].item() == 1
+        assert found["Edema"].item() == edema or np.isnan(edema) and np.isnan(found["Edema"].item())
+        assert found[list(FINDINGS)].sum(axis=1).item() == 1 + (uncertain == "ones")
+
+
+def test_the_row_that_ends_a_window_holds_no_later_event(raw: ExtractConfig) -> None:
+    extract(raw, TASKS)
+    sample = listfile(raw.out, "radiology").iloc[0]
+    assert sample["end_hours"] == 2.75 and sample["bins"] == 3 and sample["tail_row"] == 72
+    hourly = np.load(raw.out / "hourly.npy")
+    assert hourly[2, 50] == 82 and hourly[72, 50] == 82 and hourly[72, 9] == hourly[2, 9] == 1  # 02:30 and 02:45
+
+
+def test_a_rejected_image_is_listed_and_leaves_no_pixels(raw: ExtractConfig, capsys: pytest.CaptureFixture) -> None:
+    extract(raw, TASKS)
+    rejected = pd.read_csv(raw.out / "cxr_rejected.csv")
+    assert rejected["dicom_id"].tolist() == ["c"] and rejected["reason"].str.startswith("unreadable").all()
+    assert np.load(raw.out / "cxr.npy").shape[0] == 2
+    assert "2 in the store, 1 rejected" in capsys.readouterr().out
+
+
+def test_without_xrays_every_task_but_radiology_has_samples(raw: ExtractConfig) -> None:
+    extract(replace(raw, mimic_cxr=None), TASKS)
+    assert len(listfile(raw.out, "radiology")) == 0
+    assert (listfile(raw.out, "phenotyping")["cxr_row"] == -1).all()
+
+
+def test_a_finished_store_is_left_alone_and_another_one_is_not_overwritten(raw: ExtractConfig) -> None:
+    extract(raw, TASKS)
+    before = contents(raw.out)
+    extract(raw, TASKS)
+    with pytest.raises(ValueError, match="made of other input or options"):
+        extract(replace(raw, protocol="corrected"), TASKS)
+    assert contents(raw.out) == before
+
+
+def test_a_half_made_store_of_other_options_is_not_continued(raw: ExtractConfig) -> None:
+    write_mimic_iv(raw.mimic_iv, icustays=[stay(los=-1)])
+    with pytest.raises(ValueError, match="the cohort is empty"):
+        extract(raw, TASKS)
+    with pytest.raises(ValueError, match="half-made store"):
+        extract(replace(raw, timestep=2.0), TASKS)
+
+
+def test_a_timestep_of_nothing_is_an_error(raw: ExtractConfig) -> None:
+    with pytest.raises(ValueError, match="positive number of hours"):
+        extract(replace(raw, timestep=0.0), TASKS)
+
+
+def command(raw: ExtractConfig, *more: str) -> list[str]:
+    paths = ["--mimic_iv", str(raw.mimic_iv), "--mimic_cxr", str(raw.mimic_cxr), "--out", str(raw.out)]
+    return [sys.executable, "-m", "datasets.extract", *paths, *more]
+
+
+def test_the_command_reports_one_line_and_fails(raw: ExtractConfig) -> None:
+    (raw.mimic_iv / "icu/chartevents.csv.gz").unlink()
+    done = subprocess.run(command(raw), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "no table chartevents: looked for icu/chartevents.csv.gz" in done.stderr
+
+
+def test_an_unknown_flag_names_the_nearest(raw: ExtractConfig) -> None:
+    done = subprocess.run(command(raw, "--protocoll", "medmod"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and "--protocol" in done.stderr + done.stdout
+
+
+def test_a_full_disk_says_so_and_leaves_no_store(raw: ExtractConfig) -> None:
+    small = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+    small += "resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384));"
+    small += "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module('datasets.extract', run_name='__main__')"
+    line = [sys.executable, "-c", small, *command(raw)[2:]]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "error:" in done.stderr and "Traceback" not in done.stderr
+    assert not (raw.out / "manifest.yaml").exists()
+    extract(raw, TASKS)
+    assert (raw.out / "manifest.yaml").exists()
+
+
+def test_killed_in_every_step_the_store_is_the_same_to_the_byte(raw: ExtractConfig) -> None:
+    whole = replace(raw, out=raw.out.with_name("whole"))
+    extract(whole, TASKS)
+    killed = []
+    for name in (None, *STEPS[:-1]):
+        run = subprocess.Popen(command(raw), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        waited = raw.out / ".work" / ("identity.json" if name is None else f"{name}.done")
+        while not waited.exists() and run.poll() is None:
+            time.sleep(0.0005)
+        if run.poll() is None:
+            os.kill(run.pid, signal.SIGKILL)
+        killed.append(run.wait())
+    assert killed.count(-signal.SIGKILL) >= 5, killed
+    assert not (raw.out / "manifest.yaml").exists() or killed[-1] == 0
+    extract(raw, TASKS)
+    assert contents(raw.out) == contents(whole.out)
