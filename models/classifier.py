@@ -15,7 +15,6 @@ from models.features import FeatureBatch
 from models.fusion import FUSIONS
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
-from utils.distributed import all_reduce_mean, world
 
 
 class Kind(NamedTuple):
@@ -61,11 +60,9 @@ class Classifier(nn.Module):
         self.kind = KINDS[kind]
 
     def forward(self, batch: Batch | FeatureBatch) -> dict[str, Tensor]:
-        """Batch -> {"loss"}: the mean cross-entropy of the known labels of all processes together."""
+        """Batch -> {"loss", "count"}: the mean cross-entropy of the known labels, and their number."""
         entropies, known = self.kind.entropies(self.fusion(batch), batch.labels)
-        if world() > 1:  # data-parallel training averages over processes, whose numbers of labels may differ
-            known = known.new_tensor(all_reduce_mean(known.item()))
-        return {"loss": entropies / torch.where(known > 0, known, 1.0)}
+        return {"loss": entropies / known.clamp(min=1.0), "count": known}
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
         """Batch of B samples -> probabilities [B, outputs] float32."""

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torchvision import models as torchvision_models
 
 from datasets.schema import CHANNELS
+from utils.distributed import all_reduce_sum
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -125,27 +126,29 @@ class CXREncoder(nn.Module):
         return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
 
     def forward(self, cxr: Tensor) -> Tensor:
-        """[P, 1, S, S] -> [P, feature_dim] float32, for any P.
+        """[P, 1, S, S] -> [P, feature_dim], float32 or better, for any P.
 
-        One image alone has no batch statistics (a layer that sees a single value per channel refuses), so in
-        training it is normalised with the running ones and does not change them. No image at all still passes
-        a blank one through the network and returns none of its rows: the weights then have gradients of zero
-        rather than none, which data-parallel training needs, as the other ranks of the step wait for them.
+        One image alone has no batch statistics (a layer refuses to see a single value per channel, and none
+        would leave NaN behind), so in training fewer than two are normalised with the running statistics and
+        leave these as they are. No image still passes the network, as an empty batch: the weights then have
+        gradients of zero rather than none, for which data-parallel training would wait.
         """
-        images = len(cxr)
-        if images == 0:
-            cxr = cxr.new_zeros(1, *cxr.shape[1:])
-        with running_statistics(self, active=images < 2):
-            maps = self.prepare(cxr)
+        maps = self.prepare(cxr)
+        with running_statistics(self, active=self._images_in_statistics(len(cxr)) < 2):
             for stage in self.stages:
                 maps = stage(maps)
-        return self.pool(maps)[:images]
+        return self.pool(maps)
+
+    def _images_in_statistics(self, images: int) -> float:
+        """Images that batch norm averages over: those of this process, or of all where it is synchronised."""
+        shared = self.training and any(isinstance(part, nn.SyncBatchNorm) for part in self.modules())
+        return all_reduce_sum(images) if shared else images
 
 
 @contextmanager
 def running_statistics(module: nn.Module, active: bool = True) -> Iterator[None]:
     """While active, batch norm layers in training use their running statistics and leave them as they are."""
-    norms = (part for part in module.modules() if isinstance(part, nn.BatchNorm2d))
+    norms = (part for part in module.modules() if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm))
     layers = [norm for norm in norms if active and norm.training]
     for layer in layers:
         layer.training = False

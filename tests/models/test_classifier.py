@@ -21,14 +21,16 @@ def test_the_loss_is_the_mean_over_known_labels(kind: str) -> None:
     known = ~batch.labels.isnan()
     logits = classifier.fusion(batch)
     expected = functional.binary_cross_entropy_with_logits(logits[known], batch.labels[known])
-    assert torch.allclose(classifier(batch)["loss"], expected)
+    terms = classifier(batch)
+    assert torch.allclose(terms["loss"], expected) and terms["count"] == 3
 
 
 def test_the_ordinal_loss_is_the_mean_over_known_classes() -> None:
     classifier = Classifier(OnFeatures(nn.Linear(4, 10)), "ordinal")
     batch = make_batch([[9.0], [torch.nan], [0.0]])
     expected = functional.cross_entropy(classifier.fusion(batch)[[0, 2]], torch.tensor([9, 0]))
-    assert torch.allclose(classifier(batch)["loss"], expected)
+    terms = classifier(batch)
+    assert torch.allclose(terms["loss"], expected) and terms["count"] == 2
 
 
 @pytest.mark.parametrize(("kind", "outputs"), [("binary", 1), ("multilabel", 5), ("ordinal", 10)])

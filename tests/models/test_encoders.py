@@ -15,6 +15,7 @@ from models.encoders import (
     EncoderConfig,
     at_present_rows,
     build_encoders,
+    running_statistics,
 )
 
 
@@ -98,6 +99,16 @@ def test_fewer_than_two_images_leave_the_running_statistics_alone(images: int) -
     encoder(torch.rand(images, 1, 64, 64))
     assert all(torch.equal(before[name], value) for name, value in encoder.named_buffers())
     assert all(module.training for module in encoder.modules())
+
+
+def test_synchronised_statistics_count_the_images_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(CXREncoder("resnet18")).train()
+    monkeypatch.setattr(
+        "models.encoders.all_reduce_sum", lambda images: images + 1
+    )  # one on the other process
+    assert synchronised._images_in_statistics(1) == 2 and synchronised.eval()._images_in_statistics(1) == 1
+    with running_statistics(synchronised.train()):
+        assert not any(part.training for part in synchronised.modules() if hasattr(part, "running_mean"))
 
 
 def test_one_image_in_training_is_encoded_as_in_evaluation() -> None:
