@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import NamedTuple
 
 import numpy as np
@@ -60,7 +60,7 @@ class FeatureBatches:
         """Steps of an epoch; the last batch may be smaller."""
         return -(-len(self.features) // self.batch_size)
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[FeatureBatch]:
+    def epoch(self, epoch: int, start: int = 0) -> Generator[FeatureBatch, None, None]:
         """This rank's share of every batch of an epoch, from step `start` on."""
         steps = self._order(epoch).split(self.batch_size)
         for rows in steps[start:]:

@@ -50,14 +50,3 @@ class HeadedEncoder(nn.Module):
 def build_heads(encoders: Mapping[str, nn.Module], width: int) -> dict[str, ProjectionHead]:
     """One head for each encoder, by the name of its modality."""
     return {name: ProjectionHead(encoder.feature_dim, width) for name, encoder in encoders.items()}
-
-
-def named_parts(encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """The parts of a pretraining checkpoint: `ehr_encoder`, `cxr_encoder`, `ehr_head`, `cxr_head`.
-
-    >>> list(named_parts({"ehr": nn.Identity()}, {"ehr": nn.Identity()}))
-    ['ehr_encoder', 'ehr_head']
-    """
-    return {f"{name}_encoder": part for name, part in encoders.items()} | {
-        f"{name}_head": part for name, part in heads.items()
-    }

@@ -101,7 +101,7 @@ def test_fewer_than_two_images_leave_the_running_statistics_alone(images: int) -
     assert all(module.training for module in encoder.modules())
 
 
-def test_synchronised_statistics_count_the_images_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synchronised_statistics_count_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(CXREncoder("resnet18")).train()
     monkeypatch.setattr(
         "models.encoders.all_reduce_sum", lambda images: images + 1

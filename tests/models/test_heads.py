@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from torch import nn
 
 from models.encoders import EHREncoder
-from models.heads import HeadedEncoder, ProjectionHead, build_heads, named_parts
+from models.heads import HeadedEncoder, ProjectionHead
 
 
 def test_a_head_is_three_linear_layers_the_last_without_bias() -> None:
@@ -29,10 +28,3 @@ def test_a_headed_encoder_gives_the_heads_output(make_batch) -> None:
     headed = HeadedEncoder(encoder, ProjectionHead(16))
     assert headed.feature_dim == 128
     assert torch.equal(headed(batch.ehr), headed.head(encoder(batch.ehr)))
-
-
-def test_parts_are_named_for_their_modality() -> None:
-    encoders: dict[str, nn.Module] = {"ehr": EHREncoder(feature_dim=8), "cxr": EHREncoder(feature_dim=16)}
-    parts = named_parts(encoders, build_heads(encoders, width=1))
-    assert list(parts) == ["ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"]
-    assert parts["cxr_head"][0].in_features == 16
