@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,16 +38,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
             f"{path.parent} holds {', '.join(near[-5:])}" if near else f"{path.parent} holds no .ckpt file"
         )
         raise FileNotFoundError(f"{path}: there is no such checkpoint; {found}")
+    torn = f"{path}: torn or not a checkpoint; copy it again, or take another"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(torn)
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         rule = "a checkpoint holds only tensors, numbers, text, lists and dicts"
         raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
-    except (RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise ValueError(
-            f"{path}: torn or not a checkpoint, copy it again or take another: {reason}"
-        ) from None
+    except RuntimeError as error:
+        raise ValueError(torn) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
             f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"

@@ -150,11 +150,11 @@ def _default(field: dataclasses.Field) -> object:
 
 
 def _check_keys(cls: type, values: Mapping[str, object], place: str) -> None:
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = {field.name: f"{place}{field.name}" for field in dataclasses.fields(cls)}
     for key in values:
         if key not in known:
-            deeper = [path for path in _paths(cls) if path.rpartition(".")[2] == key]
-            hint = f"; the nearest right one is {place}{deeper[0]}" if deeper else nearest(str(key), known)
+            deeper = [f"{place}{path}" for path in _paths(cls) if path.rpartition(".")[2] == key]
+            hint = nearest(f"{place}{key}", deeper or list(known.values()))
             raise ValueError(f"unknown key {place}{key}{hint}")
 
 

@@ -82,16 +82,17 @@ def fit(
     score: Callable[[], dict[str, float]] | None = None,
     keep_every_epoch: bool = False,
 ) -> FitResult:
-    """Trains `objective` on the run's device, from the start or from last.ckpt, to the last epoch or an early
-    stop.
+    """Trains `objective` on the run's device, afresh or from last.ckpt, to the last epoch or an early stop.
 
     `objective(batch)` gives {"loss": scalar, ...} (see the module's text); it is moved, trained and left in
-    place. `save()` gives what a checkpoint holds, {"parts": {name: state_dict}, "config": plain dict}.
+    place. `save()` gives what a checkpoint holds: {"parts": {name: state_dict}, "config": plain dict}.
     `score()` is called after each epoch, on all ranks, with the objective in eval mode; its numbers join the
-    log, and may be the monitor. Writes log.csv, tb, best.ckpt, last.ckpt and with `keep_every_epoch`
-    <name>_epoch_<NN>.ckpt to the run's folder. SIGTERM and Ctrl-C write last.ckpt and leave with status 0 and
-    130. FloatingPointError, naming the samples, if the loss is no longer finite; ValueError if the monitor or
-    the checkpoint does not fit.
+    log, and may be the monitor. Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with
+    `keep_every_epoch`, <name>_epoch_<NN>.ckpt, from 00 on. SIGTERM and Ctrl-C write last.ckpt and leave with
+    status 0 and 130.
+
+    ValueError, naming the samples, if the loss is no longer finite, and if the monitor or last.ckpt does not
+    fit; OSError, with the files of before intact, if the disk is full.
     """
     if not len(train):
         raise ValueError("there is no training batch")
@@ -402,7 +403,7 @@ class _Training:
         named += f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""
         place = f"epoch {self.progress.epoch}, step {told.step}"
         cure = "a lower --lr, --clip 1 or --precision float32, and look at these samples"
-        raise FloatingPointError(
+        raise ValueError(
             f"the loss became {loss} at {place}, on the training samples {named}; "
             f"the checkpoints hold the state before. Try {cure}"
         )

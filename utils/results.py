@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import fcntl
 import io
 import math
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.files import whole
+from utils.files import NO_SPACE, whole
 
 COLUMNS = (
     "run", "task", "protocol", "fusion", "objective", "checkpoint", "epoch", "split", "seed", "label",
@@ -48,10 +47,10 @@ def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
             os.fsync(file.fileno())
         except OSError as error:
             file.truncate(length)
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_SPACE:
                 raise
             cure = "nothing was changed in it; free space there and run the same command again"
-            raise OSError(error.errno, f"no space left on the device to write {path}; {cure}") from error
+            raise OSError(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
 
 
 def write_predictions(

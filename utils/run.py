@@ -127,7 +127,7 @@ class Run:
         step."""
         if self.process.rank:
             return
-        self._first_step = step
+        self._first_step = step + 1  # an epoch is logged at its last step
         rows = self.read_log()
         kept = [row for row in rows if int(row["epoch"]) < epoch]
         if len(kept) < len(rows):

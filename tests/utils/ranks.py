@@ -1,0 +1,39 @@
+"""Runs a function on several gloo processes, as torchrun would."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.multiprocessing as mp
+
+from utils import distributed
+from utils.distributed import Process
+
+
+def run_on_ranks(work: Callable[[Process, Path], object], folder: Path, world: int = 2) -> list[object]:
+    """What `work(process, folder)` returns on each rank; `work` must be a module's function."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    folder.mkdir(parents=True, exist_ok=True)
+    mp.spawn(_start, (world, port, work, folder), nprocs=world)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
+
+
+def _start(rank: int, world: int, port: int, work: Callable[[Process, Path], object], folder: Path) -> None:
+    torch.set_num_threads(1)
+    names = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": world,
+        "MASTER_PORT": port,
+        "MASTER_ADDR": "127.0.0.1",
+    }
+    os.environ.update({name: str(value) for name, value in names.items()})
+    process = distributed.setup("cpu")
+    torch.save(work(process, folder), folder / f"rank{rank}.pt")
+    distributed.shutdown()

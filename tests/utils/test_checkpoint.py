@@ -1,0 +1,104 @@
+"""Checkpoints are whole, safe and strict."""
+
+from __future__ import annotations
+
+import errno
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from utils import checkpoint
+
+CONTENT = {
+    "parts": {"net": nn.Linear(3, 2).state_dict()},
+    "config": {"width": [1, 2.0, "x", None]},
+    "epoch": 4,
+}
+
+
+class Spy:
+    """Unpickling it would run code."""
+
+    ran: list[str] = []  # noqa: RUF012
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Spy.ran.append, ("ran",)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "a" / "x.ckpt", CONTENT)
+    loaded = checkpoint.load(tmp_path / "a" / "x.ckpt")
+    assert loaded["config"] == CONTENT["config"] and loaded["epoch"] == 4
+    net = nn.Linear(3, 2)
+    assert checkpoint.load_part(net, loaded, "net") == "net: 2/2 tensors"
+    assert torch.equal(net.weight, CONTENT["parts"]["net"]["weight"])
+
+
+def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
+    net = nn.Linear(300, 300)
+    checkpoint.save(tmp_path / "once.ckpt", {"parts": {"net": net.state_dict()}})
+    checkpoint.save(tmp_path / "twice.ckpt", {"parts": {"net": net.state_dict()}, "again": net.state_dict()})
+    once, twice = ((tmp_path / name).stat().st_size for name in ("once.ckpt", "twice.ckpt"))
+    assert twice < once + 4096
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    checkpoint.save(tmp_path / "x.ckpt", CONTENT)
+
+    def fill(content: object, file: io.BufferedWriter) -> None:
+        file.write(b"half")
+        raise OSError(number, "full")
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(OSError, match="no space left") as error:
+        checkpoint.save(tmp_path / "x.ckpt", {"parts": {}, "epoch": 5})
+    assert error.value.errno == number and "x.ckpt" in str(error.value)
+    assert checkpoint.load(tmp_path / "x.ckpt")["epoch"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["x.ckpt"]
+
+
+def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "best.ckpt", CONTENT)
+    with pytest.raises(FileNotFoundError, match=r"no such checkpoint; .* holds best.ckpt"):
+        checkpoint.load(tmp_path / "bset.ckpt")
+    with pytest.raises(FileNotFoundError, match=r"holds no \.ckpt file"):
+        checkpoint.load(tmp_path / "nowhere" / "best.ckpt")
+
+
+def test_torn_files_text_and_foreign_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, CONTENT)
+    whole = path.read_bytes()
+    for data in (b"", b"text", whole[: len(whole) // 2], whole[:-1]):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=r"x\.ckpt: torn or not a checkpoint"):
+            checkpoint.load(path)
+    torch.save({"state_dict": {}}, path)
+    with pytest.raises(ValueError, match="not a checkpoint of this project"):
+        checkpoint.load(path)
+
+
+def test_pickled_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"format": checkpoint.FORMAT, "parts": Spy()}, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match="nothing in it was run"):
+        checkpoint.load(tmp_path / "x.ckpt")
+    assert Spy.ran == []
+
+
+def test_parts_load_strictly_or_not_at_all() -> None:
+    net = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2))
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    part = {"0.weight": torch.zeros(2, 3), "0.bias": torch.zeros(2), "head.weight": torch.zeros(1)}
+    with pytest.raises(ValueError, match="does not fit") as error:
+        checkpoint.load_part(net, {"parts": {"net": part}}, "net")
+    faults = "missing 1.weight, 1.bias; unexpected head.weight; other shape 0.weight is [2, 3], not [2, 4]"
+    assert faults in str(error.value)
+    assert all(torch.equal(net.state_dict()[key], before[key]) for key in before)
+    with pytest.raises(ValueError, match="no part 'cxr'; it has ehr, head"):
+        checkpoint.load_part(net, {"parts": {"head": {}, "ehr": {}}}, "cxr")

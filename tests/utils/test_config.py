@@ -1,0 +1,172 @@
+"""Flags and YAML say the same, and errors name the nearest right name."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from utils import config
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is read."""
+
+    batch_size: int = 256
+    """Samples a batch."""
+    data_ratio: float = 1.0
+    """Share of the unpaired samples, 0 to 1."""
+    store: Path = Path("data/synthetic")
+    """Folder of the store."""
+    pairs: Literal["paired", "partial"] = "paired"
+    """Which samples."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"--batch_size must be 1 or more, not {self.batch_size}")
+
+
+@dataclass(frozen=True)
+class Whole:
+    task: str
+    """What is predicted."""
+    data: Data = Data(batch_size=16)
+    milestones: tuple[float, ...] = (0.6, 0.8)
+    size: tuple[int, int] = (2, 3)
+    limit: int | None = None
+    draw: bool = False
+
+
+@dataclass(frozen=True)
+class Clash:
+    data: Data = Data()
+    batch_size: int = 1
+
+
+def refusal(capsys: pytest.CaptureFixture[str], argv: list[str], cls: type = Whole) -> str:
+    with pytest.raises(SystemExit) as stop:
+        config.parse(cls, argv)
+    assert stop.value.code == 2
+    return capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("flag", ["--batch_size=8", "--batch-size=8"])
+def test_flags_are_flat_with_underscores_or_dashes(flag: str) -> None:
+    assert config.parse(Whole, ["--task", "x", flag]) == Whole("x", Data(batch_size=8))
+
+
+def test_the_last_flag_wins() -> None:
+    assert config.parse(Whole, ["--task", "x", "--limit", "1", "--limit", "2"]).limit == 2
+
+
+@pytest.mark.parametrize(("word", "value"), [("--draw", True), ("--no_draw", False), ("--no-draw", False)])
+def test_switches(word: str, value: bool) -> None:
+    assert config.parse(Whole, ["--task", "x", word]).draw is value
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("--task x --batch_sise 3", "unknown flag --batch_sise; the nearest right one is --batch_size"),
+        ("--taks x", "unknown flag --taks; the nearest right one is --task"),
+        ("--task x --pairs all", "paired"),
+        ("--task x --batch_size many", "many"),
+        ("--task x --batch_size 0", "--batch_size must be 1 or more, not 0"),
+        ("--draw", "--task"),
+        ("--task x stray", "stray"),
+        ("--config", "--config needs a file"),
+        ("--config nowhere.yaml", "--config nowhere.yaml: there is no such file"),
+    ],
+)
+def test_what_is_not_right_is_refused(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
+    assert message in refusal(capsys, argv.split())
+
+
+def test_two_settings_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "two settings are called batch_size" in refusal(capsys, [], Clash)
+
+
+def test_help_shows_meaning_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        config.parse(Whole, ["--help"], "Trains a model.")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert stop.value.code == 0
+    for text in ("Trains a model.", "--batch_size INT Samples a batch. (default: 16)", "--config FILE"):
+        assert text in shown
+
+
+def test_only_the_first_process_speaks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "RANK", "1")
+    assert refusal(capsys, ["--tsk", "x"]) == ""
+    assert refusal(capsys, ["--limit", "x"]) == ""
+
+
+FULL = Whole("x", Data(3, 0.1, Path("a b"), "partial"), (), (4, 5), 7, True)
+
+
+@pytest.mark.parametrize("settings", [Whole("x"), Whole("1"), Whole("null"), FULL])
+def test_yaml_gives_back_the_settings(settings: Whole) -> None:
+    assert config.from_yaml(Whole, config.to_yaml(settings)) == settings
+    assert config.build(Whole, config.plain(settings)) == settings
+
+
+def test_a_file_gives_defaults_and_flags_win(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("task: y\ndata: {data_ratio: 1e-3}\n")
+    argv = ["--config", str(file), "--limit", "3"]
+    assert config.parse(Whole, argv) == Whole("y", Data(16, 0.001), limit=3)
+    assert config.parse(Whole, [f"--config={file}", "--task", "z"]).task == "z"
+
+
+def test_a_file_may_leave_a_required_flag_to_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("limit: 3\n")
+    assert config.parse(Whole, ["--config", str(file), "--task", "z"]) == Whole("z", limit=3)
+    assert "--task" in refusal(capsys, ["--config", str(file)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "task: x\ndata: {batch_sise: 3}",
+            "unknown key data.batch_sise; the nearest right one is data.batch_size",
+        ),
+        ("batch_size: 3", "unknown key batch_size; the nearest right one is data.batch_size"),
+        ("task: x\ndata: {pairs: all}", "data.pairs must be paired or partial, not 'all'"),
+        ("task: x\ndata: {batch_size: 1.5}", "data.batch_size must be int, not 1.5"),
+        ("task: x\ndata: {batch_size: true}", "data.batch_size must be int, not True"),
+        ("task: x\ndata: {batch_size: 0}", "--batch_size must be 1 or more"),
+        ("task: x\ndraw: 1", "draw must be bool, not 1"),
+        ("task: x\nsize: [1, 2, 3]", "size must be tuple"),
+        ("task: x\nlimit: many", "limit must be"),
+        ("task: x\ndata: 3", "data must hold keys, not 3"),
+        ("[1]", "must hold keys"),
+        ("a: b: c", "not YAML"),
+        ("limit: 1", "task is required and missing"),
+    ],
+)
+def test_yaml_that_does_not_fit_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=r"^config: ") as error:
+        config.from_yaml(Whole, text)
+    assert message in str(error.value)
+
+
+def test_a_yaml_error_exits_like_a_flag_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("tsak: x")
+    said = refusal(capsys, ["--config", str(file)])
+    assert f"{file}: unknown key tsak; the nearest right one is task" in said
+
+
+def test_what_yaml_cannot_hold_is_an_error() -> None:
+    with pytest.raises(TypeError, match="not set"):
+        config.plain(Whole({1}))

@@ -1,0 +1,124 @@
+"""Collectives mean the same alone and together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.utils.ranks import run_on_ranks
+from utils import distributed
+from utils.distributed import Process
+
+SPLITS = ([3, 2], [4, 0], [1, 1])
+
+
+def contrast(z: Tensor) -> Tensor:
+    return (z @ z.T).logsumexp(1).mean()
+
+
+def rows(size: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(size).normal(size=(size, 3)))
+
+
+def collect(process: Process, folder: Path) -> dict[str, object]:
+    first = process.rank == 0
+    return {
+        "sum": distributed.all_reduce_sum(process.rank + 1.5),
+        "mean": distributed.all_reduce_mean(process.rank + 1.5),
+        "max": distributed.all_reduce_max(float(process.rank)),
+        "any": (distributed.any_flag(not first), distributed.any_flag(False)),
+        "flag": (distributed.broadcast_flag(first), distributed.broadcast_flag(not first)),
+        "text": distributed.broadcast_text(f"from {process.rank}"),
+        "arrays": distributed.gather_arrays(np.full((2 * process.rank, 2), process.rank)),
+        "main": distributed.is_main(),
+    }
+
+
+def gather(process: Process, folder: Path) -> list[tuple[Tensor, Tensor]]:
+    """Of each split: the gathered rows, and the part's gradient averaged as DDP averages."""
+    found = []
+    for sizes in SPLITS:
+        part = rows(sum(sizes)).split(sizes)[process.rank].clone().requires_grad_()
+        gathered = distributed.gather_with_gradient(part)
+        contrast(gathered).backward()
+        found.append((gathered.detach(), part.grad / process.world))
+    return found
+
+
+def test_collectives_on_two_processes(tmp_path: Path) -> None:
+    zero, one = run_on_ranks(collect, tmp_path)
+    assert (zero.pop("main"), one.pop("main")) == (True, False)
+    arrays = zero.pop("arrays")
+    assert np.array_equal(arrays, np.ones((2, 2))) and np.array_equal(arrays, one.pop("arrays"))
+    assert zero == one
+    assert zero == {
+        "sum": 4.0,
+        "mean": 2.0,
+        "max": 1.0,
+        "any": (True, False),
+        "flag": (True, False),
+        "text": "from 0",
+    }
+
+
+def test_gathering_unequal_parts_gives_the_loss_and_gradient_of_one_process(tmp_path: Path) -> None:
+    ranks = run_on_ranks(gather, tmp_path)
+    for place, sizes in enumerate(SPLITS):
+        whole = rows(sum(sizes)).requires_grad_()
+        contrast(whole).backward()
+        for rank in ranks:
+            assert torch.equal(rank[place][0], whole.detach())
+        gradient = torch.cat([rank[place][1] for rank in ranks])
+        torch.testing.assert_close(gradient, whole.grad, rtol=0, atol=1e-12)
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    x = torch.ones(2, 2, requires_grad=True)
+    assert distributed.gather_with_gradient(x) is x
+    assert distributed.world() == 1 and distributed.is_main()
+    assert distributed.all_reduce_mean(2.5) == distributed.broadcast_value(2.5) == 2.5
+    assert distributed.broadcast_flag(True) and not distributed.any_flag(False)
+    assert distributed.gather_arrays(np.ones(2)).tolist() == [1, 1]
+    distributed.barrier()
+    distributed.shutdown()
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be auto, cpu or cuda, not 'tpu'"):
+        distributed.setup("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="sees no GPU; use --device cpu"):
+            distributed.setup("cuda")
+
+
+def test_under_torchrun(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from utils import distributed\n"
+        "process = distributed.setup('cpu')\n"
+        "total = distributed.all_reduce_sum(process.rank + 1)\n"
+        "if distributed.is_main():\n"
+        "    print('total', total, process.world, process.device)\n"
+        "distributed.shutdown()\n"
+    )
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
+    root = Path(distributed.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(launch, capture_output=True, text=True, cwd=root, env=environment, timeout=120)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.split() == ["total", "3.0", "2", "cpu"]

@@ -1,0 +1,129 @@
+"""A run's folder says what was run, and never loses a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from utils import config
+from utils.distributed import Process
+from utils.optim import OptimConfig
+from utils.run import Run, RunConfig, start_run
+
+
+@dataclass(frozen=True)
+class Settings:
+    run: RunConfig
+    width: int = 3
+
+
+def settings(folder: Path, **changes: str | bool | int) -> Settings:
+    return Settings(replace(RunConfig(save_dir=folder, device="cpu"), **changes))
+
+
+def test_a_run_writes_its_settings_and_its_environment(tmp_path: Path) -> None:
+    run = start_run(settings(tmp_path, seed=7), "supervised-ehr")
+    assert run.folder == tmp_path / "supervised-ehr" and run.seed == 7
+    again = config.from_yaml(Settings, (run.folder / "config.yaml").read_text())
+    assert again == settings(tmp_path, seed=7)
+    environment = yaml.safe_load((run.folder / "environment.yaml").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
+    assert environment["commit"] == run.commit and environment["started"] == run.started
+
+
+def test_a_name_is_a_folder(tmp_path: Path) -> None:
+    assert start_run(settings(tmp_path, name="mine"), "x").folder == tmp_path / "mine"
+    for name in ("a/b", "..", ".", "/a"):
+        with pytest.raises(ValueError, match="must be one folder name"):
+            RunConfig(name=name)
+
+
+def test_equal_seeds_give_equal_numbers(tmp_path: Path) -> None:
+    def draw(seed: int) -> tuple[float, float]:
+        start_run(settings(tmp_path, seed=seed), "x")
+        return torch.rand(()).item(), np.random.random()
+
+    assert draw(1) == draw(1) != draw(2)
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = start_run(settings(tmp_path), "x")
+    run.log({"epoch": 0, "step": 4, "loss": 1.0})
+    (run.folder / "last.ckpt").touch()
+    with pytest.raises(FileExistsError, match="continue it with --resume, or choose another --name"):
+        start_run(settings(tmp_path), "x")
+    start_run(Settings(replace(RunConfig(save_dir=tmp_path, device="cpu"), resume=True), width=4), "x")
+    said = capsys.readouterr().out
+    assert "resumed with another setting: width 3 -> 4" in said and "run.resume" not in said
+    assert run.read_log() == [{"epoch": "0", "step": "4", "loss": "1.0"}]
+
+
+def test_a_start_afresh_forgets_the_log_of_a_run_that_saved_nothing(tmp_path: Path) -> None:
+    run = start_run(settings(tmp_path), "x")
+    run.log({"epoch": 0, "step": 4, "loss": 1.0})
+    assert start_run(settings(tmp_path, resume=True), "x").read_log() == []
+
+
+def scalars(run: Run, name: str) -> list[tuple[int, float]]:
+    events = EventAccumulator(str(run.folder / "tb")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def test_the_log_grows_columns_and_rewinds(tmp_path: Path) -> None:
+    run = Run(RunConfig(), "x", tmp_path)
+    for epoch in range(3):
+        run.log(
+            {"epoch": epoch, "step": 5 * epoch + 5, "loss": 0.5**epoch} | ({"auroc": 0.1} if epoch else {})
+        )
+    run.close()
+    run.rewind(2, 10)
+    run.log({"epoch": 2, "step": 15, "loss": 9.0, "auroc": float("nan")})
+    run.close()
+    assert (tmp_path / "log.csv").read_text().splitlines() == [
+        "epoch,step,loss,auroc",
+        "0,5,1.0,",
+        "1,10,0.5,0.1",
+        "2,15,9.0,nan",
+    ]
+    assert scalars(run, "loss") == [(5, 1.0), (10, 0.5), (15, 9.0)]
+    assert scalars(run, "auroc") == [(10, pytest.approx(0.1))]
+
+
+def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Run(RunConfig(), "x", tmp_path, Process(rank=1, world=2))
+    run.log({"epoch": 0, "step": 1})
+    run.rewind(0, 0)
+    run.say("hello")
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "dtype"),
+    [
+        ("auto", "cpu", torch.float32),
+        ("auto", "cuda", torch.bfloat16),
+        ("bf16", "cpu", torch.bfloat16),
+        ("float32", "cuda", torch.float32),
+    ],
+)
+def test_precision(precision: str, device: str, dtype: torch.dtype) -> None:
+    run = Run(RunConfig(precision=precision), "x", Path("x"), Process(device=torch.device(device)))
+    assert run.dtype is dtype
+
+
+def test_every_setting_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for cls in (RunConfig, OptimConfig):
+        with pytest.raises(SystemExit):
+            config.parse(cls, ["--help"])
+        lines = capsys.readouterr().out.replace("│", " ").split("--")
+        options = [" ".join(line.split()) for line in lines]
+        undocumented = [line for line in options if line.endswith("(default") or ") (default" in line]
+        assert undocumented == []
