@@ -22,6 +22,7 @@ from datasets.synthetic_images import Film, write_film
 from datasets.synthetic_patients import (
     BLOCK,
     HISTORY,
+    MAX_PATIENTS,
     Block,
     Strengths,
     course_of,
@@ -68,8 +69,8 @@ class SyntheticConfig:
     """Processes that draw images; 0 takes one per core."""
 
     def __post_init__(self) -> None:
-        if self.patients < 1:
-            raise ValueError(f"--patients must be 1 or more, not {self.patients}")
+        if not 1 <= self.patients <= MAX_PATIENTS:
+            raise ValueError(f"--patients must be 1 to {MAX_PATIENTS}, not {self.patients}")
         if not 0 <= self.paired <= 1:
             raise ValueError(f"--paired is a share between 0 and 1, not {self.paired}")
         if not SMALLEST <= self.image_size <= LARGEST:
@@ -156,10 +157,9 @@ def write_mimic_iv(tables: Tables, seed: int, block: int, drawn: Block, kept: li
     )
     times = ("admittime", "dischtime", "deathtime", "edregtime", "edouttime")
     admissions = timestamps(drawn.admissions, times).filter(only).select(
-        "subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type", "admit_provider_id",
-        "admission_location", "discharge_location", "insurance", "language", "marital_status", "race",
-        "edregtime",
-        "edouttime", "hospital_expire_flag",
+        "subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type",
+        "admit_provider_id", "admission_location", "discharge_location", "insurance", "language",
+        "marital_status", "race", "edregtime", "edouttime", "hospital_expire_flag",
     )  # fmt: skip
     tables.append("hosp/admissions", admissions)
     stays = timestamps(drawn.stays, ("intime", "outtime")).filter(only).select(

@@ -11,8 +11,7 @@ from datasets.synthetic_patients import Strengths, stream
 
 SIGNS = (
     "heart", "oedema", "consolidation", "effusion", "devices", "chronic", "atelectasis", "pneumothorax",
-    "lesion",
-    "other",
+    "lesion", "other",
 )  # fmt: skip
 FIELD_SIDE = 128  # pixels of the shorter side on which the smooth fields are drawn, before they are enlarged
 ASPECT = 1.2  # longer side / shorter side, as on a film

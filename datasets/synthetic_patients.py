@@ -13,6 +13,7 @@ LATENTS = ("severity", "heart_failure", "consolidation", "effusion", "renal", "c
 HOUR, DAY = 3600, 86400  # seconds
 BLOCK = 50  # patients drawn together from (seed, number of the block): more patients change no earlier one
 MAX_ADMISSIONS, MAX_STAYS, MAX_STUDIES = 4, 3, 128
+MAX_PATIENTS = 10_000_000 // MAX_STUDIES  # as many as there are study ids for
 ALIVE = np.iinfo(np.int64).max  # time of death of who does not die in this admission
 HISTORY, CODES, CHART, LABS, STUDIES = range(
     5
@@ -24,26 +25,13 @@ class Strengths:
     """How strongly the hidden states speak, and how loud everything else is: tune the data's difficulty here.
 
     Hidden states are normal with variance 1. `*_explained` is the share of an outcome's liability (normal,
-    thresholded at the rate) that they explain; the rest is luck. `vitals_*` and `image_*` are in standard
-    deviations of a channel or sign.
+    thresholded at the rate) that they explain; the rest is luck. `vitals_*` count
+    relative to each other; `image_*` are standard deviations of a sign, or multiples.
     """
 
-    with_severity: tuple[float, ...] = (
-        1.0,
-        0.4,
-        0.35,
-        0.3,
-        0.4,
-        0.15,
-    )  # correlation of each state with severity
-    of_patient: tuple[float, ...] = (
-        0.2,
-        0.5,
-        0.1,
-        0.3,
-        0.6,
-        0.9,
-    )  # variance that a patient's admissions share
+    # Of each hidden state: its correlation with severity, and the variance that a patient's admissions share.
+    with_severity: tuple[float, ...] = (1.0, 0.4, 0.35, 0.3, 0.4, 0.15)
+    of_patient: tuple[float, ...] = (0.2, 0.5, 0.1, 0.3, 0.6, 0.9)
     death_rate: float = 0.12  # of admissions, in hospital
     death_explained: float = 0.65
     death_shift: float = 1.2  # severity of those who died in a real cohort (`--for_stays`)
@@ -129,8 +117,7 @@ UNITS = (
 )  # fmt: skip
 RACES = (
     "WHITE", "BLACK/AFRICAN AMERICAN", "UNKNOWN", "OTHER", "ASIAN", "HISPANIC/LATINO - PUERTO RICAN",
-    "PORTUGUESE",
-    "UNABLE TO OBTAIN", "ASIAN - CHINESE", "WHITE - RUSSIAN",
+    "PORTUGUESE", "UNABLE TO OBTAIN", "ASIAN - CHINESE", "WHITE - RUSSIAN",
 )  # fmt: skip
 RACE_SHARES = (0.64, 0.12, 0.07, 0.05, 0.03, 0.03, 0.02, 0.02, 0.01, 0.01)
 YEAR_GROUPS = ("2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019")

@@ -21,8 +21,8 @@ from datasets.synthetic_patients import (
     stream,
 )
 
-# Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in signs that a film shows; other
-# signs are chance. The kidney does not show, effusion shows here alone.
+# Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in the signs that films show;
+# other signs are chance. The kidney does not show, and effusion shows hardly anywhere else.
 SIGN_WEIGHTS = {
     "heart": (0.0, 0.9, 0.0, 0.1, 0.1, 0.4), "oedema": (0.3, 1.0, 0.0, 0.1, 0.1, 0.0),
     "consolidation": (0.15, 0.0, 1.0, 0.0, 0.0, 0.0), "effusion": (0.0, 0.2, 0.1, 1.0, 0.0, 0.0),
@@ -32,12 +32,11 @@ SIGN_WEIGHTS = {
 # Finding: the sign that the reader saw, and how often it is there ("No Finding" follows from the others).
 READINGS = {
     "Atelectasis": ("atelectasis", 0.30), "Cardiomegaly": ("heart", 0.28),
-    "Consolidation": ("consolidation", 0.10),
-    "Edema": ("oedema", 0.28), "Enlarged Cardiomediastinum": ("heart", 0.06), "Fracture": ("other", 0.04),
+    "Consolidation": ("consolidation", 0.10), "Edema": ("oedema", 0.28),
+    "Enlarged Cardiomediastinum": ("heart", 0.06), "Fracture": ("other", 0.04),
     "Lung Lesion": ("lesion", 0.05), "Lung Opacity": ("consolidation", 0.35),
-    "Pleural Effusion": ("effusion", 0.36),
-    "Pleural Other": ("effusion", 0.03), "Pneumonia": ("consolidation", 0.16),
-    "Pneumothorax": ("pneumothorax", 0.07),
+    "Pleural Effusion": ("effusion", 0.36), "Pleural Other": ("effusion", 0.03),
+    "Pneumonia": ("consolidation", 0.16), "Pneumothorax": ("pneumothorax", 0.07),
     "Support Devices": ("devices", 0.55),
 }  # fmt: skip
 VIEW_NAMES = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral", "LL": "left lateral"}
@@ -155,9 +154,10 @@ def _draw_images(rng: np.random.Generator, studies: pl.DataFrame, side: int) -> 
     sizes = np.array([film_size(side, upright) for upright in (False, True)])[portrait.astype(int)]
     ids = [_dicom_id(study, n) for study, n in zip(studies["study_id"].gather(row), number, strict=True)]
     return pl.DataFrame(
-        {"study": row, "number": number, "dicom_id": pl.Series(ids, dtype=pl.String),
-        "view": table[row, number],
-         "rows": sizes[:, 0], "columns": sizes[:, 1]}
+        {
+            "study": row, "number": number, "dicom_id": pl.Series(ids, dtype=pl.String),
+            "view": table[row, number], "rows": sizes[:, 0], "columns": sizes[:, 1],
+        }
     )  # fmt: skip
 
 

@@ -25,10 +25,8 @@ LOADINGS = {
 }
 LIMITS = {
     "heart_rate": (25, 200), "mean_pressure": (30, 150), "pulse_pressure": (12, 140),
-    "respiratory_rate": (4, 55),
-    "oxygen_saturation": (60, 100), "temperature": (32, 41.5), "glucose": (30, 600),
-    "oxygen_fraction": (0.21, 1.0),
-    "ph": (6.9, 7.7), "creatinine": (0.2, 12),
+    "respiratory_rate": (4, 55), "oxygen_saturation": (60, 100), "temperature": (32, 41.5),
+    "glucose": (30, 600), "oxygen_fraction": (0.21, 1.0), "ph": (6.9, 7.7), "creatinine": (0.2, 12),
 }  # fmt: skip
 PRIVATE_FACTORS = 3
 
@@ -146,13 +144,12 @@ WORDS = {
 UNREADABLE = ("ERROR", "___", "Unable to score", "NOTDONE")
 CHART_COLUMNS = (
     "subject_id", "hadm_id", "stay_id", "caregiver_id", "charttime", "storetime", "itemid", "value",
-    "valuenum",
-    "valueuom", "warning",
+    "valuenum", "valueuom", "warning",
 )  # fmt: skip
 LAB_COLUMNS = (
     "labevent_id", "subject_id", "hadm_id", "specimen_id", "itemid", "order_provider_id", "charttime",
-    "storetime",
-    "value", "valuenum", "valueuom", "ref_range_lower", "ref_range_upper", "flag", "priority", "comments",
+    "storetime", "value", "valuenum", "valueuom", "ref_range_lower", "ref_range_upper", "flag", "priority",
+    "comments",
 )  # fmt: skip
 
 
@@ -192,7 +189,11 @@ def standard_scores(
     factors = rng.standard_normal((owners, PRIVATE_FACTORS)) @ directions
     level = strengths.vitals_baseline * own + strengths.vitals_private * factors
     noise = strengths.vitals_noise * _remembered(rng, hours, owners, channels, strengths.vitals_memory)
-    return strengths.vitals_signal * states @ loadings.T + level[hours.owner] + noise
+    total = strengths.vitals_signal * states @ loadings.T + level[hours.owner] + noise
+    nuisance = (strengths.vitals_baseline, strengths.vitals_private, strengths.vitals_noise)
+    return total / np.sqrt(
+        strengths.vitals_signal**2 + np.square(nuisance).sum()
+    )  # spread near 1 at any strengths
 
 
 def _remembered(
@@ -300,8 +301,8 @@ def _dirty_charts(
     """Give events their stays and times, and spoil a few as real charts are."""
     chosen = pl.Series(rng.random(len(events)) < 0.004)
     again = events.filter(chosen & (pl.col("valuenum") == pl.col("value")))
-    number = pl.col("valuenum").cast(pl.Float64) + pl.Series(rng.integers(1, 6, len(again)))
-    again = again.with_columns(value=number.cast(pl.Int32).cast(pl.String)).with_columns(valuenum="value")
+    number = pl.col("valuenum").cast(pl.Float64) * pl.Series(rng.uniform(0.95, 1.05, len(again)))
+    again = again.with_columns(value=number.round(2).cast(pl.String)).with_columns(valuenum="value")
     events = spoil_values(rng, pl.concat([events, again]))  # `again`: the same second, another value
     row, chance = events["row"].to_numpy(), rng.random((4, len(events)))
     minutes = np.where(chance[0] < 0.1, (chance[1] * 59).astype(np.int64), 0)  # most charting is on the hour
@@ -323,14 +324,19 @@ def spoil_values(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame
     """Replace a few values: empty, unreadable text, out of range, and blood pressures written as "120/80"."""
     draw = pl.Series(rng.random(len(events)))
     text = pl.Series(rng.choice(UNREADABLE, len(events)))
-    wild = pl.Series(rng.choice(["0", "-4", "9999", "999999", "1.5"], len(events)))
+    low = pl.Series(rng.choice(["0", "-4", "1.5"], len(events)))
+    high = (
+        pl.col("value") + "0"
+    )  # ten times as much: rare, as each one weighs on the deviation of its channel
+    plain = pl.col("valuenum") == pl.col("value")
     manual = pl.col("itemid").is_in([227243, 227242, 224167, 224643])
     systolic = pl.col("itemid").is_in([227243, 224167])
     pair = pl.when(systolic).then(pl.col("value") + "/70").otherwise("118/" + pl.col("value"))
     value = (
         pl.when(draw < 0.002).then(None)
         .when(draw < 0.003).then(text)
-        .when((draw < 0.004) & (pl.col("valuenum") == pl.col("value"))).then(wild)
+        .when((draw < 0.0033) & plain).then(low)
+        .when((draw < 0.0034) & plain).then(high)
         .when((draw > 0.7) & manual).then(pair)
         .otherwise("value")
     )  # fmt: skip
