@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from utils.distributed import is_main
 from utils.files import whole
 
 FORMAT = "medmod-checkpoint-1"
@@ -22,7 +23,10 @@ def save(path: Path, content: Mapping[str, object]) -> None:
     was lost, if the disk is full: the file that stood there before is intact.
     """
     with whole(Path(path)) as partial, partial.open("wb") as file:
-        torch.save({"format": FORMAT, **content}, file)
+        try:
+            torch.save({"format": FORMAT, **content}, file)
+        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk behind its own
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
@@ -70,7 +74,8 @@ def load_part(module: nn.Module, checkpoint: Mapping[str, object], name: str) ->
         raise ValueError(f"part {name!r} does not fit: " + "; ".join(faults))
     module.load_state_dict(given)
     loaded = f"{name}: {len(given)}/{len(wanted)} tensors"
-    print(f"loaded {loaded}")
+    if is_main():
+        print(f"loaded {loaded}")
     return loaded
 
 

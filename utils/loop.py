@@ -267,7 +267,6 @@ class _Training:
         self.sums = _Sums({}, self.device)
         self.pending: _Later | None = None
         self.saved = self.began = time.monotonic()
-        self.trained_seconds = 0.0
         if self.run.config.compile:
             self.objective.compile()
         self.model = self._wrap()
@@ -278,8 +277,7 @@ class _Training:
         return self.progress.stopped_early or self.progress.epoch >= self.config.epochs
 
     def resume(self) -> None:
-        """Takes up last.ckpt if --resume asks for it and it is there; ValueError if it belongs to another
-        training."""
+        """Takes up last.ckpt if --resume asks for it and it is there; ValueError if it does not fit."""
         path = self.run.folder / "last.ckpt"
         if not self.run.config.resume or not path.is_file():
             return
@@ -295,7 +293,7 @@ class _Training:
                 raise ValueError(
                     f"{path}: {name} was {before} and is {now} now; resume with the settings of the run"
                 )
-        self.objective.load_state_dict(state["objective"])
+        checkpoint.load_part(self.objective, {"parts": state}, "objective")
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         self.progress = _Progress(**state["progress"])
         self.run.rewind(self.progress.epoch, self.progress.epoch * self.steps)
@@ -309,7 +307,10 @@ class _Training:
         self.sums = _Sums(self.progress.sums, self.device)
         self.objective.train()
         self._train_steps()
-        row = self._row(self._validate())
+        trained = self._elapsed()
+        self.objective.eval()
+        judged = self._validate() | (self.score() if self.score is not None else {})
+        row = self._row(judged, trained)
         self._finish(row)
         self._leave(*(distributed.any_flag(self._told(number)) for number in (signal.SIGTERM, signal.SIGINT)))
 
@@ -362,8 +363,7 @@ class _Training:
         return tally
 
     def _tally(self, terms: Mapping[str, Tensor], rows: int, training: bool) -> tuple[Tensor, Tensor]:
-        """[stop signals, save, rows, count, counted terms] summed over ranks, and this rank's share *
-        ranks."""
+        """[TERM, INTERRUPT, SAVE, ROWS, COUNT, counted terms] of all ranks; this rank's share * ranks."""
         due = training and self._save_is_due()
         flags = [self._told(signal.SIGTERM), self._told(signal.SIGINT), due, rows, rows]
         head = torch.tensor(flags, dtype=torch.float64, pin_memory=self.device.type == "cuda")
@@ -380,8 +380,7 @@ class _Training:
         return tally, head[COUNT] * self.world / torch.where(count > 0, count, 1.0)
 
     def _heed(self, told: _Later, bar: tqdm) -> None:
-        """Reads the tally of a step: stops at a loss that is not finite, saves when due, leaves when
-        asked."""
+        """Reads the tally of a step; saves if it is due, and leaves if a signal asked for it."""
         numbers = self._finite(told)
         bar.set_postfix_str(self._speed(numbers), refresh=False)
         if any(numbers[: SAVE + 1]):
@@ -410,20 +409,18 @@ class _Training:
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        """Means over the validation samples, as val_<term>, and the entries of `score`; in eval mode."""
-        self.trained_seconds = self._elapsed()
-        self.objective.eval()
+        """{val_<term>: mean over the validation samples}."""
         self._share_buffers()
         self._seed(self.steps)
-        means = {}
-        if self.val is not None:
-            sums = _Sums({}, self.device)
-            with closing(self.val.epoch(0)) as stream:
-                for step, batch in enumerate(stream):
-                    if not self._too_short(batch, step, len(self.val)):
-                        self._val_step(batch, sums)
-            means = {f"val_{name}": value for name, value in _means(sums.plain()).items()}
-        return means | (self.score() if self.score is not None else {})
+        if self.val is None:
+            return {}
+        sums = _Sums({}, self.device)
+        with closing(self.val.epoch(0)) as stream:
+            for step, batch in enumerate(stream):
+                if not self._too_short(batch, step, len(self.val)):
+                    self._val_step(batch, sums)
+        self.pending = None
+        return {f"val_{name}": value for name, value in _means(sums.plain()).items()}
 
     def _val_step(self, batch: HasRow, sums: _Sums) -> None:
         with self._autocast():
@@ -436,15 +433,15 @@ class _Training:
             self._save_last(self.progress.epoch)
             self._leave(bool(numbers[TERM]), bool(numbers[INTERRUPT]))
 
-    def _row(self, judged: dict[str, float]) -> dict[str, float]:
-        self.pending = None
+    def _row(self, judged: dict[str, float], trained: float) -> dict[str, float]:
+        """The epoch's row of log.csv; `trained`: its seconds without validation."""
         progress, seconds = self.progress, self._elapsed()
         rate = optim.learning_rate(self.config, progress.epoch, self.steps - 1, self.steps, progress.falls)
         return {
             "epoch": progress.epoch,
             "step": (progress.epoch + 1) * self.steps,
             "seconds": round(seconds, 3),
-            "samples_per_second": round(progress.sums.get("rows", 0) / max(self.trained_seconds, 1e-9), 1),
+            "samples_per_second": round(progress.sums.get("rows", 0) / max(trained, 1e-9), 1),
             "lr": rate,
             **{f"train_{name}": value for name, value in _means(progress.sums).items()},
             **judged,
@@ -509,8 +506,7 @@ class _Training:
                 dist.broadcast(buffer, 0)
 
     def _seed(self, step: int) -> None:
-        """Makes what is random in a step a function of seed, epoch, step and rank, so that nothing need be
-        saved."""
+        """Makes what is random in a step a function of seed, epoch, step and rank: no state to save."""
         place = [self.run.seed, self.progress.epoch, step, self.run.process.rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import io
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.utils.toy import room_for
 from utils import checkpoint
 
 CONTENT = {
@@ -45,20 +44,10 @@ def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
     assert twice < once + 4096
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_full_disk_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "x.ckpt", CONTENT)
-
-    def fill(content: object, file: io.BufferedWriter) -> None:
-        file.write(b"half")
-        raise OSError(number, "full")
-
-    monkeypatch.setattr(torch, "save", fill)
-    with pytest.raises(OSError, match="no space left") as error:
-        checkpoint.save(tmp_path / "x.ckpt", {"parts": {}, "epoch": 5})
-    assert error.value.errno == number and "x.ckpt" in str(error.value)
+    with room_for(100_000), pytest.raises(OSError, match=r"no space left to write .*x\.ckpt"):
+        checkpoint.save(tmp_path / "x.ckpt", {"parts": {"net": nn.Linear(400, 400).state_dict()}, "epoch": 5})
     assert checkpoint.load(tmp_path / "x.ckpt")["epoch"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["x.ckpt"]
 

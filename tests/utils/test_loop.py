@@ -315,7 +315,21 @@ class Unequal(ToyObjective):
         super().__init__(dropout=0.0, dtype=torch.float64)
 
 
-OBJECTIVES = {"mean": Unequal, "counted": CountedDouble, "gathered": Contrast}
+class Partly(Unequal):
+    """A part of the model serves few samples only, so that a rank may have no gradient for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rare = nn.Linear(3, 1).double()
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        guess, few = self.net(batch.x), batch.row < 5
+        if few.any():
+            guess = guess.index_add(0, few.nonzero()[:, 0], self.rare(batch.x[few]))
+        return {"loss": (guess - batch.y).square().mean()}
+
+
+OBJECTIVES = {"mean": Unequal, "counted": CountedDouble, "gathered": Contrast, "partly": Partly}
 
 
 def fit_double(process: Process, folder: Path, kind: str) -> tuple[dict[str, Tensor], list[dict[str, str]]]:

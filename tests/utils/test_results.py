@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.utils.toy import room_for
 from utils import results
 
 
@@ -49,17 +48,12 @@ def test_a_torn_header_is_written_again(tmp_path: Path) -> None:
     assert pd.read_csv(path).run.tolist() == ["c"]
 
 
-def test_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     results.append(path, [{"run": "a"}])
     before = path.read_bytes()
-
-    def full(handle: int) -> None:
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"no space left to write .*nothing was changed"):
-        results.append(path, [{"run": "b"}])
+    with room_for(1000), pytest.raises(OSError, match=r"no space left to write .*nothing was changed"):
+        results.append(path, [{"run": "b" * 100} for _ in range(20)])
     assert path.read_bytes() == before
 
 

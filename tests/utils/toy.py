@@ -1,10 +1,12 @@
-"""A tiny model, its batches and its run, for the tests of the loop."""
+"""A tiny model, its batches, its run and its full disk, for the tests of the ground."""
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,3 +90,14 @@ def send(number: signal.Signals, epoch: int, step: int) -> Callable[[int, int], 
             os.kill(os.getpid(), number)
 
     return hook
+
+
+@contextmanager
+def room_for(size: int) -> Iterator[None]:
+    """A disk on which no file may grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
