@@ -108,15 +108,6 @@ def broadcast_flag(flag: bool) -> bool:
     return bool(broadcast_value(float(flag)))
 
 
-def broadcast_text(text: str) -> str:
-    """The main process's text, on every process."""
-    if world() == 1:
-        return text
-    box = [text]
-    dist.broadcast_object_list(box)
-    return box[0]
-
-
 def any_flag(flag: bool) -> bool:
     """True on every process if it is true on one."""
     return all_reduce_sum(float(flag)) > 0

@@ -35,7 +35,6 @@ def collect(process: Process, folder: Path) -> dict[str, object]:
         "max": distributed.all_reduce_max(float(process.rank)),
         "any": (distributed.any_flag(not first), distributed.any_flag(False)),
         "flag": (distributed.broadcast_flag(first), distributed.broadcast_flag(not first)),
-        "text": distributed.broadcast_text(f"from {process.rank}"),
         "arrays": distributed.gather_arrays(np.full((2 * process.rank, 2), process.rank)),
         "main": distributed.is_main(),
     }
@@ -64,7 +63,6 @@ def test_collectives_on_two_processes(tmp_path: Path) -> None:
         "max": 1.0,
         "any": (True, False),
         "flag": (True, False),
-        "text": "from 0",
     }
 
 
