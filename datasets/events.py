@@ -16,8 +16,9 @@ from datasets.schema import RESOURCES, variables
 RECORD = np.dtype(
     [("stay_row", "<i4"), ("second", "<i4"), ("variable", "u1"), ("value", "<f8"), ("order", "<u8")]
 )
-STAYS_PER_BUCKET = 512
-ROWS_PER_FLUSH = 1_000_000
+STAYS_PER_BUCKET = 256
+ROWS_PER_FLUSH = 250_000
+ROWS_PER_BATCH = 50_000
 POUND, INCH = 0.453592, 2.54
 
 # Points of the Glasgow Coma Scale for the texts that MIMIC-IV uses, eye, motor and verbal.
@@ -145,7 +146,7 @@ def _order_of_text() -> pl.Expr:
     return text.str.pad_end(8, "\0").cast(pl.Binary).bin.reinterpret(dtype=pl.UInt64, endianness="big")
 
 
-def clean(rows: pl.LazyFrame, protocol: str) -> pl.LazyFrame:
+def clean(rows: pl.DataFrame, protocol: str) -> pl.DataFrame:
     """Rows (itemid, text, variable, rule, low, high, text_order) with `value` and its order; unusable rows
     go.
 
@@ -155,7 +156,7 @@ def clean(rows: pl.LazyFrame, protocol: str) -> pl.LazyFrame:
     value = pl.coalesce(list(cleaned))
     plausible = pl.col("low").is_null() | pl.col("value").is_between("low", "high")
     return (
-        rows.join(_categories().lazy(), on=["variable", "text"], how="left")
+        rows.join(_categories(), on=["variable", "text"], how="left")
         .with_columns(value=value)
         .filter(pl.col("value").is_finite() & plausible)
         .with_columns(
@@ -165,30 +166,40 @@ def clean(rows: pl.LazyFrame, protocol: str) -> pl.LazyFrame:
     )
 
 
-def observations(root: Path, table: str, stays: pl.DataFrame, protocol: str) -> pl.LazyFrame:
-    """Cleaned observations of the cohort's stays in one raw table, on each stay's clock, within [0, LOS].
+def observations(
+    root: Path, table: str, stays: pl.DataFrame, protocol: str, watch: Callable[[int], object] = id
+) -> Iterator[pl.DataFrame]:
+    """Cleaned observations of the cohort's stays in one raw table, on each stay's clock, within [0, LOS], in
+    batches.
 
-    `stays` has stay_row, hadm_id, stay_id, intime and los_hours. Columns: row (of the raw table), and
-    RECORD's but with `by_value` and `by_text` for `order`.
+    `stays` has stay_row, hadm_id, stay_id, intime and los_hours. `watch` is told the last row that was read.
+    Columns: RECORD's, but with `by_value` and `by_text` for `order`. Polars reads and filters ahead; the rest
+    is done batch by batch, because each further step of its streaming engine holds rows of its own.
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = items(protocol).filter(pl.col("source") == source).drop("source")
-    raw = scan(root, table, row_index="row")
-    if "stay_id" not in raw.collect_schema():
-        raw = raw.with_columns(stay_id=pl.lit(None, pl.Int64))
-    own = stays.lazy().select("hadm_id", "stay_row", "intime", "los_hours", own="stay_id")
+    own = stays.select("hadm_id", "stay_row", "intime", "los_hours", own="stay_id")
+    with told(find_table(root, table)):
+        raw = scan(root, table, row_index="row")
+        kept = raw.filter(pl.col("itemid").is_in(wanted["itemid"].implode()) & pl.col("value").is_not_null())
+        for batch in kept.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
+            if len(batch):
+                watch(int(batch["row"][-1]))
+            yield _in_stay(batch, own, wanted, protocol)
+
+
+def _in_stay(batch: pl.DataFrame, own: pl.DataFrame, wanted: pl.DataFrame, protocol: str) -> pl.DataFrame:
+    if "stay_id" not in batch.columns:
+        batch = batch.with_columns(stay_id=pl.lit(None, pl.Int64))
     rows = (
-        raw.filter(pl.col("itemid").is_in(wanted["itemid"].implode()) & pl.col("value").is_not_null())
-        .join(own, on="hadm_id")
+        batch.join(own, on="hadm_id")
         .filter(pl.col("stay_id").is_null() | (pl.col("stay_id") == pl.col("own")))
-        .join(wanted.lazy(), on="itemid")
+        .join(wanted, on="itemid")
         .with_columns(timestamps("charttime"), text=pl.col("value").str.strip_chars())
         .with_columns(second=(pl.col("charttime") - pl.col("intime")).dt.total_seconds())
         .filter((pl.col("second") >= 0) & (pl.col("second") <= pl.col("los_hours") * 3600 + 1e-3))
     )
-    return clean(rows, protocol).select(
-        "row", "stay_row", "second", "variable", "value", "by_value", "by_text"
-    )
+    return clean(rows, protocol).select("stay_row", "second", "variable", "value", "by_value", "by_text")
 
 
 def order_of_numbers(values: np.ndarray) -> np.ndarray:
@@ -282,9 +293,3 @@ def with_glasgow_total(records: np.ndarray) -> np.ndarray:
     added["variable"] = total
     added["value"] = [slots[eye[moment] + motor[moment] + verbal[moment]] for moment in moments]
     return deduplicate(np.concatenate([records, added]))
-
-
-def told_batches(root: Path, table: str, rows: pl.LazyFrame, size: int = 100_000) -> Iterator[pl.DataFrame]:
-    """The rows in batches as they stream from the raw table, with one clear error if the file is damaged."""
-    with told(find_table(root, table)):
-        yield from rows.collect_batches(chunk_size=size, maintain_order=True)

@@ -6,12 +6,13 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -24,13 +25,13 @@ from tqdm import tqdm
 from datasets.cohort import condition_labels, select_stays
 from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
-from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket, told_batches
+from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket
 from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
 from datasets.raw import find_table, read
-from datasets.samples import place_samples, tail_row_of, unique_cuts
+from datasets.samples import SampleMaker, StaysBlock, tail_row_of, unique_cuts
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, STORE_VERSION, variables
 from datasets.splits import read_subjects
-from utils.files import open_array, whole, write_array, write_text
+from utils.files import npy_header, whole, write_array, write_text
 from utils.script import run_script
 
 IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
@@ -38,6 +39,7 @@ CXR_TABLES = ("metadata", "chexpert")
 EVENT_TABLES = ("chartevents", "labevents")
 MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that its records are made up
 NEVER = np.iinfo(np.int32).max
+STAYS_PER_BLOCK = 2048  # stays whose samples are made at once
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,6 @@ class ExtractConfig:
     hash."""
     val_subjects: Path | None = None
     """Published list of validation subjects (lines `subject_id,0|1`)."""
-
-
-class SampleMaker(Protocol):
-    """What the extraction asks of a task (tasks.task.Task has it)."""
-
-    name: str
-    labels: tuple[str, ...]
-
-    def samples(self, stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-        """Rows with stay_row, end_hours, period_length, the labels and perhaps cxr_row."""
 
 
 class Extraction:
@@ -148,13 +140,11 @@ class Extraction:
             .select(columns)
             .with_columns(reason=pl.Series([r for r in reasons if r is not None], dtype=pl.String))
         )
-        with whole(self.out / "cxr.npy") as partial:
-            pixels = open_array(partial, np.uint8, (int(kept.sum() or 0), IMAGE_SIZE, IMAGE_SIZE))
-            row = 0
+        shape = (int(kept.sum() or 0), IMAGE_SIZE, IMAGE_SIZE)
+        with whole(self.out / "cxr.npy") as partial, partial.open("wb") as file:
+            file.write(npy_header(np.uint8, shape))
             for part in parts:
-                pixels[row : row + len(part)] = part
-                row += len(part)
-            pixels.flush()
+                file.write(part.tobytes())
         write_text(self.out / "cxr_rejected.csv", rejected.write_csv())
         _write_parquet(self.out / "cxr.parquet", images.filter(kept))
         print(
@@ -173,24 +163,29 @@ class Extraction:
         self.buckets.mkdir(parents=True)
         first = np.full(len(stays), NEVER, np.int32)
         for table in EVENT_TABLES:
-            rows = observations(self.config.mimic_iv, table, stays, self.config.protocol)
-            batches = told_batches(self.config.mimic_iv, table, rows)
-            partition(_with_progress(batches, self.tables[table]), self.buckets, first)
+            with _progress(self.tables[table]) as watch:
+                rows = observations(self.config.mimic_iv, table, stays, self.config.protocol, watch)
+                partition(rows, self.buckets, first)
         write_array(self.work / "first_second.npy", first)
 
     def samples(self) -> None:
-        """Make each task's samples and place them in the grid."""
+        """Make each task's samples and place them in the grid, some stays at a time."""
         stays, images = self._stays(), self._images()
-        placed = {}
-        for name, task in self.tasks.items():
-            made = task.samples(stays, images, self.config.protocol)
-            placed[name] = place_samples(made, stays, images, self.config.timestep)
-        cuts = unique_cuts(list(placed.values()))
-        first_tail = int(bins_of(stays["los_hours"].to_numpy(), self.config.timestep).sum())
-        _write_parquet(self.work / "cuts.parquet", pl.from_pandas(cuts))
-        for name, samples in placed.items():
-            listfile = samples.assign(tail_row=tail_row_of(samples, cuts, first_tail))
-            _write_parquet(self.work / f"samples_{self.tasks[name].name}.parquet", pl.from_pandas(listfile))
+        tail = int(bins_of(stays["los_hours"].to_numpy(), self.config.timestep).sum())
+        with ExitStack() as files:
+            writers = {name: files.enter_context(_Table(self._samples_of(name))) for name in self.tasks}
+            cuts = files.enter_context(_Table(self.work / "cuts.parquet"))
+            for first in range(0, len(stays), STAYS_PER_BLOCK):
+                block = StaysBlock.of(stays, images, first, first + STAYS_PER_BLOCK)
+                placed = block.samples(self.tasks, self.config.protocol, self.config.timestep)
+                cut = unique_cuts(list(placed.values()))
+                for name, samples in placed.items():
+                    writers[name].write(samples.assign(tail_row=tail_row_of(samples, cut, tail)))
+                cuts.write(cut)
+                tail += len(cut)
+
+    def _samples_of(self, task: str) -> Path:
+        return self.work / f"samples_{task}.parquet"
 
     def grid(self) -> None:
         """Write events.parquet, hourly.npy (each stay's grid once, then the tail rows) and
@@ -198,45 +193,46 @@ class Extraction:
         stays, timestep = self._stays(), self.config.timestep
         cuts = pd.read_parquet(self.work / "cuts.parquet")
         lengths = bins_of(stays["los_hours"].to_numpy(), timestep)
-        offsets = np.cumsum(lengths) - lengths
-        train, counts, normalizer = (
-            (stays["split"] == "train").to_numpy(),
-            np.zeros(len(stays), np.int64),
-            Normalizer.empty(),
-        )
-        shape = (int(lengths.sum()) + len(cuts), CHANNELS)
+        total, counts, normalizer = int(lengths.sum()), np.zeros(len(stays), np.int64), Normalizer.empty()
+        train = (stays["split"] == "train").to_numpy()
+        header = npy_header(np.float32, (total + len(cuts), CHANNELS))
         with whole(self.out / "hourly.npy") as place, whole(self.out / "events.parquet") as parquet:
-            hourly = open_array(place, np.float32, shape)
-            with pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as writer:
-                for first in tqdm(
-                    range(0, len(stays), STAYS_PER_BUCKET), desc="hourly grid", unit="bucket", disable=None
-                ):
-                    rows = slice(first, min(first + STAYS_PER_BUCKET, len(stays)))
-                    records = read_bucket(self.buckets, first // STAYS_PER_BUCKET, self.config.protocol)
-                    writer.write_table(_events_table(records, stays["stay_id"].to_numpy()))
-                    grid = hourly_grid(records, first, lengths[rows], timestep)
-                    hourly[offsets[first] : offsets[first] + len(grid)] = grid
+            with (
+                place.open("wb") as hourly,
+                pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
+            ):
+                hourly.write(header)
+                for rows, records in self._buckets(len(stays)):
+                    events.write_table(_events_table(records, stays["stay_id"].to_numpy()))
+                    grid = hourly_grid(records, rows.start, lengths[rows], timestep)
+                    hourly.write(grid.tobytes())
                     normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
-                    counts[rows] = np.bincount(records["stay_row"] - first, minlength=rows.stop - first)
-                    own = np.flatnonzero(cuts["stay_row"].between(first, rows.stop - 1))
-                    at = (cuts["stay_row"].to_numpy()[own], cuts["end_hours"].to_numpy()[own])
-                    hourly[int(lengths.sum()) + own] = tail_rows(records, *at, timestep)
-            hourly.flush()
+                    counts[rows] = np.bincount(
+                        records["stay_row"] - rows.start, minlength=rows.stop - rows.start
+                    )
+                for rows, records in self._buckets(len(stays)) if len(cuts) else ():
+                    own = cuts[cuts["stay_row"].between(rows.start, rows.stop - 1)]
+                    moments = own["stay_row"].to_numpy(), own["end_hours"].to_numpy()
+                    hourly.write(tail_rows(records, *moments, timestep).tobytes())
         write_text(self.out / "normalizer.json", normalizer.to_json())
+        offsets = np.cumsum(lengths) - lengths
         placed = stays.assign(events=counts, offset=offsets, length=lengths.astype(np.int32))
         _write_parquet(self.out / "stays.parquet", pl.from_pandas(placed.reset_index(drop=True)))
+
+    def _buckets(self, stays: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Stays and their events, bucket by bucket."""
+        starts = range(0, stays, STAYS_PER_BUCKET)
+        for number, first in enumerate(tqdm(starts, desc="hourly grid", unit="bucket", disable=None)):
+            rows = slice(first, min(first + STAYS_PER_BUCKET, stays))
+            yield rows, read_bucket(self.buckets, number, self.config.protocol)
 
     def listfiles(self) -> None:
         """Write the listfiles and the attrition table."""
         stays = pd.read_parquet(self.out / "stays.parquet")
         sizes = []
-        for task in self.tasks.values():
-            samples = pd.read_parquet(self.work / f"samples_{task.name}.parquet")
-            split = stays["split"].to_numpy()[samples["stay_row"]]
-            for name in SPLITS:
-                rows = _listfile(samples[split == name], stays, task.labels)
-                write_text(self.out / task.name / f"{name}_listfile.csv", rows.to_csv(index=False))
-                sizes.append((task.name, name, len(rows), int((rows["cxr_row"] >= 0).sum())))
+        for name, task in self.tasks.items():
+            written = _write_listfiles(self._samples_of(name), self.out / name, stays, task.labels)
+            sizes += [(name, split, *counts) for split, counts in written.items()]
         with_event = stays[stays["first_event_hours"].notna()]
         attrition = pl.read_csv(self.work / "attrition.csv")
         last = {"rule": "an event inside the stay (stays without one give no sample)", "stays": len(with_event),
@@ -310,6 +306,54 @@ def _listfile(samples: pd.DataFrame, stays: pd.DataFrame, labels: Sequence[str])
     return pd.DataFrame(head).join(samples[[*labels, *SAMPLE_COLUMNS]])
 
 
+def _write_listfiles(
+    samples: Path, folder: Path, stays: pd.DataFrame, labels: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """A task's listfiles, some stays at a time; the number of samples, and of those with an X-ray, of each
+    split."""
+    counts = dict.fromkeys(SPLITS, (0, 0))
+    splits = stays["split"].to_numpy()
+    table = pq.ParquetFile(samples)
+    with ExitStack() as files:
+        lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
+        out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
+        for group in range(table.num_row_groups):
+            block = table.read_row_group(group).to_pandas()
+            rows = _listfile(block, stays, labels)
+            for split in SPLITS:
+                own = rows[splits[block["stay_row"]] == split]
+                pl.from_pandas(own).write_csv(out[split], include_header=group == 0)
+                counts[split] = (
+                    counts[split][0] + len(own),
+                    counts[split][1] + int((own["cxr_row"] >= 0).sum()),
+                )
+    return counts
+
+
+class _Table:
+    """A Parquet file that grows by frames, each a row group, and is there only when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._place = whole(path)
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        self._path = self._place.__enter__()
+        return self
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Add a row group. The first frame decides the columns and their types."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table.cast(self._writer.schema))
+
+    def __exit__(self, *error: object) -> bool | None:
+        if self._writer is not None:
+            self._writer.close()
+        return self._place.__exit__(*error)
+
+
 def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
     from datasets.raw import TABLES
 
@@ -339,15 +383,12 @@ def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
     return max(int(lines * path.stat().st_size / read), lines)
 
 
-def _with_progress(batches: Iterator[pl.DataFrame], path: Path) -> Iterator[pl.DataFrame]:
-    with tqdm(
-        total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None
-    ) as progress:
-        for batch in batches:
-            if len(batch):
-                progress.update(int(batch["row"][-1]) - progress.n)
-            yield batch
-        progress.total = progress.n
+@contextmanager
+def _progress(path: Path) -> Iterator[Callable[[int], None]]:
+    """A progress bar over a table's rows; to be told the last row that was read."""
+    with tqdm(total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None) as bar:
+        yield lambda row: bar.update(row - bar.n)
+        bar.total = bar.n
 
 
 def _print_conditions(labels: dict[str, pl.DataFrame]) -> None:

@@ -1,9 +1,57 @@
 """Where a sample of a task lies in the store: its hourly bins, its last row and its X-ray."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
 import numpy as np
 import pandas as pd
 
 from datasets.hourly import bins_of, ends_inside_a_bin
+
+
+class SampleMaker(Protocol):
+    """What the extraction asks of a task (tasks.task.Task has it)."""
+
+    name: str
+    labels: tuple[str, ...]
+
+    def samples(self, stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
+        """Rows with stay_row, end_hours, period_length, the labels and perhaps cxr_row."""
+
+
+@dataclass(frozen=True)
+class StaysBlock:
+    """Some consecutive stays with their images, numbered from 0; `first_stay` and `first_image` say where
+    they lie."""
+
+    stays: pd.DataFrame
+    images: pd.DataFrame
+    first_stay: int
+    first_image: int
+
+    @classmethod
+    def of(cls, stays: pd.DataFrame, images: pd.DataFrame, start: int, stop: int) -> Self:
+        """Stays start ... stop - 1; `images` is ordered by stay."""
+        first, last = np.searchsorted(images["stay_row"].to_numpy(), [start, stop])
+        own = images.iloc[first:last]
+        own = own.assign(stay_row=own["stay_row"].astype(np.int64) - start).reset_index(drop=True)
+        return cls(stays.iloc[start:stop].reset_index(drop=True), own, start, int(first))
+
+    def samples(
+        self, tasks: Mapping[str, SampleMaker], protocol: str, timestep: float
+    ) -> dict[str, pd.DataFrame]:
+        """Each task's samples of these stays, placed in the store."""
+        found = {}
+        for name, task in tasks.items():
+            made = task.samples(self.stays, self.images, protocol)
+            placed = place_samples(made, self.stays, self.images, timestep)
+            rows = placed["cxr_row"].to_numpy()
+            found[name] = placed.assign(
+                stay_row=placed["stay_row"] + self.first_stay,
+                cxr_row=np.where(rows >= 0, rows + self.first_image, -1),
+            )
+        return found
 
 
 def last_image(samples: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:

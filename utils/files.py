@@ -1,6 +1,7 @@
 """Files that are either whole or not there: written beside their place, flushed to disk, then renamed."""
 
 import errno
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,12 +55,10 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def open_array(path: Path, dtype: type, shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file of zeros, memory-mapped for writing, with its disk space reserved beforehand.
-
-    Without that, a disk that fills up would kill the process (SIGBUS) in place of raising OSError.
-    """
-    array = np.lib.format.open_memmap(path, "w+", dtype, shape)
-    with path.open("rb+") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    return array
+def npy_header(dtype: type, shape: tuple[int, ...]) -> bytes:
+    """What stands before the rows of a .npy file, so that rows too many for memory can be written one by
+    one."""
+    header = io.BytesIO()
+    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()

@@ -12,8 +12,8 @@ T = TypeVar("T")
 def run_script(main: Callable[[T], None], config: type[T]) -> None:
     """Parse the command line and run `main`.
 
-    What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130; a wrong flag in
-    status 2 (utils.config.parse). Anything else is a bug of ours and keeps its traceback.
+    What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130; a wrong
+    flag in status 2 (utils.config.parse). Anything else is a bug of ours and keeps its traceback.
     """
     settings = parse(config)
     try:

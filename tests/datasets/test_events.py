@@ -29,7 +29,7 @@ def collected(
     ).with_columns(pl.col("intime").str.to_datetime(time_unit="us"), pl.col("stay_row").cast(pl.Int32))
     first = np.full(1, 10**9, np.int32)
     for table in ("chartevents", "labevents"):
-        partition(iter([observations(root, table, stays, protocol).collect()]), root, first)
+        partition(observations(root, table, stays, protocol), root, first)
     found: dict[str, list] = {}
     for record in read_bucket(root, 0, protocol):
         variable = variables()[record["variable"]]
