@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from models.features import FeatureBatch
 from models.fusion import FUSIONS
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
+from utils import checkpoint
+from utils.config import build, plain
 
 
 class Kind(NamedTuple):
@@ -33,9 +36,11 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """All that a classifier is built from; its checkpoint carries it.
+    """How to build a classifier, and what results tell of it; its checkpoint carries both.
 
     fusion_layer: 0 classifies from the encoders' outputs, 3 from those of their projection heads of `width`.
+    objective: what trained the encoders before this task ("supervised" and "random": nothing did);
+    checkpoint: the file that they came from.
     """
 
     fusion: str
@@ -44,6 +49,10 @@ class ClassifierConfig:
     encoders: EncoderConfig
     fusion_layer: Literal[0, 3] = 0
     width: int = 1
+    objective: str = "supervised"
+    task: str = ""
+    protocol: str = "supervised"
+    checkpoint: str = ""
 
 
 class Classifier(nn.Module):
@@ -92,3 +101,30 @@ def build_classifier(config: ClassifierConfig, download: bool = True) -> Classif
         heads = build_heads(encoders, config.width)
         encoders = {name: HeadedEncoder(encoder, heads[name]) for name, encoder in encoders.items()}
     return Classifier(fusion(encoders, config.outputs), config.kind)
+
+
+def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> dict[str, object]:
+    """What a checkpoint of a classifier, or of a part of it, holds: {"parts": ..., "config": plain dict}."""
+    return {
+        "parts": {name: module.state_dict() for name, module in classifier.parts().items()},
+        "config": plain(config),
+    }
+
+
+def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
+    """The classifier in a checkpoint, its configuration and its epoch; ValueError if it holds none."""
+    state = checkpoint.load(path)
+    if "fusion" not in state["config"]:
+        raise ValueError(
+            f"{path} holds encoders and no classifier; give the best.ckpt of a run of run_gpu.py"
+        )
+    config = build(ClassifierConfig, state["config"], str(path))
+    classifier = build_classifier(config, download=False)
+    load_classifier(classifier, state)
+    return classifier, config, state["epoch"]
+
+
+def load_classifier(classifier: Classifier, state: Mapping[str, object]) -> None:
+    """Loads every part of a classifier, strictly."""
+    for name, module in classifier.parts().items():
+        checkpoint.load_part(module, state, name)

@@ -9,6 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from datasets.schema import Batch
+from models.fusion import LinearFusion
+from utils.loop import Batches, predict
+
 
 class FeatureBatch(NamedTuple):
     """Features [B, D] float32 in place of the modalities of a Batch; labels [B, L] and row [B] as there."""
@@ -71,3 +75,12 @@ class FeatureBatches:
         if not self.train:
             return torch.arange(len(self.features))
         return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.features)))
+
+
+def compute_features(fusion: LinearFusion, batches: Batches[Batch]) -> Tensor:
+    """Features [n, feature_dim] float32 of all samples in their order, on the CPU; leaves eval mode on.
+
+    Batches that see the images by the evaluation view give features that can stand for the samples.
+    """
+    fusion.eval()
+    return torch.from_numpy(predict(fusion.features, batches))

@@ -16,7 +16,7 @@ PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """All that must be known to build the parts of a checkpoint again, and the objective that trained them."""
+    """How to build the parts of a checkpoint again, and the objective that trained them."""
 
     objective: str
     encoders: EncoderConfig

@@ -1,0 +1,277 @@
+"""Trains and evaluates classifiers: supervised, fine-tuned, or linear on the features of frozen encoders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+
+from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples
+from datasets.schema import SPLITS
+from datasets.store import Store
+from models.classifier import (
+    Classifier,
+    ClassifierConfig,
+    build_classifier,
+    classifier_checkpoint,
+    load_classifier,
+    read_classifier,
+)
+from models.encoders import EncoderConfig
+from models.features import FeatureBatches, OnFeatures, compute_features
+from models.fusion import FUSIONS
+from models.pretraining import Pretraining, load_pretrained, read_pretraining
+from tasks import TASKS, Task
+from tasks.report import judge, made_of, write_report
+from utils import checkpoint, distributed, metrics
+from utils.config import build, plain
+from utils.loop import fit, predict
+from utils.optim import OptimConfig
+from utils.run import Run, RunConfig, start_run
+from utils.script import run_script
+
+RANDOM = "random"  # what --load_state says for encoders that nothing has trained
+
+
+@dataclass(frozen=True)
+class ClassifierOptim(OptimConfig):
+    """How a classifier is learnt: the task names the score that chooses its best epoch, so no flag does."""
+
+    monitor: ClassVar[str]
+    mode: ClassVar[Literal["max"]]
+
+
+@dataclass(frozen=True)
+class RunGPUConfig:
+    """Train a classifier for a task and test its best epoch, or evaluate one that was trained before."""
+
+    protocol: Literal["supervised", "finetune", "lineareval"] = "lineareval"
+    """supervised trains all from the start, finetune from pretrained encoders; lineareval trains one linear
+    layer on the features of pretrained encoders that stay as they are."""
+    mode: Literal["train", "eval"] = "train"
+    """train also tests the best epoch; eval tests the classifier in --load_state."""
+    task: Literal[tuple(TASKS)] = "in-hospital-mortality"
+    """What to predict."""
+    fusion: Literal[tuple(FUSIONS)] = "concatenation"
+    """Which modalities to classify from, and how they meet."""
+    load_state: str = ""
+    """Checkpoint with the encoders (finetune, lineareval) or with the whole classifier (--mode eval); random
+    is lineareval's baseline of encoders that nothing has trained."""
+    fusion_layer: Literal[0, 3] = 0
+    """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
+    results_dir: Path = Path("results")
+    """Folder of the result tables, one a task."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: ClassifierOptim = field(default_factory=ClassifierOptim)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of this script, opened: what is asked, of which data, where, and since when, in seconds."""
+
+    config: RunGPUConfig
+    task: Task
+    store: Store
+    run: Run
+    began: float
+
+
+def main(config: RunGPUConfig) -> None:
+    """Train and test, or evaluate, as --mode says."""
+    check(config)
+    MODES[config.mode](config)
+    distributed.shutdown()
+
+
+def train(config: RunGPUConfig) -> None:
+    """Train a classifier, keep its best validation epoch, and report that on validation and test."""
+    trial = open_trial(config, "")
+    task = trial.task
+    classifier, built = begin_classifier(config, task)
+    samples = {split: read_samples(trial, split) for split in SPLITS}
+    learn = learn_linear if config.protocol == "lineareval" else learn_all
+    objective, batches = learn(trial, classifier.to(trial.run.process.device), samples)
+
+    def validate() -> dict[str, float]:
+        return metrics.headline(judge(task, samples["val"].labels, probabilities(objective, batches["val"])))
+
+    result = fit(
+        objective,
+        batches["train"],
+        batches["val"],
+        build(OptimConfig, plain(config.optim) | {"monitor": task.monitor, "mode": "max"}),
+        trial.run,
+        score=validate,
+        save=lambda: classifier_checkpoint(objective, built),
+    )
+    keep_best(trial, objective, classifier, built)
+    for split in ("val", "test"):
+        found = probabilities(objective, batches[split])
+        report(trial, built, result.best_epoch, split, samples[split], found)
+
+
+def evaluate(config: RunGPUConfig) -> None:
+    """Report the classifier in --load_state on the test split."""
+    trial = open_trial(config, "-eval")
+    classifier, built, epoch = finished_classifier(config)
+    samples = read_samples(trial, "test")
+    found = probabilities(classifier.to(trial.run.process.device), read_batches(trial, samples))
+    report(trial, built, epoch, "test", samples, found)
+
+
+MODES = {"train": train, "eval": evaluate}
+
+
+def check(config: RunGPUConfig) -> None:
+    """ValueError, with the cure, for settings that contradict each other."""
+    state, pairs, training = config.load_state, config.data.data_pairs, config.mode == "train"
+    supervised = training and config.protocol == "supervised"
+    fresh = supervised or (training and state == RANDOM)
+    asked = f"--mode {config.mode} --protocol {config.protocol}"
+    shape = "--ehr_dim, --ehr_layers, --ehr_dropout, --vision_backbone and --pretrained"
+    rules = {
+        f"{asked} needs --load_state, the path of a checkpoint": not fresh and state in ("", RANDOM),
+        f"{asked} starts afresh; leave out --load_state, or use --protocol finetune": supervised and state,
+        f"{asked} --load_state {RANDOM} is --protocol supervised": fresh and config.protocol == "finetune",
+        f"{asked}: fresh encoders have no heads; use --fusion_layer 0": fresh and config.fusion_layer == 3,
+        f"the encoders are built as --load_state says; leave out {shape}": not fresh
+        and config.encoders != EncoderConfig(),
+        f"--data_pairs {pairs} has too little for --fusion {config.fusion}; use --data_pairs paired": not all(
+            getattr(PAIRS[pairs], modality) for modality in FUSIONS[config.fusion].modalities
+        ),
+    }
+    for message, broken in rules.items():
+        if broken:
+            raise ValueError(message)
+
+
+def open_trial(config: RunGPUConfig, suffix: str) -> Trial:
+    """Opens store and run; the run is named after task, protocol, fusion and the suffix."""
+    began, task = time.monotonic(), TASKS[config.task]
+    store = Store.open(config.data.store)  # before the run: a wrong --store leaves no folder behind
+    run = start_run(config, f"{task.name}-{config.protocol}-{config.fusion}{suffix}")
+    return Trial(config, task, store, run, began)
+
+
+def begin_classifier(config: RunGPUConfig, task: Task) -> tuple[Classifier, ClassifierConfig]:
+    """A classifier as its protocol begins: its encoders fresh, or from --load_state."""
+    state, objective = None, RANDOM if config.load_state == RANDOM else "supervised"
+    made = Pretraining(objective, config.encoders)
+    if config.load_state not in ("", RANDOM):
+        state = checkpoint.load(Path(config.load_state))
+        made = read_pretraining(state)
+    built = ClassifierConfig(
+        config.fusion,
+        task.kind,
+        task.outputs,
+        made.encoders,
+        config.fusion_layer,
+        made.width,
+        made.objective,
+        task.name,
+        config.protocol,
+        config.load_state,
+    )
+    classifier = build_classifier(built, download=state is None)
+    if state is not None:
+        load_pretrained(classifier.parts(), state)
+    return classifier, built
+
+
+def finished_classifier(config: RunGPUConfig) -> tuple[Classifier, ClassifierConfig, int]:
+    """The classifier in --load_state and its epoch; ValueError if the flags speak of another."""
+    classifier, built, epoch = read_classifier(Path(config.load_state))
+    for name in ("task", "protocol", "fusion", "fusion_layer"):
+        asked, trained = getattr(config, name), getattr(built, name)
+        if asked != trained:
+            raise ValueError(f"--{name} {asked}: {config.load_state} was trained with --{name} {trained}")
+    return classifier, replace(built, checkpoint=config.load_state), epoch
+
+
+def read_samples(trial: Trial, split: str) -> Samples:
+    """The samples of a split."""
+    task, data = trial.task, trial.config.data
+    return load_samples(trial.store, task.name, task.labels, task.encode, split, data, trial.run.seed)
+
+
+def read_batches(trial: Trial, samples: Samples, learn: bool = False) -> Batches:
+    """Batches of samples: shuffled and with random views to learn from, else in order and as they are."""
+    here = trial.run.process
+    return Batches(
+        trial.store,
+        samples,
+        trial.config.data,
+        seed=trial.run.seed,
+        device=here.device,
+        train=learn,
+        rank=here.rank,
+        world=here.world,
+    )
+
+
+def learn_all(
+    trial: Trial, classifier: Classifier, samples: Mapping[str, Samples]
+) -> tuple[Classifier, dict[str, Batches]]:
+    """What to train and on what: the classifier on its batches."""
+    return classifier, {name: read_batches(trial, part, name == "train") for name, part in samples.items()}
+
+
+def learn_linear(
+    trial: Trial, classifier: Classifier, samples: Mapping[str, Samples]
+) -> tuple[Classifier, dict[str, FeatureBatches]]:
+    """What to train and on what: the linear layer on features, computed once by the encoders as they are."""
+    here, size, batches = trial.run.process, trial.config.data.batch_size, {}
+    for name, part in samples.items():
+        features = compute_features(classifier.fusion, read_batches(trial, part)).to(here.device)
+        trial.run.say(f"features of {name}: {features.shape[0]} samples x {features.shape[1]}")
+        batches[name] = FeatureBatches(
+            features,
+            torch.from_numpy(part.labels).to(here.device),
+            size,
+            seed=trial.run.seed,
+            train=name == "train",
+            rank=here.rank,
+            world=here.world,
+        )
+    return Classifier(OnFeatures(classifier.fusion.linear), trial.task.kind), batches
+
+
+def keep_best(trial: Trial, objective: Classifier, classifier: Classifier, built: ClassifierConfig) -> None:
+    """Puts the best epoch into the classifier, and the whole classifier into best.ckpt."""
+    path = trial.run.folder / "best.ckpt"
+    state = checkpoint.load(path)
+    load_classifier(objective, state)
+    if distributed.is_main() and objective is not classifier:
+        checkpoint.save(path, classifier_checkpoint(classifier, built) | {"epoch": state["epoch"]})
+
+
+def probabilities(objective: Classifier, batches: Batches | FeatureBatches) -> np.ndarray:
+    """[n, outputs] of all samples, in their order."""
+    objective.eval()
+    return predict(objective.predict, batches)
+
+
+def report(
+    trial: Trial, built: ClassifierConfig, epoch: int, split: str, samples: Samples, probability: np.ndarray
+) -> None:
+    """Writes the predictions and the result rows of a split, and prints the means."""
+    if not distributed.is_main():
+        return
+    run, folder = trial.run, trial.config.results_dir
+    told = {name: getattr(built, name) for name in ("task", "protocol", "fusion", "objective", "checkpoint")}
+    told |= {"run": run.name, "epoch": epoch, "split": split, "seed": run.seed, "commit": run.commit}
+    told |= {"started": run.started, "seconds": round(time.monotonic() - trial.began, 1)}
+    predictions = run.folder / f"predictions_{split}.csv"
+    text = write_report(trial.task, samples, probability, predictions, folder, told)
+    run.say(f"\n{trial.task.name}, {split}, {made_of(trial.store.manifest)}\n{text}")
+
+
+if __name__ == "__main__":
+    run_script(main, RunGPUConfig)

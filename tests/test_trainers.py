@@ -1,0 +1,259 @@
+"""Pretraining, then every protocol and mode on what it left, in a small store of random stays."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import run_gpu
+import simclr_trainer
+from datasets.schema import SPLITS
+from run_gpu import RunGPUConfig
+from simclr_trainer import SimCLRConfig
+from tasks import TASKS
+from tests.random_store import STAYS, write_random_store
+from utils import checkpoint, results
+from utils.config import parse
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
+SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_store(tmp_path_factory.mktemp("data") / "store")
+
+
+@pytest.fixture(scope="module")
+def pretrained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SimCLR run of two epochs."""
+    folder = tmp_path_factory.mktemp("pretraining")
+    flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "2")
+    simclr_trainer.main(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", "--lr", "0.1", *SMALL, *SHAPE]))
+    return folder / "pre"
+
+
+@pytest.fixture
+def settings(store: Path, tmp_path: Path) -> list[str]:
+    """Flags of a short run into an empty folder."""
+    places = ("--store", str(store), "--save_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"))
+    return [*places, "--epochs", "2", "--lr", "0.001", *SMALL]
+
+
+def run(settings: list[str], *flags: str | Path) -> RunGPUConfig:
+    """Runs run_gpu.py in this process; its config."""
+    config = parse(RunGPUConfig, [*settings, *map(str, flags)])
+    run_gpu.main(config)
+    return config
+
+
+def probabilities(folder: Path, split: str = "test") -> np.ndarray:
+    return pd.read_csv(folder / f"predictions_{split}.csv")["probability"].to_numpy()
+
+
+def test_pretraining_keeps_every_epoch_and_how_to_build_it(pretrained: Path) -> None:
+    names = {path.name for path in pretrained.glob("*.ckpt")}
+    assert names == {"pre_epoch_00.ckpt", "pre_epoch_01.ckpt", "best.ckpt", "last.ckpt"}
+    held = checkpoint.load(pretrained / "pre_epoch_01.ckpt")
+    assert set(held["parts"]) == {"ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"}
+    assert held["config"]["objective"] == "simclr" and held["config"]["encoders"]["ehr_dim"] == 8
+    log = pd.read_csv(pretrained / "log.csv")
+    assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)
+
+
+def test_pretraining_learns_both_encoders(pretrained: Path) -> None:
+    first, last = (checkpoint.load(pretrained / f"pre_epoch_0{n}.ckpt")["parts"] for n in (0, 1))
+    for part in first:
+        assert any(not torch.equal(first[part][name], last[part][name]) for name in first[part])
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fusion", "task"),
+    [
+        ("lineareval", "concatenation", "phenotyping"),
+        ("lineareval", "cxr", "radiology"),
+        ("finetune", "concatenation", "in-hospital-mortality"),
+        ("finetune", "ehr", "length-of-stay"),
+    ],
+)
+def test_a_protocol_trains_tests_and_evaluates_again(
+    settings: list[str], pretrained: Path, tmp_path: Path, protocol: str, fusion: str, task: str
+) -> None:
+    flags = (*settings, "--protocol", protocol, "--fusion", fusion, "--task", task)
+    run(flags, "--name", "it", "--load_state", pretrained / "best.ckpt")
+    for split in ("val", "test"):
+        table = pd.read_csv(tmp_path / "it" / f"predictions_{split}.csv")
+        assert list(table) == list(results.PREDICTIONS)
+        assert table["probability"].between(0, 1).all()
+    run(flags, "--name", "again", "--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
+    assert np.allclose(probabilities(tmp_path / "it"), probabilities(tmp_path / "again"), atol=1e-5)
+    rows = pd.read_csv(tmp_path / "results" / f"{task}.csv")
+    trained, again = (rows[(rows["run"] == name) & (rows["split"] == "test")] for name in ("it", "again"))
+    assert set(rows["split"]) == {"val", "test"} and set(rows["objective"]) == {"simclr"}
+    assert np.allclose(trained["value"], again["value"], atol=1e-4, equal_nan=True)
+    assert (trained["epoch"].to_numpy() == again["epoch"].to_numpy()).all()
+    monitor = TASKS[task].monitor
+    best = pd.read_csv(tmp_path / "it" / "log.csv")[monitor].max()
+    tested = rows[(rows["run"] == "it") & (rows["split"] == "val") & (rows["label"] == "macro")]
+    assert tested.loc[tested["metric"] == monitor, "value"].item() == pytest.approx(best, abs=1e-6)
+
+
+def test_supervised_starts_afresh(settings: list[str], tmp_path: Path) -> None:
+    run(
+        settings,
+        "--protocol",
+        "supervised",
+        "--fusion",
+        "ehr",
+        "--data_pairs",
+        "ehr_all",
+        "--name",
+        "it",
+        *SHAPE,
+    )
+    rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
+    assert set(rows["objective"]) == {"supervised"} and rows["checkpoint"].isna().all()
+    assert rows.loc[rows["split"] == "test", "n"].max() == STAYS["test"]
+
+
+def test_samples_without_an_image_are_classified_too(settings: list[str], tmp_path: Path) -> None:
+    run(
+        settings,
+        "--protocol",
+        "supervised",
+        "--data_pairs",
+        "partial",
+        "--name",
+        "it",
+        *SHAPE,
+        "--epochs",
+        "1",
+    )
+    assert len(probabilities(tmp_path / "it")) == STAYS["test"]
+
+
+def test_lineareval_leaves_the_encoders_as_they_were(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    run(settings, "--name", "it", "--load_state", pretrained / "best.ckpt", "--fusion_layer", "3")
+    before, after = (checkpoint.load(path / "best.ckpt")["parts"] for path in (pretrained, tmp_path / "it"))
+    for part in ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"):
+        assert all(torch.equal(before[part][name], after[part][name]) for name in before[part])
+    assert after["linear"]["weight"].shape == (1, 128 + 128)
+
+
+def test_finetune_changes_the_encoders(settings: list[str], pretrained: Path, tmp_path: Path) -> None:
+    run(
+        settings,
+        "--protocol",
+        "finetune",
+        "--fusion",
+        "ehr",
+        "--name",
+        "it",
+        "--load_state",
+        pretrained / "best.ckpt",
+    )
+    before, after = (checkpoint.load(path / "best.ckpt")["parts"] for path in (pretrained, tmp_path / "it"))
+    assert set(after) == {"ehr_encoder", "linear"}
+    assert any(
+        not torch.equal(before["ehr_encoder"][n], after["ehr_encoder"][n]) for n in after["ehr_encoder"]
+    )
+
+
+def test_encoders_of_a_classifier_can_be_taken_up(settings: list[str], tmp_path: Path) -> None:
+    run(settings, "--protocol", "supervised", "--fusion", "ehr", "--name", "first", *SHAPE)
+    state = tmp_path / "first" / "best.ckpt"
+    run(settings, "--protocol", "lineareval", "--fusion", "ehr", "--name", "second", "--load_state", state)
+    before, after = (checkpoint.load(tmp_path / name / "best.ckpt")["parts"] for name in ("first", "second"))
+    assert all(torch.equal(before["ehr_encoder"][n], after["ehr_encoder"][n]) for n in after["ehr_encoder"])
+
+
+def test_random_encoders_are_a_baseline_that_says_so(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(settings, "--fusion", "ehr", "--load_state", "random", "--name", "it", *SHAPE)
+    rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
+    assert set(rows["objective"]) == set(rows["checkpoint"]) == {"random"}
+    printed = capsys.readouterr().out
+    assert "synthetic data" in printed and str(tmp_path / "it" / "predictions_test.csv") in printed
+
+
+def test_a_run_repeats_itself(settings: list[str], pretrained: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        flags = ("--protocol", "finetune", "--name", name, "--load_state", pretrained / "best.ckpt")
+        run(settings, *flags, "--task", "phenotyping")
+    assert np.array_equal(probabilities(tmp_path / "one"), probabilities(tmp_path / "two"))
+
+
+def test_its_own_config_repeats_a_run(settings: list[str], tmp_path: Path) -> None:
+    config = run(settings, "--fusion", "ehr", "--load_state", "random", "--name", "it", *SHAPE)
+    again = parse(RunGPUConfig, ["--config", str(tmp_path / "it" / "config.yaml"), "--name", "other"])
+    assert again == replace(config, run=replace(config.run, name="other"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--protocol lineareval", "needs --load_state"),
+        ("--protocol finetune", "needs --load_state"),
+        ("--mode eval", "needs --load_state"),
+        ("--mode eval --load_state random", "needs --load_state"),
+        ("--protocol supervised --load_state x.ckpt", "leave out --load_state"),
+        ("--protocol finetune --load_state random", "is --protocol supervised"),
+        ("--protocol supervised --fusion_layer 3", "use --fusion_layer 0"),
+        ("--protocol finetune --load_state x.ckpt --ehr_dim 64", "leave out --ehr_dim"),
+        ("--protocol supervised --fusion concatenation --data_pairs ehr", "use --data_pairs paired"),
+        ("--protocol supervised --fusion ehr --data_pairs cxr_all", "use --data_pairs paired"),
+        ("--protocol lineareval --load_state nowhere.ckpt", "there is no such checkpoint"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    settings: list[str], flags: str, message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(settings, *flags.split())
+
+
+def test_eval_wants_the_classifier_that_the_flags_describe(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    run(settings, "--fusion", "ehr", "--load_state", "random", "--name", "it", *SHAPE)
+    state = ("--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
+    with pytest.raises(
+        ValueError, match=r"--task readmission: .* was trained with --task in-hospital-mortality"
+    ):
+        run(settings, *state, "--fusion", "ehr", "--task", "readmission")
+    with pytest.raises(ValueError, match=r"--fusion concatenation: .* was trained with --fusion ehr"):
+        run(settings, *state)
+    with pytest.raises(ValueError, match="holds encoders and no classifier"):
+        run(settings, "--mode", "eval", "--load_state", pretrained / "best.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [("--data_pairs ehr_all", "use --data_pairs paired"), ("--batch_size 1", "use 2 or more")],
+)
+def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flags: str, message: str) -> None:
+    places = ("--store", str(store), "--save_dir", str(tmp_path))
+    with pytest.raises(ValueError, match=message):
+        simclr_trainer.main(parse(SimCLRConfig, [*places, *SMALL, *flags.split()]))
+
+
+def test_two_processes_classify_as_one(settings: list[str], pretrained: Path, tmp_path: Path) -> None:
+    flags = ("--task", "phenotyping", "--epochs", "3", "--load_state", pretrained / "best.ckpt")
+    run(settings, *flags, "--name", "one")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    script = ("run_gpu.py", *settings, *map(str, flags), "--name", "two")
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, *script], cwd=ROOT, env=alone, check=True, capture_output=True, timeout=300)
+    for split in SPLITS[1:]:
+        one, two = (probabilities(tmp_path / name, split) for name in ("one", "two"))
+        assert np.allclose(one, two, atol=1e-5)
