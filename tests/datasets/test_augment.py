@@ -1,0 +1,287 @@
+"""Views against slow references, their ranges, and their independence of the batch they are in."""
+
+import inspect
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as reference
+
+from datasets import augment
+from datasets.augment import CROP, Views, centre_view, compose, random_views, warp
+from datasets.schema import IMAGE_SIZE
+
+SIDE = IMAGE_SIZE
+
+
+def noise(count: int, seed: int = 0) -> Tensor:
+    rng = np.random.default_rng(seed)
+    return torch.from_numpy(rng.integers(0, 256, (count, SIDE, SIDE), np.uint8))
+
+
+def smooth(count: int) -> Tensor:
+    """Images whose grey changes slowly, so that a hundredth of a pixel changes little."""
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    waves = [127 + 100 * torch.sin(x / (20 + k)) * torch.cos(y / (25 + k)) for k in range(count)]
+    return torch.stack(waves).round().to(torch.uint8)
+
+
+def view(
+    angle: float = 0,
+    shear: float = 0,
+    scale: float = 1,
+    shift: tuple[float, float] = (0, 0),
+    crop: float = 1,
+    centre: tuple[float, float] = (0, 0),
+    flip: float = 1,
+    brightness: float = 1,
+    contrast: float = 1,
+    brightness_first: bool = True,
+) -> Views:
+    """One view; angles in degrees, shift and centre as of datasets.augment.compose."""
+    numbers = [np.array([value], float) for value in (math.radians(angle), math.radians(shear), scale)]
+    matrix = compose(
+        *numbers, np.array([shift], float), np.array([crop]), np.array([centre], float), np.array([flip])
+    )
+    jitter = (np.array([brightness], np.float32), np.array([contrast], np.float32))
+    return Views(matrix, *jitter, np.array([brightness_first]))
+
+
+def slow_pixel(image: np.ndarray, x: float, y: float) -> float:
+    """Bilinear value at (x, y), where pixel k covers k to k + 1 and what is outside is black."""
+    total, left, top = 0.0, math.floor(x - 0.5), math.floor(y - 0.5)
+    for column in (left, left + 1):
+        for row in (top, top + 1):
+            weight = (1 - abs(x - 0.5 - column)) * (1 - abs(y - 0.5 - row))
+            inside = 0 <= column < SIDE and 0 <= row < SIDE
+            total += weight * float(image[row, column]) if inside else 0.0
+    return total / 255
+
+
+def slow_place(column: int, row: int, size: int, p: dict[str, float]) -> tuple[float, float]:
+    """Where a pixel of the view lies in the image, one published step after another, in pixels."""
+    if p["flip"] < 0:
+        column = size - 1 - column
+    side = p["crop"] * SIDE
+    left, top = (p["left"] * (SIDE - side), p["top"] * (SIDE - side))
+    x, y = left + (column + 0.5) * side / size, top + (row + 0.5) * side / size
+    angle, shear = math.radians(p["angle"]), math.radians(p["shear"])
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    forward = p["scale"] * turn @ np.array([[1, -math.tan(shear)], [0, 1]])
+    shift = np.array([p["right"], p["down"]]) * SIDE
+    found = np.linalg.solve(forward, np.array([x, y]) - SIDE / 2 - shift) + SIDE / 2
+    return float(found[0]), float(found[1])
+
+
+PARAMETERS = st.fixed_dictionaries(
+    {
+        "angle": st.floats(-45, 45), "shear": st.floats(-25, 25), "scale": st.floats(0.7, 1.5),
+        "right": st.floats(-0.15, 0.15), "down": st.floats(-0.15, 0.15), "crop": st.floats(0.6, 1),
+        "left": st.floats(0, 1), "top": st.floats(0, 1), "flip": st.sampled_from([-1.0, 1.0]),
+    }
+)  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(p=PARAMETERS, size=st.sampled_from([224, 192, 256]), seed=st.integers(0, 99))
+def test_one_warp_is_affine_crop_resize_and_flip(p: dict[str, float], size: int, seed: int) -> None:
+    image = smooth(1)
+    centre = tuple((2 * p[name] - 1) * (1 - p["crop"]) for name in ("left", "top"))
+    views = view(
+        p["angle"], p["shear"], p["scale"], (2 * p["right"], 2 * p["down"]), p["crop"], centre, p["flip"]
+    )
+    seen = warp(image, views, size)[0, 0]
+    for column, row in np.random.default_rng(seed).integers(0, size, (30, 2)).tolist():
+        expected = slow_pixel(image[0].numpy(), *slow_place(column, row, size, p))
+        assert seen[row, column].item() == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("angle", "shear", "scale", "shift"),
+    [(30, 0, 1, (0, 0)), (-45, 0, 0.7, (10, -20)), (0, 25, 1, (0, 0)), (12, -17, 1.4, (-25, 6))],
+)
+def test_the_affine_is_torchvisions(angle: float, shear: float, scale: float, shift: tuple[int, int]) -> None:
+    image = smooth(1)
+    moved = (2 * shift[0] / SIDE, 2 * shift[1] / SIDE)
+    seen = warp(image, view(angle, shear, scale, moved), SIDE)
+    bilinear = InterpolationMode.BILINEAR
+    expected = reference.affine(image[:, None] / 255, angle, list(shift), scale, [shear, 0.0], bilinear)
+    assert (seen - expected).abs().max() < 5e-3
+    assert (seen - expected).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize(("top", "left", "side"), [(0, 0, 256), (30, 50, 160), (102, 0, 154), (16, 16, 224)])
+def test_the_crop_is_torchvisions(top: int, left: int, side: int) -> None:
+    image = noise(1)
+    middle = ((2 * left + side) / SIDE - 1, (2 * top + side) / SIDE - 1)
+    seen = warp(image, view(crop=side / SIDE, centre=middle, flip=-1), 224)
+    bilinear = InterpolationMode.BILINEAR
+    resized = reference.resized_crop(
+        image[:, None] / 255, top, left, side, side, [224, 224], bilinear, antialias=False
+    )
+    inner = (
+        slice(None),
+        slice(None),
+        slice(1, -1),
+        slice(1, -1),
+    )  # beyond a border torch repeats, we see more image
+    assert torch.allclose(seen[inner], reference.hflip(resized)[inner], atol=1e-4)
+
+
+def test_no_change_is_no_change() -> None:
+    image = noise(3)
+    nothing = Views(*(np.repeat(part, 3, axis=0) for part in view()))
+    assert torch.allclose(warp(image, nothing, SIDE)[:, 0], image / 255, atol=1e-4)
+
+
+def test_a_flip_mirrors_left_and_right() -> None:
+    image = noise(1)
+    assert torch.allclose(warp(image, view(flip=-1), SIDE)[:, 0], image.flip(2) / 255, atol=1e-4)
+
+
+def test_a_shift_to_the_right_moves_the_image_right_and_leaves_black() -> None:
+    image = noise(1)
+    seen = warp(image, view(shift=(2 * 64 / SIDE, 0)), SIDE)[0, 0]
+    assert torch.allclose(seen[:, 64:], image[0, :, :-64] / 255, atol=1e-4)
+    assert not seen[:, :64].any()
+
+
+def test_the_centre_view_takes_pixels_as_they_are() -> None:
+    image = noise(2)
+    assert torch.equal(centre_view(image, 224), image[:, None, 16:240, 16:240] / 255)
+
+
+def test_a_small_centre_view_is_the_mean_of_squares() -> None:
+    image = noise(2)
+    squares = image[:, 16:240, 16:240].reshape(2, 112, 2, 112, 2).float().mean((2, 4))
+    assert torch.allclose(centre_view(image, 112)[:, 0], squares / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [32, 64, 96, 128, 200, 256])
+def test_a_centre_view_of_any_size_shows_the_same(size: int) -> None:
+    image = smooth(1)
+    seen = centre_view(image, size)
+    full = torch.nn.functional.interpolate(
+        centre_view(image, CROP), (size, size), mode="area" if size < CROP else "bilinear"
+    )
+    assert seen.shape == (1, 1, size, size)
+    assert (seen - full).abs().mean() < 0.02
+
+
+def test_small_views_do_not_alias() -> None:
+    """A board of single black and white pixels is grey from afar."""
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    board = (255 * ((x + y) % 2)).to(torch.uint8)[None]
+    assert torch.allclose(warp(board, view(crop=0.875), 64), torch.tensor(0.5), atol=0.01)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_jitter_is_torchvisions_in_both_orders(first: bool) -> None:
+    image = smooth(2)
+    views = Views(
+        *(np.repeat(part, 2, axis=0) for part in view(brightness=1.7, contrast=0.4, brightness_first=first))
+    )
+    plain = warp(image, Views(*(np.repeat(part, 2, axis=0) for part in view())), 224)
+    steps = [lambda x: reference.adjust_brightness(x, 1.7), lambda x: reference.adjust_contrast(x, 0.4)]
+    expected = plain
+    for step in steps if first else reversed(steps):
+        expected = step(expected)
+    assert torch.allclose(warp(image, views, 224), expected, atol=1e-5)
+
+
+def test_each_image_has_its_own_jitter() -> None:
+    image = smooth(1).repeat(3, 1, 1)
+    made = [view(), view(brightness=1.5), view(contrast=0.5, brightness_first=False)]
+    views = Views(*(np.concatenate(parts) for parts in zip(*made, strict=True)))
+    together = warp(image, views, 224)
+    for place, alone in enumerate(made):
+        assert torch.equal(together[place : place + 1], warp(image[:1], alone, 224))
+
+
+def spans(values: np.ndarray, low: float, high: float) -> bool:
+    """All values lie between the bounds and reach close to both."""
+    slack, reach = 1e-3 * (high - low) + 1e-4, 0.02 * (high - low)
+    inside = (values >= low - slack).all() and (values <= high + slack).all()
+    return bool(inside and values.min() < low + reach and values.max() > high - reach)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, np.ndarray]]:
+    """What is drawn for 20,000 views: the arguments of compose, angles in degrees."""
+
+    def draw(transforms: str) -> dict[str, np.ndarray]:
+        names, found = list(inspect.signature(compose).parameters), {}
+        spy = lambda *values: found.update(zip(names, values, strict=True)) or compose(*values)  # noqa: E731
+        monkeypatch.setattr(augment, "compose", spy)
+        random_views(np.random.default_rng(0), 20_000, transforms)
+        return found | {name: np.degrees(found[name]) for name in ("angle", "shear")}
+
+    return draw
+
+
+def test_simclr_views_span_the_published_ranges(drawn: Callable[[str], dict[str, np.ndarray]]) -> None:
+    found = drawn("simclrv2")
+    assert spans(found["angle"], -45, 45) and spans(found["shear"], -25, 25)
+    assert spans(found["scale"], 0.7, 1.5) and spans(found["crop"], 0.6, 1.0)
+    assert all(spans(shift / 2, -0.1, 0.1) for shift in found["shift"].T)
+    assert abs((found["flip"] < 0).mean() - 0.5) < 0.02
+
+
+def test_supervised_views_span_the_published_ranges(drawn: Callable[[str], dict[str, np.ndarray]]) -> None:
+    found = drawn("supervised")
+    assert spans(found["angle"], -45, 45) and not found["shear"].any()
+    assert spans(found["scale"], 0.85, 1.15) and (found["crop"] == 224 / 256).all()
+    assert all(spans(shift / 2, -0.15, 0.15) for shift in found["shift"].T)
+    assert not found["centre"].any()
+    assert abs((found["flip"] < 0).mean() - 0.5) < 0.02
+
+
+def test_a_crop_lies_anywhere_inside_the_image(drawn: Callable[[str], dict[str, np.ndarray]]) -> None:
+    found = drawn("simclrv2")
+    room = 1 - found["crop"]
+    assert all(spans(centre / room, -1, 1) for centre in found["centre"].T)
+
+
+def test_supervised_views_keep_the_grey() -> None:
+    views = random_views(np.random.default_rng(1), 1000, "supervised")
+    assert (views.brightness == 1).all() and (views.contrast == 1).all()
+
+
+def test_four_in_five_simclr_views_are_jittered() -> None:
+    views = random_views(np.random.default_rng(2), 20_000, "simclrv2")
+    jittered = views.brightness != 1
+    assert abs(jittered.mean() - 0.8) < 0.02 and ((views.contrast != 1) == jittered).all()
+    assert spans(views.brightness, 0.2, 1.8) and spans(views.contrast, 0.2, 1.8)
+    assert abs(views.brightness_first.mean() - 0.5) < 0.02
+
+
+def test_views_are_a_function_of_the_random_state() -> None:
+    drawn = [random_views(np.random.default_rng(seed), 50, "simclrv2") for seed in (4, 4, 5)]
+    assert all(np.array_equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
+    assert not np.array_equal(drawn[0].matrix, drawn[2].matrix)
+
+
+@settings(max_examples=20, deadline=None)
+@given(start=st.integers(0, 8), length=st.integers(1, 9), size=st.sampled_from([224, 64]))
+def test_a_view_does_not_depend_on_its_neighbours(start: int, length: int, size: int) -> None:
+    image, views = noise(9), random_views(np.random.default_rng(6), 9, "simclrv2")
+    own = slice(start, start + length)
+    assert torch.equal(warp(image, views, size)[own], warp(image[own], views.take(own), size))
+
+
+def test_views_are_greys_from_black_to_white() -> None:
+    image = torch.full((64, SIDE, SIDE), 255, dtype=torch.uint8)
+    seen = warp(image, random_views(np.random.default_rng(7), 64, "simclrv2"), 96)
+    assert seen.dtype == torch.float32 and seen.shape == (64, 1, 96, 96)
+    assert seen.min() >= 0 and seen.max() <= 1 and seen.std() > 0
+
+
+def test_no_image_gives_no_view() -> None:
+    nothing = random_views(np.random.default_rng(8), 0, "simclrv2")
+    assert warp(noise(0), nothing, 224).shape == centre_view(noise(0), 224).shape == (0, 1, 224, 224)
