@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from datasets.batches import Batches, DataConfig, load_samples
-
 from datasets.store import Store
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
@@ -14,6 +13,7 @@ from models.losses import Denominator
 from models.objectives.simclr import SimCLR
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TASKS
+from tasks.report import made_of
 from utils import distributed
 from utils.loop import fit
 from utils.optim import OptimConfig
@@ -51,7 +51,8 @@ def main(config: SimCLRConfig) -> None:
     heads = build_heads(encoders, config.width)
     objective = SimCLR(encoders, heads, config.temperature, config.denominator)
     made = Pretraining("simclr", config.encoders, config.width)
-    run.say(f"{len(train.samples)} pairs to learn from{', synthetic' if store.manifest['synthetic'] else ''}")
+    pairs = (train.samples.cxr_row >= 0).sum()
+    run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
     fit(
         objective,
         train,

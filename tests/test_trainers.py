@@ -193,6 +193,18 @@ def test_a_run_repeats_itself(settings: list[str], pretrained: Path, tmp_path: P
     assert np.array_equal(probabilities(tmp_path / "one"), probabilities(tmp_path / "two"))
 
 
+@pytest.mark.parametrize("protocol", ["lineareval", "finetune"])
+def test_a_longer_run_can_go_on_where_a_shorter_one_ended(
+    settings: list[str], pretrained: Path, tmp_path: Path, protocol: str
+) -> None:
+    flags = (*settings, "--protocol", protocol, "--fusion", "ehr", "--load_state", pretrained / "best.ckpt")
+    constant = ("--schedule", "constant", "--epochs")
+    run(flags, "--name", "whole", *constant, "4")
+    run(flags, "--name", "parts", *constant, "2")
+    run(flags, "--name", "parts", *constant, "4", "--resume")
+    assert np.array_equal(probabilities(tmp_path / "whole"), probabilities(tmp_path / "parts"))
+
+
 def test_its_own_config_repeats_a_run(settings: list[str], tmp_path: Path) -> None:
     config = run(settings, "--fusion", "ehr", "--load_state", "random", "--name", "it", *SHAPE)
     again = parse(RunGPUConfig, ["--config", str(tmp_path / "it" / "config.yaml"), "--name", "other"])

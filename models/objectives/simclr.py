@@ -36,9 +36,10 @@ class SimCLR(nn.Module):
         return image, ehr if len(image) == len(ehr) else ehr[batch.has_cxr]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "accuracy"}: accuracy is the share of pairs that find each other in the batch."""
+        """Batch -> {"loss", "accuracy", "count"}: share of pairs that find each other, number of pairs."""
         image, ehr = (gather_with_gradient(embedding) for embedding in self.embed(batch))
         return {
             "loss": losses.simclr(image, ehr, self.temperature, self.denominator),
             "accuracy": losses.retrieval_accuracy(image, ehr),
+            "count": batch.has_cxr.sum(),
         }

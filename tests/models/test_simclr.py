@@ -38,6 +38,7 @@ def test_samples_without_an_image_are_left_out(make_batch) -> None:
     pairs = torch.nn.utils.rnn.pack_sequence([stays[0], stays[2], stays[3]], enforce_sorted=False)
     complete = partial._replace(ehr=pairs, has_cxr=torch.ones(3, dtype=torch.bool))
     assert torch.allclose(objective(partial)["loss"], objective(complete)["loss"], rtol=1e-5)
+    assert objective(partial)["count"] == 3
 
 
 @pytest.mark.parametrize("has_cxr", [[True], [False], [True, False], [True, True]])
