@@ -49,7 +49,7 @@ def settings(store: Path, tmp_path: Path) -> list[str]:
 
 def run(settings: list[str], *flags: str | Path) -> RunGPUConfig:
     """Runs run_gpu.py in this process; its config."""
-    config = parse(RunGPUConfig, [*settings, *map(str, flags)])
+    config = parse(RunGPUConfig, [*map(str, (*settings, *flags))])
     run_gpu.main(config)
     return config
 
