@@ -1,0 +1,440 @@
+"""Each sample comes once, with its own hours and image, the same on any number of ranks and from any place."""
+
+import threading
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
+
+from datasets import batches as module
+from datasets.augment import centre_view
+from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples, packed_rows
+from datasets.schema import CHANNELS, Batch
+from datasets.store import Store
+from tasks import TASKS
+from tests.stores import write_manifest, write_store
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store.open(write_store(tmp_path_factory.mktemp("batches") / "tiny"))
+
+
+def config(store: Store, **changes: object) -> DataConfig:
+    return replace(DataConfig(store.folder, batch_size=7, image_size=32), **changes)
+
+
+def samples_of(
+    store: Store, task: str = "phenotyping", split: str = "train", seed: int = 0, **changes: object
+) -> Samples:
+    chosen = TASKS[task]
+    return load_samples(store, task, chosen.labels, chosen.encode, split, config(store, **changes), seed)
+
+
+def batches_of(
+    store: Store,
+    task: str = "phenotyping",
+    split: str = "train",
+    *,
+    train: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    **changes: object,
+) -> Batches:
+    samples = samples_of(store, task, split, seed, **changes)
+    own = config(store, **changes)
+    return Batches(store, samples, own, seed=seed, device=CPU, train=train, rank=rank, world=world)
+
+
+def stays_in(ehr: PackedSequence) -> list[Tensor]:
+    padded, lengths = pad_packed_sequence(ehr, batch_first=True)
+    return [rows[:length] for rows, length in zip(padded, lengths, strict=True)]
+
+
+def same(a: Batch, b: Batch) -> bool:
+    """Whether two batches are equal bit for bit."""
+    if (a.ehr is None, a.cxr is None) != (b.ehr is None, b.cxr is None):
+        return False
+    pairs = [(x, y) for x, y in zip(a, b, strict=True) if isinstance(x, Tensor)]
+    pairs += list(zip(a.ehr, b.ehr, strict=True)) if a.ehr is not None else []
+    return all(x.shape == y.shape and torch.equal(bits(x), bits(y)) for x, y in pairs)
+
+
+def bits(values: Tensor) -> Tensor:
+    return values.view(torch.int32) if values.dtype == torch.float32 else values
+
+
+def joined(parts: Iterable[Batch]) -> Batch:
+    """The batch of all ranks."""
+    parts = [part for part in parts if len(part.row)]
+    plain = [
+        torch.cat([getattr(part, name) for part in parts]) for name in Batch._fields[1:] if name != "ehr"
+    ]
+    ehr = pack_sequence([stay for part in parts for stay in stays_in(part.ehr)], enforce_sorted=False)
+    return Batch(ehr, *plain)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 12), st.booleans()), min_size=1, max_size=9), st.randoms())
+def test_packed_rows_are_those_of_torch(stays: list[tuple[int, bool]], random: object) -> None:
+    bins = np.array([length for length, _ in stays])
+    offset = np.array(random.sample(range(0, 20 * len(stays), 20), len(stays)))
+    tail = np.array([1000 + place if cut else -1 for place, (_, cut) in enumerate(stays)])
+    rows = [torch.arange(o, o + n) for o, n in zip(offset, bins, strict=True)]
+    for own, end in zip(rows, tail, strict=True):
+        own[-1] = end if end >= 0 else own[-1]
+    order = np.argsort(-bins, kind="stable")
+    expected = pack_sequence([rows[place] for place in order])
+    found, batch_sizes = packed_rows(offset[order], bins[order], tail[order])
+    assert found.tolist() == expected.data.tolist()
+    assert batch_sizes.tolist() == expected.batch_sizes.tolist()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_sample_has_its_own_hours_up_to_its_time_and_no_other(store: Store, task: str) -> None:
+    rows = store.listfile(task, "train")
+    mean, deviation = store.normalizer()
+    stays = store.stays()
+    seen = 0
+    for batch in batches_of(store, task, data_pairs="ehr_all").epoch(0):
+        for row, hours in zip(batch.row.tolist(), stays_in(batch.ehr), strict=True):
+            sample = rows.iloc[row]
+            offset = stays["offset"][sample["stay_row"]]
+            own = store.hourly[offset : offset + sample["bins"]].copy()
+            if sample["tail_row"] >= 0:
+                own[-1] = store.hourly[sample["tail_row"]]
+            assert (own[:, 0] == sample["stay_row"]).all()
+            assert torch.equal(hours, torch.from_numpy((own - mean) / deviation))
+            seen += 1
+    assert seen == len(rows)
+
+
+def test_some_samples_end_inside_a_bin(store: Store) -> None:
+    assert (samples_of(store, "radiology").tail_row >= 0).any()
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("pairs", PAIRS)
+def test_each_sample_comes_once_with_its_labels(store: Store, task: str, pairs: str) -> None:
+    batches = batches_of(store, task, "val", data_pairs=pairs)
+    found = list(batches.epoch(0))
+    row = torch.cat([batch.row for batch in found]).numpy()
+    assert len(found) == len(batches) and sorted(row) == list(range(len(batches.samples)))
+    labels = torch.cat([batch.labels for batch in found]).numpy()
+    assert np.array_equal(labels, batches.samples.labels[row], equal_nan=True)
+    assert labels.dtype == np.float32
+    assert np.array_equal(torch.cat([batch.hours for batch in found]), batches.samples.bins[row])
+
+
+def test_packed_hours_can_go_into_an_lstm(store: Store) -> None:
+    batch = next(batches_of(store).epoch(0))
+    lstm = torch.nn.LSTM(CHANNELS, 3)
+    last = lstm(batch.ehr)[1][0][0]
+    alone = torch.cat([lstm(hours[:, None])[1][0][0] for hours in stays_in(batch.ehr)])
+    assert torch.allclose(last, alone, atol=1e-6)
+
+
+def test_every_image_is_that_of_its_sample(store: Store) -> None:
+    batches = batches_of(
+        store, "length-of-stay", train=False, data_pairs="partial", image_size=224, batch_size=64
+    )
+    batch = next(batches.epoch(0, 1))
+    image = batches.samples.cxr_row[batch.row][batch.has_cxr]
+    assert 0 < len(image) < 64 and (batches.samples.cxr_row[batch.row][~batch.has_cxr] == -1).all()
+    assert torch.equal(batch.cxr, centre_view(torch.from_numpy(store.cxr[image]), 224))
+    assert torch.equal(torch.isnan(batch.gap_days), ~batch.has_cxr)
+
+
+def test_a_batch_without_images_is_empty_of_them(store: Store) -> None:
+    samples = samples_of(store, data_pairs="partial")
+    unpaired = samples.take(samples.cxr_row < 0)
+    made = config(store, data_pairs="partial")
+    for train in (True, False):
+        batch = next(Batches(store, unpaired, made, seed=0, device=CPU, train=train).epoch(0))
+        assert batch.cxr.shape == (0, 1, 32, 32) and not batch.has_cxr.any() and batch.has_ehr.all()
+
+
+@pytest.mark.parametrize(("pairs", "ehr", "cxr"), [("ehr", True, False), ("cxr_all", False, True)])
+def test_what_is_not_asked_for_is_not_there(store: Store, pairs: str, ehr: bool, cxr: bool) -> None:
+    batch = next(batches_of(store, data_pairs=pairs).epoch(0))
+    assert (batch.ehr is not None, batch.cxr is not None) == (ehr, cxr)
+    assert batch.has_ehr.all() == ehr and batch.has_cxr.all() == cxr
+    assert len(batch.hours) == 7
+
+
+def test_the_gap_is_the_time_from_image_to_prediction(store: Store) -> None:
+    samples = samples_of(store, "decompensation")
+    hours = store.images()["hours"].to_numpy()[samples.cxr_row]
+    assert (samples.end_hours >= hours).all()
+    assert samples.gap_days == pytest.approx((samples.end_hours - hours) / 24, abs=1e-6)
+    assert not samples_of(store, "radiology").gap_days.any()
+
+
+def test_length_of_stay_is_encoded_and_kept_in_hours(store: Store) -> None:
+    samples = samples_of(store, "length-of-stay")
+    assert set(np.unique(samples.labels)) <= set(range(10)) and samples.raw_labels.max() > 24
+    assert np.array_equal(samples.labels, TASKS["length-of-stay"].encode(samples.raw_labels))
+
+
+@pytest.mark.parametrize("task", ["phenotyping", "decompensation"])
+def test_pairs_choose_samples(store: Store, task: str) -> None:
+    rows = store.listfile(task, "test")
+    with_image = int((rows["cxr_row"] >= 0).sum())
+    assert 0 < with_image < len(rows)
+    for pairs in ("paired", "ehr", "cxr"):
+        assert len(samples_of(store, task, "test", data_pairs=pairs)) == with_image
+    for pairs in ("partial", "ehr_all"):
+        assert len(samples_of(store, task, "test", data_pairs=pairs)) == len(rows)
+
+
+@pytest.mark.parametrize("pairs", ["paired", "cxr", "partial"])
+def test_retrieving_all_images_gives_each_one_up_to_the_prediction(store: Store, pairs: str) -> None:
+    images, rows = store.images(), store.listfile("decompensation", "train")
+    expected = []
+    for sample in rows.itertuples():
+        before = (images["stay_row"] == sample.stay_row) & (images["hours"] <= sample.end_hours)
+        found = np.flatnonzero(before).tolist()
+        expected += [(sample.stay_id, sample.end_hours, image) for image in found]
+        if not found and pairs == "partial":
+            expected.append((sample.stay_id, sample.end_hours, -1))
+    samples = samples_of(store, "decompensation", data_pairs=pairs, retrieve_cxr="all")
+    assert list(zip(samples.stay_id, samples.end_hours, samples.cxr_row, strict=True)) == expected
+    gaps = samples.end_hours - images["hours"].to_numpy()[samples.cxr_row]
+    paired = samples.cxr_row >= 0
+    assert samples.gap_days[paired] == pytest.approx(gaps[paired] / 24, abs=1e-6)
+    assert np.isnan(samples.gap_days[~paired]).all()
+
+
+def test_cxr_all_has_every_image_of_the_split(store: Store) -> None:
+    images, splits = store.images(), store.stays()["split"].to_numpy()
+    samples = samples_of(store, "phenotyping", "train", data_pairs="cxr_all")
+    own = np.flatnonzero(splits[images["stay_row"]] == "train")
+    assert samples.cxr_row.tolist() == own.tolist()
+    assert len(samples) > len(samples_of(store, "phenotyping", "train", data_pairs="cxr"))
+
+
+def test_a_task_about_images_keeps_the_one_it_is_about(store: Store) -> None:
+    recent = samples_of(store, "radiology")
+    every = samples_of(store, "radiology", retrieve_cxr="all")
+    assert np.array_equal(recent.cxr_row, every.cxr_row)
+    assert len(np.unique(store.images()["stay_row"][recent.cxr_row])) < len(recent)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ratio=st.floats(0, 1), seed=st.integers(0, 99), pairs=st.sampled_from(["partial", "ehr_all"]))
+def test_a_ratio_thins_out_unpaired_train_samples_alone(
+    store: Store, ratio: float, seed: int, pairs: str
+) -> None:
+    whole = samples_of(store, "decompensation", data_pairs=pairs)
+    thin = samples_of(store, "decompensation", seed=seed, data_pairs=pairs, data_ratio=ratio)
+    assert np.array_equal(thin.cxr_row[thin.cxr_row >= 0], whole.cxr_row[whole.cxr_row >= 0])
+    assert (thin.cxr_row < 0).sum() == round(ratio * (whole.cxr_row < 0).sum())
+    names = [list(zip(part.stay_id, part.end_hours, strict=True)) for part in (thin, whole)]
+    assert names[0] == [name for name in names[1] if name in set(names[0])]
+    val = [samples_of(store, "decompensation", "val", data_pairs=pairs, data_ratio=r) for r in (ratio, 1)]
+    assert len(val[0]) == len(val[1])
+
+
+def test_the_ratio_is_drawn_with_the_seed(store: Store) -> None:
+    ids = [
+        samples_of(store, seed=seed, data_pairs="partial", data_ratio=0.5).stay_id.tolist()
+        for seed in (1, 1, 2)
+    ]
+    assert ids[0] == ids[1] != ids[2]
+
+
+def test_evaluation_keeps_the_order_of_samples(store: Store) -> None:
+    batches = batches_of(store, train=False)
+    for epoch in (0, 3):
+        assert torch.cat([batch.row for batch in batches.epoch(epoch)]).tolist() == list(
+            range(len(batches.samples))
+        )
+
+
+def test_training_shuffles_anew_each_epoch_and_by_seed(store: Store) -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return torch.cat([batch.row for batch in batches_of(store, seed=seed).epoch(epoch)]).tolist()
+
+    orders = [order(0, 0), order(0, 1), order(1, 0)]
+    assert order(0, 0) == orders[0] and all(sorted(rows) == sorted(orders[0]) for rows in orders)
+    assert len({tuple(rows) for rows in orders}) == 3 and orders[0] != sorted(orders[0])
+
+
+def test_views_change_with_epoch_and_step_and_are_not_those_of_evaluation(store: Store) -> None:
+    one = samples_of(store).take(np.zeros(14, np.int64))  # the same stay and image fourteen times
+    train, evaluation = (
+        Batches(store, one, config(store), seed=0, device=CPU, train=train) for train in (True, False)
+    )
+    views = torch.cat([batch.cxr for epoch in (0, 1) for batch in train.epoch(epoch)])
+    assert len(torch.unique(views.flatten(1), dim=0)) == 28
+    central = torch.cat([batch.cxr for batch in evaluation.epoch(0)])
+    assert len(torch.unique(central.flatten(1), dim=0)) == 1
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_the_rest_of_an_epoch_is_its_tail(store: Store, train: bool, epoch: int) -> None:
+    batches = batches_of(store, "decompensation", "val", train=train, data_pairs="partial")
+    whole = list(batches.epoch(epoch))
+    for start in (1, 5, len(batches) - 1, len(batches)):
+        rest = list(batches.epoch(epoch, start))
+        assert len(rest) == len(whole) - start
+        assert all(same(a, b) for a, b in zip(whole[start:], rest, strict=True))
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_the_batches_of_all_ranks_are_those_of_one(store: Store, train: bool, world: int) -> None:
+    options = {"task": "phenotyping", "train": train, "data_pairs": "partial"}
+    one = batches_of(store, **options)
+    ranks = [list(batches_of(store, **options, rank=rank, world=world).epoch(1)) for rank in range(world)]
+    assert all(len(parts) == len(one) for parts in ranks)
+    last = len(one.samples) % 7
+    assert last and [len(parts[-1].row) for parts in ranks] == [
+        len(p) for p in np.array_split(range(last), world)
+    ]
+    for parts, whole in zip(zip(*ranks, strict=True), one.epoch(1), strict=True):
+        assert len(parts[0].row) - len(parts[-1].row) in (0, 1)
+        assert same(joined(parts), joined([whole]))
+
+
+def test_a_rank_without_a_sample_gets_an_empty_batch(store: Store) -> None:
+    samples = samples_of(store).take(slice(0, 1))
+    batch = next(
+        Batches(store, samples, config(store), seed=0, device=CPU, train=True, rank=1, world=2).epoch(0)
+    )
+    assert batch.ehr.data.shape == (0, CHANNELS) and not len(batch.ehr.batch_sizes)
+    assert batch.cxr.shape == (0, 1, 32, 32) and batch.labels.shape == (0, 25) and not len(batch.row)
+
+
+@pytest.mark.parametrize("task", ["radiology", "length-of-stay"])
+def test_data_on_disk_are_those_in_memory(store: Store, task: str) -> None:
+    options = {"task": task, "data_pairs": "partial"}
+    both = [batches_of(store, **options, data_device=place) for place in ("cpu", "disk")]
+    assert [batches.residence for batches in both] == ["cpu", "disk"]
+    assert all(same(a, b) for a, b in zip(*(batches.epoch(0) for batches in both), strict=True))
+
+
+def test_memory_holds_what_the_split_needs_and_no_more(store: Store) -> None:
+    samples = samples_of(store, "radiology", "val")
+    batches = batches_of(store, "radiology", "val", data_device="cpu")
+    longest = {}
+    for offset, bins in zip(samples.offset, samples.bins, strict=True):
+        longest[offset] = max(bins, longest.get(offset, 0))
+    tails = len(set(samples.tail_row[samples.tail_row >= 0]))
+    assert len(batches._hours.array) == sum(longest.values()) + tails
+    assert len(batches._images.array) == len(samples) < len(store.cxr)
+    assert not len(batches_of(store, "radiology", "val", data_device="cpu", data_pairs="ehr")._images.array)
+
+
+def test_large_data_are_brought_in_by_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(batches_of(store).epoch(0))
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 10)
+    assert all(same(a, b) for a, b in zip(whole, batches_of(store).epoch(0), strict=True))
+
+
+def test_auto_leaves_on_disk_what_does_not_fit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert batches_of(store).residence == "cpu"
+    monkeypatch.setattr(module, "_free_memory", lambda: 1 << 20)
+    assert batches_of(store).residence == "disk"
+
+
+def test_auto_shares_memory_with_the_other_processes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = batches_of(store, data_device="cpu")
+    size = held._hours.array.nbytes + held._images.array.nbytes
+    monkeypatch.setattr(module, "_free_memory", lambda: 2 * size + 1000)
+    assert batches_of(store).residence == "cpu" and batches_of(store, world=2).residence == "disk"
+
+
+def test_data_on_a_gpu_need_one(store: Store) -> None:
+    with pytest.raises(ValueError, match="--data_device cuda needs --device cuda"):
+        batches_of(store, data_device="cuda")
+
+
+def test_an_error_while_reading_ahead_reaches_the_consumer(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = batches_of(store)
+    make = batches._batch
+
+    def fails(order: np.ndarray, epoch: int, step: int) -> Batch:
+        if step == 1:
+            raise OSError("the disk is gone")
+        return make(order, epoch, step)
+
+    monkeypatch.setattr(batches, "_batch", fails)
+    stream = batches.epoch(0)
+    assert len(next(stream).row) == 7
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    assert not reading_threads()
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+def test_closing_an_epoch_ends_its_threads(store: Store, place: str) -> None:
+    with closing(batches_of(store, "decompensation", data_device=place).epoch(0)) as stream:
+        next(stream)
+        assert reading_threads()
+    assert not reading_threads()
+
+
+def reading_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 0}, "--batch_size must be 1 or more, not 0"),
+        ({"image_size": 16}, "--image_size must be 32 to 1024 pixels, not 16"),
+        ({"data_ratio": 1.5}, "--data_ratio must be 0 to 1"),
+        ({"data_ratio": 0.5}, "--data_pairs paired has none; use --data_pairs partial"),
+        ({"data_pairs": "ehr_all", "retrieve_cxr": "all"}, "reads none; leave it out"),
+    ],
+)
+def test_settings_that_cannot_work_or_do_nothing_are_refused(
+    changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        DataConfig(**changes)
+
+
+def test_every_choice_of_pairs_has_a_meaning() -> None:
+    assert set(get_args(get_type_hints(DataConfig)["data_pairs"])) == set(PAIRS)
+
+
+def test_a_store_without_images_says_how_to_get_pairs(tmp_path: Path) -> None:
+    bare = Store.open(write_store(tmp_path / "bare", stays=10, images=0))
+    with pytest.raises(ValueError, match=r"no train sample with an X-ray.*extract with --mimic_cxr"):
+        samples_of(bare)
+    with pytest.raises(ValueError, match="radiology has no train sample; the cohort is too small"):
+        samples_of(bare, "radiology")
+    whole = batches_of(bare, data_pairs="partial")
+    assert sum(len(batch.row) for batch in whole.epoch(0)) == 6
+
+
+def test_a_split_without_pairs_names_the_choice(store: Store, tmp_path: Path) -> None:
+    few = Store.open(write_store(tmp_path / "few", stays=10, images=1))
+    with pytest.raises(ValueError, match=r"no test sample with an X-ray, and --data_pairs cxr .*partial"):
+        samples_of(few, split="test", data_pairs="cxr")
+
+
+def test_listfiles_of_another_store_are_refused(tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "mixed", stays=10, images=5)
+    stays = Store.open(folder).stays()
+    stays.assign(length=stays["length"] - 1).to_parquet(folder / "stays.parquet")
+    write_manifest(folder)
+    with pytest.raises(ValueError, match="listfiles of phenotyping are not of this store"):
+        samples_of(Store.open(folder))
