@@ -1,4 +1,4 @@
-"""Each sample comes once, with its own hours and image, the same on any number of ranks and from any place."""
+"""Each sample comes once, with its own hours and image, the same for any number of ranks, from any place."""
 
 import threading
 from collections.abc import Iterable
