@@ -15,6 +15,7 @@ from datasets.schema import IMAGE_SIZE
 
 Transforms = Literal["simclrv2", "supervised"]
 CROP = 224  # pixels of the stored 256 x 256 that an evaluation view shows; also the published size of a view
+AT_ONCE = {"cpu": 8}  # images warped at once: few stay in a processor's cache, three times as fast; else 1024
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,12 @@ def warp(images: Tensor, views: Views, size: int) -> Tensor:
     Bilinear; what lies outside an image is black. Images are first averaged over squares of pixels where the
     view is at most half as fine as the image, so that nothing aliases.
     """
+    step = AT_ONCE.get(images.device.type, 1024)
+    parts = (slice(start, start + step) for start in range(0, max(len(images), 1), step))
+    return torch.cat([_warp(images[part], views.take(part), size) for part in parts])
+
+
+def _warp(images: Tensor, views: Views, size: int) -> Tensor:
     pixels = _averaged(images, size)
     matrix = torch.from_numpy(views.matrix).to(images.device, non_blocking=True)
     seen = functional.grid_sample(pixels, _grid(matrix, size), "bilinear", "zeros", align_corners=False)
