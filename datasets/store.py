@@ -17,8 +17,6 @@ from pyarrow import csv
 
 from datasets.schema import CHANNELS, SAMPLE_COLUMNS, STORE_VERSION, continuous_channels, variables
 
-LARGEST_BLOCK = 2**31 - 1  # bytes of CSV that pyarrow parses as one
-
 
 @dataclass(frozen=True)
 class Store:
@@ -76,10 +74,8 @@ class Store:
         if not path.is_file():
             tasks = ", ".join(sorted(found.parent.name for found in self.folder.glob("*/train_listfile.csv")))
             raise ValueError(f"{path} is missing; the tasks of this store are: {tasks}")
-        # One block, so that a column's type is inferred from all of its rows.
-        reading = csv.ReadOptions(block_size=min(path.stat().st_size + 1, LARGEST_BLOCK))
         try:
-            table = csv.read_csv(path, reading, convert_options=csv.ConvertOptions(include_columns=columns))
+            table = csv.read_csv(path, convert_options=csv.ConvertOptions(include_columns=columns))
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
             raise ValueError(f"{path}: {error}; if an older version made it, extract again") from error
         untyped = [field.name for field in table.schema if pa.types.is_null(field.type)]

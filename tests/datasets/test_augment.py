@@ -282,6 +282,11 @@ def test_views_are_greys_from_black_to_white() -> None:
     assert seen.min() >= 0 and seen.max() <= 1 and seen.std() > 0
 
 
+def test_rounding_makes_no_white_whiter() -> None:
+    image = torch.full((64, SIDE, SIDE), 255, dtype=torch.uint8)
+    assert warp(image, random_views(np.random.default_rng(9), 64, "supervised"), 224).max() == 1
+
+
 def test_no_image_gives_no_view() -> None:
     nothing = random_views(np.random.default_rng(8), 0, "simclrv2")
     assert warp(noise(0), nothing, 224).shape == centre_view(noise(0), 224).shape == (0, 1, 224, 224)

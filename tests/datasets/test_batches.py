@@ -319,6 +319,13 @@ def test_a_rank_without_a_sample_gets_an_empty_batch(store: Store) -> None:
     assert batch.cxr.shape == (0, 1, 32, 32) and batch.labels.shape == (0, 25) and not len(batch.row)
 
 
+def test_memory_serves_samples_in_any_order(store: Store) -> None:
+    samples = samples_of(store, "decompensation").take(slice(None, None, -1))
+    places = (config(store, data_device=place) for place in ("cpu", "disk"))
+    both = (Batches(store, samples, own, seed=0, device=CPU, train=False).epoch(0) for own in places)
+    assert all(same(a, b) for a, b in zip(*both, strict=True))
+
+
 @pytest.mark.parametrize("task", ["radiology", "length-of-stay"])
 def test_data_on_disk_are_those_in_memory(store: Store, task: str) -> None:
     options = {"task": task, "data_pairs": "partial"}
