@@ -24,7 +24,7 @@ def _unique(frame: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
     twice = frame.filter(pl.col(key).is_duplicated() | pl.col(key).is_null())[key]
     if len(twice):
         raise ValueError(
-            f"{table}: {key} names a row, but {twice[0]} stands in {len(twice)} rows; use the release's own file"
+            f"{table}: {key} names a row, but {twice[0]} stands in {len(twice)} rows; use the release's file"
         )
     return frame
 

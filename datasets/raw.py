@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+
+from datasets.schema import FINDINGS
 
 # Polars reads ahead some chunks of decompressed text a core; small ones keep its memory flat from a million
 # rows on.
@@ -52,8 +53,8 @@ TABLES = {
     ),
     "admissions": _table(
         "admissions", "hosp core", IV, {"race": "ethnicity"},
-        subject_id=pl.Int64, hadm_id=pl.Int64, admittime=pl.Datetime, dischtime=pl.Datetime, deathtime=pl.Datetime,
-        race=pl.String,
+        subject_id=pl.Int64, hadm_id=pl.Int64, admittime=pl.Datetime, dischtime=pl.Datetime,
+        deathtime=pl.Datetime, race=pl.String,
     ),
     "diagnoses_icd": _table(
         "diagnoses_icd", "hosp", IV,
@@ -61,8 +62,8 @@ TABLES = {
     ),
     "icustays": _table(
         "icustays", "icu", IV,
-        subject_id=pl.Int64, hadm_id=pl.Int64, stay_id=pl.Int64, first_careunit=pl.String, last_careunit=pl.String,
-        intime=pl.Datetime, outtime=pl.Datetime, los=pl.Float64,
+        subject_id=pl.Int64, hadm_id=pl.Int64, stay_id=pl.Int64, first_careunit=pl.String,
+        last_careunit=pl.String, intime=pl.Datetime, outtime=pl.Datetime, los=pl.Float64,
     ),
     "chartevents": _table(
         "chartevents", "icu", IV,
@@ -73,18 +74,13 @@ TABLES = {
     ),
     "metadata": _table(
         "mimic-cxr-*-metadata", ".", CXR,
-        dicom_id=pl.String, subject_id=pl.Int64, study_id=pl.Int64, ViewPosition=pl.String, StudyDate=pl.Int64,
-        StudyTime=pl.Float64,
+        dicom_id=pl.String, subject_id=pl.Int64, study_id=pl.Int64, ViewPosition=pl.String,
+        StudyDate=pl.Int64, StudyTime=pl.Float64,
     ),
     "chexpert": _table(
         "mimic-cxr-*-chexpert", ".", CXR,
         subject_id=pl.Int64, study_id=pl.Int64,
-        **dict.fromkeys(
-            ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture",
-             "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia",
-             "Pneumothorax", "Support Devices"),
-            pl.Float64,
-        ),
+        **dict.fromkeys(FINDINGS, pl.Float64),
     ),
 }  # fmt: skip
 
@@ -109,15 +105,9 @@ def find_table(root: Path, name: str) -> Path:
     return found[0]
 
 
-def open_text(path: Path) -> io.TextIOWrapper:
-    """A plain or gzipped text file for reading."""
-    binary = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    return io.TextIOWrapper(binary, encoding="utf-8", newline="")
-
-
 def _header(path: Path) -> list[str]:
     try:
-        with open_text(path) as lines:
+        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as lines:
             return next(csv.reader(lines), [])
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a readable {path.suffix} file ({error}); download it again") from error
@@ -138,8 +128,8 @@ def scan(root: Path, name: str, row_index: str | None = None) -> pl.LazyFrame:
     }
     if missing := [column for column in names.values() if column not in header]:
         raise ValueError(
-            f"{path}: lacks the column {', '.join(missing)} ({table.releases} have it; found: {', '.join(header)}); "
-            "is this the table of a MIMIC release, unchanged?"
+            f"{path}: lacks the column {', '.join(missing)} ({table.releases} have it; "
+            f"found: {', '.join(header)}); is this the table of a MIMIC release, unchanged?"
         )
     types = {names[c]: pl.String if t is pl.Datetime else t for c, t in table.columns.items()}
     frame = pl.scan_csv(path, infer_schema=False, schema_overrides=types, row_index_name=row_index)

@@ -22,8 +22,9 @@ RESOURCES = Path(__file__).parent / "resources"
 # CheXpert's fourteen observations in the order of the release's columns; also the labels of the radiology
 # task.
 FINDINGS = (
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture", "Lung Lesion",
-    "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia", "Pneumothorax", "Support Devices",
+    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture",
+    "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia",
+    "Pneumothorax", "Support Devices",
 )  # fmt: skip
 
 # What a listfile says of a sample behind its labels: the prediction time in hours since ICU admission, the

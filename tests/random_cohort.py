@@ -25,7 +25,9 @@ class RandomCohort:
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write both releases; return their folders."""
-        return write_mimic_iv(folder / "iv", **self.tables), write_mimic_cxr(folder / "cxr", self.metadata, self.chexpert)
+        return write_mimic_iv(folder / "iv", **self.tables), write_mimic_cxr(
+            folder / "cxr", self.metadata, self.chexpert
+        )
 
 
 def text(moment: datetime) -> str:
@@ -36,7 +38,10 @@ def random_cohort(seed: int, subjects: int = 14) -> RandomCohort:
     """One or two admissions a subject, each with one stay of 2 to 60 hours."""
     rng = np.random.default_rng(seed)
     made = RandomCohort(
-        {name: [] for name in ("patients", "admissions", "icustays", "chartevents", "labevents", "diagnoses_icd")}
+        {
+            name: []
+            for name in ("patients", "admissions", "icustays", "chartevents", "labevents", "diagnoses_icd")
+        }
     )
     for subject in range(10_000_000, 10_000_000 + subjects):
         made.tables["patients"].append(patient(subject))
@@ -45,13 +50,21 @@ def random_cohort(seed: int, subjects: int = 14) -> RandomCohort:
     return made
 
 
-def _add_stay(made: RandomCohort, rng: np.random.Generator, subject: int, hadm: int, intime: datetime) -> None:
+def _add_stay(
+    made: RandomCohort, rng: np.random.Generator, subject: int, hadm: int, intime: datetime
+) -> None:
     hours = round(float(rng.uniform(2, 60)) * 3600) / 3600
     out, stay_id = intime + timedelta(hours=hours), hadm * 10
-    death = {"deathtime": text(intime + timedelta(hours=hours * rng.uniform(0.5, 1)))} if rng.random() < 0.3 else {}
+    death = (
+        {"deathtime": text(intime + timedelta(hours=hours * rng.uniform(0.5, 1)))}
+        if rng.random() < 0.3
+        else {}
+    )
     ends = {"admittime": text(intime - timedelta(days=1)), "dischtime": text(out + timedelta(days=1))}
     made.tables["admissions"].append(admission(subject, hadm, **ends, **death))
-    made.tables["icustays"].append(stay(subject, hadm, stay_id, hours / 24, intime=text(intime), outtime=text(out)))
+    made.tables["icustays"].append(
+        stay(subject, hadm, stay_id, hours / 24, intime=text(intime), outtime=text(out))
+    )
     made.tables["diagnoses_icd"].append(
         {"subject_id": subject, "hadm_id": hadm, "seq_num": 1, "icd_version": 9,
          "icd_code": str(rng.choice(["99592", "41071", "4280"]))}
@@ -61,7 +74,9 @@ def _add_stay(made: RandomCohort, rng: np.random.Generator, subject: int, hadm: 
         moment = intime + timedelta(seconds=int(rng.uniform(-3, hours + 3) * 3600))
         own = {"subject_id": subject, "hadm_id": hadm, "stay_id": stay_id, "charttime": text(moment)}
         own |= {"itemid": int(rng.choice(CHART_ITEMS)), "value": str(rng.integers(20, 140))}
-        made.tables["chartevents"].append(own | ({} if rng.random() < 0.8 else {"itemid": 220739, "value": str(rng.choice(TEXTS))}))
+        made.tables["chartevents"].append(
+            own | ({} if rng.random() < 0.8 else {"itemid": 220739, "value": str(rng.choice(TEXTS))})
+        )
         if rng.random() < 0.2:
             made.tables["labevents"].append(own | {"itemid": 50931})
     for number in range(rng.integers(0, 5)):

@@ -16,8 +16,8 @@ COLUMNS = {
     "icu/chartevents": "subject_id,hadm_id,stay_id,charttime,itemid,value,valuenum",
 }
 FINDINGS = (
-    "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,Lung Opacity,"
-    "No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
+    "Atelectasis,Cardiomegaly,Consolidation,Edema,Enlarged Cardiomediastinum,Fracture,Lung Lesion,"
+    "Lung Opacity,No Finding,Pleural Effusion,Pleural Other,Pneumonia,Pneumothorax,Support Devices"
 )
 CXR_COLUMNS = {
     "mimic-cxr-2.0.0-metadata": "dicom_id,subject_id,study_id,ViewPosition,StudyDate,StudyTime",

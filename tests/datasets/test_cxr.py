@@ -32,7 +32,13 @@ def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = Non
 
 @pytest.mark.parametrize(
     ("time", "text"),
-    [(2959.812, "00:29:59.812"), (0.0, "00:00:00"), (235959.0, "23:59:59"), (93005.5, "09:30:05.500"), (7.0, "00:00:07")],
+    [
+        (2959.812, "00:29:59.812"),
+        (0.0, "00:00:00"),
+        (235959.0, "23:59:59"),
+        (93005.5, "09:30:05.500"),
+        (7.0, "00:00:07"),
+    ],
 )
 def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
     found = pl.DataFrame({"StudyDate": [21800723], "StudyTime": [time]}).select(study_time())
@@ -41,13 +47,16 @@ def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
 
 @pytest.mark.parametrize(("date", "time"), [(21801323, 0.0), (21800723, 246000.0), (21800723, 236100.0)])
 def test_an_impossible_time_is_missing(date: int, time: float) -> None:
-    assert pl.DataFrame({"StudyDate": [date], "StudyTime": [time]}).select(study_time())["time"].is_null().all()
+    assert (
+        pl.DataFrame({"StudyDate": [date], "StudyTime": [time]}).select(study_time())["time"].is_null().all()
+    )
 
 
 def test_an_image_belongs_to_the_stay_in_which_it_was_taken(tmp_path: Path) -> None:
     rows = [
         image("before", 21491231, 235959.0), image("start", 21500101, 0.0), image("late", 21500102, 0.0),
-        image("after", 21500102, 1.0), image("second", 21500301, 130000.0), image("side", 21500101, 1.0, view="LATERAL"),
+        image("after", 21500102, 1.0), image("second", 21500301, 130000.0),
+        image("side", 21500101, 1.0, view="LATERAL"),
     ]  # fmt: skip
     found = linked(tmp_path, rows)
     assert found["dicom_id"].to_list() == ["start", "late", "second"]

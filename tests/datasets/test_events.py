@@ -165,7 +165,8 @@ def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path
     frame = pl.DataFrame(
         {
             "stay_row": rng.integers(0, 1500, 4000).astype(np.int32), "second": rng.integers(0, 50, 4000),
-            "variable": rng.integers(0, 17, 4000).astype(np.uint8), "value": rng.integers(0, 2, 4000).astype(float),
+            "variable": rng.integers(0, 17, 4000).astype(np.uint8),
+            "value": rng.integers(0, 2, 4000).astype(float),
         }
     ).with_columns(by_value=pl.col("value"), by_text=pl.lit(None, pl.UInt64))  # fmt: skip
     for name, order in (("a", np.arange(4000)), ("b", rng.permutation(4000))):

@@ -34,7 +34,10 @@ def raw(tmp_path: Path) -> ExtractConfig:
          "StudyTime": time}
         for name, study, time in (("a", 7, 24500.0), ("b", 7, 24501.0), ("c", 8, 190000.0))
     ]  # fmt: skip
-    findings = [{"subject_id": 1, "study_id": 7, "Edema": -1.0, "Pneumonia": 1.0}, {"subject_id": 1, "study_id": 8}]
+    findings = [
+        {"subject_id": 1, "study_id": 7, "Edema": -1.0, "Pneumonia": 1.0},
+        {"subject_id": 1, "study_id": 8},
+    ]
     write_mimic_cxr(tmp_path / "cxr", shots, findings)
     (tmp_path / "cxr/files/p1/p1/s8/c.jpg").write_bytes(b"broken")
     return ExtractConfig(tmp_path / "iv", tmp_path / "store", tmp_path / "cxr")
@@ -51,8 +54,8 @@ def contents(store: Path) -> dict[str, str]:
 
 def test_a_store_holds_what_the_layout_promises(raw: ExtractConfig) -> None:
     extract(raw, TASKS)
-    names = {"manifest.yaml", "attrition.csv", "normalizer.json", "stays.parquet", "events.parquet", "hourly.npy",
-             "cxr.parquet", "cxr.npy", "cxr_rejected.csv"}  # fmt: skip
+    names = {"manifest.yaml", "attrition.csv", "normalizer.json", "stays.parquet", "events.parquet",
+             "hourly.npy", "cxr.parquet", "cxr.npy", "cxr_rejected.csv"}  # fmt: skip
     names |= {f"{task}/{split}_listfile.csv" for task in TASKS for split in SPLITS}
     assert set(contents(raw.out)) == names
     manifest = yaml.safe_load((raw.out / "manifest.yaml").read_text())
@@ -65,8 +68,12 @@ def test_a_store_holds_what_the_layout_promises(raw: ExtractConfig) -> None:
 
 def test_samples_of_each_task(raw: ExtractConfig) -> None:
     extract(raw, TASKS)
-    assert listfile(raw.out, "phenotyping")[["period_length", "bins", "cxr_row"]].values.tolist() == [[72.0, 72, 1]]
-    assert listfile(raw.out, "in-hospital-mortality")[["period_length", "end_hours"]].values.tolist() == [[0, 48.0]]
+    assert listfile(raw.out, "phenotyping")[["period_length", "bins", "cxr_row"]].values.tolist() == [
+        [72.0, 72, 1]
+    ]
+    assert listfile(raw.out, "in-hospital-mortality")[["period_length", "end_hours"]].values.tolist() == [
+        [0, 48.0]
+    ]
     hours = listfile(raw.out, "decompensation")
     assert hours["period_length"].tolist() == [float(t) for t in range(5, 73)] and hours["y_true"].sum() == 0
     remaining = listfile(raw.out, "length-of-stay")
@@ -80,7 +87,7 @@ def test_radiology_has_a_sample_a_readable_study_and_resolves_uncertain_findings
         extract(replace(raw, out=out, uncertain=uncertain), TASKS)
         found = listfile(out, "radiology")
         assert len(found) == 1 and found["cxr_row"].item() == 0 and found["Pneumonia"].item() == 1
-        assert found["Edema"].item() == edema or np.isnan(edema) and np.isnan(found["Edema"].item())
+        assert found["Edema"].item() == edema or (np.isnan(edema) and np.isnan(found["Edema"].item()))
         assert found[list(FINDINGS)].sum(axis=1).item() == 1 + (uncertain == "ones")
 
 
@@ -89,10 +96,14 @@ def test_the_row_that_ends_a_window_holds_no_later_event(raw: ExtractConfig) -> 
     sample = listfile(raw.out, "radiology").iloc[0]
     assert sample["end_hours"] == 2.75 and sample["bins"] == 3 and sample["tail_row"] == 72
     hourly = np.load(raw.out / "hourly.npy")
-    assert hourly[2, 50] == 82 and hourly[72, 50] == 82 and hourly[72, 9] == hourly[2, 9] == 1  # 02:30 and 02:45
+    assert (
+        hourly[2, 50] == 82 and hourly[72, 50] == 82 and hourly[72, 9] == hourly[2, 9] == 1
+    )  # 02:30 and 02:45
 
 
-def test_a_rejected_image_is_listed_and_leaves_no_pixels(raw: ExtractConfig, capsys: pytest.CaptureFixture) -> None:
+def test_a_rejected_image_is_listed_and_leaves_no_pixels(
+    raw: ExtractConfig, capsys: pytest.CaptureFixture
+) -> None:
     extract(raw, TASKS)
     rejected = pd.read_csv(raw.out / "cxr_rejected.csv")
     assert rejected["dicom_id"].tolist() == ["c"] and rejected["reason"].str.startswith("unreadable").all()
@@ -148,7 +159,8 @@ def test_an_unknown_flag_names_the_nearest(raw: ExtractConfig) -> None:
 def test_a_full_disk_says_so_and_leaves_no_store(raw: ExtractConfig) -> None:
     small = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
     small += "resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384));"
-    small += "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_module('datasets.extract', run_name='__main__')"
+    small += "import runpy, sys; sys.argv = sys.argv[1:];"
+    small += "runpy.run_module('datasets.extract', run_name='__main__')"
     line = [sys.executable, "-c", small, *command(raw)[2:]]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr

@@ -1,4 +1,5 @@
-"""Nothing leaks: no later event, no later image, no subject in two splits, no test record in the statistics."""
+"""Nothing leaks: no later event, no later image, no subject in two splits, no test record in the
+statistics."""
 
 from copy import deepcopy
 from datetime import datetime, timedelta
@@ -42,7 +43,10 @@ def everything_seen(store: Path) -> dict[tuple[str, int, float], tuple[bytes, st
     hourly, stays = np.load(store / "hourly.npy"), pd.read_parquet(store / "stays.parquet")
     names = [*pd.read_parquet(store / "cxr.parquet")["dicom_id"], ""]
     return {
-        (task, s["stay_id"], s["end_hours"]): (record_of(store, s, hourly, stays).tobytes(), names[s["cxr_row"]])
+        (task, s["stay_id"], s["end_hours"]): (
+            record_of(store, s, hourly, stays).tobytes(),
+            names[s["cxr_row"]],
+        )
         for task in TASKS
         for _, s in samples(store, task).iterrows()
     }
@@ -70,9 +74,13 @@ def test_removing_the_future_changes_nothing_that_was_seen_before_it(
 ) -> None:
     cohort = random_cohort(seed)
     store = store_of(cohort, tmp_path / "whole", timestep=timestep)
-    cut = everything_seen(store_of(without_what_comes_after(cohort, hours), tmp_path / "cut", timestep=timestep))
+    cut = everything_seen(
+        store_of(without_what_comes_after(cohort, hours), tmp_path / "cut", timestep=timestep)
+    )
     stays = pd.read_parquet(store / "stays.parquet")
-    begun = set(stays["stay_id"][stays["first_event_hours"] <= hours])  # a stay without events gives no sample
+    begun = set(
+        stays["stay_id"][stays["first_event_hours"] <= hours]
+    )  # a stay without events gives no sample
     whole = everything_seen(store).items()
     earlier = {key: seen for key, seen in whole if key[1] in begun and key[2] <= hours}
     assert len(earlier) > 30
@@ -85,7 +93,9 @@ def test_no_image_is_later_than_the_prediction_and_none_is_missed(tmp_path: Path
     images = pd.read_parquet(store / "cxr.parquet")
     for task in TASKS:
         for _, sample in samples(store, task).iterrows():
-            own = images[(images["stay_row"] == sample["stay_row"]) & (images["hours"] <= sample["end_hours"] + 1e-9)]
+            own = images[
+                (images["stay_row"] == sample["stay_row"]) & (images["hours"] <= sample["end_hours"] + 1e-9)
+            ]
             wanted = own.index[-1] if len(own) else -1
             assert sample["cxr_row"] == wanted
 

@@ -27,7 +27,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @needs_demo
 def test_stays_samples_labels_and_cells_are_the_published_ones(exported: Path) -> None:
-    tool = [sys.executable, str(SHARED / "tools/compare_extraction.py"), str(exported), str(SHARED / "reference")]
+    tool = [
+        sys.executable,
+        str(SHARED / "tools/compare_extraction.py"),
+        str(exported),
+        str(SHARED / "reference"),
+    ]
     done = subprocess.run(tool, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[-1] == "same: 0 differences"

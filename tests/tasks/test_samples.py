@@ -12,12 +12,20 @@ from tasks.phenotyping.task import CONDITIONS
 def stays(**columns: list) -> pd.DataFrame:
     """Stays that differ in the columns given."""
     count = len(next(iter(columns.values())))
-    usual = {"los_hours": 60.0, "death_hours": np.nan, "mortality": 0, "readmission": 0, "first_event_hours": 0.5}
-    return pd.DataFrame({name: [value] * count for name, value in (usual | dict.fromkeys(CONDITIONS, 0)).items()} | columns)
+    usual = {
+        "los_hours": 60.0,
+        "death_hours": np.nan,
+        "mortality": 0,
+        "readmission": 0,
+        "first_event_hours": 0.5,
+    }
+    return pd.DataFrame(
+        {name: [value] * count for name, value in (usual | dict.fromkeys(CONDITIONS, 0)).items()} | columns
+    )
 
 
 def made(task: str, table: pd.DataFrame, protocol: str = "medmod") -> pd.DataFrame:
-    images = pd.DataFrame({"stay_row": [], "hours": [], "study_id": [], **dict.fromkeys(FINDINGS, [])})
+    images = pd.DataFrame({"stay_row": [], "hours": [], "study_id": [], **{name: [] for name in FINDINGS}})
     return TASKS[task].samples(table, images, protocol)
 
 
@@ -28,7 +36,9 @@ def test_a_stay_without_events_gives_no_sample(task: str) -> None:
 
 
 def test_mortality_needs_48_hours_and_an_event_in_them() -> None:
-    table = stays(los_hours=[47.9, 48.0, 80.0, 80.0], first_event_hours=[0.0, 0.0, 49.0, 48.0], mortality=[1, 1, 1, 0])
+    table = stays(
+        los_hours=[47.9, 48.0, 80.0, 80.0], first_event_hours=[0.0, 0.0, 49.0, 48.0], mortality=[1, 1, 1, 0]
+    )
     found = made("in-hospital-mortality", table)
     assert found["stay_row"].tolist() == [1, 3] and found["y_true"].tolist() == [1, 0]
     assert set(found["end_hours"]) == {48.0} and set(found["period_length"]) == {0}
@@ -71,7 +81,7 @@ def test_corrected_readmission_leaves_out_those_who_died() -> None:
 def test_radiology_takes_the_first_image_of_each_study() -> None:
     images = pd.DataFrame(
         {"stay_row": [0, 0, 0, 1], "hours": [1.5, 1.6, 3.0, 2.0], "study_id": [7, 7, 8, 9]}
-        | dict.fromkeys(FINDINGS, [0.0, 1.0, 1.0, 1.0])
+        | {name: [0.0, 1.0, 1.0, 1.0] for name in FINDINGS}
     )
     found = TASKS["radiology"].samples(stays(los_hours=[60.0, 60.0]), images, "medmod")
     assert found["cxr_row"].tolist() == [0, 2, 3] and found["end_hours"].tolist() == [1.5, 3.0, 2.0]

@@ -1,0 +1,107 @@
+"""How the extraction writes the tables of a store: whole files that grow block by block."""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
+from utils.files import whole
+
+EVENTS_SCHEMA = pa.schema(
+    [("stay_id", pa.int64()), ("hours", pa.float64()), ("variable", pa.dictionary(pa.int8(), pa.string())),
+     ("value", pa.float64())]
+)  # fmt: skip
+
+
+def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
+    """Rows of events.parquet from deduplicated events (datasets.events.RECORD) and the stay_id of each
+    stay."""
+    names = pa.array([variable.name for variable in variables()])
+    variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
+    columns = [
+        stay_ids[records["stay_row"]],
+        records["second"] / 3600,
+        variable,
+        np.ascontiguousarray(records["value"]),
+    ]
+    return pa.table(columns, schema=EVENTS_SCHEMA)
+
+
+def _listfile(samples: pd.DataFrame, stays: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
+    own = stays.iloc[samples["stay_row"]]
+    names = own["subject_id"].astype(str) + "_episode" + own["episode"].astype(str) + "_timeseries.csv"
+    head = {
+        "stay": names.to_numpy(),
+        "period_length": samples["period_length"],
+        "stay_id": own["stay_id"].to_numpy(),
+    }
+    return pd.DataFrame(head).join(samples[[*labels, *SAMPLE_COLUMNS]])
+
+
+def write_listfiles(
+    samples: Path, folder: Path, stays: pd.DataFrame, labels: Sequence[str]
+) -> dict[str, tuple[int, int]]:
+    """A task's listfiles, some stays at a time; the number of samples, and of those with an X-ray, of each
+    split."""
+    counts = dict.fromkeys(SPLITS, (0, 0))
+    splits = stays["split"].to_numpy()
+    table = pq.ParquetFile(samples)
+    with ExitStack() as files:
+        lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
+        out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
+        for group in range(table.num_row_groups):
+            block = table.read_row_group(group).to_pandas()
+            rows = _listfile(block, stays, labels)
+            for split in SPLITS:
+                own = rows[splits[block["stay_row"]] == split]
+                pl.from_pandas(own).write_csv(out[split], include_header=group == 0)
+                counts[split] = (
+                    counts[split][0] + len(own),
+                    counts[split][1] + int((own["cxr_row"] >= 0).sum()),
+                )
+    return counts
+
+
+class ParquetTable:
+    """A Parquet file that grows by frames, each a row group, and is there only when it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._place = whole(path)
+        self._writer: pq.ParquetWriter | None = None
+
+    def __enter__(self) -> Self:
+        self._path = self._place.__enter__()
+        return self
+
+    def write(self, frame: pd.DataFrame) -> None:
+        """Add a row group. The first frame decides the columns and their types."""
+        table = pa.Table.from_pandas(frame, preserve_index=False)
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
+        self._writer.write_table(table.cast(self._writer.schema))
+
+    def __exit__(self, *error: object) -> bool | None:
+        if self._writer is not None:
+            self._writer.close()
+        return self._place.__exit__(*error)
+
+
+def write_parquet(path: Path, frame: pl.DataFrame) -> None:
+    """Write a table whole; a full disk is an OSError, as elsewhere (Polars' own writer has an error of its
+    own)."""
+    with whole(path) as partial:
+        pq.write_table(frame.to_arrow(), partial, compression="zstd")
+
+
+def described(path: Path) -> dict[str, object]:
+    """What the manifest says of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
