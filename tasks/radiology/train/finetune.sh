@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Fine-tunes pretrained encoders for radiology from EHR and X-ray.
+# The best epoch's validation and test scores go to results/radiology.csv.
+# STORE is the folder of the store, CHECKPOINT the pretrained encoders. LAUNCH starts the program: python, or
+# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
+# name win over those below. Paths count from the root of the repository; call sbatch there.
+#SBATCH --job-name=radiology-finetune-concatenation
+#SBATCH --output=radiology-finetune-concatenation-%j.out
+#SBATCH --gres=gpu:1
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=64G
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
+set -euo pipefail
+root="$(dirname "$0")/../../.."
+[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
+cd "$root"
+
+exec ${LAUNCH:-python} run_gpu.py \
+  --protocol finetune --mode train --task radiology --fusion concatenation \
+  --load_state "${CHECKPOINT:-runs/simclr-radiology/last.ckpt}" \
+  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 256 \
+  --image_size 224 --transforms_cxr simclrv2 \
+  --optimizer adamw --lr 1e-3 --weight_decay 0.01 --epochs 300 \
+  --schedule step --milestones 0.6 0.8 --gamma 0.1 \
+  --patience 30 --min_delta 1e-3 \
+  --name radiology-finetune-concatenation \
+  "$@"
