@@ -57,6 +57,8 @@ def write_manifest(folder: Path, **counts: int) -> None:
         "protocol": "medmod",
         "timestep": 1.0,
         "views": ["AP"],
+        "synthetic": True,
+        "synthetic_images": True,
         "uncertain": "zeros",
     }
     content = {**head, **counts, "inputs": {}, "versions": {}, "files": described}
