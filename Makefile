@@ -1,7 +1,7 @@
 # `make demo` runs the main job from nothing; `make test` runs the tests. Both set up .venv first.
 PYTHON ?= python3.11
 SEED ?= 0
-PATIENTS ?= 1500
+PATIENTS ?=
 MIMIC_IV ?=
 VENV := .venv
 RUN := $(VENV)/bin/python

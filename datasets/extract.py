@@ -346,6 +346,10 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
             )
         print(f"{config.out} is complete; nothing to do")
         return
+    if config.out.exists() and any(config.out.iterdir()) and not run.work.exists():
+        raise ValueError(
+            f"{config.out} holds files and is no store; give a folder that is empty or not there yet"
+        )
     run.work.mkdir(parents=True, exist_ok=True)
     with (run.work / "lock").open("w") as lock:
         try:

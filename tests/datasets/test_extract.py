@@ -134,6 +134,14 @@ def test_a_half_made_store_of_other_options_is_not_continued(raw: ExtractConfig)
         extract(replace(raw, timestep=2.0), TASKS)
 
 
+def test_a_folder_with_other_files_is_left_alone(raw: ExtractConfig) -> None:
+    raw.out.mkdir()
+    (raw.out / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds files and is no store"):
+        extract(raw, TASKS)
+    assert [path.name for path in raw.out.iterdir()] == ["thesis.txt"]
+
+
 def test_a_timestep_of_nothing_is_an_error(raw: ExtractConfig) -> None:
     with pytest.raises(ValueError, match="positive number of hours"):
         extract(replace(raw, timestep=0.0), TASKS)
