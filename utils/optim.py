@@ -55,20 +55,25 @@ class OptimConfig:
     def __post_init__(self) -> None:
         """ValueError, naming the flag, for a value that cannot work."""
         rules = {
-            "lr": self.lr > 0,
-            "epochs": self.epochs >= 1,
-            "warmup_epochs": 0 <= self.warmup_epochs <= self.epochs,
-            "weight_decay": self.weight_decay >= 0,
-            "momentum": 0 <= self.momentum < 1,
-            "clip": self.clip >= 0,
-            "gamma": 0 < self.gamma <= 1,
-            "milestones": all(0 < milestone < 1 for milestone in self.milestones),
-            "patience": self.patience >= 0,
-            "min_delta": self.min_delta >= 0,
+            "lr": ("use a number above 0", self.lr > 0),
+            "epochs": ("use 1 or more", self.epochs >= 1),
+            "warmup_epochs": ("use 0 or more; 0 is no warm-up", self.warmup_epochs >= 0),
+            "weight_decay": ("use 0 or more; 0 is no decay", self.weight_decay >= 0),
+            "momentum": ("use 0 or more, and less than 1", 0 <= self.momentum < 1),
+            "clip": ("use 0 or more; 0 does not clip", self.clip >= 0),
+            "gamma": ("use a number above 0, up to 1", 0 < self.gamma <= 1),
+            "milestones": ("use fractions between 0 and 1", all(0 < place < 1 for place in self.milestones)),
+            "patience": ("use 0 or more; 0 never stops early", self.patience >= 0),
+            "min_delta": ("use 0 or more", self.min_delta >= 0),
         }
-        for name, holds in rules.items():
+        for name, (cure, holds) in rules.items():
             if not holds:
-                raise ValueError(f"--{name} {getattr(self, name)} is out of range; see --help")
+                raise ValueError(f"--{name} {getattr(self, name)} is out of range; {cure}")
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"--epochs {self.epochs}: the warm-up, --warmup_epochs {self.warmup_epochs:g}, must not be "
+                "longer; use --warmup_epochs 0, or more epochs"
+            )
 
 
 def learning_rate(optim: OptimConfig, epoch: int, step: int, steps: int, falls: int = 0) -> float:

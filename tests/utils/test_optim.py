@@ -109,8 +109,14 @@ def test_plateau_and_constant() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("lr", 0.0), ("epochs", 0), ("warmup_epochs", 301), ("momentum", 1.0), ("milestones", (0.5, 1.0))],
+    [("lr", 0.0), ("epochs", 0), ("warmup_epochs", -1), ("momentum", 1.0), ("milestones", (0.5, 1.0))],
 )
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
-    with pytest.raises(ValueError, match=f"--{name} .* is out of range"):
+    with pytest.raises(ValueError, match=f"--{name} .* is out of range; use "):
         OptimConfig(**{name: value})
+
+
+def test_a_warm_up_longer_than_the_training_tells_both_and_the_cure() -> None:
+    with pytest.raises(ValueError, match=r"--epochs 2: .* --warmup_epochs 10, .*; use --warmup_epochs 0"):
+        OptimConfig(epochs=2, warmup_epochs=10)
+    assert OptimConfig(epochs=10, warmup_epochs=10).warmup_epochs == 10
