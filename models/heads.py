@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 UNIT = 128  # width of the published heads at --width 1
+LINEAR_DIM = 512  # width of ALIGN's
 
 
 class ProjectionHead(nn.Sequential):
@@ -21,7 +22,9 @@ class ProjectionHead(nn.Sequential):
 
     def __init__(self, input_dim: int, width: int = 1) -> None:
         if width < 1:
-            raise ValueError(f"--width {width}: the head has 128 x width units; use 1 or more")
+            raise ValueError(
+                f"--width {width}: the head has 128 x width units; use 1 or more, or 0 for one linear layer"
+            )
         units = UNIT * width
         super().__init__(
             nn.Linear(input_dim, units),
@@ -33,10 +36,18 @@ class ProjectionHead(nn.Sequential):
         self.feature_dim = units
 
 
+class LinearHead(nn.Linear):
+    """One linear layer, as published for ALIGN: [B, feature_dim in] -> [B, 512]."""
+
+    def __init__(self, input_dim: int) -> None:
+        super().__init__(input_dim, LINEAR_DIM)
+        self.feature_dim = LINEAR_DIM
+
+
 class HeadedEncoder(nn.Module):
     """An encoder whose feature is its projection head's output (`--fusion_layer 3`)."""
 
-    def __init__(self, encoder: nn.Module, head: ProjectionHead) -> None:
+    def __init__(self, encoder: nn.Module, head: ProjectionHead | LinearHead) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head
@@ -47,6 +58,11 @@ class HeadedEncoder(nn.Module):
         return self.head(self.encoder(modality))
 
 
-def build_heads(encoders: Mapping[str, nn.Module], width: int) -> dict[str, ProjectionHead]:
-    """One head for each encoder, by the name of its modality."""
+def build_heads(encoders: Mapping[str, nn.Module], width: int) -> dict[str, ProjectionHead | LinearHead]:
+    """One head for each encoder, by the name of its modality; `width` 0 makes it one linear layer.
+
+    ValueError for a negative width.
+    """
+    if width == 0:
+        return {name: LinearHead(encoder.feature_dim) for name, encoder in encoders.items()}
     return {name: ProjectionHead(encoder.feature_dim, width) for name, encoder in encoders.items()}

@@ -16,7 +16,10 @@ PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How to build the parts of a checkpoint again, and the objective that trained them."""
+    """How to build the parts of a checkpoint again, and the objective that trained them.
+
+    width: that of the heads (models.heads.build_heads), 0 for heads of one linear layer.
+    """
 
     objective: str
     encoders: EncoderConfig
