@@ -1,23 +1,30 @@
-"""Pretrains the EHR and X-ray encoders with SimCLR across modalities."""
+"""Pretrains the EHR and X-ray encoders with SimCLR across modalities, or with an objective beyond it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from datasets.batches import Batches, DataConfig, load_samples
+from torch import nn
+
+from datasets.batches import DataConfig, check_pairs, load_batches
 from datasets.store import Store
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.losses import Denominator
+from models.objectives.clip import CLIP
+from models.objectives.pairs import PairObjective
+from models.objectives.siglip import SigLIP
 from models.objectives.simclr import SimCLR
+from models.objectives.tsimclr import TSimCLR
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TASKS
 from tasks.report import made_of
 from utils import distributed
 from utils.loop import fit
 from utils.optim import OptimConfig
-from utils.run import Run, RunConfig, start_run
+from utils.run import RunConfig, start_run
 from utils.script import run_script
 
 PUBLISHED = OptimConfig("lars", lr=0.6044, weight_decay=1e-4, epochs=300, warmup_epochs=10, schedule="cosine")
@@ -29,28 +36,45 @@ class SimCLRConfig:
 
     task: Literal[tuple(TASKS)] = "phenotyping"
     """Task whose samples give the pairs; its labels are not looked at."""
+    objective: Literal["simclr", "tsimclr", "clip", "siglip"] = "simclr"
+    """simclr is the published; tsimclr weights pairs by the days between image and prediction; clip and
+    siglip learn their temperature."""
     temperature: float = 0.1
-    """Divisor of the cosines, above 0."""
+    """Divisor of the cosines, above 0; clip and siglip start from it, at 0.01 or above."""
     denominator: Denominator = "decoupled"
-    """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
+    """Of simclr and tsimclr: decoupled leaves the positive out (published), full keeps it (NT-Xent)."""
+    k: float = 2.0
+    """Of tsimclr: a pair's weight is k - exp(-k |days|), 1 or more."""
     width: int = 1
-    """The projection heads have layers of 128 x width units."""
+    """The projection heads have layers of 128 x width units; 0: one linear layer to 512, as in ALIGN."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = PUBLISHED
     run: RunConfig = field(default_factory=RunConfig)
 
 
+Modules = Mapping[str, nn.Module]
+OBJECTIVES: dict[str, Callable[[Modules, Modules, SimCLRConfig], PairObjective]] = {
+    "simclr": lambda encoders, heads, c: SimCLR(encoders, heads, c.temperature, c.denominator),
+    "tsimclr": lambda encoders, heads, c: TSimCLR(encoders, heads, c.temperature, c.denominator, c.k),
+    "clip": lambda encoders, heads, c: CLIP(encoders, heads, c.temperature),
+    "siglip": lambda encoders, heads, c: SigLIP(encoders, heads, c.temperature),
+}
+
+
 def main(config: SimCLRConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check(config)
-    run = start_run(config, "simclr")
-    store = Store.open(config.data.store)
-    train, val = (pair_batches(config, store, split, run) for split in ("train", "val"))
+    task, store = TASKS[config.task], Store.open(config.data.store)
+    run = start_run(config, config.objective)
+    train, val = (
+        load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
+        for split in ("train", "val")
+    )
     encoders = build_encoders(config.encoders)
     heads = build_heads(encoders, config.width)
-    objective = SimCLR(encoders, heads, config.temperature, config.denominator)
-    made = Pretraining("simclr", config.encoders, config.width)
+    objective = OBJECTIVES[config.objective](encoders, heads, config)
+    made = Pretraining(config.objective, config.encoders, config.width)
     pairs = (train.samples.cxr_row >= 0).sum()
     run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
     fit(
@@ -66,27 +90,22 @@ def main(config: SimCLRConfig) -> None:
 
 
 def check(config: SimCLRConfig) -> None:
-    """ValueError, with the cure, for settings under which nothing can be learnt."""
-    if config.data.data_pairs not in ("paired", "partial"):
-        raise ValueError(f"--data_pairs {config.data.data_pairs} holds no pairs; use --data_pairs paired")
-    if config.data.batch_size < 2:
-        raise ValueError(f"--batch_size {config.data.batch_size}: pairs are told from others; use 2 or more")
-
-
-def pair_batches(config: SimCLRConfig, store: Store, split: str, run: Run) -> Batches:
-    """Batches of a split's pairs, images seen by random views in training alone."""
-    task, here = TASKS[config.task], run.process
-    samples = load_samples(store, task.name, task.labels, task.encode, split, config.data, run.seed)
-    return Batches(
-        store,
-        samples,
-        config.data,
-        seed=run.seed,
-        device=here.device,
-        train=split == "train",
-        rank=here.rank,
-        world=here.world,
-    )
+    """ValueError, with the cure, for settings under which nothing can be learnt or that would do nothing."""
+    check_pairs(config.data)
+    asked, default = f"--objective {config.objective}", SimCLRConfig()
+    learns = config.objective in ("clip", "siglip")
+    rules = {
+        f"{asked} learns its temperature, for which the rates of lars are too coarse; add --optimizer adamw "
+        "--lr 1e-4": learns and config.optim.optimizer == "lars",
+        f"{asked} has a denominator of its own; leave out --denominator": learns
+        and config.denominator != default.denominator,
+        f"{asked} does not weight pairs; leave out --k, or use --objective tsimclr": config.objective
+        != "tsimclr"
+        and config.k != default.k,
+    }
+    for message, broken in rules.items():
+        if broken:
+            raise ValueError(message)
 
 
 if __name__ == "__main__":

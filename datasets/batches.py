@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import PackedSequence
 from datasets.augment import Transforms, Views, centre_view, random_views, warp
 from datasets.schema import CHANNELS, IMAGE_SIZE, SAMPLE_COLUMNS, Batch
 from datasets.store import Store
+from utils.distributed import Process
 
 Residence = Literal["cuda", "cpu", "disk"]
 
@@ -338,6 +339,45 @@ class Batches:
         """[P, 1, S, S]: the X-rays of P samples."""
         images, size = self._images(self._cxr_row[row]), self.config.image_size
         return centre_view(images, size) if views is None else warp(images, views, size)
+
+
+def load_batches(
+    store: Store,
+    task_name: str,
+    labels: Sequence[str],
+    encode: Callable[[np.ndarray], np.ndarray],
+    split: str,
+    config: DataConfig,
+    seed: int,
+    process: Process,
+) -> Batches:
+    """Batches of a split's samples (see `load_samples`); in training shuffled, images by random views."""
+    return Batches(
+        store,
+        load_samples(store, task_name, labels, encode, split, config, seed),
+        config,
+        seed=seed,
+        device=process.device,
+        train=split == "train",
+        rank=process.rank,
+        world=process.world,
+    )
+
+
+def check_pairs(config: DataConfig) -> None:
+    """ValueError, with the cure, for settings under which no pair can be told from another.
+
+    >>> check_pairs(DataConfig(data_pairs="ehr"))
+    Traceback (most recent call last):
+    ...
+    ValueError: --data_pairs ehr holds no pairs; use --data_pairs paired or partial
+    """
+    if not (PAIRS[config.data_pairs].ehr and PAIRS[config.data_pairs].cxr):
+        raise ValueError(
+            f"--data_pairs {config.data_pairs} holds no pairs; use --data_pairs paired or partial"
+        )
+    if config.batch_size < 2:
+        raise ValueError(f"--batch_size {config.batch_size}: pairs are told from others; use 2 or more")
 
 
 def packed_rows(offset: np.ndarray, bins: np.ndarray, tail_row: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,76 @@
+"""Pretrains the EHR and X-ray encoders with ALIGN: contrastive, with a learnt temperature and noisy pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from datasets.batches import DataConfig, check_pairs, load_batches
+from datasets.store import Store
+from models.encoders import EncoderConfig, build_encoders
+from models.heads import build_heads
+from models.losses import Denominator
+from models.objectives.align import ALIGN
+from models.pretraining import Pretraining, pretraining_checkpoint
+from tasks import TASKS
+from tasks.report import made_of
+from utils import distributed
+from utils.loop import fit
+from utils.optim import OptimConfig
+from utils.run import RunConfig, start_run
+from utils.script import run_script
+
+PUBLISHED_ENCODERS = EncoderConfig(ehr_dim=256)
+PUBLISHED = OptimConfig("adamw", lr=6.026e-5, weight_decay=1e-4, epochs=300, schedule="cosine")
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """Pretrain both encoders on pairs of a stay's record and its X-ray."""
+
+    task: Literal[tuple(TASKS)] = "phenotyping"
+    """Task whose samples give the pairs; its labels are not looked at."""
+    temperature: float = 0.07
+    """Divisor of the cosines that the training starts from, 0.01 or above."""
+    denominator: Denominator = "decoupled"
+    """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
+    swap: float = 0.2
+    """Noise: in training, two blocks of 0.8 to 1 times this share of a batch exchange their EHR rows; 0 swaps
+    none, 0.2 is the published and the largest."""
+    width: int = 0
+    """0: the heads are one linear layer to 512 (published); else they have layers of 128 x width units."""
+    encoders: EncoderConfig = PUBLISHED_ENCODERS
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = PUBLISHED
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+def main(config: AlignConfig) -> None:
+    """Train the encoders; a checkpoint an epoch goes to the run's folder."""
+    check_pairs(config.data)
+    task, store = TASKS[config.task], Store.open(config.data.store)
+    run = start_run(config, "align")
+    train, val = (
+        load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
+        for split in ("train", "val")
+    )
+    encoders = build_encoders(config.encoders)
+    heads = build_heads(encoders, config.width)
+    objective = ALIGN(encoders, heads, config.temperature, config.denominator, config.swap)
+    made = Pretraining("align", config.encoders, config.width)
+    pairs = (train.samples.cxr_row >= 0).sum()
+    run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
+    fit(
+        objective,
+        train,
+        val,
+        config.optim,
+        run,
+        save=lambda: pretraining_checkpoint(made, encoders, heads),
+        keep_every_epoch=True,
+    )
+    distributed.shutdown()
+
+
+if __name__ == "__main__":
+    run_script(main, AlignConfig)
