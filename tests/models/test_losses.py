@@ -13,8 +13,12 @@ from models.losses import (
     DENOMINATORS,
     binary_cross_entropies,
     class_cross_entropies,
+    clip,
+    gap_weight,
     retrieval_accuracy,
+    siglip,
     simclr,
+    vicreg,
 )
 
 
@@ -27,12 +31,18 @@ def pairs(count: int, dim: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.
 Embeddings = list[list[float]]
 
 
-def slow_simclr(image: Embeddings, ehr: Embeddings, temperature: float, keep_positive: bool) -> float:
+def cosine(x: list[float], y: list[float]) -> float:
+    return sum(map(operator.mul, x, y)) / math.hypot(*x) / math.hypot(*y)
+
+
+def slow_simclr(
+    image: Embeddings,
+    ehr: Embeddings,
+    temperature: float,
+    keep_positive: bool,
+    weight: list[float] | None = None,
+) -> float:
     """The loss as its formula reads: two loops, plain Python floats."""
-
-    def cosine(x: list[float], y: list[float]) -> float:
-        return sum(map(operator.mul, x, y)) / math.hypot(*x) / math.hypot(*y)
-
     total = 0.0
     for i in range(len(image)):
         image_to_ehr = image_from_ehr = 0.0
@@ -41,8 +51,39 @@ def slow_simclr(image: Embeddings, ehr: Embeddings, temperature: float, keep_pos
                 image_to_ehr += math.exp(cosine(image[i], ehr[j]) / temperature)
                 image_from_ehr += math.exp(cosine(image[j], ehr[i]) / temperature)
         positive = cosine(image[i], ehr[i]) / temperature
-        total += math.log(image_to_ehr) - positive + math.log(image_from_ehr) - positive
+        terms = math.log(image_to_ehr) - positive + math.log(image_from_ehr) - positive
+        total += terms if weight is None else weight[i] * terms
     return total / len(image)
+
+
+def slow_siglip(image: Embeddings, ehr: Embeddings, temperature: float, bias: float) -> float:
+    """A question for each image and EHR: are they a pair?"""
+    total = 0.0
+    for i in range(len(image)):
+        for j in range(len(ehr)):
+            logit = cosine(image[i], ehr[j]) / temperature + bias
+            probability = 1 / (1 + math.exp(-logit))
+            total -= math.log(probability if i == j else 1 - probability)
+    return total / len(image)
+
+
+def slow_vicreg(image: Embeddings, ehr: Embeddings) -> dict[str, float]:
+    """Published weights, loops over pairs and features."""
+    count, dim = len(image), len(image[0])
+    cells = [(n, d) for n in range(count) for d in range(dim)]
+    invariance = sum((image[n][d] - ehr[n][d]) ** 2 for n, d in cells) / (count * dim)
+    variance = covariance = 0.0
+    for one in (image, ehr):
+        mean = [sum(one[n][d] for n in range(count)) / count for d in range(dim)]
+        for a in range(dim):
+            for b in range(dim):
+                entry = sum((one[n][a] - mean[a]) * (one[n][b] - mean[b]) for n in range(count)) / (count - 1)
+                if a == b:
+                    variance += max(0.0, 1 - math.sqrt(entry + 1e-4)) / dim / 2
+                else:
+                    covariance += entry**2 / dim
+    loss = 25 * invariance + 25 * variance + covariance
+    return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}
 
 
 @settings(deadline=None, max_examples=40)
@@ -135,6 +176,136 @@ def test_simclr_refuses_what_it_does_not_know(arguments: tuple[float, str], mess
 def test_simclr_refuses_embeddings_of_two_widths() -> None:
     with pytest.raises(ValueError, match=r"\(3, 5\) and \(3, 4\)"):
         simclr(pairs(3)[0], pairs(3, dim=4)[0])
+
+
+any_pairs = given(count=st.integers(2, 9), dim=st.integers(1, 6), seed=st.integers(0, 10_000))
+
+
+@settings(deadline=None, max_examples=30)
+@any_pairs
+def test_simclr_weights_the_terms_of_each_pair(count: int, dim: int, seed: int) -> None:
+    image, ehr = pairs(count, dim, seed)
+    weight = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    for denominator in DENOMINATORS:
+        keep = denominator == "full"
+        expected = slow_simclr(image.tolist(), ehr.tolist(), 0.1, keep, weight.tolist())
+        got = simclr(image, ehr, 0.1, denominator, weight).item()
+        assert got == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_pair_weighs_k_less_an_exponential_of_its_days() -> None:
+    days = [0.0, 0.25, 3.0, -3.0]
+    for k in (1.0, 2.5):
+        expected = [k - math.exp(-k * abs(gap)) for gap in days]
+        assert gap_weight(torch.tensor(days, dtype=torch.float64), k).tolist() == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"--k 0.5: .*; use 1 or more"):
+        gap_weight(torch.zeros(1), 0.5)
+
+
+@settings(deadline=None, max_examples=30)
+@any_pairs
+def test_clip_is_the_mean_of_two_cross_entropies(count: int, dim: int, seed: int) -> None:
+    image, ehr = pairs(count, dim, seed)
+    expected = slow_simclr(image.tolist(), ehr.tolist(), 0.2, keep_positive=True) / 2
+    assert clip(image, ehr, 0.2).item() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@any_pairs
+def test_siglip_is_its_formula(count: int, dim: int, seed: int) -> None:
+    image, ehr = pairs(count, dim, seed)
+    expected = slow_siglip(image.tolist(), ehr.tolist(), 0.2, -3.0)
+    assert siglip(image, ehr, 0.2, -3.0).item() == pytest.approx(expected, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=30)
+@any_pairs
+def test_vicreg_is_its_formula(count: int, dim: int, seed: int) -> None:
+    image, ehr = (0.7 * embedding for embedding in pairs(count, dim, seed))  # some features vary too little
+    got = {name: term.item() for name, term in vicreg(image, ehr).items()}
+    assert got == pytest.approx(slow_vicreg(image.tolist(), ehr.tolist()), rel=1e-9, abs=1e-9)
+
+
+def test_vicreg_weights_its_terms() -> None:
+    terms = vicreg(*pairs(5), 2.0, 3.0, 5.0)
+    sums = 2 * terms["invariance"] + 3 * terms["variance"] + 5 * terms["covariance"]
+    assert terms["loss"].item() == pytest.approx(sums.item())
+
+
+def test_vicreg_of_collapsed_embeddings_costs_the_whole_variance_and_can_leave() -> None:
+    image, ehr = (torch.ones(4, 3, dtype=torch.float64).requires_grad_() for _ in range(2))
+    terms = vicreg(image, ehr)
+    terms["loss"].backward()
+    assert terms["variance"].item() == pytest.approx(1 - 1e-2)  # two halves of 1 - sqrt(1e-4)
+    assert terms["invariance"] == terms["covariance"] == 0 and image.grad.isfinite().all()
+
+
+LEARNT = {"temperature": 0.3, "bias": -2.0}  # what an objective may learn beside the embeddings
+LOSSES = {
+    "weighted": lambda x, y, temperature, bias: simclr(
+        x, y, temperature, weight=torch.arange(1.0, 1 + len(x))
+    ),
+    "clip": lambda x, y, temperature, bias: clip(x, y, temperature),
+    "siglip": siglip,
+    "vicreg": lambda x, y, temperature, bias: vicreg(x, y)["loss"],
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+
+
+@every_loss
+@pytest.mark.parametrize("count", [2, 5])
+def test_a_loss_has_the_gradient_of_its_value(name: str, count: int) -> None:
+    learnt = [torch.tensor(value, dtype=torch.float64).requires_grad_() for value in LEARNT.values()]
+    embeddings = [embedding.requires_grad_() for embedding in pairs(count)]
+    assert torch.autograd.gradcheck(LOSSES[name], (*embeddings, *learnt))
+
+
+@every_loss
+def test_swapping_modalities_keeps_every_loss(name: str) -> None:
+    image, ehr = pairs(7)
+    there, back = (LOSSES[name](*both, *LEARNT.values()).item() for both in ((image, ehr), (ehr, image)))
+    assert there == pytest.approx(back, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "vicreg"])
+def test_the_order_of_pairs_keeps_every_loss(name: str) -> None:
+    image, ehr = pairs(7)
+    order = torch.tensor([3, 1, 6, 0, 2, 5, 4])
+    now, then = (LOSSES[name](image[o], ehr[o], *LEARNT.values()).item() for o in (slice(None), order))
+    assert now == pytest.approx(then, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["weighted", "clip", "vicreg"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_fewer_than_two_pairs_have_no_effect_on_other_losses_either(name: str, count: int) -> None:
+    image, ehr = (x.requires_grad_() for x in pairs(count))
+    loss = LOSSES[name](image, ehr, *LEARNT.values())
+    loss.backward()
+    assert loss.item() == 0 and not image.grad.any() and not ehr.grad.any()
+
+
+def test_siglip_learns_from_a_single_pair_and_not_from_none() -> None:
+    for count, learns in ((0, False), (1, True)):
+        image, ehr = (x.requires_grad_() for x in pairs(count))
+        loss = siglip(image, ehr, *LEARNT.values())
+        loss.backward()
+        assert (loss.item() > 0) == learns == bool(image.grad.any())
+
+
+@every_loss
+def test_every_loss_widens_half_precision_under_autocast_too(name: str) -> None:
+    image, ehr = (x.to(torch.bfloat16) for x in pairs(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = LOSSES[name](image, ehr, *LEARNT.values())
+    assert loss.dtype == torch.float32
+    exact = LOSSES[name](image.double(), ehr.double(), *LEARNT.values()).item()
+    assert loss.item() == pytest.approx(exact, rel=1e-5)
+
+
+@every_loss
+def test_every_loss_refuses_embeddings_of_two_widths(name: str) -> None:
+    with pytest.raises(ValueError, match="give both heads the same width"):
+        LOSSES[name](pairs(3)[0], pairs(3, dim=4)[0], *LEARNT.values())
 
 
 def test_retrieval_counts_both_directions() -> None:

@@ -1,21 +1,24 @@
 """A pretraining's checkpoint says how its encoders were made, and gives them back part by part."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
-from models.pretraining import Pretraining, load_pretrained, pretraining_checkpoint, read_pretraining
+from models.pretraining import PARTS, Pretraining, load_pretrained, pretraining_checkpoint, read_pretraining
 
 SMALL = EncoderConfig(ehr_dim=16, ehr_layers=2, vision_backbone="resnet18")
 PRETRAINING = Pretraining("simclr", SMALL, width=2)
 
 
-def make_checkpoint(seed: int = 0) -> dict[str, object]:
-    torch.manual_seed(seed)
+def make_checkpoint(width: int = 2) -> dict[str, object]:
+    torch.manual_seed(0)
     encoders = build_encoders(SMALL)
-    return pretraining_checkpoint(PRETRAINING, encoders, build_heads(encoders, width=2))
+    made = replace(PRETRAINING, width=width)
+    return pretraining_checkpoint(made, encoders, build_heads(encoders, width))
 
 
 def test_a_checkpoint_tells_how_it_was_made() -> None:
@@ -34,11 +37,11 @@ def test_a_checkpoint_that_does_not_tell_is_refused() -> None:
 
 
 @pytest.mark.parametrize("fusion", ["ehr", "cxr", "concatenation"])
-@pytest.mark.parametrize("fusion_layer", [0, 3])
-def test_a_classifier_takes_every_part_that_it_has(fusion: str, fusion_layer: int) -> None:
-    checkpoint = make_checkpoint()
+@pytest.mark.parametrize(("fusion_layer", "width"), [(0, 2), (3, 2), (3, 0)])
+def test_a_classifier_takes_every_part_that_it_has(fusion: str, fusion_layer: int, width: int) -> None:
+    checkpoint = make_checkpoint(width)
     torch.manual_seed(1)
-    classifier = build_classifier(ClassifierConfig(fusion, "binary", 1, SMALL, fusion_layer, width=2))
+    classifier = build_classifier(ClassifierConfig(fusion, "binary", 1, SMALL, fusion_layer, width=width))
     loaded = load_pretrained(classifier.parts(), checkpoint)
     parts = [name for name in classifier.parts() if name != "linear"]
     assert [line.partition(":")[0] for line in loaded] == parts
@@ -51,6 +54,18 @@ def test_the_number_of_loaded_tensors_is_told(capsys: pytest.CaptureFixture[str]
     classifier = build_classifier(ClassifierConfig("ehr", "binary", 1, SMALL))
     assert load_pretrained(classifier.parts(), make_checkpoint()) == ["ehr_encoder: 8/8 tensors"]
     assert "ehr_encoder: 8/8 tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [2, 0])
+def test_one_missing_tensor_of_any_part_is_refused(width: int) -> None:
+    config = ClassifierConfig("concatenation", "binary", 1, SMALL, fusion_layer=3, width=width)
+    classifier = build_classifier(config)
+    for part in PARTS:
+        torn = make_checkpoint(width)
+        lost = next(iter(torn["parts"][part]))
+        del torn["parts"][part][lost]
+        with pytest.raises(ValueError, match=f"part '{part}' does not fit: missing {lost}"):
+            load_pretrained(classifier.parts(), torn)
 
 
 def test_encoders_of_another_shape_are_refused() -> None:

@@ -1,0 +1,246 @@
+"""What holds for every objective: pairs of a batch in, loss out; many processes are as one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
+
+from datasets.schema import Batch
+from models import losses
+from models.encoders import EncoderConfig, build_encoders
+from models.heads import build_heads
+from models.objectives.align import ALIGN, LARGEST_SWAP, swapped
+from models.objectives.clip import CLIP
+from models.objectives.pairs import PairObjective
+from models.objectives.siglip import SigLIP
+from models.objectives.simclr import SimCLR
+from models.objectives.temperature import SMALLEST, LearnableTemperature
+from models.objectives.tsimclr import TSimCLR
+from models.objectives.vicreg import VICReg
+from tests.random_batches import random_batch
+from tests.utils.ranks import run_on_ranks
+from utils import optim
+from utils.distributed import Process
+from utils.optim import OptimConfig
+
+OBJECTIVES: dict[str, Callable[..., PairObjective]] = {
+    "simclr": SimCLR,
+    "full": lambda encoders, heads: SimCLR(encoders, heads, denominator="full"),
+    "tsimclr": TSimCLR,
+    "clip": CLIP,
+    "siglip": SigLIP,
+    "vicreg": VICReg,
+    "align": ALIGN,
+}
+every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+
+
+def make_objective(name: str) -> PairObjective:
+    torch.manual_seed(0)
+    encoders = build_encoders(EncoderConfig(ehr_dim=16, vision_backbone="resnet18"))
+    return OBJECTIVES[name](encoders, build_heads(encoders, width=0 if name == "align" else 1))
+
+
+def make_pairs(pairs: int, seed: int = 0) -> Batch:
+    batch = random_batch([3 + n for n in range(pairs)], [True] * pairs, seed=seed)
+    return batch._replace(gap_days=torch.arange(pairs) / 3)
+
+
+def expected_loss(name: str, image: torch.Tensor, ehr: torch.Tensor, days: torch.Tensor) -> torch.Tensor:
+    """Each objective's loss in evaluation, with what it has not learnt yet."""
+    table = {
+        "simclr": lambda: losses.simclr(image, ehr, 0.1),
+        "full": lambda: losses.simclr(image, ehr, 0.1, "full"),
+        "tsimclr": lambda: losses.simclr(image, ehr, 0.1, weight=2 - torch.exp(-2 * days)),
+        "clip": lambda: losses.clip(image, ehr, 0.07),
+        "siglip": lambda: losses.siglip(image, ehr, 0.1, -10.0),
+        "vicreg": lambda: losses.vicreg(image, ehr)["loss"],
+        "align": lambda: losses.simclr(image, ehr, 0.07),
+    }
+    return table[name]()
+
+
+@every_objective
+def test_the_loss_is_that_of_the_heads_outputs(name: str) -> None:
+    objective, batch = make_objective(name).eval(), make_pairs(5)
+    image = objective.heads["cxr"](objective.encoders["cxr"](batch.cxr))
+    ehr = objective.heads["ehr"](objective.encoders["ehr"](batch.ehr))
+    loss = objective(batch)["loss"].item()
+    assert loss == pytest.approx(expected_loss(name, image, ehr, batch.gap_days).item(), rel=1e-5)
+
+
+@every_objective
+def test_samples_without_an_image_are_left_out(name: str) -> None:
+    objective, complete = make_objective(name).eval(), make_pairs(4)
+    stays = unpack_sequence(complete.ehr)
+    more = [*stays[:1], torch.randn(5, 76), *stays[1:]]
+    partial = complete._replace(
+        ehr=pack_sequence(more, enforce_sorted=False),
+        has_cxr=torch.tensor([True, False, True, True, True]),
+        gap_days=torch.tensor([*complete.gap_days[:1], torch.nan, *complete.gap_days[1:]]),
+    )
+    assert objective(partial)["loss"].item() == pytest.approx(objective(complete)["loss"].item(), rel=1e-4)
+    assert objective(partial)["count"] == 4
+
+
+@every_objective
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_any_batch_gives_every_weight_a_gradient(name: str, pairs: int) -> None:
+    objective = make_objective(name).train()
+    batch = random_batch([4, 2, 3], [True] * pairs + [False] * (3 - pairs))
+    terms = objective(batch)
+    terms["loss"].backward()
+    assert all(term.isfinite() for term in terms.values())
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in objective.parameters())
+    learns = any(weight.grad.any() for weight in objective.parameters())
+    assert learns == (pairs > (0 if name == "siglip" else 1))
+
+
+@every_objective
+def test_a_few_steps_lower_the_loss(name: str) -> None:
+    objective, batch = make_objective(name).train(), make_pairs(6)
+    optimiser = torch.optim.Adam(objective.parameters(), 1e-3)
+    first = objective(batch)["loss"].item()
+    for _ in range(10):
+        optimiser.zero_grad()
+        loss = objective(batch)["loss"]
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < first
+
+
+@pytest.mark.parametrize(("name", "learnt"), [("align", 1), ("clip", 1), ("siglip", 2), ("simclr", 0)])
+def test_what_is_learnt_beside_the_weights_is_not_decayed(name: str, learnt: int) -> None:
+    objective = make_objective(name)
+    numbers = [weight for weight in objective.parameters() if weight.ndim == 0]
+    groups = optim.build(OptimConfig("adamw", weight_decay=0.1), objective).param_groups
+    bare = [id(weight) for group in groups if group["weight_decay"] == 0 for weight in group["params"]]
+    assert len(numbers) == learnt and {id(weight) for weight in numbers} == set(bare)
+
+
+@pytest.mark.parametrize(("name", "start"), [("align", 0.07), ("clip", 0.07), ("siglip", 0.1)])
+def test_a_learnt_temperature_is_logged_and_moves(name: str, start: float) -> None:
+    objective, batch = make_objective(name).train(), make_pairs(6)
+    optimiser = torch.optim.Adam(objective.parameters(), 1e-2)
+    terms = objective(batch)
+    assert terms["temperature"].item() == pytest.approx(start) and not terms["temperature"].requires_grad
+    terms["loss"].backward()
+    optimiser.step()
+    assert objective(batch)["temperature"].item() != pytest.approx(start, rel=1e-4)
+
+
+def test_a_temperature_stays_positive_and_comes_back_from_its_edge() -> None:
+    temperature = LearnableTemperature(0.07)
+    with torch.no_grad():
+        temperature.log_scale.fill_(50.0)
+    assert temperature.eval()().item() == pytest.approx(SMALLEST)
+    optimiser = torch.optim.SGD(temperature.parameters(), 1.0)
+    (-temperature.train()()).backward()
+    optimiser.step()
+    assert temperature().item() > SMALLEST
+    with pytest.raises(ValueError, match=r"--temperature 0.001: .* 0.01 or above"):
+        LearnableTemperature(0.001)
+
+
+@settings(deadline=None, max_examples=300)
+@given(count=st.integers(0, 600), swap=st.floats(0, LARGEST_SWAP), seed=st.integers(0, 10_000))
+def test_two_blocks_of_the_published_size_and_place_change_places(count: int, swap: float, seed: int) -> None:
+    order = swapped(count, swap, torch.Generator().manual_seed(seed)).tolist()
+    moved = [row for row in range(count) if order[row] != row]
+    size = len(moved) // 2
+    assert sorted(order) == list(range(count)) and [order[order[row]] for row in range(count)] == sorted(
+        order
+    )
+    assert 0.8 * swap * count - 1 < size <= swap * count
+    if size:
+        first, second = moved[:size], moved[size:]
+        assert [order[row] for row in first] == second and second == list(range(second[0], second[0] + size))
+        assert first == list(range(first[0], first[0] + size)) and first[0] < 0.4 * count
+        assert 0.6 * count - 1 < second[0] <= 0.8 * count
+
+
+def test_align_swaps_in_training_alone_and_by_the_steps_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(losses, "simclr", lambda image, ehr, *rest: seen.append(ehr.detach()) or ehr.sum())
+    objective, batch = make_objective("align").train(), make_pairs(10)
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        objective(batch)
+    true = objective.embed(batch)[1]
+    moved = [(~torch.isclose(ehr, true).all(dim=1)).sum().item() for ehr in seen]
+    assert moved[0] in (2, 4) and torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
+    objective.eval()(batch)
+    quiet = ALIGN(objective.encoders, objective.heads, swap=0.0).train()
+    quiet(batch)
+    assert torch.allclose(seen[3], true) and torch.allclose(seen[4], true)
+
+
+def test_align_refuses_blocks_that_would_meet() -> None:
+    with pytest.raises(ValueError, match=r"--swap 0.3: .* use 0 \(no noise\) to 0.2"):
+        ALIGN(nn.ModuleDict(), nn.ModuleDict(), swap=0.3)
+
+
+WHOLE = 11  # pairs of the global batch; row 2 has no image
+SHARES = ((0, 1, 2, 3, 4, 5, 6), (7, 8, 9, 10, 11))  # 6 pairs and 5
+
+
+def whole_batch() -> Batch:
+    batch = random_batch([1 + n % 5 for n in range(WHOLE + 1)], [n != 2 for n in range(WHOLE + 1)])
+    return batch._replace(
+        ehr=batch.ehr.double(), cxr=batch.cxr.double(), gap_days=batch.gap_days * torch.arange(WHOLE + 1)
+    )
+
+
+def share_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
+    stays, chosen = unpack_sequence(batch.ehr), list(rows)
+    image = batch.has_cxr.cumsum(0) - 1
+    return batch._replace(
+        ehr=pack_sequence([stays[row] for row in chosen], enforce_sorted=False),
+        cxr=batch.cxr[[image[row].item() for row in chosen if batch.has_cxr[row]]],
+        has_cxr=batch.has_cxr[chosen],
+        gap_days=batch.gap_days[chosen],
+    )
+
+
+def gradients(name: str, process: Process | None) -> dict[str, object]:
+    """Loss and gradients in training mode, of all rows or of a rank's, weighted by count as the loop does."""
+    objective = make_objective(name).double().train()
+    for part in objective.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()  # a GPU's are synchronised; here each rank would see its own
+    batch, model = whole_batch(), objective
+    if process is not None:
+        model, batch = DistributedDataParallel(objective), share_of(batch, SHARES[process.rank])
+    torch.manual_seed(7 + (process.rank if process is not None else 0))  # the loop's differs by rank too
+    terms = model(batch)
+    share = 1.0 if process is None else terms["count"].double() * process.world / WHOLE
+    (terms["loss"] * share).backward()
+    found = {key: weight.grad for key, weight in objective.named_parameters()}
+    return {"loss": terms["loss"].detach(), "accuracy": terms["accuracy"], "gradients": found}
+
+
+def gradients_of_all(process: Process, folder: Path) -> dict[str, dict[str, object]]:
+    return {name: gradients(name, process) for name in OBJECTIVES}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, object]]]:
+    return run_on_ranks(gradients_of_all, tmp_path_factory.mktemp("ranks"))
+
+
+@every_objective
+def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(
+    ranks: list[dict[str, dict[str, object]]], name: str
+) -> None:
+    alone = gradients(name, None)
+    for rank in ranks:
+        assert abs(rank[name]["loss"] - alone["loss"]) <= 1e-10 * abs(alone["loss"])
+        assert rank[name]["accuracy"] == alone["accuracy"]
+        for key, gradient in alone["gradients"].items():
+            assert (rank[name]["gradients"][key] - gradient).abs().max() <= 1e-10 * gradient.abs().max(), key

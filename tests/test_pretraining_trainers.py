@@ -1,0 +1,132 @@
+"""Every pretraining leaves encoders that load downstream, whole; its launcher says what is published."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import align_trainer
+import run_gpu
+import simclr_trainer
+import vicreg_trainer
+from align_trainer import AlignConfig
+from run_gpu import RunGPUConfig
+from simclr_trainer import SimCLRConfig
+from tests.random_store import write_random_store
+from utils import checkpoint
+from utils.config import parse
+from vicreg_trainer import VICRegConfig
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu", "--ehr_dim", "8")
+CONSTANT = ("--vision_backbone", "resnet18", "--schedule", "constant", "--warmup_epochs", "0")
+ADAMW = ("--optimizer", "adamw", "--lr", "1e-3")
+
+WAYS: dict[str, tuple[object, type, tuple[str, ...]]] = {
+    "vicreg": (vicreg_trainer, VICRegConfig, ("--lr", "0.1")),
+    "align": (align_trainer, AlignConfig, ADAMW),
+    "tsimclr": (simclr_trainer, SimCLRConfig, ("--objective", "tsimclr", "--k", "3", "--lr", "0.1")),
+    "clip": (simclr_trainer, SimCLRConfig, ("--objective", "clip", *ADAMW)),
+    "siglip": (simclr_trainer, SimCLRConfig, ("--objective", "siglip", *ADAMW)),
+}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def pretrain(way: str, store: Path, folder: Path, *flags: str) -> Path:
+    """Folder of a run of `way`."""
+    trainer, config, own = WAYS[way]
+    places = ("--store", str(store), "--save_dir", str(folder))
+    trainer.main(parse(config, [*places, *SMALL, *CONSTANT, *own, *flags]))
+    return folder / (flags[flags.index("--name") + 1] if "--name" in flags else way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_tensor_of_a_pretraining_loads_downstream(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
+) -> None:
+    left = pretrain(way, store, tmp_path, "--epochs", "1")
+    held = checkpoint.load(left / f"{way}_epoch_00.ckpt")
+    assert held["config"]["objective"] == way
+    log = pd.read_csv(left / "log.csv")
+    assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)
+    capsys.readouterr()
+    flags = ("--store", str(store), "--save_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"))
+    probe = ("--load_state", str(left / "last.ckpt"), "--fusion_layer", "3", "--epochs", "1", "--name", "it")
+    run_gpu.main(parse(RunGPUConfig, [*flags, *probe, *SMALL[:6]]))
+    printed = capsys.readouterr().out
+    for part, tensors in held["parts"].items():
+        assert f"loaded {part}: {len(tensors)}/{len(tensors)} tensors" in printed
+    used = checkpoint.load(tmp_path / "it" / "best.ckpt")["parts"]
+    assert set(used) == {*held["parts"], "linear"}
+    assert all(
+        torch.equal(tensors[key], used[part][key])
+        for part, tensors in held["parts"].items()
+        for key in tensors
+    )
+    assert used["linear"]["weight"].shape[1] == 2 * (512 if way == "align" else 128)
+    rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
+    assert set(rows["objective"]) == {way}
+
+
+def test_align_goes_on_where_it_ended_with_its_temperature_and_its_noise(store: Path, tmp_path: Path) -> None:
+    whole = pretrain("align", store, tmp_path, "--epochs", "2", "--name", "whole")
+    pretrain("align", store, tmp_path, "--epochs", "1", "--name", "parts")
+    parts = pretrain("align", store, tmp_path, "--epochs", "2", "--name", "parts", "--resume")
+    one, two = (checkpoint.load(folder / "last.ckpt")["training"]["objective"] for folder in (whole, parts))
+    assert one["temperature.log_scale"] != -np.log(0.07)
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--objective clip", "add --optimizer adamw"),
+        ("--objective siglip --optimizer adamw --denominator full", "leave out --denominator"),
+        ("--objective simclr --k 3", "leave out --k, or use --objective tsimclr"),
+        ("--objective clip --optimizer adamw --k 3", "leave out --k, or use --objective tsimclr"),
+        ("--data_pairs cxr_all", "use --data_pairs paired"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(flags: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        simclr_trainer.main(parse(SimCLRConfig, flags.split()))
+
+
+@pytest.mark.parametrize("way", ["vicreg", "align"])
+def test_a_trainer_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, way: str) -> None:
+    for flags, message in ((("--data_pairs", "ehr"), "holds no pairs"), (("--batch_size", "1"), "2 or more")):
+        with pytest.raises(ValueError, match=message):
+            pretrain(way, store, tmp_path, *flags)
+    assert not (tmp_path / way).exists()
+
+
+def test_aligns_launcher_asks_for_the_published_settings_and_the_line_wins() -> None:
+    script = ROOT / "align_trainer.sh"
+    clean = {name: value for name, value in os.environ.items() if name != "STORE"}
+    shown = subprocess.check_output(
+        ["bash", str(script), "--swap", "0"], env={**clean, "LAUNCH": "echo"}, cwd="/", text=True
+    )
+    program, *flags = shown.split()
+    asked, default = parse(AlignConfig, flags), AlignConfig()
+    assert program == "align_trainer.py" and os.access(script, os.X_OK) and asked.swap == 0
+    assert (asked.encoders, asked.optim) == (default.encoders, default.optim)
+    same = ("task", "temperature", "denominator", "width")
+    assert all(getattr(asked, name) == getattr(default, name) for name in same)
+
+
+def test_the_defaults_are_the_published_settings() -> None:
+    align, vicreg = AlignConfig(), VICRegConfig()
+    assert (align.optim.optimizer, align.optim.lr, align.optim.weight_decay) == ("adamw", 6.026e-5, 1e-4)
+    assert (align.encoders.ehr_dim, align.temperature, align.width) == (256, 0.07, 0)
+    assert (vicreg.optim.optimizer, vicreg.optim.lr, vicreg.optim.warmup_epochs) == ("lars", 0.5989, 10)
+    assert (vicreg.encoders.ehr_dim, vicreg.width) == (128, 1)
+    for config in (align, vicreg, SimCLRConfig()):
+        assert (config.optim.epochs, config.optim.schedule, config.data.batch_size) == (300, "cosine", 256)
