@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets.batches import Samples
 
+from datasets.batches import Samples
 from tasks.task import Task
 from utils import metrics, results
 
