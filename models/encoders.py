@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torchvision import models as torchvision_models
 
 from datasets.schema import CHANNELS
@@ -36,12 +37,60 @@ class EncoderConfig:
     """Start from ImageNet weights, which torchvision downloads, and normalise images as they were."""
 
 
+SHAPE = {  # the fields of EncoderConfig that shape each encoder
+    "ehr": ("ehr_dim", "ehr_layers", "ehr_dropout"),
+    "cxr": ("vision_backbone", "pretrained"),
+}
+
+
+class Hours(NamedTuple):
+    """Hidden states of B stays by the hour, [T, B, D], and their lengths in hours, [B] on the CPU.
+
+    What stands beyond the end of a stay is never read.
+
+    >>> Hours(torch.tensor([[[1.0], [5.0]], [[3.0], [9.0]]]), torch.tensor([2, 1])).mean()
+    tensor([[2.],
+            [5.]])
+    """
+
+    states: Tensor
+    lengths: Tensor
+
+    def mean(self) -> Tensor:
+        """[B, D]: over the hours that a stay has."""
+        lengths = self._lengths()
+        beyond = torch.arange(len(self.states), device=lengths.device)[:, None] >= lengths
+        return self.states.masked_fill(beyond[..., None], 0.0).sum(dim=0) / lengths[:, None]
+
+    def last(self) -> Tensor:
+        """[B, D]: in the last hour that a stay has."""
+        lengths = self._lengths()
+        return self.states[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+
+    def packed(self) -> PackedSequence:
+        """[sum of hours, D], in the order of the stays."""
+        return pack_padded_sequence(self.states, self.lengths, enforce_sorted=False)
+
+    def _lengths(self) -> Tensor:
+        return self.lengths.to(self.states.device, non_blocking=True)
+
+
+def run_lstm(lstm: nn.LSTM, steps: PackedSequence | Tensor) -> tuple[PackedSequence | Tensor, Tensor]:
+    """Hidden states at all steps, and the last layer's at the end, [B, D]; in float32 under autocast too.
+
+    Rounding errors of a recurrence add up over its steps, and its cost is in these, not in their precision.
+    """
+    with torch.autocast(steps.data.device.type, enabled=False):
+        states, (last, _) = lstm(steps.to(lstm.weight_hh_l0.dtype))
+    return states, last[-1]
+
+
 class EHREncoder(nn.Module):
     """LSTM over hourly bins; the feature of a stay is the hidden state of its last valid hour.
 
-    Orthogonal recurrent weights, Xavier input weights, zero biases. It runs in float32 under autocast too:
-    rounding errors of a recurrence add up over hundreds of hours, and its cost is in the steps, not in their
-    precision.
+    Orthogonal recurrent weights, Xavier input weights, zero biases. `lower`, then `upper` is what `forward`
+    does, for fusions that act between its layers: `lstm` is all of them but the last, or the only one, and
+    `top` the last, or None.
 
     >>> from torch.nn.utils.rnn import pack_sequence
     >>> stays = pack_sequence([torch.zeros(3, 76), torch.zeros(48, 76)], enforce_sorted=False)
@@ -54,12 +103,13 @@ class EHREncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.lstm = nn.LSTM(channels, feature_dim, layers, dropout=dropout if layers > 1 else 0.0)
+        self.lstm = nn.LSTM(channels, feature_dim, max(layers - 1, 1), dropout=dropout if layers > 2 else 0.0)
+        self.top = nn.LSTM(feature_dim, feature_dim) if layers > 1 else None
         self.dropout = nn.Dropout(dropout)
         self._initialise()
 
     def _initialise(self) -> None:
-        for name, weight in self.lstm.named_parameters():
+        for name, weight in self.named_parameters():
             if "weight_hh" in name:
                 nn.init.orthogonal_(weight)
             elif "weight_ih" in name:
@@ -67,27 +117,31 @@ class EHREncoder(nn.Module):
             else:
                 nn.init.zeros_(weight)
 
-    def _run(self, ehr: PackedSequence) -> tuple[PackedSequence, Tensor]:
-        with torch.autocast(ehr.data.device.type, enabled=False):
-            hidden, (last, _) = self.lstm(ehr)
-        return hidden, last[-1]
+    def lower(self, ehr: PackedSequence) -> Hours:
+        """Packed [sum of hours, channels] -> hidden states below the last layer, or of the only one."""
+        return Hours(*pad_packed_sequence(run_lstm(self.lstm, ehr)[0]))
 
-    def sequence(self, ehr: PackedSequence) -> PackedSequence:
-        """Packed [sum of hours, channels] -> packed [sum of hours, feature_dim]: hourly hidden states."""
-        return self._run(ehr)[0]
+    def upper(self, hours: Hours) -> Tensor:
+        """What `lower` gave, changed or not -> [B, feature_dim] float32."""
+        return self.dropout(hours.last() if self.top is None else self._top(hours.packed()))
 
     def forward(self, ehr: PackedSequence) -> Tensor:
         """Packed [sum of hours, channels] -> [B, feature_dim] float32, in the order of the stays."""
-        return self.dropout(self._run(ehr)[1])
+        states, last = run_lstm(self.lstm, ehr)
+        return self.dropout(last if self.top is None else self._top(states))
+
+    def _top(self, states: PackedSequence) -> Tensor:
+        return run_lstm(self.top, states._replace(data=self.dropout(states.data)))[1]
 
 
 class CXREncoder(nn.Module):
     """A torchvision ResNet or DenseNet without its classifier.
 
     `stages` are its five parts in order (stem, then four blocks) and `stage_dims` their output channels, for
-    fusions that act between them: `prepare`, each stage in turn, `pool` is what `forward` does. With
-    `pretrained` the weights are ImageNet's and images are normalised as ImageNet was; without it images stay
-    in [0, 1]. `download=False` builds the same module for a checkpoint to fill, and fetches nothing.
+    fusions that act between them: `prepare`, each stage in turn under `statistics`, `pool` is what `forward`
+    does. With `pretrained` the weights are ImageNet's and images are normalised as ImageNet was; without it
+    images stay in [0, 1]. `download=False` builds the same module for a checkpoint to fill, and fetches
+    nothing.
 
     >>> encoder = CXREncoder("resnet18")
     >>> encoder(torch.rand(2, 1, 64, 64)).shape, encoder.feature_dim, encoder.stage_dims
@@ -128,16 +182,23 @@ class CXREncoder(nn.Module):
     def forward(self, cxr: Tensor) -> Tensor:
         """[P, 1, S, S] -> [P, feature_dim], float32 or better, for any P.
 
-        One image alone has no batch statistics (a layer refuses to see a single value per channel, and none
-        would leave NaN behind), so in training fewer than two are normalised with the running statistics and
-        leave these as they are. No image still passes the network, as an empty batch: the weights then have
-        gradients of zero rather than none, for which data-parallel training would wait.
+        No image still passes the network, as an empty batch: the weights then have gradients of zero rather
+        than none, for which data-parallel training would wait.
         """
         maps = self.prepare(cxr)
-        with running_statistics(self, active=self._images_in_statistics(len(cxr)) < 2):
+        with self.statistics(len(cxr)):
             for stage in self.stages:
                 maps = stage(maps)
         return self.pool(maps)
+
+    def statistics(self, images: int) -> AbstractContextManager[None]:
+        """What the stages are to run in, with the number of images of this process.
+
+        One image alone has no batch statistics (a layer refuses to see a single value per channel, and none
+        would leave NaN behind), so in training fewer than two are normalised with the running statistics and
+        leave these as they are.
+        """
+        return running_statistics(self, active=self._images_in_statistics(images) < 2)
 
     def _images_in_statistics(self, images: int) -> float:
         """Images that batch norm averages over: those of this process, or of all where it is synchronised."""
@@ -206,3 +267,14 @@ def at_present_rows(features: Tensor, present: Tensor) -> Tensor:
         return features
     empty = features.new_zeros(len(present), features.shape[1])
     return empty.masked_scatter(present[:, None].expand_as(empty), features)
+
+
+def present_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
+    """[B, D], bool [B] of which `count` are present -> [count, D]: the rows of these; no device sync.
+
+    >>> present_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([False, True]), 1)
+    tensor([[2.]])
+    """
+    if count == len(present):
+        return values
+    return values[(~present).int().argsort(stable=True)[:count]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn.utils.rnn import PackedSequence, pack_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 from torchvision.models import resnet18
 
 from datasets.schema import CHANNELS
@@ -13,8 +13,10 @@ from models.encoders import (
     CXREncoder,
     EHREncoder,
     EncoderConfig,
+    Hours,
     at_present_rows,
     build_encoders,
+    present_rows,
     running_statistics,
 )
 
@@ -35,10 +37,44 @@ def test_each_stay_of_a_batch_is_encoded_as_if_alone_and_in_its_place(layers: in
     assert torch.allclose(together, alone, atol=1e-6)
 
 
-def test_the_feature_is_the_hidden_state_of_the_last_hour() -> None:
-    encoder = EHREncoder(feature_dim=8).eval()
-    states, hours = torch.nn.utils.rnn.pad_packed_sequence(encoder.sequence(packed(3, 9)), batch_first=True)
-    assert torch.equal(encoder(packed(3, 9)), states[torch.arange(2), hours - 1])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
+    encoder, network = EHREncoder(feature_dim=8, layers=layers).eval(), torch.nn.LSTM(CHANNELS, 8, layers)
+    weights = dict(encoder.lstm.named_parameters())
+    for name, weight in encoder.top.named_parameters() if layers > 1 else ():
+        weights[name.replace("_l0", f"_l{layers - 1}")] = weight
+    network.load_state_dict(weights)
+    states, hours = pad_packed_sequence(network(packed(3, 9))[0], batch_first=True)
+    assert torch.allclose(encoder(packed(3, 9)), states[torch.arange(2), hours - 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_lower_then_upper_layers_are_the_forward_pass(layers: int) -> None:
+    encoder, ehr = EHREncoder(feature_dim=8, layers=layers).eval(), packed(5, 48, 1, 17)
+    hours = encoder.lower(ehr)
+    assert hours.states.shape == (48, 4, 8) and hours.lengths.tolist() == [5, 48, 1, 17]
+    assert torch.allclose(encoder.upper(hours), encoder(ehr), atol=1e-6)
+
+
+def test_dropout_acts_between_layers_and_on_the_feature() -> None:
+    encoder, ehr = EHREncoder(feature_dim=64, layers=2, dropout=0.5), packed(4)
+    hours = encoder.lower(ehr)
+    kept = [encoder.upper(hours)[0], encoder(ehr)[0]]
+    evaluated = encoder.eval()(ehr)[0]
+    for feature in kept:
+        assert (feature == 0).any() and not torch.allclose(feature[feature != 0], 2 * evaluated[feature != 0])
+
+
+def test_hours_beyond_a_stay_are_never_read() -> None:
+    states = torch.randn(6, 3, 4)
+    hours = Hours(states, torch.tensor([2, 6, 1]))
+    changed = states.clone()
+    changed[2:, 0] = changed[1:, 2] = torch.nan
+    for read in (Hours.mean, Hours.last):
+        assert torch.equal(read(hours), read(hours._replace(states=changed)))
+    assert torch.allclose(hours.mean()[0], states[:2, 0].mean(dim=0))
+    assert torch.equal(hours.last(), torch.stack([states[1, 0], states[5, 1], states[0, 2]]))
+    assert hours._replace(states=changed).packed().data.isfinite().all()
 
 
 def test_the_lstm_agrees_with_its_equations_written_out() -> None:
@@ -56,13 +92,14 @@ def test_the_lstm_agrees_with_its_equations_written_out() -> None:
 
 
 def test_recurrent_weights_are_orthogonal_input_weights_xavier_and_biases_zero() -> None:
-    weights = dict(EHREncoder(feature_dim=32, layers=2).lstm.named_parameters())
-    for layer, width in ((0, CHANNELS), (1, 32)):
-        recurrent, entry = weights[f"weight_hh_l{layer}"], weights[f"weight_ih_l{layer}"]
+    encoder = EHREncoder(feature_dim=32, layers=2)
+    for lstm, width in ((encoder.lstm, CHANNELS), (encoder.top, 32)):
+        weights = dict(lstm.named_parameters())
+        recurrent, entry = weights["weight_hh_l0"], weights["weight_ih_l0"]
         assert torch.allclose(recurrent.T @ recurrent, torch.eye(32), atol=1e-5)
         limit = np.sqrt(6 / (width + 4 * 32))
         assert 0.95 * limit < entry.abs().max() <= limit
-        assert not weights[f"bias_ih_l{layer}"].any() and not weights[f"bias_hh_l{layer}"].any()
+        assert not weights["bias_ih_l0"].any() and not weights["bias_hh_l0"].any()
 
 
 def test_dropout_acts_in_training_alone() -> None:
@@ -164,7 +201,7 @@ def test_only_the_asked_encoders_are_built_and_by_their_configuration() -> None:
     config = EncoderConfig(ehr_dim=32, ehr_layers=2, vision_backbone="resnet18")
     assert set(build_encoders(config, ["ehr"])) == {"ehr"}
     encoders = build_encoders(config)
-    assert encoders["ehr"].feature_dim == 32 and encoders["ehr"].lstm.num_layers == 2
+    assert encoders["ehr"].feature_dim == 32 and encoders["ehr"].top is not None
     assert encoders["cxr"].stage_dims == (64, 64, 128, 256, 512)
 
 
@@ -176,3 +213,11 @@ def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present:
     assert not placed[~torch.tensor(present)].any()
     placed.sum().backward()
     assert torch.equal(features.grad, torch.ones_like(features))
+
+
+@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
+def test_rows_of_the_present_are_taken_in_their_order(present: list[bool]) -> None:
+    values = torch.randn(3, 4)
+    assert torch.equal(
+        present_rows(values, torch.tensor(present), sum(present)), values[torch.tensor(present)]
+    )
