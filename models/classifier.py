@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import EncoderConfig, build_encoders
+from models.encoders import SHAPE, EncoderConfig, build_encoders
 from models.features import FeatureBatch
-from models.fusion import FUSIONS
+from models.fusion import FUSIONS, FusionConfig, LinearFusion, Opinions, build_fusion
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
+from models.pretraining import load_pretrained, read_pretraining
 from utils import checkpoint
 from utils.config import build, plain
 
@@ -30,7 +31,7 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "binary": Kind(binary_cross_entropies, torch.sigmoid),
     "multilabel": Kind(binary_cross_entropies, torch.sigmoid),
-    "ordinal": Kind(class_cross_entropies, lambda logits: logits.softmax(dim=1)),
+    "ordinal": Kind(class_cross_entropies, lambda logits: logits.softmax(dim=-1)),
 }
 
 
@@ -40,7 +41,7 @@ class ClassifierConfig:
 
     fusion_layer: 0 classifies from the encoders' outputs, 3 from those of their projection heads of `width`.
     objective: what trained the encoders before this task ("supervised" and "random": nothing did);
-    checkpoint: the file that they came from.
+    checkpoint: the file that they came from. Of two, both are named: "simclr + supervised".
     """
 
     fusion: str
@@ -53,6 +54,26 @@ class ClassifierConfig:
     task: str = ""
     protocol: str = "supervised"
     checkpoint: str = ""
+    fusion_settings: FusionConfig = field(default_factory=FusionConfig)
+
+    def __post_init__(self) -> None:
+        """ValueError, naming the flag, for what the fusion cannot do."""
+        fusion, default = FUSIONS[self.fusion], FusionConfig()
+        unused = [
+            f"--{name}"
+            for name, value in plain(self.fusion_settings).items()
+            if name not in fusion.settings and value != getattr(default, name)
+        ]
+        rules = {
+            f"has no setting {', '.join(unused)}; leave it out": unused,
+            "acts inside the encoders, where no heads can be; use --fusion_layer 0": fusion.inside
+            and self.fusion_layer == 3,
+            "learns more than the one linear layer of --protocol lineareval; use --fusion ehr, cxr or "
+            "concatenation": self.protocol == "lineareval" and not issubclass(fusion, LinearFusion),
+        }
+        for message, broken in rules.items():
+            if broken:
+                raise ValueError(f"--fusion {self.fusion} {message}")
 
 
 class Classifier(nn.Module):
@@ -69,13 +90,26 @@ class Classifier(nn.Module):
         self.kind = KINDS[kind]
 
     def forward(self, batch: Batch | FeatureBatch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "count"}: the mean cross-entropy of the known labels, and their number."""
-        entropies, known = self.kind.entropies(self.fusion(batch), batch.labels)
+        """Batch -> {"loss", "count"}: the mean cross-entropy of the known labels, and their number.
+
+        Where a fusion has several opinions, a label counts once for each that can judge its sample.
+        """
+        logits, judges = self._opinions(batch)
+        labels = torch.where(judges[..., None], batch.labels, torch.nan)
+        entropies, known = self.kind.entropies(logits.flatten(0, 1), labels.flatten(0, 1))
         return {"loss": entropies / known.clamp(min=1.0), "count": known}
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Batch of B samples -> probabilities [B, outputs] float32."""
-        return self.kind.probabilities(self.fusion(batch).float())
+        """Batch of B samples -> probabilities [B, outputs] float32: the mean over opinions."""
+        logits, judges = self._opinions(batch)
+        shares = judges / judges.sum(dim=0)
+        return (self.kind.probabilities(logits.float()) * shares[..., None]).sum(dim=0)
+
+    def _opinions(self, batch: Batch | FeatureBatch) -> Opinions:
+        logits = self.fusion(batch)
+        if isinstance(logits, Opinions):
+            return logits
+        return Opinions(logits[None], logits.new_ones((1, len(logits)), dtype=torch.bool))
 
     def parts(self) -> dict[str, nn.Module]:
         """Its modules by the names of a checkpoint's parts: encoders and heads as pretraining names them."""
@@ -95,12 +129,43 @@ def build_classifier(config: ClassifierConfig, download: bool = True) -> Classif
     >>> list(build_classifier(ClassifierConfig("concatenation", "binary", 1, encoders)).parts())
     ['ehr_encoder', 'cxr_encoder', 'linear']
     """
-    fusion = FUSIONS[config.fusion]
-    encoders: dict[str, nn.Module] = dict(build_encoders(config.encoders, fusion.modalities, download))
+    modalities = FUSIONS[config.fusion].modalities
+    encoders: dict[str, nn.Module] = dict(build_encoders(config.encoders, modalities, download))
     if config.fusion_layer == 3:
         heads = build_heads(encoders, config.width)
         encoders = {name: HeadedEncoder(encoder, heads[name]) for name, encoder in encoders.items()}
-    return Classifier(fusion(encoders, config.outputs), config.kind)
+    fusion = build_fusion(config.fusion, encoders, config.outputs, config.fusion_settings)
+    return Classifier(fusion, config.kind)
+
+
+def start_classifier(
+    config: ClassifierConfig, sources: Mapping[str, str]
+) -> tuple[Classifier, ClassifierConfig]:
+    """A classifier whose encoders start from checkpoints, and how it was built.
+
+    sources: {modality: path of a pretraining's or a classifier's checkpoint}; encoders of other modalities
+    are fresh, in the shape that `config` gives. ValueError if a checkpoint holds no such encoder (or head, at
+    fusion_layer 3), or a part of another shape.
+    """
+    states = {path: checkpoint.load(Path(path)) for path in dict.fromkeys(sources.values())}
+    if states:
+        made = {modality: read_pretraining(states[path]) for modality, path in sources.items()}
+        shape = {
+            name: getattr(made[modality].encoders, name) for modality in made for name in SHAPE[modality]
+        }
+        config = replace(
+            config,
+            encoders=replace(config.encoders, **shape),
+            width=next(iter(made.values())).width,
+            objective=" + ".join(dict.fromkeys(pretraining.objective for pretraining in made.values())),
+            checkpoint=" + ".join(states),
+        )
+    classifier = build_classifier(config, download="cxr" not in sources)
+    for modality, path in sources.items():
+        names = (f"{modality}_encoder", f"{modality}_head")
+        parts = {name: part for name, part in classifier.parts().items() if name in names}
+        load_pretrained(parts, states[path])
+    return classifier, config
 
 
 def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> dict[str, object]:

@@ -1,27 +1,22 @@
-"""What the fusions share that end in one linear layer: features of a batch, then logits."""
+"""What the fusions share that are one linear layer on the features of their encoders."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Tensor, nn
 
 from datasets.schema import Batch
+from models.fusion.base import Fusion
 
 
-class LinearFusion(nn.Module, ABC):
-    """Encoders of the `modalities` it needs, and one linear layer on the features it makes of them.
+class LinearFusion(Fusion):
+    """Encoders and one linear layer; no other weights, so that linear evaluation can take it.
 
-    The encoders are the attributes `ehr_encoder` and `cxr_encoder`: under these names their weights are saved
-    and loaded as parts of a checkpoint. Linear evaluation computes `features` once and trains `linear` alone.
+    Linear evaluation computes `features` once and trains `linear` alone.
     """
 
-    modalities: ClassVar[tuple[str, ...]]
-
     def __init__(self, encoders: Mapping[str, nn.Module], outputs: int) -> None:
-        super().__init__()
-        for name in self.modalities:
-            self.add_module(f"{name}_encoder", encoders[name])
+        super().__init__(encoders)
         self.feature_dim = sum(encoders[name].feature_dim for name in self.modalities)
         self.linear = nn.Linear(self.feature_dim, outputs)
 

@@ -1,0 +1,48 @@
+"""What all fusions share: the encoders they hold, and what they answer to a batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from datasets.schema import Batch
+
+
+class Opinions(NamedTuple):
+    """Logits of M classifiers side by side, [M, B, outputs], and which samples each can judge, bool [M, B].
+
+    Every sample has at least one judge. Each classifier learns from its own logits alone, and the probability
+    of a sample is the mean of those of its judges.
+    """
+
+    logits: Tensor
+    judges: Tensor
+
+
+class Fusion(nn.Module, ABC):
+    """From a batch to logits, by the encoders of the `modalities` it needs.
+
+    The encoders are the attributes `ehr_encoder` and `cxr_encoder`: under these names their weights are saved
+    and loaded as parts of a checkpoint. Weights of its own belong to modules, which are parts too.
+
+    modalities: what it reads of a batch; settings: the fields of FusionConfig that its constructor takes;
+    inside: whether it acts between the layers of the encoders, so that no heads can stand on top of these;
+    freezes: whether it leaves the encoders as they are, so that they must have been trained before.
+    """
+
+    modalities: ClassVar[tuple[str, ...]] = ("ehr", "cxr")
+    settings: ClassVar[tuple[str, ...]] = ()
+    inside: ClassVar[bool] = False
+    freezes: ClassVar[bool] = False
+
+    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name in self.modalities:
+            self.add_module(f"{name}_encoder", encoders[name])
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor | Opinions:
+        """Batch of B samples -> logits [B, outputs], or those of several classifiers."""

@@ -1,0 +1,29 @@
+"""Late fusion: two unimodal classifiers, whose probabilities are averaged."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from datasets.schema import Batch
+from models.encoders import at_present_rows
+from models.fusion.base import Fusion, Opinions
+
+
+class Late(Fusion):
+    """A linear layer on each encoder; a sample without an image has the EHR's probability.
+
+    Each classifier is taught by its own cross-entropy, the image's on the samples that have one. So both are
+    what they would be alone, and neither leans on the other as it would under a loss of the average.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int) -> None:
+        super().__init__(encoders)
+        self.ehr_linear = nn.Linear(encoders["ehr"].feature_dim, outputs)
+        self.cxr_linear = nn.Linear(encoders["cxr"].feature_dim, outputs)
+
+    def forward(self, batch: Batch) -> Opinions:
+        """Batch of B samples -> logits [2, B, outputs] and judges [2, B] of EHR and image."""
+        ehr = self.ehr_linear(self.ehr_encoder(batch.ehr))
+        image = at_present_rows(self.cxr_linear(self.cxr_encoder(batch.cxr)), batch.has_cxr)
+        return Opinions(torch.stack([ehr, image]), torch.stack([batch.has_ehr, batch.has_cxr]))

@@ -1,0 +1,43 @@
+"""MedFuse with tokens: an LSTM reads EHR, separator, image, end, and a token where the image is absent."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datasets.schema import Batch
+from models.encoders import run_lstm
+from models.fusion.medfuse import FUSED_DIM
+from models.fusion.projected import ProjectedFusion
+
+
+class MedFuseTokens(ProjectedFusion):
+    """The hidden state after four steps, EHR, SEP, CXR, CLS, and a linear layer on it.
+
+    SEP and CLS are learnt vectors; CXR is one too for samples without an image if `missing_token` is
+    "learned", and zeros if it is "zero".
+    """
+
+    settings = ("missing_token",)
+
+    def __init__(
+        self,
+        encoders: Mapping[str, nn.Module],
+        outputs: int,
+        missing_token: Literal["zero", "learned"] = "zero",
+    ) -> None:
+        super().__init__(encoders)
+        names = ("sep", "cls", "missing") if missing_token == "learned" else ("sep", "cls")
+        self.tokens = nn.ParameterDict({name: nn.Parameter(torch.rand(self.feature_dim)) for name in names})
+        self.lstm = nn.LSTM(self.feature_dim, FUSED_DIM, batch_first=True)
+        self.linear = nn.Linear(FUSED_DIM, outputs)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Batch of B samples -> logits [B, outputs]."""
+        ehr, image = self.both(batch)
+        if "missing" in self.tokens:
+            image = torch.where(batch.has_cxr[:, None], image, self.tokens["missing"])
+        sep, end = (self.tokens[name].expand_as(ehr) for name in ("sep", "cls"))
+        states, _ = run_lstm(self.lstm, torch.stack([ehr, sep, image, end], dim=1))
+        return self.linear(states[:, -1])
