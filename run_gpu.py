@@ -17,15 +17,14 @@ from datasets.store import Store
 from models.classifier import (
     Classifier,
     ClassifierConfig,
-    build_classifier,
     classifier_checkpoint,
     load_classifier,
     read_classifier,
+    start_classifier,
 )
-from models.encoders import EncoderConfig
+from models.encoders import SHAPE, EncoderConfig
 from models.features import FeatureBatches, OnFeatures, compute_features
-from models.fusion import FUSIONS
-from models.pretraining import Pretraining, load_pretrained, read_pretraining
+from models.fusion import FUSIONS, FusionConfig
 from tasks import TASKS, Task
 from tasks.report import judge, made_of, write_report
 from utils import checkpoint, distributed, metrics
@@ -36,6 +35,8 @@ from utils.run import Run, RunConfig, start_run
 from utils.script import run_script
 
 RANDOM = "random"  # what --load_state says for encoders that nothing has trained
+# The choice of --data_pairs by which batches of any samples load these modalities and no other.
+LOADS = {("ehr",): "ehr_all", ("cxr",): "cxr_all", ("ehr", "cxr"): "partial"}
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,16 @@ class RunGPUConfig:
     load_state: str = ""
     """Checkpoint with the encoders (finetune, lineareval) or with the whole classifier (--mode eval); random
     is lineareval's baseline of encoders that nothing has trained."""
+    load_state_ehr: str = ""
+    """Checkpoint that the EHR encoder starts from: of a pretraining, or of a classifier such as --fusion ehr.
+    Under each --protocol; in place of --load_state for this encoder."""
+    load_state_cxr: str = ""
+    """The same for the image encoder."""
     fusion_layer: Literal[0, 3] = 0
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
     results_dir: Path = Path("results")
     """Folder of the result tables, one a task."""
+    fusion_settings: FusionConfig = field(default_factory=FusionConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: ClassifierOptim = field(default_factory=ClassifierOptim)
@@ -94,7 +101,7 @@ def train(config: RunGPUConfig) -> None:
     """Train a classifier, keep its best validation epoch, and report that on validation and test."""
     trial = open_trial(config, "")
     task = trial.task
-    classifier, built = begin_classifier(config, task)
+    classifier, built = start_classifier(classifier_config(config), sources(config))
     samples = {split: read_samples(trial, split) for split in SPLITS}
     learn = learn_linear if config.protocol == "lineareval" else learn_all
     objective, batches = learn(trial, classifier.to(trial.run.process.device), samples)
@@ -131,25 +138,40 @@ MODES = {"train": train, "eval": evaluate}
 
 def check(config: RunGPUConfig) -> None:
     """ValueError, with the cure, for settings that contradict each other."""
+    classifier_config(config)
     state, pairs, training = config.load_state, config.data.data_pairs, config.mode == "train"
-    supervised = training and config.protocol == "supervised"
-    fresh = supervised or (training and state == RANDOM)
+    fusion, given = FUSIONS[config.fusion], sources(config)
+    supervised, untrained = training and config.protocol == "supervised", training and state == RANDOM
+    lacking, fresh = len(given) < len(fusion.modalities), supervised or untrained
     asked = f"--mode {config.mode} --protocol {config.protocol}"
-    shape = "--ehr_dim, --ehr_layers, --ehr_dropout, --vision_backbone and --pretrained"
+    held = [name for m in SHAPE if m in given or not fresh for name in SHAPE[m]]
+    shape = [f"--{n}" for n in held if getattr(config.encoders, n) != getattr(EncoderConfig(), n)]
+    idle = [m for m in SHAPE if not training or untrained or m not in fusion.modalities]
+    unread = [f"--load_state_{m}" for m in idle if getattr(config, f"load_state_{m}")]
     rules = {
-        f"{asked} needs --load_state, the path of a checkpoint": not fresh and state in ("", RANDOM),
+        f"{asked} needs --load_state, the path of a checkpoint": not fresh
+        and (lacking or (not training and state in ("", RANDOM))),
         f"{asked} starts afresh; leave out --load_state, or use --protocol finetune": supervised and state,
         f"{asked} --load_state {RANDOM} is --protocol supervised": fresh and config.protocol == "finetune",
-        f"{asked}: fresh encoders have no heads; use --fusion_layer 0": fresh and config.fusion_layer == 3,
-        f"the encoders are built as --load_state says; leave out {shape}": not fresh
-        and config.encoders != EncoderConfig(),
+        f"{asked}: fresh encoders have no heads; use --fusion_layer 0": lacking and config.fusion_layer == 3,
+        f"the encoders are built as their checkpoint says; leave out {', '.join(shape)}": shape,
+        f"{asked} --fusion {config.fusion} reads no {', '.join(unread)}; leave it out": unread,
+        f"--fusion {config.fusion} keeps its encoders as they are; give trained ones by --load_state_ehr and "
+        "--load_state_cxr": fusion.freezes and training and lacking,
         f"--data_pairs {pairs} has too little for --fusion {config.fusion}; use --data_pairs paired": not all(
-            getattr(PAIRS[pairs], modality) for modality in FUSIONS[config.fusion].modalities
+            getattr(PAIRS[pairs], modality) for modality in fusion.modalities
         ),
     }
     for message, broken in rules.items():
         if broken:
             raise ValueError(message)
+
+
+def sources(config: RunGPUConfig) -> dict[str, str]:
+    """{modality: checkpoint that its encoder starts from}, of the fusion's encoders that start from one."""
+    modalities = FUSIONS[config.fusion].modalities
+    found = {name: getattr(config, f"load_state_{name}") or config.load_state for name in modalities}
+    return {name: path for name, path in found.items() if path not in ("", RANDOM)}
 
 
 def open_trial(config: RunGPUConfig, suffix: str) -> Trial:
@@ -160,29 +182,21 @@ def open_trial(config: RunGPUConfig, suffix: str) -> Trial:
     return Trial(config, task, store, run, began)
 
 
-def begin_classifier(config: RunGPUConfig, task: Task) -> tuple[Classifier, ClassifierConfig]:
-    """A classifier as its protocol begins: its encoders fresh, or from --load_state."""
-    state, objective = None, RANDOM if config.load_state == RANDOM else "supervised"
-    made = Pretraining(objective, config.encoders)
-    if config.load_state not in ("", RANDOM):
-        state = checkpoint.load(Path(config.load_state))
-        made = read_pretraining(state)
-    built = ClassifierConfig(
-        config.fusion,
-        task.kind,
-        task.outputs,
-        made.encoders,
-        config.fusion_layer,
-        made.width,
-        made.objective,
-        task.name,
-        config.protocol,
-        config.load_state,
+def classifier_config(config: RunGPUConfig) -> ClassifierConfig:
+    """What is asked for; its encoders' shape gives way to their checkpoints'."""
+    task = TASKS[config.task]
+    return ClassifierConfig(
+        fusion=config.fusion,
+        kind=task.kind,
+        outputs=task.outputs,
+        encoders=config.encoders,
+        fusion_layer=config.fusion_layer,
+        objective=RANDOM if config.load_state == RANDOM else "supervised",
+        task=task.name,
+        protocol=config.protocol,
+        checkpoint=config.load_state,
+        fusion_settings=config.fusion_settings,
     )
-    classifier = build_classifier(built, download=state is None)
-    if state is not None:
-        load_pretrained(classifier.parts(), state)
-    return classifier, built
 
 
 def finished_classifier(config: RunGPUConfig) -> tuple[Classifier, ClassifierConfig, int]:
@@ -192,6 +206,8 @@ def finished_classifier(config: RunGPUConfig) -> tuple[Classifier, ClassifierCon
         asked, trained = getattr(config, name), getattr(built, name)
         if asked != trained:
             raise ValueError(f"--{name} {asked}: {config.load_state} was trained with --{name} {trained}")
+    if config.fusion_settings not in (FusionConfig(), built.fusion_settings):
+        raise ValueError(f"{config.load_state} was trained with {built.fusion_settings}; leave out its flags")
     return classifier, replace(built, checkpoint=config.load_state), epoch
 
 
@@ -202,12 +218,15 @@ def read_samples(trial: Trial, split: str) -> Samples:
 
 
 def read_batches(trial: Trial, samples: Samples, learn: bool = False) -> Batches:
-    """Batches of samples: shuffled and with random views to learn from, else in order and as they are."""
-    here = trial.run.process
+    """Batches of samples: shuffled and with random views to learn from, else in order and as they are.
+
+    They load no modality that the fusion does not look at.
+    """
+    here, data, modalities = trial.run.process, trial.config.data, FUSIONS[trial.config.fusion].modalities
     return Batches(
         trial.store,
         samples,
-        trial.config.data,
+        replace(data, data_pairs=LOADS[modalities], data_ratio=1.0, retrieve_cxr="recent"),
         seed=trial.run.seed,
         device=here.device,
         train=learn,

@@ -1,0 +1,135 @@
+"""Every fusion of both modalities, from two unimodal classifiers through run_gpu.py and back."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import run_gpu
+from datasets.batches import Batches
+from models.fusion import FUSIONS
+from run_gpu import RunGPUConfig
+from tests.random_store import STAYS, write_random_store
+from utils import checkpoint
+from utils.config import parse
+
+FAST = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--epochs", "1")
+SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
+SUPERVISED = ("--protocol", "supervised", "--task", "phenotyping")
+BOTH = [name for name, fusion in FUSIONS.items() if len(fusion.modalities) == 2]
+SETTINGS = {"mmtm": ("--layer_after", "-1"), "daft": ("--layer_after", "3")}
+SETTINGS["medfuse_tokens"] = ("--missing_token", "learned")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_store(tmp_path_factory.mktemp("data") / "store")
+
+
+def run(store: Path, folder: Path, *flags: str | Path) -> RunGPUConfig:
+    """Runs run_gpu.py in this process; its config."""
+    places = ("--store", store, "--save_dir", folder, "--results_dir", folder / "results")
+    config = parse(RunGPUConfig, [*map(str, (*places, *FAST, *flags))])
+    run_gpu.main(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def unimodal(store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The flags that start a fusion from classifiers of one modality each."""
+    folder = tmp_path_factory.mktemp("unimodal")
+    for name in ("ehr", "cxr"):
+        run(store, folder, *SUPERVISED, *SHAPE, "--fusion", name, "--name", name)
+    return tuple(
+        word for name in ("ehr", "cxr") for word in (f"--load_state_{name}", str(folder / name / "best.ckpt"))
+    )
+
+
+def probabilities(folder: Path) -> np.ndarray:
+    return pd.read_csv(folder / "predictions_test.csv")["probability"].to_numpy()
+
+
+@pytest.mark.parametrize("fusion", BOTH)
+def test_a_fusion_trains_in_two_stages_and_evaluates_again(store, unimodal, tmp_path, fusion: str) -> None:
+    flags = (*SUPERVISED, "--fusion", fusion, "--data_pairs", "partial")
+    run(store, tmp_path, *flags, *unimodal, *SETTINGS.get(fusion, ()), "--name", "it")
+    state = tmp_path / "it" / "best.ckpt"
+    run(store, tmp_path, *flags, "--mode", "eval", "--load_state", state, "--name", "again")
+    found = probabilities(tmp_path / "it")
+    assert len(found) == STAYS["test"] * 25 and np.isfinite(found).all()
+    assert np.allclose(found, probabilities(tmp_path / "again"), atol=1e-5)
+    rows = pd.read_csv(tmp_path / "results" / "phenotyping.csv")
+    assert set(rows["fusion"]) == {fusion} and set(rows["objective"]) == {"supervised"}
+    assert rows.loc[0, "checkpoint"] == f"{unimodal[1]} + {unimodal[3]}"
+
+
+@pytest.mark.parametrize("fusion", ["early", "joint"])
+def test_only_early_fusion_keeps_its_encoders(store, unimodal, tmp_path, fusion: str) -> None:
+    run(store, tmp_path, *SUPERVISED, "--fusion", fusion, *unimodal, "--name", "it")
+    after = checkpoint.load(tmp_path / "it" / "best.ckpt")["parts"]
+    for name, path in (("ehr_encoder", unimodal[1]), ("cxr_encoder", unimodal[3])):
+        before = checkpoint.load(Path(path))["parts"][name]
+        same = all(torch.equal(before[key], after[name][key]) for key in before)
+        assert same == (fusion == "early")
+
+
+@pytest.mark.parametrize(("fusion", "other"), [("ehr", "_views"), ("cxr", "_ehr")])
+def test_a_modality_that_no_one_looks_at_is_not_loaded(
+    store, tmp_path, monkeypatch: pytest.MonkeyPatch, fusion: str, other: str
+) -> None:
+    flags = (*SUPERVISED, *SHAPE, "--fusion", fusion)
+    run(store, tmp_path, *flags, "--data_pairs", "paired", "--name", "before")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("this modality was loaded")
+
+    monkeypatch.setattr(Batches, other, refuse)
+    run(store, tmp_path, *flags, "--data_pairs", "paired", "--name", "both")
+    run(store, tmp_path, *flags, "--data_pairs", fusion, "--name", "one")
+    expected = probabilities(tmp_path / "before")
+    assert np.array_equal(probabilities(tmp_path / "both"), expected)
+    assert np.array_equal(probabilities(tmp_path / "one"), expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--protocol supervised --fusion early", "give trained ones by --load_state_ehr"),
+        ("--protocol supervised --fusion early --load_state_ehr x.ckpt", "give trained ones"),
+        ("--protocol finetune --fusion joint --load_state_ehr x.ckpt", "needs --load_state"),
+        ("--protocol supervised --fusion ehr --load_state_cxr x.ckpt", "reads no --load_state_cxr"),
+        ("--load_state random --load_state_cxr x.ckpt", "reads no --load_state_cxr"),
+        ("--mode eval --load_state x.ckpt --load_state_ehr y.ckpt", "reads no --load_state_ehr"),
+        ("--mode eval --load_state_ehr x.ckpt --load_state_cxr y.ckpt", "needs --load_state"),
+        (
+            "--protocol supervised --fusion joint --load_state_cxr x.ckpt --vision_backbone resnet18",
+            "leave out --v",
+        ),
+        ("--protocol supervised --load_state_cxr x.ckpt --fusion_layer 3", "use --fusion_layer 0"),
+        (
+            "--protocol lineareval --fusion joint --load_state x.ckpt",
+            "use --fusion ehr, cxr or concatenation",
+        ),
+        ("--protocol supervised --fusion joint --layer_after 2", "no setting --layer_after"),
+        ("--protocol supervised --fusion medfuse --data_pairs ehr", "use --data_pairs paired"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(flags: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_gpu.check(parse(RunGPUConfig, flags.split()))
+
+
+def test_the_shape_of_a_fresh_encoder_may_be_given_beside_a_trained_one() -> None:
+    flags = "--protocol supervised --fusion joint --load_state_cxr x.ckpt --ehr_dim 256 --ehr_layers 2"
+    run_gpu.check(parse(RunGPUConfig, flags.split()))
+
+
+def test_eval_refuses_other_settings_than_those_of_training(store, unimodal, tmp_path) -> None:
+    flags = (*SUPERVISED, "--fusion", "mmtm")
+    run(store, tmp_path, *flags, *unimodal, "--layer_after", "2", "--name", "it")
+    state = ("--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
+    run(store, tmp_path, *flags, *state, "--layer_after", "2", "--name", "same")
+    with pytest.raises(ValueError, match=r"was trained with .*layer_after=2.*leave out"):
+        run(store, tmp_path, *flags, *state, "--layer_after", "1")
