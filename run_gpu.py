@@ -178,7 +178,8 @@ def open_trial(config: RunGPUConfig, suffix: str) -> Trial:
     """Opens store and run; the run is named after task, protocol, fusion and the suffix."""
     began, task = time.monotonic(), TASKS[config.task]
     store = Store.open(config.data.store)  # before the run: a wrong --store leaves no folder behind
-    run = start_run(config, f"{task.name}-{config.protocol}-{config.fusion}{suffix}")
+    name = f"{task.name}-{config.protocol}-{config.fusion}{suffix}"
+    run = start_run(config, name, made_of(store.manifest))
     return Trial(config, task, store, run, began)
 
 

@@ -36,12 +36,17 @@ def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     ...     pd.read_csv(Path(folder) / "a.csv")[["run", "metric", "value"]].values.tolist()
     [['x', 'auroc', 0.5], ['y', 'auroc', nan]]
     """
-    path, lines = Path(path), _lines(rows)
+    append_rows(path, COLUMNS, rows, "choose another --results_dir")
+
+
+def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], cure: str) -> None:
+    """`append` for a file with other columns; `cure` is what to do if the file has others than these."""
+    path, lines = Path(path), _lines(columns, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab+", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        length = _cut_torn_line(file, path)
-        text = lines if length else ",".join(COLUMNS) + "\n" + lines
+        length = _cut_torn_line(file, path, columns, cure)
+        text = lines if length else _line(columns) + lines
         try:
             _write_all(file, text.encode())
             os.fsync(file.fileno())
@@ -51,6 +56,12 @@ def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
                 raise
             cure = "nothing was changed in it; free space there and run the same command again"
             raise OSError(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """The whole lines of a file that `append_rows` writes; one that a killed writer left torn is not read."""
+    whole_lines = Path(path).read_bytes().rpartition(b"\n")[0]
+    return pd.read_csv(io.BytesIO(whole_lines)) if whole_lines else pd.DataFrame()
 
 
 def write_predictions(
@@ -82,14 +93,19 @@ def write_predictions(
         table.to_csv(partial, index=False)
 
 
-def _lines(rows: Iterable[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+    lines = []
     for row in rows:
-        unknown = [key for key in row if key not in COLUMNS]
+        unknown = [key for key in row if key not in columns]
         if unknown:
-            raise ValueError(f"results have no column {', '.join(unknown)}; they have {', '.join(COLUMNS)}")
-        writer.writerow(["" if _empty(row.get(name)) else row[name] for name in COLUMNS])
+            raise ValueError(f"results have no column {', '.join(unknown)}; they have {', '.join(columns)}")
+        lines.append(_line(["" if _empty(row.get(name)) else row[name] for name in columns]))
+    return "".join(lines)
+
+
+def _line(cells: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue()
 
 
@@ -97,13 +113,13 @@ def _empty(value: object) -> bool:
     return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
 
 
-def _cut_torn_line(file: io.FileIO, path: Path) -> int:
+def _cut_torn_line(file: io.FileIO, path: Path, columns: Sequence[str], cure: str) -> int:
     """Length in bytes of the whole lines; what a killed writer left behind them is cut off. Checks the
     header."""
     file.seek(0)
     header = file.readline().decode()
-    if header.endswith("\n") and header.rstrip("\r\n").split(",") != list(COLUMNS):
-        raise ValueError(f"{path}: its columns are not {', '.join(COLUMNS)}; choose another --results_dir")
+    if header.endswith("\n") and next(csv.reader([header])) != list(columns):
+        raise ValueError(f"{path}: its columns are not {', '.join(columns)}; {cure}")
     end = file.seek(0, os.SEEK_END)
     length, block = end, 4096
     while length:

@@ -86,6 +86,7 @@ class Run:
     process: Process = field(default_factory=Process)
     commit: str = ""
     started: str = ""
+    data: str = ""
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
 
@@ -158,13 +159,14 @@ class Run:
         self._board.flush()
 
 
-def start_run(config: HasRun, describe: str) -> Run:
+def start_run(config: HasRun, describe: str, data: str = "") -> Run:
     """Starts a run: its process, seeds and number formats, and its folder with config.yaml and
     environment.yaml.
 
     `config`: a dataclass with a RunConfig under `run`, written whole to config.yaml. `describe` names the run
-    where --name does not, for example "simclr" or "phenotyping-finetune-ehr". FileExistsError if the folder
-    holds a run already and --resume is not given.
+    where --name does not, for example "simclr" or "phenotyping-finetune-ehr"; `data` says what it learns
+    from, for the titles of its plots. FileExistsError if the folder holds a run already and --resume is not
+    given.
     """
     chosen = config.run
     process = distributed.setup(chosen.device)
@@ -174,7 +176,8 @@ def start_run(config: HasRun, describe: str) -> Run:
     if (folder / "last.ckpt").exists() and not chosen.resume:
         raise FileExistsError(f"{folder} holds a run; continue it with --resume, or choose another --name")
     distributed.barrier()  # no rank may write before all have looked
-    run = Run(chosen, name, folder, process, commit(), datetime.now(UTC).isoformat(timespec="seconds"))
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    run = Run(chosen, name, folder, process, commit(), started, data)
     if process.rank == 0:
         _open_folder(config, run)
     distributed.barrier()
@@ -218,11 +221,12 @@ def commit() -> str:
 
 
 def environment(run: Run) -> dict[str, object]:
-    """Versions, machine and commit, as written to environment.yaml."""
+    """Versions, machine, commit and what the data are, as written to environment.yaml."""
     cuda = run.process.device.type == "cuda"
     return {
         "started": run.started,
         "commit": run.commit,
+        "data": run.data,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",

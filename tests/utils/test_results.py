@@ -48,6 +48,20 @@ def test_a_torn_header_is_written_again(tmp_path: Path) -> None:
     assert pd.read_csv(path).run.tolist() == ["c"]
 
 
+def test_a_file_may_have_other_columns_and_is_read_without_its_torn_line(tmp_path: Path) -> None:
+    path, columns = tmp_path / "x.csv", ("epoch", "auroc[fluid, other]")
+    for epoch in (3, 1):
+        results.append_rows(path, columns, [{"epoch": epoch, columns[1]: epoch / 7}], "choose another name")
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"2,0.5")
+    table = results.read_rows(path)
+    assert tuple(table) == columns and table.to_numpy().tolist() == [[3, 3 / 7], [1, 1 / 7]]
+    with pytest.raises(ValueError, match=r"its columns are not epoch, loss; choose another name"):
+        results.append_rows(path, ("epoch", "loss"), [{"epoch": 2}], "choose another name")
+    path.write_bytes(b"epo")
+    assert results.read_rows(path).empty
+
+
 def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     results.append(path, [{"run": "a"}])
