@@ -77,6 +77,15 @@ def test_a_single_sample_is_classified(make_batch, fusion: str, settings, has_cx
     assert classifier.predict(batch).shape == (1, 3)
 
 
+@pytest.mark.parametrize("fusion", WITH_IMAGES)
+@pytest.mark.parametrize("has_cxr", [[True, False], [False, False]])
+def test_fewer_than_two_images_leave_the_statistics_alone(make_batch, fusion: str, has_cxr) -> None:
+    classifier = make_classifier(fusion).train()
+    before = {name: value.clone() for name, value in classifier.named_buffers()}
+    classifier(make_batch([5, 9], has_cxr, labels=3, size=32))
+    assert all(torch.equal(before[name], value) for name, value in classifier.named_buffers())
+
+
 @pytest.mark.parametrize(("fusion", "settings"), IN_EVERY_SETTING)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_sample_is_classified_as_if_alone(make_batch, fusion: str, settings, layers: int) -> None:
