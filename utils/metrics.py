@@ -4,21 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
 CALIBRATION_BINS = 10
+MAPE_OFFSET = 0.1  # added to the true value that MAPE divides by, as in the published benchmark
 
 
 class Score(TypedDict):
-    """One number from `n` known labels, `positives` of them 1 (0 for an ordinal label, which has none)."""
+    """One number from `n` known labels, `positives` of them 1 (0 for an ordinal label, which has none).
+
+    low and high are the ends of its 95 % interval, once it has one.
+    """
 
     label: str
     metric: str
     value: float
     n: int
     positives: int
+    low: NotRequired[float]
+    high: NotRequired[float]
+
+
+class Amounts(NamedTuple):
+    """What lies behind an ordinal label: the true amounts [n], NaN where unknown, in the label's own unit,
+    and the amount that each bin stands for [K], NaN for a bin of which nothing is known."""
+
+    truth: np.ndarray
+    of_bin: np.ndarray
+
+    def predicted(self, probability: np.ndarray) -> np.ndarray:
+        """The amount [n] of the likeliest bin, among those that stand for one; probability [n, K].
+
+        >>> Amounts(np.zeros(1), np.array([5.0, 30.0, np.nan])).predicted(np.array([[0.1, 0.2, 0.7]]))
+        array([30.])
+        """
+        return self.of_bin[np.where(np.isnan(self.of_bin), -1, probability).argmax(1)]
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
@@ -30,7 +52,7 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float:
     >>> auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
     """
-    truth, score = _known(truth, score)
+    truth, score = known(truth, score)
     positives, negatives = truth.sum(), (~truth).sum()
     if not positives or not negatives:
         return math.nan
@@ -49,7 +71,7 @@ def auprc(truth: np.ndarray, score: np.ndarray) -> float:
     >>> round(auprc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])), 6)
     0.833333
     """
-    truth, score = _known(truth, score)
+    truth, score = known(truth, score)
     if truth.all() or not truth.any():
         return math.nan
     order = np.argsort(-score, kind="stable")
@@ -61,18 +83,22 @@ def auprc(truth: np.ndarray, score: np.ndarray) -> float:
 
 def brier(truth: np.ndarray, probability: np.ndarray) -> float:
     """Mean squared error of probabilities [n] against 0, 1 or NaN (left out); NaN if nothing is known."""
-    truth, probability = _known(truth, probability)
+    truth, probability = known(truth, probability)
     return float(np.mean((probability - truth) ** 2)) if len(truth) else math.nan
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
     """Expected calibration error: |mean probability - share of positives|, weighted over ten equal bins."""
-    truth, probability = _known(truth, probability)
+    truth, probability = known(truth, probability)
     if not len(truth):
         return math.nan
-    place = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gap = np.bincount(place, probability - truth, CALIBRATION_BINS)
+    gap = np.bincount(calibration_bin(probability), probability - truth, CALIBRATION_BINS)
     return float(np.abs(gap).sum() / len(truth))
+
+
+def calibration_bin(probability: np.ndarray) -> np.ndarray:
+    """In which of ten equal bins, closed on the left and the last on both sides, a probability lies."""
+    return np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
 
 
 def kappa(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
@@ -86,10 +112,20 @@ def kappa(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
     truth, predicted = _pairs(truth, predicted)
     table = np.zeros((classes, classes))
     np.add.at(table, (truth.astype(int), predicted.astype(int)), 1)
-    distance = np.abs(np.subtract.outer(np.arange(classes), np.arange(classes)))
-    chance = np.outer(table.sum(1), table.sum(0)) / max(len(truth), 1)
-    expected = (distance * chance).sum()
-    return float(1 - (distance * table).sum() / expected) if expected else math.nan
+    return float(kappa_of_tables(table))
+
+
+def kappa_of_tables(tables: np.ndarray) -> np.ndarray:
+    """Kappa with linear weights of tables [..., K, K], counts of each true (row) and predicted bin -> [...].
+
+    NaN for a table without a disagreement that chance could make.
+    """
+    classes = np.arange(tables.shape[-1])
+    distance = np.abs(np.subtract.outer(classes, classes))
+    chance = np.einsum("...i,ij,...j->...", tables.sum(-1), distance, tables.sum(-2))
+    observed = (distance * tables).sum((-2, -1)) * tables.sum((-2, -1))
+    ratio = np.divide(observed, chance, out=np.full(np.shape(chance), np.nan), where=chance != 0)
+    return 1 - ratio
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -98,19 +134,30 @@ def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(truth == predicted)) if len(truth) else math.nan
 
 
+def errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Each sample's part of MAD (absolute), MSE (squared) and MAPE (per cent of the truth), [n] each.
+
+    >>> {name: float(error[0]) for name, error in errors(np.array([19.9]), np.array([29.9])).items()}
+    {'mad': 10.0, 'mse': 100.0, 'mape': 50.0}
+    """
+    gap = np.abs(truth - predicted)
+    return {"mad": gap, "mse": gap**2, "mape": 100 * gap / (truth + MAPE_OFFSET)}
+
+
 def evaluate(
     kind: str,
     labels: Sequence[str],
     groups: Mapping[str, Sequence[str]],
     truth: np.ndarray,
     probability: np.ndarray,
+    amounts: Amounts | None = None,
 ) -> list[Score]:
     """All scores of one split: per label, then the mean ("macro") over labels, then per group of labels.
 
     `kind` "binary" or "multilabel": truth and probability [n, L]; auroc, auprc, brier, ece. `kind` "ordinal":
-    truth [n, 1] bins, probability [n, K]; kappa, accuracy; "macro" repeats its one label. A label with one
-    class has value NaN, and is left out of the means (see `left_out`). ValueError for another kind, or for
-    shapes that do not fit.
+    truth [n, 1] bins, probability [n, K]; kappa, accuracy, and with `amounts` mad, mse and mape of those;
+    "macro" repeats its one label. A label with one class has value NaN, and is left out of the means (see
+    `left_out`). ValueError for another kind, or for shapes that do not fit.
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
@@ -120,6 +167,8 @@ def evaluate(
             f"truth {truth.shape} and probability {probability.shape} do not fit {width} columns"
         )
     scores = _KINDS[kind](labels, truth, probability)
+    if amounts is not None:
+        scores += _score_amounts(labels[0], amounts, probability)
     for name, members in {"macro": labels, **groups}.items():
         scores += _means(name, [score for score in scores if score["label"] in members])
     return scores
@@ -135,8 +184,9 @@ def left_out(scores: Sequence[Score]) -> list[str]:
     return list(dict.fromkeys(score["label"] for score in scores if math.isnan(score["value"])))
 
 
-def _known(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Truth as bool and scores as float64 where truth is known."""
+def known(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Truth as bool and scores as float64 where truth [n] is known; ValueError for what is no label or no
+    score."""
     truth, score = _pairs(truth, score)
     if not np.isin(truth, (0, 1)).all():
         raise ValueError(f"labels must be 0, 1 or NaN, not {np.setdiff1d(truth, (0, 1))[:3]}")
@@ -173,6 +223,14 @@ def _score_ordinal(labels: Sequence[str], truth: np.ndarray, probability: np.nda
     values = {"kappa": kappa(known, guess, probability.shape[1]), "accuracy": accuracy(known, guess)}
     return [
         Score(label=labels[0], metric=name, value=value, n=n, positives=0) for name, value in values.items()
+    ]
+
+
+def _score_amounts(label: str, amounts: Amounts, probability: np.ndarray) -> list[Score]:
+    truth, predicted = _pairs(amounts.truth, amounts.predicted(probability))
+    return [
+        Score(label=label, metric=name, value=float(np.mean(error)), n=len(truth), positives=0)
+        for name, error in errors(truth, predicted).items()
     ]
 
 

@@ -107,3 +107,26 @@ def test_kinds_and_shapes_that_do_not_fit_are_refused() -> None:
         metrics.evaluate("regression", ("a",), {}, np.zeros((2, 1)), np.zeros((2, 1)))
     with pytest.raises(ValueError, match="do not fit"):
         metrics.evaluate("multilabel", ("a", "b"), {}, np.zeros((2, 1)), np.zeros((2, 1)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
+def test_brier_and_calibration_equal_a_slow_loop(rows: list[tuple[int, float]]) -> None:
+    truth, probability = np.array(rows, float).T
+    bins: dict[int, list[float]] = {}
+    for known, guess in rows:
+        bins.setdefault(min(int(guess * 10), 9), []).append(guess - known)
+    want = sum(abs(sum(gaps)) for gaps in bins.values()) / len(rows)
+    assert metrics.calibration_error(truth, probability) == pytest.approx(want, abs=1e-12)
+    want = sum((guess - known) ** 2 for known, guess in rows) / len(rows)
+    assert metrics.brier(truth, probability) == pytest.approx(want, abs=1e-12)
+
+
+def test_errors_in_hours_are_those_of_the_likeliest_bin_that_stands_for_some() -> None:
+    amounts = metrics.Amounts(np.array([9.9, 50, np.nan]), np.array([12.0, 40, np.nan]))
+    guess = np.array([[0.9, 0.1, 0], [0.1, 0.2, 0.7], [1, 0, 0]])
+    truth = np.array([[0.0], [2], [np.nan]])
+    scores = metrics.evaluate("ordinal", ("los",), {}, truth, guess, amounts)
+    assert value_of(scores, "macro", "mad") == pytest.approx((2.1 + 10) / 2)
+    assert value_of(scores, "los", "mse") == pytest.approx((2.1**2 + 100) / 2)
+    assert value_of(scores, "los", "mape") == pytest.approx(100 * (2.1 / 10 + 10 / 50.1) / 2)
+    assert {s["n"] for s in scores if s["metric"] == "mad"} == {2}
