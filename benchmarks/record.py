@@ -20,7 +20,8 @@ COLUMNS = (
 
 
 def record(path: Path, packages: Sequence[str], row: dict[str, object]) -> None:
-    """Adds a row: `row` (seconds are of all cores together) with this machine, Python's and the packages' versions, the commit and the date."""
+    """Adds a row: `row`, whose seconds are of all cores together, with this machine, the versions, the commit
+    and the date."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
     told = {
         "machine": machine(),
