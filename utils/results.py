@@ -61,9 +61,7 @@ def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 def read_rows(path: Path) -> pd.DataFrame:
     """The whole lines of a file that `append_rows` writes; one that a killed writer left torn is not read."""
     whole_lines = Path(path).read_bytes().rpartition(b"\n")[0]
-    if not whole_lines:
-        return pd.DataFrame()
-    return pd.read_csv(io.BytesIO(whole_lines), float_precision="round_trip")
+    return pd.read_csv(io.BytesIO(whole_lines)) if whole_lines else pd.DataFrame()
 
 
 def write_predictions(

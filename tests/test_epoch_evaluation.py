@@ -1,0 +1,262 @@
+"""Every epoch of a pretraining gets its row, whatever stops the evaluation; the best is named."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+import epoch_evaluation
+import simclr_trainer
+from datasets.batches import Batches, DataConfig, Samples
+from datasets.schema import SPLITS
+from epoch_evaluation import EpochEvaluationConfig, SharedRows, open_evaluation
+from models.classifier import ClassifierConfig, start_classifier
+from models.encoders import EncoderConfig
+from models.features import compute_features
+from models.probe import at_places
+from run_gpu import RunGPUConfig, check
+from simclr_trainer import SimCLRConfig
+from tasks import TASKS
+from tasks.selection import columns
+from tests.random_store import write_random_store
+from utils import checkpoint
+from utils.config import parse
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
+PROBE = ("--epochs", "6", *SMALL)
+TWO = ("phenotyping", "in-hospital-mortality")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_store(tmp_path_factory.mktemp("data") / "store")
+
+
+@pytest.fixture(scope="module")
+def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a SimCLR run of three epochs."""
+    folder = tmp_path_factory.mktemp("pretraining")
+    flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "3")
+    shape = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "resnet18")
+    simclr_trainer.main(parse(SimCLRConfig, [*flags, *shape, *SMALL]))
+    return folder / "pre"
+
+
+@pytest.fixture
+def pretrained(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it to write into."""
+    return Path(shutil.copytree(trained, tmp_path / "pre"))
+
+
+def settings(store: Path, run_dir: Path, *flags: str) -> EpochEvaluationConfig:
+    return parse(EpochEvaluationConfig, ["--store", str(store), "--run_dir", str(run_dir), *PROBE, *flags])
+
+
+def evaluate(store: Path, run_dir: Path, *flags: str) -> None:
+    """Runs epoch_evaluation.py in this process."""
+    epoch_evaluation.main(settings(store, run_dir, *flags))
+
+
+def table(run_dir: Path, task: str, end: str = "") -> pd.DataFrame:
+    return pd.read_csv(run_dir / f"results_label_{task}{end}.csv")
+
+
+def test_every_epoch_of_every_task_gets_its_row_and_curve(store: Path, pretrained: Path) -> None:
+    tasks = (*TWO, "length-of-stay")
+    evaluate(store, pretrained, "--task", ",".join(tasks))
+    for name in tasks:
+        found, task = table(pretrained, name), TASKS[name]
+        assert tuple(found) == columns(task) and found["epoch"].tolist() == [0, 1, 2]
+        means = [f"{split}_{task.monitor}" for split in SPLITS]
+        assert np.isfinite(found[means]).all(axis=None)
+        for split in SPLITS:
+            labels = found[[f"{split}_{task.monitor}[{label}]" for label in task.labels]]
+            assert np.allclose(labels.mean(axis=1), found[f"{split}_{task.monitor}"])
+        assert (pretrained / f"results_label_{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert "test_auprc" in table(pretrained, "phenotyping")
+    assert "test_auprc" not in table(pretrained, "length-of-stay")
+    assert not (pretrained / "results_label.csv").exists()
+
+
+def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
+    store: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Path(shutil.copytree(pretrained, tmp_path / "whole"))
+    evaluate(store, whole, "--task", ",".join(TWO))
+    probes, write_row = [], epoch_evaluation.write_row
+
+    def stop_after(asked: object, task: object, row: dict[str, float]) -> None:
+        write_row(asked, task, row)
+        probes.append((row["epoch"], task.name))
+        if len(probes) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(epoch_evaluation, "write_row", stop_after)
+    with pytest.raises(SystemExit) as left:
+        evaluate(store, pretrained, "--task", ",".join(TWO))
+    assert left.value.code == 0 and len(probes) == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    with open(pretrained / "results_label_in-hospital-mortality.csv", "a") as file:
+        file.write("1,0.9,0.9")  # what a power cut would leave of a row
+    evaluate(store, pretrained, "--task", ",".join(TWO))
+    assert sorted(probes) == sorted((epoch, name) for epoch in range(3) for name in TWO)
+    for name in TWO:
+        end = f"results_label_{name}.csv"
+        assert (pretrained / end).read_bytes() == (whole / end).read_bytes()
+
+
+def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
+    store: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = pretrained / "pre_epoch_02.ckpt"
+    away = later.rename(pretrained.parent / "later.ckpt")
+    evaluate(store, pretrained, "--fusion", "ehr")
+    probed, train_probe = [], epoch_evaluation.train_probe
+    monkeypatch.setattr(epoch_evaluation, "train_probe", lambda *a: probed.append(1) or train_probe(*a))
+    evaluate(store, pretrained, "--fusion", "ehr")
+    assert not probed
+    away.rename(later)
+    evaluate(store, pretrained, "--fusion", "ehr")
+    found = table(pretrained, "phenotyping", "_ehr")
+    assert len(probed) == 1 and found["epoch"].tolist() == [0, 1, 2]
+    alone = pd.read_csv(pretrained / "results_label.csv")
+    pd.testing.assert_frame_equal(alone, found)
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_shared_features_are_those_of_each_task(store: Path, trained: Path, layer: int) -> None:
+    tasks = ("phenotyping", "readmission", "in-hospital-mortality")
+    flags = ("--data_pairs", "partial", "--fusion_layer", str(layer), "--task", ",".join(tasks))
+    asked = open_evaluation(settings(store, trained, *flags))
+    samples = {
+        (name, split): epoch_evaluation.read_samples(asked, TASKS[name], split)
+        for name in tasks
+        for split in SPLITS
+    }
+    shared = {name: SharedRows(asked, samples, name) for name in ("ehr", "cxr")}
+    assert len(shared["ehr"].batches.samples) == 30 < sum(map(len, samples.values()))
+    path = trained / "pre_epoch_01.ckpt"
+    features = epoch_evaluation.features_of(asked, path, shared)
+    for name, part in samples.items():
+        found = torch.cat([at_places(features[m], shared[m].places[name]) for m in shared], dim=1)
+        assert torch.allclose(found, separate_features(asked.store, path, layer, part), atol=1e-5)
+        assert (part.cxr_row < 0).any() and not torch.equal(found[0], found[1])
+
+
+def separate_features(store: object, path: Path, layer: int, part: Samples) -> torch.Tensor:
+    """The features of one task's split, as linear evaluation computes them."""
+    wanted = ClassifierConfig("concatenation", "binary", 1, EncoderConfig(), layer)
+    classifier, _ = start_classifier(wanted, {"ehr": str(path), "cxr": str(path)})
+    data = DataConfig(data_pairs="partial", image_size=64, batch_size=3)
+    batches = Batches(store, part, data, seed=0, device=torch.device("cpu"), train=False)
+    return compute_features(classifier.fusion, batches)
+
+
+def test_the_best_epoch_is_named_with_a_command_that_uses_it(
+    store: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_constant(pretrained / "pre_epoch_00.ckpt")
+    make_constant(pretrained / "pre_epoch_02.ckpt")
+    evaluate(store, pretrained, "--task", "in-hospital-mortality", "--fusion", "ehr")
+    found = table(pretrained, "in-hospital-mortality", "_ehr")
+    assert found["val_auroc"][0] == found["val_auroc"][2] == 0.5
+    best = int(found["val_auroc"].argmax())
+    printed = capsys.readouterr().out
+    assert f"in-hospital-mortality: epoch {best} is the best by validation" in printed
+    assert "synthetic data" in printed and "ETA" in printed
+    command = next(line.strip() for line in printed.splitlines() if line.startswith("  bash "))
+    shown = subprocess.check_output(
+        command.split(), cwd=ROOT, env=os.environ | {"LAUNCH": "printf %s\\n"}, text=True
+    )
+    config = parse(RunGPUConfig, shown.splitlines()[1:])
+    check(config)
+    assert config.load_state == str(pretrained / f"pre_epoch_{best:02d}.ckpt")
+    assert (config.protocol, config.task, config.fusion) == ("lineareval", "in-hospital-mortality", "ehr")
+    assert config.data.store == store and config.data.image_size == 64
+
+
+def make_constant(path: Path) -> None:
+    """Gives a checkpoint an EHR encoder that says the same of every stay."""
+    state = checkpoint.load(path)
+    for weights in state["parts"]["ehr_encoder"].values():
+        weights.zero_()
+    checkpoint.save(path, {name: value for name, value in state.items() if name != "format"})
+
+
+def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> None:
+    flags = ("--fusion", "ehr", "--task", "in-hospital-mortality")
+    evaluate(store, pretrained, *flags)
+    told = yaml.safe_load((pretrained / "results_label_in-hospital-mortality_ehr.yaml").read_text())
+    assert told["data"] == "synthetic data" and told["settings"]["probe"]["epochs"] == 6
+    with pytest.raises(ValueError, match=r"was made with --epochs 6; use the same again, or move the table"):
+        evaluate(store, pretrained, *flags, "--epochs", "7")
+    (pretrained / "results_label_in-hospital-mortality_ehr.yaml").unlink()
+    with pytest.raises(ValueError, match=r"lacks results_label_in-hospital-mortality_ehr\.yaml"):
+        evaluate(store, pretrained, *flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--task phenotypin", "unknown task 'phenotypin'; the nearest right one is phenotyping"),
+        ("--data_pairs ehr", "too little for --fusion concatenation; use --data_pairs paired"),
+        ("--run_dir nowhere", "--run_dir nowhere holds no <run>_epoch_<NN>.ckpt; give the folder"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(store: Path, trained: Path, flags: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate(store, trained, *flags.split())
+
+
+def test_two_checkpoints_of_one_epoch_are_refused(tmp_path: Path) -> None:
+    for name in ("a_epoch_01.ckpt", "b_epoch_01.ckpt", "a_epoch_00.ckpt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="are of one epoch"):
+        epoch_evaluation.find_checkpoints(tmp_path)
+    (tmp_path / "b_epoch_01.ckpt").rename(tmp_path / "a_epoch_100.ckpt")
+    assert list(epoch_evaluation.find_checkpoints(tmp_path)) == [0, 1, 100]
+
+
+def test_two_processes_find_what_one_finds(store: Path, pretrained: Path, tmp_path: Path) -> None:
+    one = Path(shutil.copytree(pretrained, tmp_path / "one"))
+    evaluate(store, one, "--task", "in-hospital-mortality")
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    flags = ("--store", str(store), "--run_dir", str(pretrained), *PROBE, "--task", "in-hospital-mortality")
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [*launch, "epoch_evaluation.py", *flags],
+        cwd=ROOT,
+        env=alone,
+        check=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert np.allclose(
+        table(one, "in-hospital-mortality"), table(pretrained, "in-hospital-mortality"), atol=1e-4
+    )
+
+
+def test_the_launcher_has_the_published_values_and_the_line_wins() -> None:
+    script = ROOT / "eval_epoch.sh"
+    clean = {name: value for name, value in os.environ.items() if name not in ("STORE", "RUN")}
+    shown = subprocess.check_output(
+        [str(script), "--task", "readmission"],
+        cwd="/",
+        env=clean | {"LAUNCH": "printf %s\\n", "RUN": "/my runs/a"},
+        text=True,
+    )
+    program, *flags = shown.splitlines()
+    config = parse(EpochEvaluationConfig, flags)
+    assert program == "epoch_evaluation.py" and config.task == "readmission"
+    assert config.run_dir == Path("/my runs/a") and config.data.store == Path("data/mimic")
+    assert (config.probe.epochs, config.probe.lr, config.data.batch_size) == (100, 0.01, 512)
+    assert config.probe == EpochEvaluationConfig().probe and config.fusion == "concatenation"
