@@ -25,8 +25,8 @@ from models.classifier import (
 from models.encoders import SHAPE, EncoderConfig
 from models.features import FeatureBatches, OnFeatures, compute_features
 from models.fusion import FUSIONS, FusionConfig
-from tasks import TASKS, Task
-from tasks.report import judge, made_of, write_report
+from tasks import TASKS, Task, subgroups
+from tasks.report import Judging, class_means, judge, made_of, write_report
 from utils import checkpoint, distributed, metrics
 from utils.config import build, plain
 from utils.loop import fit, predict
@@ -72,6 +72,10 @@ class RunGPUConfig:
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
     results_dir: Path = Path("results")
     """Folder of the result tables, one a task."""
+    bootstrap: int = 1000
+    """Resamples of a split's subjects that the 95 % intervals of the scores come from; 0: no intervals."""
+    subgroups: str = ""
+    """Also score subgroups of the patients, and the gap between them: some of age,sex,race."""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -121,15 +125,16 @@ def train(config: RunGPUConfig) -> None:
     keep_best(trial, objective, classifier, built)
     for split in ("val", "test"):
         found = probabilities(objective, batches[split])
-        report(trial, built, result.best_epoch, split, samples[split], found)
+        report(trial, built, result.best_epoch, split, samples, found)
 
 
 def evaluate(config: RunGPUConfig) -> None:
     """Report the classifier in --load_state on the test split."""
     trial = open_trial(config, "-eval")
     classifier, built, epoch = finished_classifier(config)
-    samples = read_samples(trial, "test")
-    found = probabilities(classifier.to(trial.run.process.device), read_batches(trial, samples))
+    needed = ("train", "test") if trial.task.kind == "ordinal" else ("test",)  # train for what classes mean
+    samples = {split: read_samples(trial, split) for split in needed}
+    found = probabilities(classifier.to(trial.run.process.device), read_batches(trial, samples["test"]))
     report(trial, built, epoch, "test", samples, found)
 
 
@@ -139,6 +144,9 @@ MODES = {"train": train, "eval": evaluate}
 def check(config: RunGPUConfig) -> None:
     """ValueError, with the cure, for settings that contradict each other."""
     classifier_config(config)
+    subgroups.chosen(config.subgroups)
+    if config.bootstrap < 0:
+        raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
     state, pairs, training = config.load_state, config.data.data_pairs, config.mode == "train"
     fusion, given = FUSIONS[config.fusion], sources(config)
     supervised, untrained = training and config.protocol == "supervised", training and state == RANDOM
@@ -279,18 +287,26 @@ def probabilities(objective: Classifier, batches: Batches | FeatureBatches) -> n
 
 
 def report(
-    trial: Trial, built: ClassifierConfig, epoch: int, split: str, samples: Samples, probability: np.ndarray
+    trial: Trial,
+    built: ClassifierConfig,
+    epoch: int,
+    split: str,
+    samples: Mapping[str, Samples],
+    probability: np.ndarray,
 ) -> None:
     """Writes the predictions and the result rows of a split, and prints the means."""
     if not distributed.is_main():
         return
-    run, folder = trial.run, trial.config.results_dir
+    run, config, task, here = trial.run, trial.config, trial.task, samples[split]
     told = {name: getattr(built, name) for name in ("task", "protocol", "fusion", "objective", "checkpoint")}
     told |= {"run": run.name, "epoch": epoch, "split": split, "seed": run.seed, "commit": run.commit}
     told |= {"started": run.started, "seconds": round(time.monotonic() - trial.began, 1)}
     predictions = run.folder / f"predictions_{split}.csv"
-    text = write_report(trial.task, samples, probability, predictions, folder, told)
-    run.say(f"\n{trial.task.name}, {split}, {made_of(trial.store.manifest)}\n{text}")
+    people = subgroups.people(trial.store, here, subgroups.chosen(config.subgroups))
+    means = class_means(task, samples["train"]) if task.kind == "ordinal" else None
+    judging = Judging(people, config.bootstrap, run.seed, means)
+    text = write_report(task, here, probability, judging, predictions, config.results_dir, told)
+    run.say(f"\n{task.name}, {split}, {made_of(trial.store.manifest)}\n{text}")
 
 
 if __name__ == "__main__":

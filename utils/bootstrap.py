@@ -134,8 +134,8 @@ def evaluate(
     if kind == "ordinal":
         each = _ordinal(truth[:, 0], probability, resamples)
         each |= _amounts(probability, resamples, amounts) if amounts is not None else {}
-    else:
-        each = _binary(truth, probability, resamples)
+        return {(label, name): value for label in (labels[0], "macro") for name, value in each.items()}
+    each = _binary(truth, probability, resamples)
     defined = ~np.isnan(np.stack(list(each.values()))).any(0)
     found = {(label, name): value[:, i] for name, value in each.items() for i, label in enumerate(labels)}
     for group, members in {"macro": labels, **groups}.items():
@@ -163,7 +163,7 @@ def with_intervals(scores: Sequence[Score], resampled: Resampled) -> list[Score]
     found = []
     for score in scores:
         low, high = interval(resampled[score["label"], score["metric"]])
-        told = {"low": low, "high": high} if not np.isnan(score["value"]) else {}
+        told = {} if np.isnan(score["value"] + low) else {"low": low, "high": high}
         found.append(Score(**score, **told))
     return found
 
@@ -249,23 +249,20 @@ def _binary(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) ->
 
 
 def _ordinal(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
-    """{metric: [R, 1]}, from the table of true and predicted bins of every resample."""
+    """{metric: [R]}, from the table of true and predicted bins of every resample."""
     classes, sample = probability.shape[1], np.flatnonzero(~np.isnan(truth))
     cell = truth[sample].astype(int) * classes + probability.argmax(1)[sample]
     tables = totals(resamples, sample, cell, np.ones(len(sample)), classes**2)
     tables = tables.reshape(-1, classes, classes)
     right = np.trace(tables, axis1=1, axis2=2)
-    found = {"kappa": metrics.kappa_of_tables(tables), "accuracy": _quotient(right, tables.sum((1, 2)))}
-    return {name: value[:, None] for name, value in found.items()}
+    return {"kappa": metrics.kappa_of_tables(tables), "accuracy": _quotient(right, tables.sum((1, 2)))}
 
 
 def _amounts(probability: np.ndarray, resamples: Resamples, amounts: Amounts) -> dict[str, np.ndarray]:
-    """{metric: [R, 1]} of the errors in the label's own unit."""
+    """{metric: [R]} of the errors in the label's own unit."""
     sample = np.flatnonzero(~np.isnan(amounts.truth))
     errors = metrics.errors(amounts.truth[sample], amounts.predicted(probability[sample]))
-    ones = np.ones(len(sample))
-    n = totals(resamples, sample, np.zeros(len(sample), int), ones, 1)
-    return {
-        name: _quotient(totals(resamples, sample, np.zeros(len(sample), int), error, 1), n)
-        for name, error in errors.items()
-    }
+    all_in_one = np.zeros(len(sample), np.int64)
+    n = totals(resamples, sample, all_in_one, np.ones(len(sample)), 1)[:, 0]
+    sums = {name: totals(resamples, sample, all_in_one, error, 1)[:, 0] for name, error in errors.items()}
+    return {name: _quotient(total, n) for name, total in sums.items()}

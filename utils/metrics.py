@@ -156,8 +156,8 @@ def evaluate(
 
     `kind` "binary" or "multilabel": truth and probability [n, L]; auroc, auprc, brier, ece. `kind` "ordinal":
     truth [n, 1] bins, probability [n, K]; kappa, accuracy, and with `amounts` mad, mse and mape of those;
-    "macro" repeats its one label. A label with one class has value NaN, and is left out of the means (see
-    `left_out`). ValueError for another kind, or for shapes that do not fit.
+    "macro" repeats its one label, and there are no groups. A label with one class has value NaN, and is left
+    out of the means (see `left_out`). ValueError for another kind, or for shapes that do not fit.
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
@@ -169,6 +169,8 @@ def evaluate(
     scores = _KINDS[kind](labels, truth, probability)
     if amounts is not None:
         scores += _score_amounts(labels[0], amounts, probability)
+    if kind == "ordinal":
+        return scores + [Score(**score | {"label": "macro"}) for score in scores]
     for name, members in {"macro": labels, **groups}.items():
         scores += _means(name, [score for score in scores if score["label"] in members])
     return scores
