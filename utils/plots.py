@@ -25,6 +25,7 @@ PANEL = (4.8, 3.6)  # inches, width and height
 GRID = np.linspace(0, 1, 101)
 NOT_SCORES = ("epoch", "step", "seconds", "samples_per_second")  # columns of log.csv that tell of progress
 MANY = 8  # more lines than these are thin, and only their mean is named
+SMALL_TEXT = 8
 POINTS = 3000  # samples that t-SNE can place in about a minute
 
 HEEDED = {  # flags, by figure; the others have none
@@ -92,7 +93,7 @@ def save(figure: Figure, path: Path) -> None:
 def draw_curves(log: pd.DataFrame, title: str) -> Figure:
     """A panel for each term of a training log: train_loss and val_loss in one, as they are both loss."""
     terms: dict[str, list[str]] = {}
-    for column in log.columns.drop([name for name in NOT_SCORES if name in log]):
+    for column in sorted(log.columns.drop([name for name in NOT_SCORES if name in log]), key="lr".__eq__):
         terms.setdefault(column.removeprefix("train_").removeprefix("val_"), []).append(column)
     figure, axes = _panels(len(terms), title)
     for axis, (term, columns) in zip(axes, terms.items(), strict=True):
@@ -169,37 +170,38 @@ def draw_bars(scores: pd.DataFrame, metric: str, title: str) -> Figure:
     `scores` has the columns run, label, value, low, high, one row for each run and label.
     """
     labels, runs = _in_order(scores["label"]), _in_order(scores["run"])
-    figure, (axis,) = _panels(1, title, width=max(PANEL[0], 0.35 * len(labels) * len(runs) + 2), height=5.5)
-    width = 0.8 / len(runs)
+    height = 0.13 * len(labels) * (len(runs) + 1) + 0.25 * len(runs) + 1.5
+    figure, (axis,) = _panels(1, title, width=5 + _inches(labels), height=height)
+    thickness = 0.8 / len(runs)
     for number, run in enumerate(runs):
         found = scores[scores["run"] == run].set_index("label").reindex(labels)
-        place = np.arange(len(labels)) + (number - (len(runs) - 1) / 2) * width
-        axis.bar(place, found["value"], width, label=run)
+        place = np.arange(len(labels)) + (number - (len(runs) - 1) / 2) * thickness
+        axis.barh(place, found["value"], thickness, label=run)
         reach = np.stack([found["value"] - found["low"], found["high"] - found["value"]]).astype(float)
         known = np.isfinite(reach).all(axis=0)
-        axis.errorbar(
-            place[known], found["value"][known], np.maximum(reach[:, known], 0), fmt="none", ecolor="black"
-        )
-    axis.set_xticks(np.arange(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_ylabel(metric)
-    axis.legend()
+        wide = np.maximum(reach[:, known], 0)
+        axis.errorbar(found["value"][known], place[known], xerr=wide, fmt="none", ecolor="black", capsize=2)
+    axis.set_yticks(np.arange(len(labels)), labels, fontsize=SMALL_TEXT)
+    axis.set(xlabel=metric, ylim=(len(labels) - 0.4, -0.6))
+    figure.legend(loc="outside lower right", fontsize=SMALL_TEXT)
     return figure
 
 
 def draw_heat(scores: pd.DataFrame, metric: str, title: str) -> Figure:
-    """A cell for each run (row) and label (column), its score by colour and in figures; as draw_bars."""
+    """A cell for each label (row) and run (column), its score by colour and in figures; as draw_bars."""
     labels, runs = _in_order(scores["label"]), _in_order(scores["run"])
-    table = scores.pivot(index="run", columns="label", values="value").reindex(index=runs, columns=labels)
-    size = (0.5 * len(labels) + 4, 0.4 * len(runs) + 3.5)
+    table = scores.pivot(index="label", columns="run", values="value").reindex(index=labels, columns=runs)
+    values = table.to_numpy(float)
+    size = (0.6 * len(runs) + 2 + _inches(labels), 0.25 * len(labels) + 1 + _inches(runs))
     figure, (axis,) = _panels(1, title, width=size[0], height=size[1])
-    image = axis.imshow(table.to_numpy(float), aspect="auto", cmap="viridis")
-    middle = np.nanmean(image.get_clim())
-    for (row, column), value in np.ndenumerate(table.to_numpy(float)):
+    image = axis.imshow(values, aspect="auto", cmap="viridis")
+    middle = np.mean(image.get_clim())
+    for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
             color = "white" if value < middle else "black"
-            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=7)
-    axis.set_xticks(np.arange(len(labels)), labels, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_yticks(np.arange(len(runs)), runs)
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=SMALL_TEXT)
+    axis.set_xticks(np.arange(len(runs)), runs, rotation=90, fontsize=SMALL_TEXT)
+    axis.set_yticks(np.arange(len(labels)), labels, fontsize=SMALL_TEXT)
     figure.colorbar(image, label=metric)
     return figure
 
@@ -257,13 +259,13 @@ def _epochs_of(config: PlotsConfig) -> tuple[Figure, Path]:
 
 
 def _roc_of(config: PlotsConfig) -> tuple[Figure, Path]:
-    title = f"{_title(config.source)}, {config.split}"
+    title = _title(config.source, f", {config.split}")
     figure = draw_roc(_predictions(config), title, config.resamples, config.seed)
     return figure, config.source / f"roc_{config.split}.png"
 
 
 def _calibration_of(config: PlotsConfig) -> tuple[Figure, Path]:
-    title = f"{_title(config.source)}, {config.split}"
+    title = _title(config.source, f", {config.split}")
     return draw_calibration(_predictions(config), title), config.source / f"calibration_{config.split}.png"
 
 
@@ -287,7 +289,7 @@ def _map_of(config: PlotsConfig) -> tuple[Figure, Path]:
         neighbour_map(embeddings[chosen], config.seed),
         None if labels is None else labels[chosen],
     )
-    title = f"{_title(config.source)}, {len(chosen)} of {len(embeddings)} samples"
+    title = _title(config.source, f", {len(chosen)} of {len(embeddings)} samples")
     return draw_map(points, labels, ("t-SNE 1", "t-SNE 2"), title), _beside(config.source, "tsne")
 
 
@@ -309,6 +311,11 @@ def _panels(count: int, title: str, width: float = 0.0, height: float = 0.0) -> 
     figure = Figure(size, layout="constrained")
     figure.suptitle(title)
     return figure, [figure.add_subplot(rows, columns, place + 1) for place in range(count)]
+
+
+def _inches(names: Sequence[str]) -> float:
+    """Room for the longest of some names in small text."""
+    return 0.07 * max(map(len, names))
 
 
 def _thin(thin: bool) -> dict[str, float]:
@@ -390,7 +397,7 @@ def _draw_lines(axis: Axes, labels: Mapping[str, _Ranked], way: Way, area: str, 
         low, high = np.nanpercentile(heights, (2.5, 97.5), axis=0)
         axis.fill_between(GRID, low, high, color="black", alpha=0.2, linewidth=0, label="95 % band, by stay")
     left_out = len(labels) - len(kept)
-    axis.set_title(f"{left_out} labels of one class left out" if left_out else "", fontsize=8)
+    axis.set_title(f"{left_out} labels of one class left out" if left_out else "", fontsize=SMALL_TEXT)
     axis.legend(fontsize=8)
 
 
@@ -496,11 +503,11 @@ def _embeddings(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     return embeddings, labels
 
 
-def _title(source: Path) -> str:
-    """The run's name, or the file's, and what the data are, if the run says so."""
+def _title(source: Path, end: str = "") -> str:
+    """The run's name, or the file's, with `end`; and what the data are, if the run says so."""
     folder = source if source.is_dir() else source.parent
     name = source.resolve().name if source.is_dir() else source.stem
-    return "\n".join(filter(None, [name, _data_of(folder / "environment.yaml")]))
+    return "\n".join(filter(None, [name + end, _data_of(folder / "environment.yaml")]))
 
 
 def _data_of(path: Path) -> str:

@@ -173,13 +173,13 @@ def test_calibration_shows_shares_of_equal_bins(run: Path) -> None:
 def test_bars_are_the_latest_scores_with_their_intervals(table: Path) -> None:
     figure, _ = drawn("bars", table)
     (axis,) = figure.axes
-    heights = {bars.get_label(): [bar.get_height() for bar in bars] for bars in axis.containers[:1]}
-    assert heights["mine"] == pytest.approx([0.6, 0.65, 0.7])
+    assert axis.containers[0].get_label() == "mine"
+    assert [bar.get_width() for bar in axis.containers[0]] == pytest.approx([0.6, 0.65, 0.7])
     reach = axis.containers[1].lines[2][0].get_segments()
-    assert np.allclose([segment[:, 1] for segment in reach], [[0.55, 0.7], [0.6, 0.75], [0.65, 0.8]])
-    assert [text.get_text() for text in axis.get_xticklabels()] == list(LABELS)
+    assert np.allclose([segment[:, 0] for segment in reach], [[0.55, 0.7], [0.6, 0.75], [0.65, 0.8]])
+    assert [text.get_text() for text in axis.get_yticklabels()] == list(LABELS)
     only, _ = drawn("bars", table, "--run", "other", "--label", "shock")
-    assert [bar.get_height() for bar in only.axes[0].patches] == pytest.approx([0.75])
+    assert [bar.get_width() for bar in only.axes[0].patches] == pytest.approx([0.75])
 
 
 def test_a_heat_map_has_a_cell_for_each_run_and_label(table: Path) -> None:
@@ -187,10 +187,10 @@ def test_a_heat_map_has_a_cell_for_each_run_and_label(table: Path) -> None:
         table, [{"run": "third", "split": "test", "metric": "auroc", "label": "shock", "value": 1}]
     )
     axis = drawn("heat", table)[0].axes[0]
-    cells = np.ma.filled(axis.get_images()[0].get_array().astype(float), np.nan)
+    cells = np.ma.filled(axis.get_images()[0].get_array().astype(float), np.nan).T
     assert np.allclose(cells[:2], [[0.6, 0.65, 0.7], [0.7, 0.75, 0.8]])
     assert cells[2, 1] == 1 and np.isnan(cells[2, [0, 2]]).all()
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["mine", "other", "third"]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["mine", "other", "third"]
 
 
 def test_a_map_shows_the_main_components_by_label(tmp_path: Path) -> None:
