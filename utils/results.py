@@ -1,4 +1,8 @@
-"""Result tables: one line per number, appended whole under a lock, and the predictions behind them."""
+"""Result tables: one line per number, appended whole under a lock, and the predictions behind them.
+
+`python -m utils.results table --task phenotyping` sums up the runs of a task;
+`python -m utils.results compare RUN_A RUN_B` tells whether two runs differ.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +11,28 @@ import fcntl
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from utils import compare
 from utils.files import NO_SPACE, whole
+from utils.script import run_script
 
 COLUMNS = (
     "run", "task", "protocol", "fusion", "objective", "checkpoint", "epoch", "split", "seed", "label",
     "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
+)  # fmt: skip
+ABOUT = ["protocol", "fusion", "objective"]  # runs that differ in seed alone share these
+# Student's t, 97.5 %, of 1, 2, ... degrees of freedom; 1.96 beyond.
+STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 PREDICTIONS = ("stay_id", "end_hours", "label", "truth", "probability")
 
@@ -137,3 +152,130 @@ def _cut_torn_line(file: io.FileIO, path: Path, columns: Sequence[str], cure: st
 def _write_all(file: io.FileIO, data: bytes) -> None:
     while data:
         data = data[file.write(data) :]
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Sum up the runs of a task: mean, standard deviation and intervals over seeds."""
+
+    task: str
+    """Task whose results are read."""
+    results_dir: Path = Path("results")
+    """Folder of the result tables, one a task, that run_gpu.py writes."""
+    metric: str = ""
+    """Only this score, such as auroc; empty: all."""
+    label: str = "macro"
+    """Only this label; macro is the mean over labels, and macro[sex=F] that of a subgroup."""
+    split: str = "test"
+    """Only this split."""
+    format: Literal["text", "markdown", "latex", "csv"] = "text"
+    """How the table is written."""
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Result rows of one label and split -> a row for each protocol, fusion, objective and metric.
+
+    seeds: runs that differ in their seed, of equal ones the last; mean and sd of their values; seeds_low and
+    seeds_high: 95 % interval of the mean over seeds (Student's t), NaN for one seed; low and high: means of
+    the ends of the runs' own intervals, which are over subjects.
+    """
+    rows = rows.sort_values("started", kind="stable").drop_duplicates([*ABOUT, "metric", "seed"], keep="last")
+    groups = rows.groupby([*ABOUT, "metric"], sort=False, dropna=False)
+    found = groups.agg(
+        seeds=("value", "count"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        low=("low", "mean"),
+        high=("high", "mean"),
+    ).reset_index()
+    times = found["seeds"].map(lambda n: STUDENT[n - 2] if 2 <= n <= len(STUDENT) + 1 else 1.96)
+    half = times * found["sd"] / np.sqrt(found["seeds"])
+    found.insert(7, "seeds_low", found["mean"] - half)
+    found.insert(8, "seeds_high", found["mean"] + half)
+    return found
+
+
+def seed_table(config: TableConfig) -> str:
+    """The table that TableConfig asks for. ValueError if no row is left."""
+    path = config.results_dir / f"{config.task}.csv"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
+    rows = _trained(read_rows(path))
+    wanted = {"split": config.split, "label": config.label, "metric": config.metric}
+    for name, value in wanted.items():
+        held = ", ".join(map(str, rows[name].unique()))
+        rows = rows[rows[name] == value] if value else rows
+        if rows.empty:
+            raise ValueError(f"{path} has no row of --{name} {value}; it has {held}")
+    return FORMATS[config.format](over_seeds(rows))
+
+
+def _trained(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without those that --mode eval added of a run that is in the table, under the seed of the eval."""
+    same = [*ABOUT, "epoch", "split"]
+    source = rows["checkpoint"].fillna("").map(lambda path: Path(str(path)).parent.name)
+    runs = pd.MultiIndex.from_frame(rows[["run", *same]].astype(str))
+    return rows[
+        ~pd.MultiIndex.from_frame(rows[same].astype(str).assign(run=source)[["run", *same]]).isin(runs)
+    ]
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    body = [
+        ["" if _empty(value) else f"{value:.4f}" if isinstance(value, float) else str(value) for value in row]
+        for row in table.itertuples(index=False)
+    ]
+    return [list(table.columns), *body]
+
+
+def _text(table: pd.DataFrame) -> str:
+    return table.to_string(index=False, float_format="{:.4f}".format, na_rep="")
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in _cells(table))
+    return "\n".join([head, "|" + " --- |" * len(table.columns), *body])
+
+
+def _latex(table: pd.DataFrame) -> str:
+    """A tabular with rules of the package booktabs."""
+    head, *body = (
+        " & ".join(cell.replace("_", r"\_").replace("%", r"\%") for cell in row) + r" \\"
+        for row in _cells(table)
+    )
+    begin = rf"\begin{{tabular}}{{{'l' * 4}{'r' * (len(table.columns) - 4)}}}"
+    return "\n".join([begin, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False).rstrip("\n")
+
+
+FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "text": _text,
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+}
+
+
+def print_table(config: TableConfig) -> None:
+    """Print the table."""
+    print(seed_table(config))
+
+
+COMMANDS = {"table": (print_table, TableConfig), "compare": (compare.main, compare.CompareConfig)}
+
+
+def main() -> None:
+    """Run the command that the first word names; exit with status 2 if it names none."""
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name not in COMMANDS:
+        print(f"error: say one of {', '.join(COMMANDS)}, and --help for its flags", file=sys.stderr)
+        raise SystemExit(2)
+    del sys.argv[1]
+    run_script(*COMMANDS[name])
+
+
+if __name__ == "__main__":
+    main()

@@ -112,3 +112,69 @@ def test_predictions_of_other_shapes_are_refused(tmp_path: Path) -> None:
         results.write_predictions(
             tmp_path / "p.csv", np.arange(2), np.ones(2), ["a"], np.zeros((2, 2)), np.zeros((2, 2))
         )
+
+
+def add_run(folder: Path, seed: int, value: float, **told: object) -> None:
+    row = {"run": f"run{seed}", "protocol": "lineareval", "fusion": "ehr", "objective": "simclr", "epoch": 5}
+    row |= {"checkpoint": "runs/simclr/a.ckpt", "split": "test", "seed": seed, "label": "macro", "n": 9}
+    row |= {"metric": "auroc", "value": value, "low": value - 0.1, "high": value + 0.1}
+    results.append(folder / "phenotyping.csv", [row | {"started": f"2030-01-0{seed + 1}"} | told])
+
+
+def test_a_table_sums_up_the_seeds_of_equal_runs(tmp_path: Path) -> None:
+    for seed, value in enumerate((0.7, 0.8, 0.75)):
+        add_run(tmp_path, seed, value)
+    add_run(tmp_path, 0, 0.1, started="2029-01-01")  # the same run, before it was repeated
+    add_run(tmp_path, 0, 0.6, objective="random", run="other")
+    add_run(tmp_path, 0, 0.3, metric="auprc")
+    add_run(tmp_path, 0, 0.3, label="Shock")
+    add_run(tmp_path, 0, 0.3, split="val")
+    add_run(tmp_path, 8, 0.2, checkpoint="runs/run2/best.ckpt", run="run2-eval")  # run2 again
+    config = results.TableConfig("phenotyping", tmp_path, "auroc", format="csv")
+    (tmp_path / "table.csv").write_text(results.seed_table(config))
+    table = pd.read_csv(tmp_path / "table.csv").set_index("objective")
+    simclr = table.loc["simclr"]
+    assert simclr["seeds"] == 3 and simclr["mean"] == pytest.approx(0.75)
+    assert simclr["sd"] == pytest.approx(0.05)
+    half = 4.303 * 0.05 / 3**0.5  # Student's t of 2 degrees of freedom
+    assert tuple(simclr[["seeds_low", "seeds_high"]]) == pytest.approx((0.75 - half, 0.75 + half))
+    assert tuple(simclr[["low", "high"]]) == pytest.approx((0.65, 0.85))
+    assert table.loc["random", "seeds"] == 1 and table.loc["random"][["sd", "seeds_low"]].isna().all()
+    assert len(table) == 2
+
+
+def test_a_table_can_be_pasted_into_a_paper(tmp_path: Path) -> None:
+    add_run(tmp_path, 0, 0.75)
+    text, markdown, latex = (
+        results.seed_table(results.TableConfig("phenotyping", tmp_path, format=name)).splitlines()
+        for name in ("text", "markdown", "latex")
+    )
+    assert text[0].split()[:4] == ["protocol", "fusion", "objective", "metric"] and len(text) == 2
+    assert markdown[1] == "|" + " --- |" * 11
+    assert markdown[2] == "| lineareval | ehr | simclr | auroc | 1 | 0.7500 |  |  |  | 0.6500 | 0.8500 |"
+    assert latex[0] == r"\begin{tabular}{llllrrrrrrr}" and latex[2].count("&") == latex[4].count("&") == 10
+    assert r"seeds\_low" in latex[2] and latex[4].endswith(r"0.8500 \\")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [({"task": "radiology"}, "is missing"), ({"metric": "kappa"}, "--metric kappa; it has auroc")],
+)
+def test_a_table_of_nothing_is_refused(tmp_path: Path, asked: dict[str, str], message: str) -> None:
+    add_run(tmp_path, 0, 0.75)
+    with pytest.raises(ValueError, match=message):
+        results.seed_table(results.TableConfig(**{"task": "phenotyping", "results_dir": tmp_path} | asked))
+
+
+def test_the_command_line_knows_its_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, 0, 0.75)
+    flags = ["table", "--task", "phenotyping", "--results_dir", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["results", *flags])
+    results.main()
+    assert "0.7500" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["results", "tabel"])
+    with pytest.raises(SystemExit, match="2"):
+        results.main()
+    assert "say one of table, compare" in capsys.readouterr().err
