@@ -41,20 +41,106 @@ class Modality(NamedTuple):
     fusion: str
     pairs: str
     words: str
-    images: bool
+    images: bool = True
 
 
 MODALITIES: dict[str, Modality] = {
-    "": Modality("concatenation", "paired", "EHR and X-ray", images=True),
+    "": Modality("concatenation", "paired", "EHR and X-ray"),
     "_ehr": Modality("ehr", "ehr", "the EHR of the paired stays", images=False),
-    "_cxr": Modality("cxr", "cxr", "the X-ray of the paired stays", images=True),
+    "_cxr": Modality("cxr", "cxr", "the X-ray of the paired stays"),
+}
+ONE_NETWORK = "EHR, and X-ray where there is one"
+
+
+class Pretraining(NamedTuple):
+    """What is published of an objective: its title, width of the EHR encoder, its flags, its optimiser's."""
+
+    title: str
+    ehr_dim: int
+    settings: str
+    optimizer: str
+    warmup_epochs: int
+
+
+LARS = "--momentum 0.9 --weight_decay 1e-4 --trust_coefficient 1e-3"
+PRETRAININGS: dict[str, Pretraining] = {
+    "simclr": Pretraining(
+        "SimCLR",
+        128,
+        "--temperature 0.1 --width 1 --denominator decoupled",
+        f"--optimizer lars --lr 0.6044 {LARS}",
+        10,
+    ),
+    "vicreg": Pretraining(
+        "VICReg",
+        128,
+        "--invariance 25 --variance 25 --covariance 1 --width 1",
+        f"--optimizer lars --lr 0.5989 {LARS}",
+        10,
+    ),
+    "align": Pretraining(
+        "ALIGN",
+        256,
+        "--temperature 0.07 --denominator decoupled --swap 0.2 --width 0",
+        "--optimizer adamw --lr 6.026e-5 --weight_decay 1e-4",
+        0,
+    ),
+}
+
+
+class Published(NamedTuple):
+    """What is published of a supervised classifier for one task: its learning rate, and its stage if it has
+    one."""
+
+    lr: str
+    stage: int | None = None
+
+
+MORTALITY, PHENOTYPING = "in-hospital-mortality", "phenotyping"
+PUBLISHED: dict[str, dict[str, Published]] = {
+    "ehr": {MORTALITY: Published("5.3985e-4"), PHENOTYPING: Published("5.3985e-4")},
+    "cxr": {MORTALITY: Published("2.951e-5"), PHENOTYPING: Published("1e-4")},
+    "early": {MORTALITY: Published("9.515e-5"), PHENOTYPING: Published("3.833e-5")},
+    "joint": {MORTALITY: Published("4.032e-5"), PHENOTYPING: Published("5.652e-5")},
+    "medfuse": {MORTALITY: Published("1e-4"), PHENOTYPING: Published("7e-5")},
+    "mmtm": {MORTALITY: Published("4.355e-5", 4), PHENOTYPING: Published("5.326e-5", 4)},
+    "daft": {MORTALITY: Published("6.493e-5", 4), PHENOTYPING: Published("6.493e-5", 3)},
+}
+ENCODERS = {"ehr": "--ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3", "cxr": "--vision_backbone resnet34"}
+
+
+class Baseline(NamedTuple):
+    """A supervised classifier: what it reads, its name in the header, the fusion whose published settings it
+    takes, and which encoders start afresh; none: they are those of supervised_ehr.sh and supervised_cxr.sh,
+    and stay as they are."""
+
+    modality: Modality
+    title: str
+    like: str
+    fresh: tuple[str, ...] = ("ehr", "cxr")
+
+
+BASELINES: dict[str, Baseline] = {
+    "supervised": Baseline(MODALITIES[""], "the supervised classifier", "joint"),
+    "supervised_ehr": Baseline(MODALITIES["_ehr"], "the supervised classifier", "ehr", ("ehr",)),
+    "supervised_cxr": Baseline(MODALITIES["_cxr"], "the supervised classifier", "cxr", ("cxr",)),
+    "early": Baseline(Modality("early", "paired", "EHR and X-ray"), "early fusion", "early", ()),
+    "joint": Baseline(Modality("joint", "paired", "EHR and X-ray"), "joint fusion", "joint"),
+    "late": Baseline(Modality("late", "paired", "EHR and X-ray"), "late fusion", "joint"),
+    "unified": Baseline(Modality("unified", "partial", ONE_NETWORK), "unified fusion", "joint"),
+    "medfuse": Baseline(Modality("medfuse", "partial", ONE_NETWORK), "MedFuse", "medfuse"),
+    "medfuse_tokens": Baseline(
+        Modality("medfuse_tokens", "partial", ONE_NETWORK), "MedFuse with tokens", "medfuse"
+    ),
+    "mmtm": Baseline(Modality("mmtm", "paired", "EHR and X-ray"), "MMTM", "mmtm"),
+    "daft": Baseline(Modality("daft", "paired", "EHR and X-ray"), "DAFT", "daft"),
 }
 
 HEAD = """\
 #!/usr/bin/env bash
 # {does}
 # {leaves}
-# STORE is the folder of the store{checkpoint}. LAUNCH starts the program: python, or
+{more}# STORE is the folder of the store{checkpoint}. LAUNCH starts the program: python, or
 # "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
 # name win over those below. Paths count from the root of the repository; call sbatch there.
 #SBATCH --job-name={name}
@@ -74,7 +160,8 @@ exec ${{LAUNCH:-python}} {program} \\
 
 
 class Script(NamedTuple):
-    """A script: its run's name, the program, what it does and leaves, what CHECKPOINT is, and its flags."""
+    """A script: its run's name, the program, what it does and leaves, what CHECKPOINT is, its flags, and what
+    else its header tells, line by line."""
 
     name: str
     program: str
@@ -82,35 +169,86 @@ class Script(NamedTuple):
     leaves: str
     checkpoint: str
     flags: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The whole file: a group of flags a line, those of the caller last."""
+        more = "".join(f"# {note}\n" for note in self.notes)
         lines = " \\\n".join(f"  {group}" for group in (*self.flags, f"--name {self.name}", '"$@"'))
-        return HEAD.format(**self._asdict()) + lines + "\n"
+        return HEAD.format(**self._asdict(), more=more) + lines + "\n"
 
 
 STORE = '--store "${STORE:-data/mimic}"'
 
 
-def pretrain(task: Task) -> Script:
-    """SimCLR on the task's pairs."""
+def pretrain(task: Task, objective: str) -> Script:
+    """Both encoders, by an objective, on the task's pairs."""
+    published = PRETRAININGS[objective]
     return Script(
-        f"simclr-{task.name}",
-        "simclr_trainer.py",
-        f"Pretrains both encoders with SimCLR on the pairs of {task.name}.",
-        f"Leaves a checkpoint an epoch in runs/simclr-{task.name}.",
+        f"{objective}-{task.name}",
+        f"{objective}_trainer.py",
+        f"Pretrains both encoders with {published.title} on the pairs of {task.name}.",
+        f"Leaves a checkpoint an epoch in runs/{objective}-{task.name}.",
         "",
         (
             f"--task {task.name}",
             f"{STORE} --data_pairs paired --batch_size 256",
             "--image_size 224 --transforms_cxr simclrv2",
-            "--ehr_dim 128 --ehr_layers 1 --vision_backbone resnet34",
-            "--temperature 0.1 --width 1 --denominator decoupled",
-            "--optimizer lars --lr 0.6044 --momentum 0.9 --weight_decay 1e-4 --trust_coefficient 1e-3",
-            "--epochs 300 --warmup_epochs 10 --schedule cosine",
+            f"--ehr_dim {published.ehr_dim} --ehr_layers 1 --vision_backbone resnet34",
+            published.settings,
+            published.optimizer,
+            f"--epochs 300 --warmup_epochs {published.warmup_epochs} --schedule cosine",
             "--patience 30 --min_delta 1e-3",
         ),
     )
+
+
+def supervise(task: Task, baseline: Baseline) -> Script:
+    """A classifier trained from the start, or on frozen encoders that were, and then tested."""
+    modality, like = baseline.modality, task.name if task.name in PUBLISHED[baseline.like] else PHENOTYPING
+    published = PUBLISHED[baseline.like][like]
+    stage = "" if published.stage is None else f" --layer_after {published.stage}"
+    fresh = " ".join(ENCODERS[name] for name in baseline.fresh)
+    start = "afresh" if fresh else "on frozen encoders"
+    return Script(
+        run_name(task, modality, "supervised"),
+        "run_gpu.py",
+        f"Trains {baseline.title} {start} for {task.name} from {modality.words}.",
+        f"The best epoch's validation and test scores go to results/{task.name}.csv.",
+        "",
+        (
+            f"--protocol supervised --mode train --task {task.name} --fusion {modality.fusion}{stage}",
+            *(() if fresh else unimodal_encoders(task)),
+            f"{STORE} --data_pairs {modality.pairs} --batch_size 16",
+            *(("--image_size 224 --transforms_cxr supervised",) if modality.images else ()),
+            *((fresh,) if fresh else ()),
+            f"--optimizer adam --lr {published.lr} --weight_decay 0 --epochs 50",
+            "--schedule plateau --gamma 0.5 --plateau_patience 10",
+            "--patience 30 --min_delta 1e-3",
+        ),
+        notes(baseline, task.name, like),
+    )
+
+
+def unimodal_encoders(task: Task) -> tuple[str, ...]:
+    """Flags that start both encoders from the supervised classifiers of one modality."""
+    trained = {end: run_name(task, MODALITIES[end], "supervised") for end in ("_ehr", "_cxr")}
+    return tuple(
+        f'--load_state{end} "${{CHECKPOINT{end.upper()}:-runs/{run}/best.ckpt}}"'
+        for end, run in trained.items()
+    )
+
+
+def notes(baseline: Baseline, task: str, like: str) -> tuple[str, ...]:
+    """Where a supervised classifier's encoders come from, unless they are fresh, and its settings."""
+    encoders = (
+        "The encoders are those of supervised_ehr.sh and supervised_cxr.sh, which come first; CHECKPOINT_EHR",
+        "and CHECKPOINT_CXR name others.",
+    )
+    setting = "lr is" if PUBLISHED[baseline.like][like].stage is None else "lr and stage are"
+    lacking = "" if (baseline.modality.fusion, task) == (baseline.like, like) else "; for this script none is"
+    settings = f"{setting} as published for {baseline.like} on {like}{lacking}."
+    return (settings,) if baseline.fresh else (*encoders, settings)
 
 
 def train(task: Task, modality: Modality, protocol: str, does: str) -> Script:
@@ -162,13 +300,18 @@ def run_name(task: Task, modality: Modality, protocol: str) -> str:
 def scripts(task: Task) -> dict[Path, Script]:
     """The scripts of a task by their place in its folder."""
     linear, tuned = "Trains one linear layer on frozen encoders", "Fine-tunes pretrained encoders"
-    found = {Path("train/simclr.sh"): pretrain(task)}
+    found = {Path(f"train/{objective}.sh"): pretrain(task, objective) for objective in PRETRAININGS}
     for end, modality in MODALITIES.items():
         found |= {
             Path(f"train/finetune{end}.sh"): train(task, modality, "finetune", tuned),
             Path(f"train/lineareval{end}.sh"): train(task, modality, "lineareval", linear),
             Path(f"eval/fteval{end}.sh"): evaluate(task, modality, "finetune", "the fine-tuned classifier"),
             Path(f"eval/lineareval{end}.sh"): evaluate(task, modality, "lineareval", "the linear classifier"),
+        }
+    for name, baseline in BASELINES.items():
+        found |= {
+            Path(f"train/{name}.sh"): supervise(task, baseline),
+            Path(f"eval/{name}.sh"): evaluate(task, baseline.modality, "supervised", baseline.title),
         }
     return found
 
