@@ -25,16 +25,16 @@ if [ -n "$MIMIC_IV" ]; then
     about="real records with SYNTHETIC X-rays: these scores mean nothing clinically"
     make_raw=(--for_stays "$MIMIC_IV")
 else
-    raw=$data/raw/mimic-iv epochs=16
+    raw=$data/raw/mimic-iv epochs=14
     about="SYNTHETIC data: these scores mean nothing clinically"
     make_raw=(--patients "$PATIENTS")
 fi
-trial=(--store "$data/store" --save_dir "$runs" --seed "$SEED" --batch_size 128 --image_size 64)
+trial=(--store "$data/store" --save_dir "$runs" --seed "$SEED" --image_size 32)
 pretrained=$runs/simclr/last.ckpt
 
 evaluate() { # evaluate TASK: one linear layer on frozen encoders, SimCLR's (together and alone) or random ones
     local lineareval=(run_gpu.py --protocol lineareval --task "$1" --results_dir "$results" "${trial[@]}"
-        --epochs 100 --lr 1e-3)
+        --epochs 100 --lr 1e-3 --batch_size 512)
     "$PYTHON" "${lineareval[@]}" --load_state random --vision_backbone resnet18 --name "$1-random"
     for fusion in ehr cxr concatenation; do
         "$PYTHON" "${lineareval[@]}" --load_state "$pretrained" --fusion "$fusion"
@@ -42,7 +42,7 @@ evaluate() { # evaluate TASK: one linear layer on frozen encoders, SimCLR's (tog
 }
 finetune() { # finetune TASK: all weights, from SimCLR's
     "$PYTHON" run_gpu.py --protocol finetune --task "$1" --results_dir "$results" "${trial[@]}" \
-        --load_state "$pretrained" --epochs 4 --lr 3e-4
+        --load_state "$pretrained" --epochs 3 --lr 3e-4 --batch_size 256
 }
 
 step "raw data" "$PYTHON" -m datasets.synthetic "${make_raw[@]}" --out "$data/raw" --seed "$SEED" \
@@ -50,8 +50,8 @@ step "raw data" "$PYTHON" -m datasets.synthetic "${make_raw[@]}" --out "$data/ra
 step "extraction" "$PYTHON" -m datasets.extract --mimic_iv "$raw" --mimic_cxr "$data/raw/mimic-cxr-jpg" \
     --out "$data/store"
 step "SimCLR pretraining" "$PYTHON" simclr_trainer.py "${trial[@]}" --name simclr \
-    --task in-hospital-mortality --vision_backbone resnet18 --optimizer adamw --lr 1e-3 --epochs "$epochs" \
-    --warmup_epochs 1
+    --task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 \
+    --optimizer adamw --lr 2e-3 --epochs "$epochs" --warmup_epochs 1
 for task in in-hospital-mortality phenotyping; do
     step "linear evaluation: $task" evaluate "$task"
     step "fine-tuning: $task" finetune "$task"

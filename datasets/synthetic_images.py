@@ -99,7 +99,7 @@ def _coordinates(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _place(rng: np.random.Generator, film: Film, body: Body, amount: float) -> tuple[np.ndarray, np.ndarray]:
     """Body coordinates of the field's pixels: the patient lies turned, shifted and nearer or farther."""
-    scale = FIELD_SIDE / min(film.rows, film.columns)
+    scale = min(FIELD_SIDE / min(film.rows, film.columns), 1)
     x, y = _coordinates(round(film.rows * scale), round(film.columns * scale))
     turn, right, down, zoom = amount * rng.standard_normal(4) * (0.06, 0.05, 0.05, 0.05)
     zoom, turn = np.float32(np.clip(body.zoom + zoom, 0.7, 1.4)), np.float32(turn)
@@ -113,8 +113,8 @@ def _soft(value: np.ndarray) -> np.ndarray:
 
 
 def _opacity(score: float, strengths: Strengths) -> float:
-    """How dense a sign of this score is, 0-0.95: near 0.05 at -1, 0.15 at 0, 0.35 at 1, 0.6 at 2."""
-    return min(0.2 * strengths.image_signal * float(np.log1p(np.exp(1.5 * score))), 0.95)
+    """How dense a sign of this score is, 0-0.9: near 0.1 at -1, 0.3 at 0, 0.6 at 1, 0.8 at 2."""
+    return 0.9 / (1 + float(np.exp(0.7 - strengths.image_signal * score)))
 
 
 def _frontal(
@@ -129,7 +129,7 @@ def _frontal(
     ribs = np.cos((y + 0.35 * x * x) * np.float32(2 * np.pi / max(body.rib_spacing, 0.08)))
     bright += body.rib_strength * np.maximum(ribs, 0) * inside * (np.abs(x) > 0.1)
     standing = 0.9 if film.view == "PA" else 1.0
-    wide = standing * (body.heart + 0.055 * strengths.image_signal * sign["heart"])
+    wide = standing * (body.heart + 0.07 * strengths.image_signal * sign["heart"])
     heart = _soft((1 - ((x - 0.11) / max(wide, 0.12)) ** 2 - ((y - 0.26) / 0.31) ** 2) * 3)
     bright += heart * (0.80 - bright) * 0.85
     for dense in _signs(rng, x, y, base, sign, strengths):
@@ -142,8 +142,8 @@ def _lungs(x: np.ndarray, y: np.ndarray, sign: dict[str, float], body: Body) -> 
     """Air of both lungs in 0-1, and y of the diaphragm at each x; chronic disease inflates and flattens."""
     sides = np.where(x < 0, np.float32(-1), np.float32(1))
     off = x - sides * (body.lung_offset + body.lung_tilt * y)
-    height = body.lung_height + 0.035 * sign["chronic"]
-    base = body.diaphragm + 0.03 * sign["chronic"] + 0.04 * sides + (0.5 - 0.1 * sign["chronic"]) * off * off
+    height = body.lung_height + 0.09 * sign["chronic"]
+    base = body.diaphragm + 0.08 * sign["chronic"] + 0.04 * sides + (0.5 - 0.1 * sign["chronic"]) * off * off
     round_off = 1 - (off / max(body.lung_width, 0.15)) ** 2 - ((y + 0.1) / max(height, 0.3)) ** 2
     return _soft(round_off * 3) * _soft((base - y) * 14), base
 
@@ -155,16 +155,16 @@ def _signs(
     """Densities (0-1) of oedema, consolidation, effusion, atelectasis and a nodule; their place is chance."""
     zone_x = rng.choice([-1, 1]) * rng.uniform(0.3, 0.52)
     zone_y = rng.choice([-0.45, 0.0, 0.25], p=(0.2, 0.3, 0.5))
-    size, tilt, spot_x, spot_y = rng.uniform(0.15, 0.28), *rng.uniform(-1, 1, 3)
+    size, tilt, spot_x, spot_y = rng.uniform(0.28, 0.34), *rng.uniform(-1, 1, 3)
     sides = ((1.0, 0.25), (0.25, 1.0), (0.9, 0.9))[rng.integers(3)]
     bat_wing = np.exp(-(((np.abs(x) - 0.3) / 0.28) ** 2) - ((y - 0.12) / 0.4) ** 2)
     oedema = _opacity(sign["oedema"], strengths) * bat_wing
     blob = ((x - zone_x) ** 2 + (y - zone_y) ** 2 + 0.4 * tilt * (x - zone_x) * (y - zone_y)) / size**2
-    focal = 1.5 * _opacity(sign["consolidation"], strengths) * np.exp(-blob)
+    focal = 1.2 * _opacity(sign["consolidation"], strengths) * np.exp(-blob)
     height = _opacity(sign["effusion"], strengths) * np.where(x < 0, *map(np.float32, sides))
     level = base - 0.75 * height + 0.05 - 0.6 * height * np.maximum(np.abs(x) - 0.4, 0)
     fluid = np.minimum(2.5 * height, 0.95) * _soft((y - level) * 12)
-    bands = np.exp(-(((y - base + 0.12 + 0.1 * tilt * x) / 0.025) ** 2)) * _opacity(
+    bands = np.exp(-(((y - base + 0.12 + 0.1 * tilt * x) / 0.05) ** 2)) * _opacity(
         sign["atelectasis"], strengths
     )
     nodule = (

@@ -30,27 +30,27 @@ class Strengths:
     """
 
     # Of each hidden state: its correlation with severity, and the variance that a patient's admissions share.
-    with_severity: tuple[float, ...] = (1.0, 0.4, 0.35, 0.3, 0.4, 0.15)
+    with_severity: tuple[float, ...] = (1.0, 0.45, 0.4, 0.4, 0.4, 0.15)
     of_patient: tuple[float, ...] = (0.2, 0.5, 0.1, 0.3, 0.6, 0.9)
     death_rate: float = 0.12  # of admissions, in hospital
-    death_explained: float = 0.65
+    death_explained: float = 0.85
     death_shift: float = 1.2  # severity of those who died in a real cohort (`--for_stays`)
-    condition_explained: float = 0.55
+    condition_explained: float = 0.75
     readmission_rate: float = 0.16  # of survivors, within 30 days
     readmission_explained: float = 0.5
-    stay_log_sd: float = 0.95  # of the length of an ICU stay, whose median is 48 h
+    stay_log_sd: float = 0.8  # of the length of an ICU stay, whose median is 60 h
     stay_explained: float = 0.25
     recovery: float = 0.9  # fall of severity over the ICU stay of a survivor
-    deterioration: float = 2.2  # rise of severity over the last 24 h before death
+    deterioration: float = 1.4  # rise of severity over the last 24 h before death
     vitals_signal: float = 1.0  # multiplies the loadings of vitals on the hidden states
-    vitals_baseline: float = 0.9  # a patient's own level of each channel
-    vitals_private: float = 1.2  # factors of a stay that move many vitals and mean nothing
-    vitals_noise: float = 0.7  # first-order autoregressive, hour by hour
-    vitals_memory: float = 0.9  # its autocorrelation over one hour
-    image_signal: float = 1.3  # multiplies the opacity of every sign
-    image_error: float = 0.8  # error of each sign, drawn once a study
-    image_geometry: float = 1.0  # a patient's shape, and the position of the film
-    image_exposure: float = 1.0  # gamma, contrast and brightness of the film
+    vitals_baseline: float = 0.5  # a patient's own level of each channel
+    vitals_private: float = 0.6  # factors of a stay that move many vitals and mean nothing
+    vitals_noise: float = 3.0  # first-order autoregressive, hour by hour
+    vitals_memory: float = 0.1  # its autocorrelation over one hour
+    image_signal: float = 1.5  # multiplies the opacity of every sign
+    image_error: float = 0.3  # error of each sign, drawn once a study
+    image_geometry: float = 0.8  # a patient's shape, and the position of the film
+    image_exposure: float = 1.2  # gamma, contrast and brightness of the film
     image_noise: float = 1.0  # grain and texture
     finding_error: float = 0.4  # of the reader who labels a study
 
@@ -91,7 +91,7 @@ class Block:
 
 
 # Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in each outcome's liability.
-DEATH = (1.0, 0.5, 0.6, 0.6, 0.4, 0.2)
+DEATH = (0.8, 0.6, 0.7, 0.7, 0.4, 0.2)
 STAY_LENGTH = (0.3, 0.1, 0.4, 0.3, 0.1, 0.0)
 READMISSION = (0.2, 0.6, 0.1, 0.6, 0.4, 0.8)
 # CCS number: (prevalence near that of the published cohort, weights).
@@ -242,10 +242,10 @@ def _draw_admissions(
 
 
 def _stay_hours(rng: np.random.Generator, latents: np.ndarray, strengths: Strengths) -> np.ndarray:
-    """Hours of up to MAX_STAYS ICU stays [n, MAX_STAYS]: log-normal around 48 h, from 4 h to 45 days."""
+    """Hours of up to MAX_STAYS ICU stays [n, MAX_STAYS]: log-normal around 60 h, from 4 h to 45 days."""
     known = np.sqrt(strengths.stay_explained) * liability(latents, STAY_LENGTH, strengths)[:, None]
     luck = np.sqrt(1 - strengths.stay_explained) * rng.standard_normal((len(latents), MAX_STAYS))
-    return (48 * np.exp(strengths.stay_log_sd * (known + luck))).clip(4, 45 * 24)
+    return (60 * np.exp(strengths.stay_log_sd * (known + luck))).clip(4, 45 * 24)
 
 
 def _care_units(rng: np.random.Generator, stays: pl.DataFrame) -> pl.DataFrame:

@@ -27,7 +27,7 @@ SIGN_WEIGHTS = {
     "heart": (0.0, 0.9, 0.0, 0.1, 0.1, 0.4), "oedema": (0.3, 1.0, 0.0, 0.1, 0.1, 0.0),
     "consolidation": (0.15, 0.0, 1.0, 0.0, 0.0, 0.0), "effusion": (0.0, 0.2, 0.1, 1.0, 0.0, 0.0),
     "devices": (1.0, 0.0, 0.1, 0.1, 0.0, 0.0), "chronic": (0.0, 0.0, 0.1, 0.0, 0.0, 1.0),
-    "atelectasis": (0.5, 0.0, 0.1, 0.5, 0.0, 0.0),
+    "atelectasis": (1.0, 0.0, 0.1, 0.2, 0.0, 0.0),
 }  # fmt: skip
 # Finding: the sign that the reader saw, and how often it is there ("No Finding" follows from the others).
 READINGS = {
@@ -87,7 +87,7 @@ def _study_times(rng: np.random.Generator, drawn: Block, paired: float) -> pl.Da
     earliest, latest = stays["admission"].is_first_distinct(), stays["admission"].is_last_distinct()
     masks = (
         has_film, draw[:, 2] < 0.10, unread,
-        earliest.to_numpy() & (draw[:, 5] < 0.5), latest.to_numpy() & (draw[:, 6] < 0.3), draw[:, 7] < 0.15,
+        earliest.to_numpy() & (draw[:, 5] < 0.25), latest.to_numpy() & (draw[:, 6] < 0.15), draw[:, 7] < 0.1,
     )  # fmt: skip
     first, erect, silent, before, after, far = (np.flatnonzero(mask) for mask in masks)
     groups = (  # stays, time, chance of a standing film, chance that it was read

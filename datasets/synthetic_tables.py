@@ -10,17 +10,17 @@ from datasets.synthetic_patients import CHART, DAY, HOUR, LABS, Block, Course, s
 # Loadings of each channel, in its standard deviations, on (severity, heart failure, consolidation, effusion,
 # renal, chronic): effusion hardly shows in vitals, the kidney in them alone. Last: mean, standard deviation.
 LOADINGS = {
-    "heart_rate": (0.55, 0.15, 0.30, 0.10, 0.05, -0.10, 87, 16),
-    "mean_pressure": (-0.50, -0.15, -0.15, 0.00, 0.10, 0.15, 79, 11),
-    "pulse_pressure": (-0.15, -0.30, 0.00, -0.10, 0.25, 0.35, 57, 14),
-    "respiratory_rate": (0.40, 0.35, 0.35, 0.15, 0.25, 0.05, 19.5, 4.5),
-    "oxygen_saturation": (-0.30, -0.25, -0.35, -0.10, 0.00, -0.30, 96.6, 1.9),
-    "temperature": (0.10, -0.10, 0.45, 0.00, -0.15, -0.10, 36.9, 0.55),
-    "glucose": (0.30, 0.00, 0.10, 0.00, 0.20, 0.45, 140, 36),
-    "oxygen_fraction": (0.45, 0.30, 0.45, 0.10, 0.00, 0.10, 0.45, 0.11),
-    "ph": (-0.45, -0.05, -0.05, 0.00, -0.55, 0.00, 7.38, 0.06),
-    "consciousness": (-0.60, 0.00, -0.05, 0.00, -0.30, -0.10, 0, 1),
-    "perfusion": (-0.60, -0.30, 0.00, 0.00, -0.10, -0.20, 0, 1),
+    "heart_rate": (0.80, 0.40, 0.20, 0.00, 0.00, -0.10, 87, 16),
+    "mean_pressure": (-0.55, -0.10, -0.10, 0.00, 0.10, 0.30, 79, 11),
+    "pulse_pressure": (-0.10, -0.75, 0.00, -0.10, 0.15, 0.30, 57, 14),
+    "respiratory_rate": (0.25, 0.20, 0.20, 0.75, 0.15, 0.05, 19.5, 4.5),
+    "oxygen_saturation": (-0.20, -0.15, -0.35, -0.70, 0.00, -0.20, 96.6, 1.9),
+    "temperature": (0.05, -0.10, 0.85, 0.00, -0.10, -0.05, 36.9, 0.55),
+    "glucose": (0.20, 0.00, 0.05, 0.00, 0.10, 0.75, 140, 36),
+    "oxygen_fraction": (0.35, 0.20, 0.65, 0.35, 0.00, 0.05, 0.45, 0.11),
+    "ph": (-0.40, -0.05, -0.05, 0.00, -0.65, 0.00, 7.38, 0.06),
+    "consciousness": (-0.65, 0.00, -0.05, 0.00, -0.30, -0.10, 0, 1),
+    "perfusion": (-0.45, -0.65, 0.00, 0.00, -0.05, -0.10, 0, 1),
     "creatinine": (0.20, 0.10, 0.00, 0.00, 0.90, 0.30, 1.5, 0.6),
 }
 LIMITS = {

@@ -133,7 +133,7 @@ def test_patients_are_adults_with_stays_as_varied_as_real_ones(made: Path) -> No
     assert 0.02 < (stays["first_careunit"] != stays["last_careunit"]).mean() < 0.3
     assert stays.group_by("hadm_id").len()["len"].max() > 1
     assert admissions.group_by("subject_id").len()["len"].max() > 1
-    assert 0.3 < (stays["los"] >= 2).mean() < 0.65
+    assert 0.3 < (stays["los"] >= 2).mean() < 0.75
     assert stays["los"].max() > 10
     assert (stays["outtime"] > stays["intime"]).all()
     without = admissions.join(stays, on="subject_id", how="anti")
