@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,23 +15,61 @@ from utils.run import commit
 
 RESULTS = Path(__file__).parent / "results.csv"
 COLUMNS = (
-    "benchmark", "work", "ours_seconds", "published_seconds", "ratio", "ours_mb", "published_mb", "machine",
-    "cores", "versions", "commit", "date",
+    "benchmark", "work", "unit", "ours", "against", "other", "ratio", "peak_mb", "machine", "cores",
+    "versions", "commit", "date",
 )  # fmt: skip
+NOT_MEASURED = "not measured"
 
 
-def record(path: Path, packages: Sequence[str], row: dict[str, object]) -> None:
-    """Adds a row: `row`, whose seconds are of all cores together, with this machine, the versions, the commit
-    and the date."""
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure beside what it is held against, in the same unit.
+
+    work: what was done; unit: "s" and the like, of which less is better, or a rate such as "rows/s"; ours and
+    other: None if not measured; against: what `other` is, such as "zcat" or "published"; peak_mb: largest
+    memory of ours, in MiB.
+    """
+
+    work: str
+    unit: str
+    ours: float | None
+    against: str
+    other: float | None
+    peak_mb: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times as good ours is as the other: above 1 is better, in any unit.
+
+        >>> Figure("extract", "s", 2.0, "zcat", 3.0).ratio, Figure("read", "stays/s", 2.0, "copy", 4.0).ratio
+        (1.5, 0.5)
+        """
+        if self.ours is None or self.other is None:
+            return None
+        return self.ours / self.other if self.unit.endswith("/s") else self.other / self.ours
+
+    def cells(self) -> dict[str, str]:
+        """The columns of results.csv that it fills, as text."""
+        numbers = {"ours": self.ours, "other": self.other, "ratio": self.ratio, "peak_mb": self.peak_mb}
+        told = {name: NOT_MEASURED if value is None else f"{value:.4g}" for name, value in numbers.items()}
+        return {"work": self.work, "unit": self.unit, "against": self.against} | told
+
+
+def record(path: Path, benchmark: str, packages: Sequence[str], figures: Sequence[Figure]) -> None:
+    """Prints the figures as a table, and adds a row each with this machine, the versions, the commit and the
+    date."""
+    shown = ("work", "unit", "ours", "against", "other", "ratio", "peak_mb")
+    print(table([shown, *([figure.cells()[name] for name in shown] for figure in figures)]))
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    told = {
+    about = {
+        "benchmark": benchmark,
         "machine": machine(),
         "cores": cores(),
         "versions": " ".join(f"{name}={number}" for name, number in versions.items()),
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    append_rows(path, COLUMNS, [row | told], "move it away")
+    append_rows(path, COLUMNS, [figure.cells() | about for figure in figures], "move it away")
 
 
 def machine() -> str:
