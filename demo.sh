@@ -7,8 +7,6 @@
 #   MIMIC_IV=../mimic-iv-demo bash demo.sh       a real MIMIC-IV folder, with synthetic X-rays for its stays
 set -euo pipefail
 cd "$(dirname "$0")"
-# Keep freed memory: an LSTM's backward pass over weeks of hours asks for it again and again (glibc only).
-export MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=268435456
 PYTHON=${PYTHON:-python} SEED=${SEED:-0} PATIENTS=${PATIENTS:-4000} MIMIC_IV=${MIMIC_IV:-}
 
 name=demo${MIMIC_IV:+-real}

@@ -18,6 +18,7 @@ from utils.distributed import all_reduce_sum
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BACKBONES = tuple(torchvision_models.list_models(module=torchvision_models, include=["*resne*", "densenet*"]))
+SPAN = 16  # hours; see _by_spans
 SMALLEST_IMAGE = 32  # every backbone halves the image five times
 
 
@@ -81,8 +82,31 @@ def run_lstm(lstm: nn.LSTM, steps: PackedSequence | Tensor) -> tuple[PackedSeque
     Rounding errors of a recurrence add up over its steps, and its cost is in these, not in their precision.
     """
     with torch.autocast(steps.data.device.type, enabled=False):
-        states, (last, _) = lstm(steps.to(lstm.weight_hh_l0.dtype))
+        steps = steps.to(lstm.weight_hh_l0.dtype)
+        if isinstance(steps, PackedSequence) and steps.data.device.type == "cpu":
+            return _by_spans(lstm, steps)
+        states, (last, _) = lstm(steps)
     return states, last[-1]
+
+
+def _by_spans(lstm: nn.LSTM, steps: PackedSequence) -> tuple[PackedSequence, Tensor]:
+    """`run_lstm` some hours at a time, each span from the state that the one before left.
+
+    On a CPU, PyTorch's gradient of every step is a tensor as long as all steps, so that whole stays would
+    cost the square of their hours.
+    """
+    spans = steps.batch_sizes.split(SPAN)
+    parts = steps.data.split([int(sizes.sum()) for sizes in spans])
+    state, states, ended = None, [], []
+    for data, sizes, next_sizes in zip(parts, spans, (*spans[1:], spans[0][:0]), strict=True):
+        going = int(next_sizes[:1].sum())  # the longest stand first, and the others end in this span
+        found, (hidden, cell) = lstm(PackedSequence(data, sizes), state)
+        states.append(found.data)
+        ended.append(hidden[-1, going:])
+        state = hidden[:, :going], cell[:, :going]
+    last = torch.cat(ended[::-1])
+    order = steps.unsorted_indices
+    return steps._replace(data=torch.cat(states)), last if order is None else last[order]
 
 
 class EHREncoder(nn.Module):
@@ -130,8 +154,21 @@ class EHREncoder(nn.Module):
         states, last = run_lstm(self.lstm, ehr)
         return self.dropout(last if self.top is None else self._top(states))
 
+    def at(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
+        """[n, feature_dim]: what `forward` gives of stays cut off after an hour; stay, last: int64 [n].
+
+        An hour's state looks back only, so one pass over a stay gives the features of all its prefixes.
+        """
+        states = run_lstm(self.lstm, ehr)[0]
+        states = states if self.top is None else self._above(states)[0]
+        begun = (states.batch_sizes.cumsum(0) - states.batch_sizes).to(last.device)
+        return self.dropout(states.data[begun[last] + states.unsorted_indices[stay]])
+
     def _top(self, states: PackedSequence) -> Tensor:
-        return run_lstm(self.top, states._replace(data=self.dropout(states.data)))[1]
+        return self._above(states)[1]
+
+    def _above(self, states: PackedSequence) -> tuple[PackedSequence, Tensor]:
+        return run_lstm(self.top, states._replace(data=self.dropout(states.data)))
 
 
 class CXREncoder(nn.Module):

@@ -57,6 +57,10 @@ class HeadedEncoder(nn.Module):
         """What the encoder takes -> [B, feature_dim]."""
         return self.head(self.encoder(modality))
 
+    def at(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
+        """[n, feature_dim], as EHREncoder.at."""
+        return self.head(self.encoder.at(ehr, stay, last))
+
 
 def build_heads(encoders: Mapping[str, nn.Module], width: int) -> dict[str, ProjectionHead | LinearHead]:
     """One head for each encoder, by the name of its modality; `width` 0 makes it one linear layer.

@@ -10,6 +10,7 @@ from datasets.schema import CHANNELS
 from models.encoders import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    SPAN,
     CXREncoder,
     EHREncoder,
     EncoderConfig,
@@ -17,6 +18,7 @@ from models.encoders import (
     at_present_rows,
     build_encoders,
     present_rows,
+    run_lstm,
     running_statistics,
 )
 
@@ -46,6 +48,27 @@ def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
     network.load_state_dict(weights)
     states, hours = pad_packed_sequence(network(packed(3, 9))[0], batch_first=True)
     assert torch.allclose(encoder(packed(3, 9)), states[torch.arange(2), hours - 1], atol=1e-6)
+
+
+def test_spans_of_hours_give_the_states_and_gradients_of_the_whole() -> None:
+    lstm, ehr = torch.nn.LSTM(CHANNELS, 8), packed(SPAN, 1, 3 * SPAN + 1, SPAN + 1, 2 * SPAN)
+    found = []
+    for states, last in (run_lstm(lstm, ehr), (lambda out: (out[0], out[1][0][-1]))(lstm(ehr))):
+        lstm.zero_grad()
+        (states.data.square().sum() + last.sum()).backward()
+        gradients = [weight.grad.clone() for weight in lstm.parameters()]
+        found.append([pad_packed_sequence(states)[0], last, *gradients])
+    for ours, whole in zip(*found, strict=True):
+        assert torch.allclose(ours, whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_features_at_an_hour_are_those_of_a_stay_that_ends_there(layers: int) -> None:
+    encoder = EHREncoder(feature_dim=8, layers=layers).eval()
+    stay, last = torch.tensor([1, 0, 1, 2]), torch.tensor([47, 4, 20, 0])
+    cut = [stays(5, 48, 1)[s][: hour + 1] for s, hour in zip(stay, last, strict=True)]
+    expected = encoder(pack_sequence(cut, enforce_sorted=False))
+    assert torch.allclose(encoder.at(packed(5, 48, 1), stay, last), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
