@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,15 @@ import yaml
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples
-from datasets.distinct import distinct
+from datasets.batches import PAIRS, DataConfig, Samples, load_samples
+from datasets.distinct import SharedRows
 from datasets.schema import SPLITS
 from datasets.store import Store
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
-from models.features import FeatureBatches, compute_features
+from models.features import FeatureBatches, SharedFeatures
 from models.fusion import FUSIONS
-from models.probe import ProbeConfig, at_places, encoder_of, train_probe
+from models.probe import ProbeConfig, train_probe
 from tasks import TASKS, Task
 from tasks.report import judge, made_of
 from tasks.selection import best_epoch, columns, epoch_row, next_command, read_epochs
@@ -39,8 +39,6 @@ from utils.files import write_text
 from utils.run import RunConfig, set_numbers
 from utils.script import run_script
 
-# The choice of --data_pairs by which batches of any samples load this modality and no other.
-LOADS = {"ehr": "ehr_all", "cxr": "cxr_all"}
 PROBED = DataConfig(batch_size=512)
 
 
@@ -83,25 +81,6 @@ class Evaluation:
         """Where the rows of a task are."""
         fusion = "" if self.config.fusion == "concatenation" else f"_{self.config.fusion}"
         return self.config.run_dir / f"results_label_{task.name}{fusion}.csv"
-
-
-class SharedRows:
-    """The hours or X-rays that all tasks and splits read, each once, and where every sample finds its own."""
-
-    def __init__(self, asked: Evaluation, samples: Mapping[tuple[str, str], Samples], modality: str) -> None:
-        rows, places = distinct(list(samples.values()), modality)
-        here, data = asked.process, asked.config.data
-        self.batches = Batches(
-            asked.store,
-            rows,
-            replace(data, data_pairs=LOADS[modality], data_ratio=1.0, retrieve_cxr="recent"),
-            seed=asked.config.seed,
-            device=here.device,
-            train=False,
-            rank=here.rank,
-            world=here.world,
-        )
-        self.places = {name: torch.from_numpy(p) for name, p in zip(samples, places, strict=True)}
 
 
 def main(config: EpochEvaluationConfig) -> None:
@@ -210,15 +189,16 @@ def probe_epochs(asked: Evaluation, todo: Mapping[int, list[Task]]) -> None:
     """Adds a row for every epoch and task; the features of a checkpoint serve all its tasks."""
     tasks = [task for task in asked.tasks if any(task in left for left in todo.values())]
     samples = {(task.name, split): read_samples(asked, task, split) for task in tasks for split in SPLITS}
-    shared = {name: SharedRows(asked, samples, name) for name in FUSIONS[asked.config.fusion].modalities}
+    rows = partial(SharedRows, asked.store, samples, config=asked.config.data, process=asked.process)
+    shared = {name: rows(modality=name) for name in FUSIONS[asked.config.fusion].modalities}
     say(f"{sum(map(len, todo.values()))} probes on {len(todo)} checkpoints, {made_of(asked.store.manifest)}")
-    for name, rows in shared.items():
-        say(f"{name}: {len(rows.batches.samples)} distinct of {sum(map(len, samples.values()))} samples")
+    for name, found in shared.items():
+        say(f"{name}: {found.count} distinct of {sum(map(len, samples.values()))} samples")
     began = time.monotonic()
     for number, (epoch, left) in enumerate(todo.items(), start=1):
         features = features_of(asked, asked.checkpoints[epoch], shared)
         if distributed.is_main():
-            told = [probe_task(asked, epoch, task, features, shared, samples) for task in left]
+            told = [probe_task(asked, epoch, task, features, samples) for task in left]
             left_over = timedelta(seconds=round((time.monotonic() - began) / number * (len(todo) - number)))
             say(f"epoch {epoch} ({number}/{len(todo)})  {'  '.join(told)}  ETA {left_over}")
         distributed.barrier()
@@ -230,31 +210,26 @@ def read_samples(asked: Evaluation, task: Task, split: str) -> Samples:
     return load_samples(asked.store, task.name, task.labels, task.encode, split, data, seed)
 
 
-def features_of(asked: Evaluation, path: Path, shared: Mapping[str, SharedRows]) -> dict[str, Tensor]:
-    """{modality: features [distinct rows, D]} of a checkpoint's encoders, by all processes together."""
+def features_of(asked: Evaluation, path: Path, shared: Mapping[str, SharedRows]) -> SharedFeatures:
+    """Features of all samples by a checkpoint's encoders, computed by all processes together."""
     config, device = asked.config, asked.process.device
     wanted = ClassifierConfig(config.fusion, "binary", 1, EncoderConfig(), config.fusion_layer)
     classifier, _ = start_classifier(wanted, dict.fromkeys(shared, str(path)))
-    found = {}
-    for name, rows in shared.items():
-        alone = FUSIONS[name]({name: encoder_of(classifier.fusion, name)}, 1).to(device)
-        found[name] = compute_features(alone, rows.batches).to(device)
-    return found
+    return SharedFeatures(classifier.fusion.to(device), shared, device)
 
 
 def probe_task(
     asked: Evaluation,
     epoch: int,
     task: Task,
-    features: Mapping[str, Tensor],
-    shared: Mapping[str, SharedRows],
+    features: SharedFeatures,
     samples: Mapping[tuple[str, str], Samples],
 ) -> str:
     """Trains one probe and adds its row; returns what to print of it."""
     config, labels = asked.config, {split: samples[task.name, split].labels for split in SPLITS}
     batches = {
         split: FeatureBatches(
-            torch.cat([at_places(features[m], shared[m].places[task.name, split]) for m in features], dim=1),
+            features.of((task.name, split)),
             torch.from_numpy(labels[split]).to(asked.process.device),
             config.data.batch_size,
             seed=config.seed,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples
+from datasets.distinct import SharedRows
 from datasets.schema import SPLITS
 from datasets.store import Store
 from models.classifier import (
@@ -23,7 +24,7 @@ from models.classifier import (
     start_classifier,
 )
 from models.encoders import SHAPE, EncoderConfig
-from models.features import FeatureBatches, OnFeatures, compute_features
+from models.features import FeatureBatches, OnFeatures, SharedFeatures
 from models.fusion import FUSIONS, FusionConfig
 from tasks import TASKS, Task, subgroups
 from tasks.report import Judging, class_means, judge, made_of, write_report
@@ -107,8 +108,8 @@ def train(config: RunGPUConfig) -> None:
     task = trial.task
     classifier, built = start_classifier(classifier_config(config), sources(config))
     samples = {split: read_samples(trial, split) for split in SPLITS}
-    learn = learn_linear if config.protocol == "lineareval" else learn_all
-    objective, batches = learn(trial, classifier.to(trial.run.process.device), samples)
+    learn = LEARNERS[config.protocol]
+    objective, batches = learn(trial, classifier, samples)
 
     def validate() -> dict[str, float]:
         return metrics.headline(judge(task, samples["val"].labels, probabilities(objective, batches["val"])))
@@ -134,7 +135,8 @@ def evaluate(config: RunGPUConfig) -> None:
     classifier, built, epoch = finished_classifier(config)
     needed = ("train", "test") if trial.task.kind == "ordinal" else ("test",)  # train for what classes mean
     samples = {split: read_samples(trial, split) for split in needed}
-    found = probabilities(classifier.to(trial.run.process.device), read_batches(trial, samples["test"]))
+    objective, batches = LEARNERS[config.protocol](trial, classifier, {"test": samples["test"]})
+    found = probabilities(objective, batches["test"])
     report(trial, built, epoch, "test", samples, found)
 
 
@@ -248,27 +250,33 @@ def learn_all(
     trial: Trial, classifier: Classifier, samples: Mapping[str, Samples]
 ) -> tuple[Classifier, dict[str, Batches]]:
     """What to train and on what: the classifier on its batches."""
-    return classifier, {name: read_batches(trial, part, name == "train") for name, part in samples.items()}
+    batches = {name: read_batches(trial, part, name == "train") for name, part in samples.items()}
+    return classifier.to(trial.run.process.device), batches
 
 
 def learn_linear(
     trial: Trial, classifier: Classifier, samples: Mapping[str, Samples]
 ) -> tuple[Classifier, dict[str, FeatureBatches]]:
     """What to train and on what: the linear layer on features, computed once by the encoders as they are."""
-    here, size, batches = trial.run.process, trial.config.data.batch_size, {}
+    here, data, fusion = trial.run.process, trial.config.data, classifier.fusion.to(trial.run.process.device)
+    shared = {name: SharedRows(trial.store, samples, name, data, here) for name in fusion.modalities}
+    features, batches = SharedFeatures(fusion, shared, here.device), {}
     for name, part in samples.items():
-        features = compute_features(classifier.fusion, read_batches(trial, part)).to(here.device)
-        trial.run.say(f"features of {name}: {features.shape[0]} samples x {features.shape[1]}")
+        table = features.of(name)
+        trial.run.say(f"features of {name}: {table.shape[0]} samples x {table.shape[1]}")
         batches[name] = FeatureBatches(
-            features,
+            table,
             torch.from_numpy(part.labels).to(here.device),
-            size,
+            data.batch_size,
             seed=trial.run.seed,
             train=name == "train",
             rank=here.rank,
             world=here.world,
         )
-    return Classifier(OnFeatures(classifier.fusion.linear), trial.task.kind), batches
+    return Classifier(OnFeatures(fusion.linear), trial.task.kind), batches
+
+
+LEARNERS = {"supervised": learn_all, "finetune": learn_all, "lineareval": learn_linear}
 
 
 def keep_best(trial: Trial, objective: Classifier, classifier: Classifier, built: ClassifierConfig) -> None:

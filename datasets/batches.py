@@ -206,7 +206,7 @@ def _with_every_image(samples: Samples, store: Store) -> Samples:
     paired = samples.cxr_row >= 0
     first = samples.cxr_row.copy()
     first[paired] = np.searchsorted(stay_row, stay_row[samples.cxr_row[paired]])
-    place, image = _runs(first, samples.cxr_row - first + 1)
+    place, image = runs(first, samples.cxr_row - first + 1)
     found = samples.take(place)
     gaps = _gap_days(store, image, found.end_hours)
     return Samples(**{**_arrays(found), "cxr_row": image, "gap_days": gaps})
@@ -216,10 +216,10 @@ def _arrays(samples: Samples) -> dict[str, np.ndarray]:
     return {field.name: getattr(samples, field.name) for field in fields(samples)}
 
 
-def _runs(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def runs(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Runs of consecutive numbers one after another: which run, and the number.
 
-    >>> [part.tolist() for part in _runs(np.array([7, 20]), np.array([2, 3]))]
+    >>> [part.tolist() for part in runs(np.array([7, 20]), np.array([2, 3]))]
     [[0, 0, 1, 1, 1], [7, 8, 20, 21, 22]]
     """
     run = np.repeat(np.arange(len(start)), length)
@@ -391,7 +391,7 @@ def packed_rows(offset: np.ndarray, bins: np.ndarray, tail_row: np.ndarray) -> t
     """
     longest = bins[0] if len(bins) else 0
     batch_sizes = len(bins) - np.cumsum(np.bincount(bins, minlength=longest + 1))[:longest]
-    hour, sample = _runs(np.zeros(longest, np.int64), batch_sizes)
+    hour, sample = runs(np.zeros(longest, np.int64), batch_sizes)
     rows = offset[sample] + hour
     begun = np.cumsum(batch_sizes) - batch_sizes
     cut = np.flatnonzero(tail_row >= 0)
@@ -481,7 +481,7 @@ def _needed_hours(samples: Samples, pairs: Pairs) -> np.ndarray:
     longest = np.zeros(len(offset), np.int64)
     np.maximum.at(longest, stay, samples.bins)
     tails = np.unique(samples.tail_row[samples.tail_row >= 0])
-    return np.concatenate([_runs(offset, longest)[1], tails])
+    return np.concatenate([runs(offset, longest)[1], tails])
 
 
 def _needed_images(samples: Samples, pairs: Pairs) -> np.ndarray:

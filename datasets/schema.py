@@ -52,6 +52,19 @@ class Batch(NamedTuple):
     gap_days: Tensor
 
 
+class PrefixBatch(NamedTuple):
+    """The records of S stays, and n samples of which each reads the first hours of one of them.
+
+    ehr: packed float32 [sum of hours, 76], normalised; stay: int64 [n], the sample's stay among the S; last:
+    int64 [n], the last hour that it reads, from 0; row: int64 [n], the sample's place among all.
+    """
+
+    ehr: PackedSequence
+    stay: Tensor
+    last: Tensor
+    row: Tensor
+
+
 @dataclass(frozen=True)
 class Variable:
     """One clinical variable: its channels in the grid and the value that stands before its first

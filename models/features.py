@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Hashable, Mapping
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.schema import Batch
+from datasets.schema import Batch, PrefixBatch
 from models.fusion import LinearFusion
 from utils.loop import Batches, predict
 
@@ -77,10 +78,50 @@ class FeatureBatches:
         return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.features)))
 
 
-def compute_features(fusion: LinearFusion, batches: Batches[Batch]) -> Tensor:
-    """Features [n, feature_dim] float32 of all samples in their order, on the CPU; leaves eval mode on.
+class Rows(Protocol):
+    """What some samples read of one modality, each piece once (datasets.distinct.SharedRows)."""
 
-    Batches that see the images by the evaluation view give features that can stand for the samples.
+    @property
+    def batches(self) -> Batches:
+        """Batches of the distinct pieces: PrefixBatch for "ehr", Batch for "cxr"."""
+
+    def places(self, name: Hashable) -> Tensor:
+        """[n] int64: where each sample of a set has its own among the pieces, -1 if it has none."""
+
+
+READ: dict[str, Callable[[nn.Module, PrefixBatch | Batch], Tensor]] = {
+    "ehr": lambda encoder, batch: encoder.at(batch.ehr, batch.stay, batch.last),
+    "cxr": lambda encoder, batch: encoder(batch.cxr),
+}
+
+
+class SharedFeatures:
+    """Features of frozen encoders for several sets of samples; every stay and every image is encoded once.
+
+    Batches that see the images by the evaluation view give features that can stand for the samples. Leaves
+    the encoders in eval mode.
     """
-    fusion.eval()
-    return torch.from_numpy(predict(fusion.features, batches))
+
+    def __init__(self, fusion: LinearFusion, rows: Mapping[str, Rows], device: torch.device) -> None:
+        fusion.eval()
+        self.rows = rows
+        self.tables = {
+            name: torch.from_numpy(
+                predict(partial(READ[name], fusion.get_submodule(f"{name}_encoder")), rows[name].batches)
+            ).to(device)
+            for name in fusion.modalities
+        }
+
+    def of(self, name: Hashable) -> Tensor:
+        """[n, feature_dim] float32 of a set of samples, in their order, as `LinearFusion.features` has it."""
+        return torch.cat([at_places(t, self.rows[m].places(name)) for m, t in self.tables.items()], dim=1)
+
+
+def at_places(features: Tensor, places: Tensor) -> Tensor:
+    """[n, D] features and [m] places among them -> [m, D]; zeros at place -1, as for an absent image.
+
+    >>> at_places(torch.tensor([[1.0], [2.0]]), torch.tensor([1, -1, 1, 0])).flatten().tolist()
+    [2.0, 0.0, 2.0, 1.0]
+    """
+    found = features[places.to(features.device)]
+    return found.masked_fill((places < 0).to(features.device)[:, None], 0.0)

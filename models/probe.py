@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from models.classifier import Classifier
 from models.features import FeatureBatch, FeatureBatches, OnFeatures
-from models.fusion import LinearFusion
 from utils import optim
 from utils.optim import OptimConfig
 
@@ -79,17 +78,3 @@ def _probabilities(probe: Classifier, batches: FeatureBatches) -> Tensor:
     """[n, outputs] of all samples in their order, at once: they are in memory already."""
     everyone = torch.arange(len(batches.features))
     return probe.predict(FeatureBatch(batches.features, batches.labels, everyone))
-
-
-def at_places(features: Tensor, places: Tensor) -> Tensor:
-    """[n, D] features and [m] places among them -> [m, D]; zeros at place -1, as for an absent image.
-
-    >>> at_places(torch.tensor([[1.0], [2.0]]), torch.tensor([1, -1, 1, 0])).flatten().tolist()
-    [2.0, 0.0, 2.0, 1.0]
-    """
-    return torch.cat([features, features.new_zeros(1, features.shape[1])])[places]
-
-
-def encoder_of(fusion: LinearFusion, modality: str) -> nn.Module:
-    """The encoder of one modality, with its head where the fusion classifies from heads."""
-    return fusion.get_submodule(f"{modality}_encoder")

@@ -16,19 +16,20 @@ import yaml
 import epoch_evaluation
 import simclr_trainer
 from datasets.batches import Batches, DataConfig, Samples
+from datasets.distinct import SharedRows
 from datasets.schema import SPLITS
-from epoch_evaluation import EpochEvaluationConfig, SharedRows, open_evaluation
+from epoch_evaluation import EpochEvaluationConfig, open_evaluation
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
-from models.features import compute_features
-from models.probe import at_places
 from run_gpu import RunGPUConfig, check
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tasks.selection import columns
 from tests.random_store import write_random_store
+from tests.stores import write_store
 from utils import checkpoint
 from utils.config import parse
+from utils.loop import predict
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
@@ -133,23 +134,29 @@ def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
 
 
 @pytest.mark.parametrize("layer", [0, 3])
-def test_shared_features_are_those_of_each_task(store: Path, trained: Path, layer: int) -> None:
-    tasks = ("phenotyping", "readmission", "in-hospital-mortality")
+def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path, layer: int) -> None:
+    tasks = ("phenotyping", "readmission", "decompensation", "radiology")
     flags = ("--data_pairs", "partial", "--fusion_layer", str(layer), "--task", ",".join(tasks))
-    asked = open_evaluation(settings(store, trained, *flags))
+    asked = open_evaluation(settings(write_store(tmp_path / "store"), trained, *flags))
     samples = {
         (name, split): epoch_evaluation.read_samples(asked, TASKS[name], split)
         for name in tasks
         for split in SPLITS
     }
-    shared = {name: SharedRows(asked, samples, name) for name in ("ehr", "cxr")}
-    assert len(shared["ehr"].batches.samples) == 30 < sum(map(len, samples.values()))
+    shared = {
+        name: SharedRows(asked.store, samples, name, asked.config.data, asked.process)
+        for name in ("ehr", "cxr")
+    }
+    everyone = sum(map(len, samples.values()))
+    assert len(shared["ehr"].batches.stays.samples) < shared["ehr"].count < everyone
+    assert any((part.tail_row >= 0).any() for part in samples.values())
     path = trained / "pre_epoch_01.ckpt"
     features = epoch_evaluation.features_of(asked, path, shared)
     for name, part in samples.items():
-        found = torch.cat([at_places(features[m], shared[m].places[name]) for m in shared], dim=1)
+        found = features.of(name)
         assert torch.allclose(found, separate_features(asked.store, path, layer, part), atol=1e-5)
-        assert (part.cxr_row < 0).any() and not torch.equal(found[0], found[1])
+        assert not torch.equal(found[0], found[-1])
+    assert any((part.cxr_row < 0).any() for part in samples.values())
 
 
 def separate_features(store: object, path: Path, layer: int, part: Samples) -> torch.Tensor:
@@ -158,7 +165,7 @@ def separate_features(store: object, path: Path, layer: int, part: Samples) -> t
     classifier, _ = start_classifier(wanted, {"ehr": str(path), "cxr": str(path)})
     data = DataConfig(data_pairs="partial", image_size=64, batch_size=3)
     batches = Batches(store, part, data, seed=0, device=torch.device("cpu"), train=False)
-    return compute_features(classifier.fusion, batches)
+    return torch.from_numpy(predict(classifier.fusion.eval().features, batches))
 
 
 def test_the_best_epoch_is_named_with_a_command_that_uses_it(
