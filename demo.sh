@@ -7,7 +7,7 @@
 #   MIMIC_IV=../mimic-iv-demo bash demo.sh       a real MIMIC-IV folder, with synthetic X-rays for its stays
 set -euo pipefail
 cd "$(dirname "$0")"
-PYTHON=${PYTHON:-python} SEED=${SEED:-0} PATIENTS=${PATIENTS:-4000} MIMIC_IV=${MIMIC_IV:-}
+PYTHON=${PYTHON:-python} SEED=${SEED:-0} PATIENTS=${PATIENTS:-3000} MIMIC_IV=${MIMIC_IV:-}
 
 name=demo${MIMIC_IV:+-real}
 data=data/$name runs=runs/$name results=results/$name
@@ -25,7 +25,7 @@ if [ -n "$MIMIC_IV" ]; then
     about="real records with SYNTHETIC X-rays: these scores mean nothing clinically"
     make_raw=(--for_stays "$MIMIC_IV")
 else
-    raw=$data/raw/mimic-iv epochs=14
+    raw=$data/raw/mimic-iv epochs=10
     about="SYNTHETIC data: these scores mean nothing clinically"
     make_raw=(--patients "$PATIENTS")
 fi
@@ -34,7 +34,7 @@ pretrained=$runs/simclr/last.ckpt
 
 evaluate() { # evaluate TASK: one linear layer on frozen encoders, SimCLR's (together and alone) or random ones
     local lineareval=(run_gpu.py --protocol lineareval --task "$1" --results_dir "$results" "${trial[@]}"
-        --epochs 100 --lr 1e-3 --batch_size 512)
+        --epochs 60 --lr 2e-3 --batch_size 512)
     "$PYTHON" "${lineareval[@]}" --load_state random --vision_backbone resnet18 --name "$1-random"
     for fusion in ehr cxr concatenation; do
         "$PYTHON" "${lineareval[@]}" --load_state "$pretrained" --fusion "$fusion"
@@ -46,7 +46,7 @@ finetune() { # finetune TASK: all weights, from SimCLR's
 }
 
 step "raw data" "$PYTHON" -m datasets.synthetic "${make_raw[@]}" --out "$data/raw" --seed "$SEED" \
-    --image_size 96 --paired 0.9 --workers 0
+    --image_size 64 --paired 0.9 --workers 0
 step "extraction" "$PYTHON" -m datasets.extract --mimic_iv "$raw" --mimic_cxr "$data/raw/mimic-cxr-jpg" \
     --out "$data/store"
 step "SimCLR pretraining" "$PYTHON" simclr_trainer.py "${trial[@]}" --name simclr \

@@ -6,9 +6,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -110,11 +110,13 @@ class Tables:
 
 @dataclass(frozen=True)
 class CXROutput:
-    """A MIMIC-CXR-JPG folder being written, its tables, and the processes that draw (None: this one)."""
+    """A MIMIC-CXR-JPG folder being written, its tables, the processes that draw (None: this one), and the
+    images that they are at."""
 
     root: Path
     tables: Tables
     pool: Executor | None
+    pending: list[Future[None]] = field(default_factory=list)
 
 
 @contextmanager
@@ -198,19 +200,27 @@ def _cxr_output(root: Path, sentence: str, workers: int) -> Iterator[CXROutput]:
             yield CXROutput(root, tables, None)
             return
         with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-            yield CXROutput(root, tables, pool)
+            output = CXROutput(root, tables, pool)
+            yield output
+            _wait(output)
 
 
-def _draw_films(
-    pool: Executor | None, films: list[tuple[Film, Path]], seed: int, strengths: Strengths
-) -> None:
-    """Write a block's images, here or in the pool; ends when all are done, so that memory stays bounded."""
-    if pool is None:
+def _draw_films(output: CXROutput, films: list[tuple[Film, Path]], seed: int, strengths: Strengths) -> None:
+    """Write a block's images, here or in the pool, which draws them while the next block's tables are made;
+    no more than one block waits, so that memory stays bounded."""
+    if output.pool is None:
         _write_films(films, seed, strengths)
         return
+    _wait(output)
     parts = [films[start : start + FILMS_PER_TASK] for start in range(0, len(films), FILMS_PER_TASK)]
-    for done in [pool.submit(_write_films, part, seed, strengths) for part in parts]:
+    output.pending.extend(output.pool.submit(_write_films, part, seed, strengths) for part in parts)
+
+
+def _wait(output: CXROutput) -> None:
+    """Ends when the pending images are written; raises what went wrong with one."""
+    for done in output.pending:
         done.result()
+    output.pending.clear()
 
 
 def write_synthetic(config: SyntheticConfig, strengths: Strengths) -> None:
@@ -247,7 +257,7 @@ def _write_cxr(config: SyntheticConfig, output: CXROutput, block: int, drawn: Bl
     output.tables.append(METADATA, metadata_table(studies).filter(only))
     findings = findings_table(config.seed, block, studies, strengths.finding_error)
     output.tables.append(CHEXPERT, findings.filter(only))
-    _draw_films(output.pool, films_of(studies, kept, output.root), config.seed, strengths)
+    _draw_films(output, films_of(studies, kept, output.root), config.seed, strengths)
 
 
 def write_films_for(config: SyntheticConfig, source: Path, strengths: Strengths) -> None:
