@@ -25,7 +25,7 @@ if [ -n "$MIMIC_IV" ]; then
     about="real records with SYNTHETIC X-rays: these scores mean nothing clinically"
     make_raw=(--for_stays "$MIMIC_IV")
 else
-    raw=$data/raw/mimic-iv epochs=10
+    raw=$data/raw/mimic-iv epochs=8
     about="SYNTHETIC data: these scores mean nothing clinically"
     make_raw=(--patients "$PATIENTS")
 fi
