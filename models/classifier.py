@@ -130,7 +130,7 @@ def build_classifier(config: ClassifierConfig, download: bool = True) -> Classif
     ['ehr_encoder', 'cxr_encoder', 'linear']
     """
     modalities = FUSIONS[config.fusion].modalities
-    encoders: dict[str, nn.Module] = dict(build_encoders(config.encoders, modalities, download))
+    encoders = build_encoders(config.encoders, modalities, download)
     if config.fusion_layer == 3:
         heads = build_heads(encoders, config.width)
         encoders = {name: HeadedEncoder(encoder, heads[name]) for name, encoder in encoders.items()}
@@ -189,7 +189,7 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
     return classifier, config, state["epoch"]
 
 
-def load_classifier(classifier: Classifier, state: Mapping[str, object]) -> None:
+def load_classifier(classifier: Classifier, state: checkpoint.Parts) -> None:
     """Loads every part of a classifier, strictly."""
     for name, module in classifier.parts().items():
         checkpoint.load_part(module, state, name)

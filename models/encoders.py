@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -76,13 +76,16 @@ class Hours(NamedTuple):
         return self.lengths.to(self.states.device, non_blocking=True)
 
 
-def run_lstm(lstm: nn.LSTM, steps: PackedSequence | Tensor) -> tuple[PackedSequence | Tensor, Tensor]:
+Steps = TypeVar("Steps", PackedSequence, Tensor)
+
+
+def run_lstm(lstm: nn.LSTM, steps: Steps) -> tuple[Steps, Tensor]:
     """Hidden states at all steps, and the last layer's at the end, [B, D]; in float32 under autocast too.
 
     Rounding errors of a recurrence add up over its steps, and its cost is in these, not in their precision.
     """
     with torch.autocast(steps.data.device.type, enabled=False):
-        steps = steps.to(lstm.weight_hh_l0.dtype)
+        steps = steps.to(lstm.get_parameter("weight_hh_l0").dtype)
         if isinstance(steps, PackedSequence) and steps.data.device.type == "cpu":
             return _by_spans(lstm, steps)
         states, (last, _) = lstm(steps)
@@ -109,7 +112,14 @@ def _by_spans(lstm: nn.LSTM, steps: PackedSequence) -> tuple[PackedSequence, Ten
     return steps._replace(data=torch.cat(states)), last if order is None else last[order]
 
 
-class EHREncoder(nn.Module):
+class Encoder(nn.Module):
+    """What a fusion needs of an encoder: called with its modality, it gives features [B, feature_dim]."""
+
+    feature_dim: int
+    __call__: Callable[..., Tensor]
+
+
+class EHREncoder(Encoder):
     """LSTM over hourly bins; the feature of a stay is the hidden state of its last valid hour.
 
     Orthogonal recurrent weights, Xavier input weights, zero biases. `lower`, then `upper` is what `forward`
@@ -147,12 +157,15 @@ class EHREncoder(nn.Module):
 
     def upper(self, hours: Hours) -> Tensor:
         """What `lower` gave, changed or not -> [B, feature_dim] float32."""
-        return self.dropout(hours.last() if self.top is None else self._top(hours.packed()))
+        last = hours.last() if self.top is None else self._above(self.top, hours.packed())[1]
+        feature: Tensor = self.dropout(last)
+        return feature
 
     def forward(self, ehr: PackedSequence) -> Tensor:
         """Packed [sum of hours, channels] -> [B, feature_dim] float32, in the order of the stays."""
         states, last = run_lstm(self.lstm, ehr)
-        return self.dropout(last if self.top is None else self._top(states))
+        feature: Tensor = self.dropout(last if self.top is None else self._above(self.top, states)[1])
+        return feature
 
     def at(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
         """[n, feature_dim]: what `forward` gives of stays cut off after an hour; stay, last: int64 [n].
@@ -160,18 +173,17 @@ class EHREncoder(nn.Module):
         An hour's state looks back only, so one pass over a stay gives the features of all its prefixes.
         """
         states = run_lstm(self.lstm, ehr)[0]
-        states = states if self.top is None else self._above(states)[0]
-        begun = (states.batch_sizes.cumsum(0) - states.batch_sizes).to(last.device)
-        return self.dropout(states.data[begun[last] + states.unsorted_indices[stay]])
+        states = states if self.top is None else self._above(self.top, states)[0]
+        begun, place = states.batch_sizes.cumsum(0) - states.batch_sizes, states.unsorted_indices
+        assert place is not None, "stays are packed in any order"
+        feature: Tensor = self.dropout(states.data[begun.to(last.device)[last] + place[stay]])
+        return feature
 
-    def _top(self, states: PackedSequence) -> Tensor:
-        return self._above(states)[1]
-
-    def _above(self, states: PackedSequence) -> tuple[PackedSequence, Tensor]:
-        return run_lstm(self.top, states._replace(data=self.dropout(states.data)))
+    def _above(self, top: nn.LSTM, states: PackedSequence) -> tuple[PackedSequence, Tensor]:
+        return run_lstm(top, states._replace(data=self.dropout(states.data)))
 
 
-class CXREncoder(nn.Module):
+class CXREncoder(Encoder):
     """A torchvision ResNet or DenseNet without its classifier.
 
     `stages` are its five parts in order (stem, then four blocks) and `stage_dims` their output channels, for
@@ -184,6 +196,9 @@ class CXREncoder(nn.Module):
     >>> encoder(torch.rand(2, 1, 64, 64)).shape, encoder.feature_dim, encoder.stage_dims
     (torch.Size([2, 512]), 512, (64, 64, 128, 256, 512))
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, name: str = "resnet34", pretrained: bool = False, download: bool = True) -> None:
         super().__init__()
@@ -199,7 +214,8 @@ class CXREncoder(nn.Module):
         self.feature_dim = self.stage_dims[-1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.to(memory_format=torch.channels_last)  # what tensor cores read; .to(device) keeps it
+        # What tensor cores read; .to(device) keeps it. The stubs of torch forget this way to call it.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, cxr: Tensor) -> Tensor:
         """[P, 1, S, S] in [0, 1] -> [P, 3, S, S]: grey seen as three channels, without a copy."""
@@ -257,11 +273,12 @@ def running_statistics(module: nn.Module, active: bool = True) -> Iterator[None]
             layer.training = True
 
 
-def _stages(network: nn.Module) -> list[nn.Sequential]:
-    if hasattr(network, "fc"):  # ResNet and its kin
-        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        return [stem, network.layer1, network.layer2, network.layer3, network.layer4]
-    parts = dict(network.features.named_children())
+def _stages(network: nn.Module) -> list[nn.Module]:
+    parts = dict(network.named_children())
+    if "fc" in parts:  # ResNet and its kin
+        stem = nn.Sequential(parts["conv1"], parts["bn1"], parts["relu"], parts["maxpool"])
+        return [stem, *(parts[f"layer{i}"] for i in (1, 2, 3, 4))]
+    parts = dict(parts["features"].named_children())
     stem = nn.Sequential(parts["conv0"], parts["norm0"], parts["relu0"], parts["pool0"])
     blocks = [nn.Sequential(parts[f"denseblock{i}"], parts[f"transition{i}"]) for i in (1, 2, 3)]
     return [stem, *blocks, nn.Sequential(parts["denseblock4"], parts["norm5"], nn.ReLU(inplace=True))]
@@ -280,13 +297,13 @@ def _stage_dims(stages: nn.ModuleList) -> tuple[int, ...]:
 
 def build_encoders(
     config: EncoderConfig, modalities: Sequence[str] = ("ehr", "cxr"), download: bool = True
-) -> dict[str, EHREncoder | CXREncoder]:
+) -> dict[str, Encoder]:
     """The encoder of each modality, by its name; `download` as in CXREncoder.
 
     >>> {name: encoder.feature_dim for name, encoder in build_encoders(EncoderConfig()).items()}
     {'ehr': 128, 'cxr': 512}
     """
-    builders = {
+    builders: dict[str, Callable[[], Encoder]] = {
         "ehr": lambda: EHREncoder(CHANNELS, config.ehr_dim, config.ehr_layers, config.ehr_dropout),
         "cxr": lambda: CXREncoder(config.vision_backbone, config.pretrained, download),
     }

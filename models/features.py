@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping
+from collections.abc import Generator, Hashable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch, PrefixBatch
+from models.encoders import EHREncoder
 from models.fusion import LinearFusion
+from models.heads import HeadedEncoder
 from utils.loop import Batches, predict
 
 
@@ -32,7 +34,8 @@ class OnFeatures(nn.Module):
 
     def forward(self, batch: FeatureBatch) -> Tensor:
         """FeatureBatch of B samples -> logits [B, outputs]."""
-        return self.linear(batch.features)
+        logits: Tensor = self.linear(batch.features)
+        return logits
 
 
 class FeatureBatches:
@@ -82,17 +85,11 @@ class Rows(Protocol):
     """What some samples read of one modality, each piece once (datasets.distinct.SharedRows)."""
 
     @property
-    def batches(self) -> Batches:
+    def batches(self) -> Batches[PrefixBatch | Batch]:
         """Batches of the distinct pieces: PrefixBatch for "ehr", Batch for "cxr"."""
 
     def places(self, name: Hashable) -> Tensor:
         """[n] int64: where each sample of a set has its own among the pieces, -1 if it has none."""
-
-
-READ: dict[str, Callable[[nn.Module, PrefixBatch | Batch], Tensor]] = {
-    "ehr": lambda encoder, batch: encoder.at(batch.ehr, batch.stay, batch.last),
-    "cxr": lambda encoder, batch: encoder(batch.cxr),
-}
 
 
 class SharedFeatures:
@@ -107,7 +104,7 @@ class SharedFeatures:
         self.rows = rows
         self.tables = {
             name: torch.from_numpy(
-                predict(partial(READ[name], fusion.get_submodule(f"{name}_encoder")), rows[name].batches)
+                predict(partial(_encoded, fusion.get_submodule(f"{name}_encoder")), rows[name].batches)
             ).to(device)
             for name in fusion.modalities
         }
@@ -115,6 +112,14 @@ class SharedFeatures:
     def of(self, name: Hashable) -> Tensor:
         """[n, feature_dim] float32 of a set of samples, in their order, as `LinearFusion.features` has it."""
         return torch.cat([at_places(t, self.rows[m].places(name)) for m, t in self.tables.items()], dim=1)
+
+
+def _encoded(encoder: nn.Module, batch: PrefixBatch | Batch) -> Tensor:
+    if isinstance(batch, PrefixBatch):
+        assert isinstance(encoder, EHREncoder | HeadedEncoder), "hours have prefixes"
+        return encoder.at(batch.ehr, batch.stay, batch.last)
+    feature: Tensor = encoder(batch.cxr)
+    return feature
 
 
 def at_places(features: Tensor, places: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from models.encoders import EHREncoder, Encoder
+
 UNIT = 128  # width of the published heads at --width 1
 LINEAR_DIM = 512  # width of ALIGN's
 
@@ -44,7 +46,7 @@ class LinearHead(nn.Linear):
         self.feature_dim = LINEAR_DIM
 
 
-class HeadedEncoder(nn.Module):
+class HeadedEncoder(Encoder):
     """An encoder whose feature is its projection head's output (`--fusion_layer 3`)."""
 
     def __init__(self, encoder: nn.Module, head: ProjectionHead | LinearHead) -> None:
@@ -55,14 +57,17 @@ class HeadedEncoder(nn.Module):
 
     def forward(self, modality: PackedSequence | Tensor) -> Tensor:
         """What the encoder takes -> [B, feature_dim]."""
-        return self.head(self.encoder(modality))
+        feature: Tensor = self.head(self.encoder(modality))
+        return feature
 
     def at(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
         """[n, feature_dim], as EHREncoder.at."""
-        return self.head(self.encoder.at(ehr, stay, last))
+        assert isinstance(self.encoder, EHREncoder), "hours have prefixes"
+        feature: Tensor = self.head(self.encoder.at(ehr, stay, last))
+        return feature
 
 
-def build_heads(encoders: Mapping[str, nn.Module], width: int) -> dict[str, ProjectionHead | LinearHead]:
+def build_heads(encoders: Mapping[str, Encoder], width: int) -> dict[str, ProjectionHead | LinearHead]:
     """One head for each encoder, by the name of its modality; `width` 0 makes it one linear layer.
 
     ValueError for a negative width.

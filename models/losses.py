@@ -142,7 +142,7 @@ def vicreg(
             nothing = 0.0 * (image.sum() + ehr.sum())
             return dict.fromkeys(("loss", "invariance", "variance", "covariance"), nothing)
         near = functional.mse_loss(image, ehr)
-        spread, shared = (sum(terms) for terms in zip(_spread(image), _spread(ehr), strict=True))
+        spread, shared = (one + two for one, two in zip(_spread(image), _spread(ehr), strict=True))
         loss = invariance * near + variance * spread + covariance * shared
         return {"loss": loss, "invariance": near, "variance": spread, "covariance": shared}
 

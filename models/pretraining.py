@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from torch import nn
 
 from models.encoders import EncoderConfig
-from utils.checkpoint import load_part
+from utils.checkpoint import Checkpoint, Parts, load_part
 from utils.config import build, plain
 
 PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
@@ -41,7 +41,7 @@ def pretraining_checkpoint(
     return {"parts": parts, "config": plain(pretraining)}
 
 
-def read_pretraining(checkpoint: Mapping[str, object]) -> Pretraining:
+def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
     """How the encoders of a checkpoint were made: of a pretraining, or of a classifier that began with one.
 
     ValueError if the checkpoint does not say so.
@@ -51,6 +51,6 @@ def read_pretraining(checkpoint: Mapping[str, object]) -> Pretraining:
     return build(Pretraining, known, "the checkpoint")
 
 
-def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Mapping[str, object]) -> list[str]:
+def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list[str]:
     """Loads the encoders and heads among named modules, strictly; returns what was loaded, a line a part."""
     return [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]

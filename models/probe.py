@@ -48,7 +48,8 @@ def train_probe(
     probe = Classifier(OnFeatures(linear), kind).to(batches["train"].features.device)
     rates = OptimConfig(lr=config.lr, weight_decay=config.weight_decay, epochs=config.epochs, schedule="step")
     optimizer = optim.build(rates, probe)
-    best, found = -torch.inf, {}
+    best = -torch.inf
+    found: dict[str, Tensor] = {}
     for epoch in range(config.epochs):
         _train_epoch(probe, batches["train"], optimizer, rates, epoch)
         value = score(_probabilities(probe, batches["val"]))

@@ -163,8 +163,8 @@ def with_intervals(scores: Sequence[Score], resampled: Resampled) -> list[Score]
     found = []
     for score in scores:
         low, high = interval(resampled[score["label"], score["metric"]])
-        told = {} if np.isnan(score["value"] + low) else {"low": low, "high": high}
-        found.append(Score(**score, **told))
+        defined = not np.isnan(score["value"] + low)
+        found.append(Score(**score, low=low, high=high) if defined else Score(**score))
     return found
 
 
@@ -225,7 +225,8 @@ def _running(counts: np.ndarray) -> np.ndarray:
 
 def _quotient(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """above / below, NaN where below is 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+    ratio: np.ndarray = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+    return ratio
 
 
 def _binary(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:

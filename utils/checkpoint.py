@@ -6,6 +6,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,31 @@ from utils.distributed import is_main
 from utils.files import whole
 
 FORMAT = "medmod-checkpoint-1"
+
+
+class Training(TypedDict):
+    """What last.ckpt adds, for the loop to go on."""
+
+    objective: dict[str, Tensor]
+    optimizer: dict[int, dict[str, Tensor]]
+    optimizer_name: str
+    groups: list[list[int]]
+    steps: int
+    progress: dict[str, object]
+
+
+class Parts(TypedDict):
+    """The state dicts of a checkpoint by the names of its parts."""
+
+    parts: dict[str, dict[str, Tensor]]
+
+
+class Checkpoint(Parts):
+    """What `load` gives."""
+
+    config: dict[str, object]
+    epoch: int
+    training: NotRequired[Training]
 
 
 def save(path: Path, content: Mapping[str, object]) -> None:
@@ -29,7 +55,7 @@ def save(path: Path, content: Mapping[str, object]) -> None:
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
+def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """The content of a checkpoint, tensors on `device`.
 
     FileNotFoundError if it is missing; ValueError if it is not one of ours, is torn, or holds pickled code,
@@ -46,7 +72,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
     if not zipfile.is_zipfile(path):
         raise ValueError(torn)
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content: Checkpoint = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
         rule = "a checkpoint holds only tensors, numbers, text, lists and dicts"
         raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
@@ -59,7 +85,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
     return content
 
 
-def load_part(module: nn.Module, checkpoint: Mapping[str, object], name: str) -> str:
+def load_part(module: nn.Module, checkpoint: Parts, name: str) -> str:
     """Loads one part into `module`, strictly; prints and returns what was loaded: "ehr: 12/12 tensors".
 
     ValueError, listing keys that are missing, unexpected or of another shape, if they do not match one to

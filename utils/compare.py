@@ -73,8 +73,8 @@ def compare(config: CompareConfig) -> pd.DataFrame:
         if config.labels or one["label"] == "macro":
             difference = drawn[1][name] - drawn[0][name]
             low, high = bootstrap.interval(difference)
-            rows.append((*name, one["value"], two["value"], two["value"] - one["value"], low, high))
-            rows[-1] += (p_value(difference), one["n"])
+            values = one["value"], two["value"], two["value"] - one["value"]
+            rows.append((*name, *values, low, high, p_value(difference), one["n"]))
     names = ("label", "metric", "a", "b", "difference", "low", "high", "p", "n")
     return pd.DataFrame(rows, columns=names)
 
@@ -152,7 +152,8 @@ def _subjects(config: CompareConfig) -> pd.Series:
 
 
 def _scores(found: Predictions, resamples: Resamples) -> tuple[list[metrics.Score], bootstrap.Resampled]:
-    about = found.kind, found.labels, {}, found.truth, found.probability
+    groups: dict[str, tuple[str, ...]] = {}
+    about = found.kind, found.labels, groups, found.truth, found.probability
     return metrics.evaluate(*about), bootstrap.evaluate(*about, resamples)
 
 

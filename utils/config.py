@@ -10,7 +10,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import tyro
 import yaml
@@ -37,7 +37,8 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     try:
         files, argv = _take_config(argv)
         _check_flags(cls, argv)
-        default = _build(cls, _read(files[-1]), files[-1], tyro.MISSING_NONPROP) if files else None
+        missing = tyro.MISSING_NONPROP
+        default = _build(cls, _read(files[-1]), files[-1], missing) if files else missing
     except (ValueError, OSError) as error:
         _leave(str(error))
     return tyro.cli(
@@ -53,7 +54,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
 
 def plain(config: object) -> dict[str, object]:
     """A config as nested dicts of YAML's and checkpoints' plain types; paths become text, tuples lists."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    return {field.name: _plain(getattr(config, field.name)) for field in _fields(type(config))}
 
 
 def build(cls: type[T], values: Mapping[str, object], source: str = "config") -> T:
@@ -73,7 +74,8 @@ def build(cls: type[T], values: Mapping[str, object], source: str = "config") ->
 
 def to_yaml(config: object) -> str:
     """A config as YAML, nested as its dataclasses are, in their order."""
-    return yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def from_yaml(cls: type[T], text: str, source: str = "config") -> T:
@@ -87,7 +89,7 @@ def from_yaml(cls: type[T], text: str, source: str = "config") -> T:
     ...
     ValueError: config: unknown key batch_sise; the nearest right one is batch_size
     """
-    return build(cls, _load(text, source), source)
+    return _build(cls, _load(text, source), source, None)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -100,6 +102,11 @@ def nearest(name: str, known: Sequence[str]) -> str:
     if close:
         return f"; the nearest right one is {close[0]}"
     return f"; the right ones are {', '.join(known)}" if len(known) <= 12 else ""
+
+
+def _fields(cls: type) -> tuple[dataclasses.Field[object], ...]:
+    assert dataclasses.is_dataclass(cls), f"{cls} is no dataclass"
+    return dataclasses.fields(cls)
 
 
 def _plain(value: object) -> object:
@@ -130,7 +137,7 @@ def _fill(cls: type[T], values: object, place: str, base: object, missing: objec
         raise ValueError(f"{place.rstrip('.') or 'the file'} must hold keys, not {values!r}")
     hints, given = get_type_hints(cls), {}
     _check_keys(cls, values, place)
-    for field in dataclasses.fields(cls):
+    for field in _fields(cls):
         default = getattr(base, field.name, _default(field))
         if field.name in values:
             where = f"{place}{field.name}"
@@ -144,13 +151,13 @@ def _fill(cls: type[T], values: object, place: str, base: object, missing: objec
     return cls(**given)
 
 
-def _default(field: dataclasses.Field) -> object:
+def _default(field: dataclasses.Field[object]) -> object:
     made = field.default_factory
     return field.default if made is dataclasses.MISSING else made()
 
 
 def _check_keys(cls: type, values: Mapping[str, object], place: str) -> None:
-    known = {field.name: f"{place}{field.name}" for field in dataclasses.fields(cls)}
+    known = {field.name: f"{place}{field.name}" for field in _fields(cls)}
     for key in values:
         if key not in known:
             deeper = [f"{place}{path}" for path in _paths(cls) if path.rpartition(".")[2] == key]
@@ -158,10 +165,15 @@ def _check_keys(cls: type, values: Mapping[str, object], place: str) -> None:
             raise ValueError(f"unknown key {place}{key}{hint}")
 
 
+def _is_config(kind: object) -> TypeGuard[type]:
+    """True for the type of nested settings."""
+    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
+
+
 def _convert(kind: object, value: object, where: str, default: object, missing: object) -> object:
     """`value` as the type of one field; ValueError if it does not fit."""
     origin, options = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind):
+    if _is_config(kind):
         return _fill(kind, value, f"{where}.", default, missing)
     if origin in (Union, types.UnionType):
         return _first_fit(options, value, where, default, missing)
@@ -203,8 +215,8 @@ def _first_fit(
 def _paths(cls: type, place: str = "") -> Iterator[str]:
     """Dotted names of all fields, nested ones too."""
     hints = get_type_hints(cls)
-    for field in dataclasses.fields(cls):
-        if dataclasses.is_dataclass(hints[field.name]):
+    for field in _fields(cls):
+        if _is_config(hints[field.name]):
             yield from _paths(hints[field.name], f"{place}{field.name}.")
         else:
             yield f"{place}{field.name}"
@@ -213,9 +225,9 @@ def _paths(cls: type, place: str = "") -> Iterator[str]:
 def _flags(cls: type) -> list[str]:
     """Flags of a config, without dashes; ValueError if two nested settings share a name."""
     hints, names = get_type_hints(cls), []
-    for field in dataclasses.fields(cls):
+    for field in _fields(cls):
         kind = hints[field.name]
-        names += _flags(kind) if dataclasses.is_dataclass(kind) else [field.name]
+        names += _flags(kind) if _is_config(kind) else [field.name]
         names += [f"no_{field.name}"] if kind is bool else []
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -117,7 +117,7 @@ def gather_arrays(array: np.ndarray) -> np.ndarray:
     """[n_r, ...] of each process -> [sum of n_r, ...] in rank order, the same on all; parts may be empty."""
     if world() == 1:
         return array
-    parts: list[np.ndarray | None] = [None] * world()
+    parts = [array] * world()
     dist.all_gather_object(parts, array)
     return np.concatenate(parts)
 
@@ -129,12 +129,20 @@ def gather_with_gradient(part: Tensor) -> Tensor:
     them. So a loss that every rank computes from the gathered rows is the loss of the global batch, and
     after DistributedDataParallel's average over ranks its parameter gradients are those of one process.
     """
-    return part if world() == 1 else _Gather.apply(part)
+    gathered: Tensor = part if world() == 1 else _Gather.apply(part)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+class _Place(torch.autograd.function.FunctionCtx):
+    """Where the rows of this process stand among those of all."""
+
+    start: int
+    length: int
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, part: Tensor) -> Tensor:
+    def forward(ctx: _Place, part: Tensor) -> Tensor:
         sizes = [torch.zeros((), dtype=torch.int64, device=part.device) for _ in range(world())]
         dist.all_gather(sizes, torch.tensor(len(part), device=part.device))
         counts = torch.stack(sizes).tolist()
@@ -146,7 +154,7 @@ class _Gather(torch.autograd.Function):
         return torch.cat([rows[:count] for rows, count in zip(parts, counts, strict=True)])
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+    def backward(ctx: _Place, gradient: Tensor) -> Tensor:
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total[ctx.start : ctx.start + ctx.length]

@@ -248,8 +248,8 @@ class _Training:
     """One call of `fit`."""
 
     objective: nn.Module
-    train: Batches
-    val: Batches | None
+    train: Batches[HasRow]
+    val: Batches[HasRow] | None
     config: OptimConfig
     run: Run
     save: Callable[[], dict[str, object]]
@@ -293,9 +293,10 @@ class _Training:
                 raise ValueError(
                     f"{path}: {name} was {before} and is {now} now; resume with the settings of the run"
                 )
-        checkpoint.load_part(self.objective, {"parts": state}, "objective")
+        checkpoint.load_part(self.objective, {"parts": {"objective": state["objective"]}}, "objective")
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
-        self.progress = _Progress(**state["progress"])
+        progress: Callable[..., _Progress] = _Progress  # its fields are as asdict wrote them
+        self.progress = progress(**state["progress"])
         self.run.rewind(self.progress.epoch, self.progress.epoch * self.steps)
         self.run.say(
             f"resumed {path} at epoch {self.progress.epoch}, step {self.progress.step} of {self.steps}"

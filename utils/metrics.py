@@ -40,7 +40,8 @@ class Amounts(NamedTuple):
         >>> Amounts(np.zeros(1), np.array([5.0, 30.0, np.nan])).predicted(np.array([[0.1, 0.2, 0.7]]))
         array([30.])
         """
-        return self.of_bin[np.where(np.isnan(self.of_bin), -1, probability).argmax(1)]
+        amount: np.ndarray = self.of_bin[np.where(np.isnan(self.of_bin), -1, probability).argmax(1)]
+        return amount
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
@@ -98,7 +99,8 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
 
 def calibration_bin(probability: np.ndarray) -> np.ndarray:
     """In which of ten equal bins, closed on the left and the last on both sides, a probability lies."""
-    return np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    place: np.ndarray = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return place
 
 
 def kappa(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
@@ -124,7 +126,7 @@ def kappa_of_tables(tables: np.ndarray) -> np.ndarray:
     distance = np.abs(np.subtract.outer(classes, classes))
     chance = np.einsum("...i,ij,...j->...", tables.sum(-1), distance, tables.sum(-2))
     observed = (distance * tables).sum((-2, -1)) * tables.sum((-2, -1))
-    ratio = np.divide(observed, chance, out=np.full(np.shape(chance), np.nan), where=chance != 0)
+    ratio: np.ndarray = np.divide(observed, chance, out=np.full(np.shape(chance), np.nan), where=chance != 0)
     return 1 - ratio
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -139,8 +139,14 @@ class LARS(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update of all tensors that have a gradient; returns the closure's loss, if any."""
         loss = None
         if closure is not None:
@@ -152,9 +158,9 @@ class LARS(torch.optim.Optimizer):
                 self._update(group, params)
         return loss
 
-    def _update(self, group: dict[str, object], params: list[Tensor]) -> None:
+    def _update(self, group: Mapping[str, float], params: list[Tensor]) -> None:
         decay = group["weight_decay"]
-        gradients = [param.grad for param in params]
+        gradients = [param.grad for param in params if param.grad is not None]
         updates = torch._foreach_add(gradients, params, alpha=decay)
         if group["adapt"]:
             weight, gradient = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, gradients))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -211,7 +211,8 @@ def draw_map(points: np.ndarray, labels: np.ndarray | None, axes_named: Sequence
     figure, (axis,) = _panels(1, title, width=6, height=5)
     groups = [("", np.ones(len(points), bool))] if labels is None else _groups(labels)
     for name, members in groups:
-        axis.scatter(*points[members].T, s=6, alpha=0.6, label=name or None)
+        x, y = points[members].T
+        axis.scatter(x, y, s=6, alpha=0.6, label=name or None)
     if labels is not None:
         axis.legend(markerscale=2)
     axis.set(xlabel=axes_named[0], ylabel=axes_named[1])
@@ -230,7 +231,8 @@ def principal_components(embeddings: np.ndarray) -> np.ndarray:
     _, _, directions = np.linalg.svd(centred, full_matrices=False)
     directions = directions[:2]
     largest = directions[np.arange(len(directions)), np.abs(directions).argmax(axis=1)]
-    return centred @ (directions * np.sign(largest)[:, None]).T
+    projections: np.ndarray = centred @ (directions * np.sign(largest)[:, None]).T
+    return projections
 
 
 def neighbour_map(embeddings: np.ndarray, seed: int) -> np.ndarray:
@@ -238,7 +240,9 @@ def neighbour_map(embeddings: np.ndarray, seed: int) -> np.ndarray:
     from sklearn.manifold import TSNE  # a second's import that no other figure needs
 
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings)
+    tsne = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    places: np.ndarray = tsne.fit_transform(embeddings)
+    return places
 
 
 def _curves_of(config: PlotsConfig) -> tuple[Figure, Path]:
@@ -318,7 +322,14 @@ def _inches(names: Sequence[str]) -> float:
     return 0.07 * max(map(len, names))
 
 
-def _thin(thin: bool) -> dict[str, float]:
+class _Stroke(TypedDict, total=False):
+    """How a line is drawn."""
+
+    linewidth: float
+    alpha: float
+
+
+def _thin(thin: bool) -> _Stroke:
     return {"linewidth": 0.8, "alpha": 0.6} if thin else {"linewidth": 1.8}
 
 
@@ -343,9 +354,9 @@ class _Curve(NamedTuple):
 
     def at(self, grid: np.ndarray) -> np.ndarray:
         """Its height at points of the x axis."""
-        if self.steps:
-            return self.y[np.minimum(np.searchsorted(self.x, grid), len(self.y) - 1)]
-        return np.interp(grid, self.x, self.y)
+        next_point = np.minimum(np.searchsorted(self.x, grid), len(self.y) - 1)
+        heights: np.ndarray = self.y[next_point] if self.steps else np.interp(grid, self.x, self.y)
+        return heights
 
 
 def _ranked(part: pd.DataFrame, subject: np.ndarray) -> _Ranked:
@@ -385,6 +396,7 @@ def _draw_lines(axis: Axes, labels: Mapping[str, _Ranked], way: Way, area: str, 
         raise ValueError("every label has one class here, so that none has a curve; choose another --split")
     for name, ranked in kept.items():
         curve = way(ranked, np.ones(len(ranked.truth)))
+        assert curve is not None, "a label with an area has both classes"
         told = f"{name}: {area} {ranked.areas[area]:.3f}" if len(kept) <= MANY else None
         style = "steps-pre" if curve.steps else "default"
         axis.plot(curve.x, curve.y, label=told, drawstyle=style, **_thin(len(kept) > 1))

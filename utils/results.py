@@ -229,7 +229,8 @@ def _cells(table: pd.DataFrame) -> list[list[str]]:
 
 
 def _text(table: pd.DataFrame) -> str:
-    return table.to_string(index=False, float_format="{:.4f}".format, na_rep="")
+    text: str = table.to_string(index=False, float_format="{:.4f}".format, na_rep="")
+    return text
 
 
 def _markdown(table: pd.DataFrame) -> str:
@@ -248,7 +249,8 @@ def _latex(table: pd.DataFrame) -> str:
 
 
 def _csv(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False).rstrip("\n")
+    text: str = table.to_csv(index=False).rstrip("\n")
+    return text
 
 
 FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
@@ -264,7 +266,10 @@ def print_table(config: TableConfig) -> None:
     print(seed_table(config))
 
 
-COMMANDS = {"table": (print_table, TableConfig), "compare": (compare.main, compare.CompareConfig)}
+COMMANDS: dict[str, Callable[[], None]] = {
+    "table": lambda: run_script(print_table, TableConfig),
+    "compare": lambda: run_script(compare.main, compare.CompareConfig),
+}
 
 
 def main() -> None:
@@ -274,7 +279,7 @@ def main() -> None:
         print(f"error: say one of {', '.join(COMMANDS)}, and --help for its flags", file=sys.stderr)
         raise SystemExit(2)
     del sys.argv[1]
-    run_script(*COMMANDS[name])
+    COMMANDS[name]()
 
 
 if __name__ == "__main__":

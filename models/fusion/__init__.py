@@ -1,11 +1,10 @@
 """Ways to classify from one or both modalities; a new one is a file here and a line in FUSIONS."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
-
+from models.encoders import Encoder
 from models.fusion.base import Fusion, Opinions
 from models.fusion.concatenation import Concatenation
 from models.fusion.cxr import CXR
@@ -47,7 +46,8 @@ class FusionConfig:
     """medfuse_tokens: what the LSTM reads in place of an absent X-ray, zeros or a learnt vector."""
 
 
-def build_fusion(name: str, encoders: Mapping[str, nn.Module], outputs: int, config: FusionConfig) -> Fusion:
+def build_fusion(name: str, encoders: Mapping[str, Encoder], outputs: int, config: FusionConfig) -> Fusion:
     """A fusion with fresh weights of its own, around the encoders of its modalities."""
     fusion = FUSIONS[name]
-    return fusion(encoders, outputs, **{setting: getattr(config, setting) for setting in fusion.settings})
+    build: Callable[..., Fusion] = fusion  # which takes outputs and settings too
+    return build(encoders, outputs, **{setting: getattr(config, setting) for setting in fusion.settings})

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from datasets.schema import Batch
+from models.encoders import Encoder
 
 
 class Opinions(NamedTuple):
@@ -37,8 +38,10 @@ class Fusion(nn.Module, ABC):
     settings: ClassVar[tuple[str, ...]] = ()
     inside: ClassVar[bool] = False
     freezes: ClassVar[bool] = False
+    ehr_encoder: Encoder
+    cxr_encoder: Encoder
 
-    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder]) -> None:
         super().__init__()
         for name in self.modalities:
             self.add_module(f"{name}_encoder", encoders[name])

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import Hours
+from models.encoders import Encoder, Hours
 from models.fusion.staged import StagedFusion, squeeze
 
 RATIO = 7  # by which the bottleneck is narrower than its input
@@ -34,11 +34,12 @@ class DAFT(StagedFusion):
     place.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int, layer_after: int = 4) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
         super().__init__(encoders, layer_after, ScaleAndShift)
         self.linear = nn.Linear(self.ehr_dim, outputs)
 
     def forward(self, batch: Batch) -> Tensor:
         """Batch of B samples -> logits [B, outputs]."""
         _, hours = self.meet(batch, self.last_meeting)
-        return self.linear(self.ehr_encoder.upper(hours))
+        logits: Tensor = self.linear(self.ehr_encoder.upper(hours))
+        return logits

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Self
 
-from torch import nn
-
+from models.encoders import Encoder
 from models.fusion.joint import Joint
 
 
@@ -13,7 +12,7 @@ class Early(Joint):
 
     freezes = True
 
-    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders, outputs)
         for encoder in self._frozen():
             encoder.requires_grad_(False)
@@ -26,5 +25,5 @@ class Early(Joint):
             encoder.eval()
         return self
 
-    def _frozen(self) -> tuple[nn.Module, nn.Module]:
+    def _frozen(self) -> tuple[Encoder, Encoder]:
         return self.ehr_encoder, self.cxr_encoder

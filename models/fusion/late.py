@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from datasets.schema import Batch
-from models.encoders import at_present_rows
+from models.encoders import Encoder, at_present_rows
 from models.fusion.base import Fusion, Opinions
 
 
@@ -17,7 +17,7 @@ class Late(Fusion):
     what they would be alone, and neither leans on the other as it would under a loss of the average.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders)
         self.ehr_linear = nn.Linear(encoders["ehr"].feature_dim, outputs)
         self.cxr_linear = nn.Linear(encoders["cxr"].feature_dim, outputs)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from datasets.schema import Batch
+from models.encoders import Encoder
 from models.fusion.base import Fusion
 
 
@@ -15,7 +16,7 @@ class LinearFusion(Fusion):
     Linear evaluation computes `features` once and trains `linear` alone.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders)
         self.feature_dim = sum(encoders[name].feature_dim for name in self.modalities)
         self.linear = nn.Linear(self.feature_dim, outputs)
@@ -26,4 +27,5 @@ class LinearFusion(Fusion):
 
     def forward(self, batch: Batch) -> Tensor:
         """Batch of B samples -> logits [B, outputs]."""
-        return self.linear(self.features(batch))
+        logits: Tensor = self.linear(self.features(batch))
+        return logits

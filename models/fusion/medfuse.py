@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import run_lstm
+from models.encoders import Encoder, run_lstm
 from models.fusion.projected import ProjectedFusion
 
 FUSED_DIM = 512
@@ -15,7 +15,7 @@ FUSED_DIM = 512
 class MedFuse(ProjectedFusion):
     """The hidden state after the last modality that a sample has, and a linear layer on it."""
 
-    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders)
         self.lstm = nn.LSTM(self.feature_dim, FUSED_DIM, batch_first=True)
         self.linear = nn.Linear(FUSED_DIM, outputs)
@@ -24,4 +24,5 @@ class MedFuse(ProjectedFusion):
         """Batch of B samples -> logits [B, outputs]."""
         after_ehr, after_image = run_lstm(self.lstm, torch.stack(self.both(batch), dim=1))[0].unbind(dim=1)
         # All take both steps and some leave the second unread: no lengths travel from the device to the host.
-        return self.linear(torch.where(batch.has_cxr[:, None], after_image, after_ehr))
+        logits: Tensor = self.linear(torch.where(batch.has_cxr[:, None], after_image, after_ehr))
+        return logits

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import run_lstm
+from models.encoders import Encoder, run_lstm
 from models.fusion.medfuse import FUSED_DIM
 from models.fusion.projected import ProjectedFusion
 
@@ -23,7 +23,7 @@ class MedFuseTokens(ProjectedFusion):
 
     def __init__(
         self,
-        encoders: Mapping[str, nn.Module],
+        encoders: Mapping[str, Encoder],
         outputs: int,
         missing_token: Literal["zero", "learned"] = "zero",
     ) -> None:
@@ -40,4 +40,5 @@ class MedFuseTokens(ProjectedFusion):
             image = torch.where(batch.has_cxr[:, None], image, self.tokens["missing"])
         sep, end = (self.tokens[name].expand_as(ehr) for name in ("sep", "cls"))
         states, _ = run_lstm(self.lstm, torch.stack([ehr, sep, image, end], dim=1))
-        return self.linear(states[:, -1])
+        logits: Tensor = self.linear(states[:, -1])
+        return logits

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import CXREncoder, Hours, at_present_rows, present_rows
+from models.encoders import CXREncoder, Encoder, Hours, at_present_rows, present_rows
 from models.fusion.staged import StagedFusion, squeeze
 
 RATIO = 4  # by which the joint layer is narrower than twice its input
@@ -36,7 +36,7 @@ class MMTM(StagedFusion):
     Without an image the EHR's gate sees zeros in its place, and the image's feature is zeros.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], outputs: int, layer_after: int = 4) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
         super().__init__(encoders, layer_after, Gates)
         self.linear = nn.Linear(self.ehr_dim + self.image_dims[-1], outputs)
 
@@ -44,4 +44,5 @@ class MMTM(StagedFusion):
         """Batch of B samples -> logits [B, outputs]."""
         maps, hours = self.meet(batch, len(self.image_dims) - 1)
         image = at_present_rows(CXREncoder.pool(maps), batch.has_cxr)
-        return self.linear(torch.cat([self.ehr_encoder.upper(hours), image], dim=1))
+        logits: Tensor = self.linear(torch.cat([self.ehr_encoder.upper(hours), image], dim=1))
+        return logits

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import at_present_rows
+from models.encoders import Encoder, at_present_rows
 from models.fusion.base import Fusion
 
 
 class ProjectedFusion(Fusion):
     """Encoders of both modalities, and a linear layer from the image's width to the EHR's."""
 
-    def __init__(self, encoders: Mapping[str, nn.Module]) -> None:
+    def __init__(self, encoders: Mapping[str, Encoder]) -> None:
         super().__init__(encoders)
         self.feature_dim = encoders["ehr"].feature_dim
         self.projection = nn.Linear(encoders["cxr"].feature_dim, self.feature_dim)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import CXREncoder, Hours, at_present_rows
+from models.encoders import CXREncoder, EHREncoder, Encoder, Hours, at_present_rows
 from models.fusion.base import Fusion
 
 ALL_STAGES = -1  # what --layer_after says for a meeting after every stage
@@ -22,13 +22,15 @@ class StagedFusion(Fusion):
 
     settings = ("layer_after",)
     inside = True
+    ehr_encoder: EHREncoder
+    cxr_encoder: CXREncoder
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], layer_after: int, meeting: Callable[[int, int], nn.Module]
+        self, encoders: Mapping[str, Encoder], layer_after: int, meeting: Callable[[int, int], nn.Module]
     ) -> None:
         """`meeting` builds a meeting from the widths of image and EHR there."""
         super().__init__(encoders)
-        self.image_dims, self.ehr_dim = encoders["cxr"].stage_dims, encoders["ehr"].feature_dim
+        self.image_dims, self.ehr_dim = self.cxr_encoder.stage_dims, self.ehr_encoder.feature_dim
         stages = range(len(self.image_dims)) if layer_after == ALL_STAGES else [layer_after]
         self.last_meeting = stages[-1]
         self.meetings = nn.ModuleDict(
@@ -37,6 +39,7 @@ class StagedFusion(Fusion):
 
     def meet(self, batch: Batch, last_stage: int) -> tuple[Tensor, Hours]:
         """Maps after an image stage, [P, C, H, W], and hours, after all meetings up to there."""
+        assert batch.ehr is not None and batch.cxr is not None, "a fusion gets the modalities that it names"
         hours, maps = self.ehr_encoder.lower(batch.ehr), self.cxr_encoder.prepare(batch.cxr)
         with self.cxr_encoder.statistics(len(maps)):
             for stage in range(last_stage + 1):
