@@ -29,6 +29,14 @@ from utils.script import run_script
 
 PUBLISHED = OptimConfig("lars", lr=0.6044, weight_decay=1e-4, epochs=300, warmup_epochs=10, schedule="cosine")
 
+Modules = Mapping[str, nn.Module]
+OBJECTIVES: dict[str, Callable[[Modules, Modules, SimCLRConfig], PairObjective]] = {
+    "simclr": lambda encoders, heads, c: SimCLR(encoders, heads, c.temperature, c.denominator),
+    "tsimclr": lambda encoders, heads, c: TSimCLR(encoders, heads, c.temperature, c.denominator, c.k),
+    "clip": lambda encoders, heads, c: CLIP(encoders, heads, c.temperature),
+    "siglip": lambda encoders, heads, c: SigLIP(encoders, heads, c.temperature),
+}
+
 
 @dataclass(frozen=True)
 class SimCLRConfig:
@@ -36,7 +44,7 @@ class SimCLRConfig:
 
     task: Literal[tuple(TASKS)] = "phenotyping"
     """Task whose samples give the pairs; its labels are not looked at."""
-    objective: Literal["simclr", "tsimclr", "clip", "siglip"] = "simclr"
+    objective: Literal[tuple(OBJECTIVES)] = "simclr"
     """simclr is the published; tsimclr weights pairs by the days between image and prediction; clip and
     siglip learn their temperature."""
     temperature: float = 0.1
@@ -51,15 +59,6 @@ class SimCLRConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = PUBLISHED
     run: RunConfig = field(default_factory=RunConfig)
-
-
-Modules = Mapping[str, nn.Module]
-OBJECTIVES: dict[str, Callable[[Modules, Modules, SimCLRConfig], PairObjective]] = {
-    "simclr": lambda encoders, heads, c: SimCLR(encoders, heads, c.temperature, c.denominator),
-    "tsimclr": lambda encoders, heads, c: TSimCLR(encoders, heads, c.temperature, c.denominator, c.k),
-    "clip": lambda encoders, heads, c: CLIP(encoders, heads, c.temperature),
-    "siglip": lambda encoders, heads, c: SigLIP(encoders, heads, c.temperature),
-}
 
 
 def main(config: SimCLRConfig) -> None:

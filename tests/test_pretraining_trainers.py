@@ -15,7 +15,7 @@ import simclr_trainer
 import vicreg_trainer
 from align_trainer import AlignConfig
 from run_gpu import RunGPUConfig
-from simclr_trainer import SimCLRConfig
+from simclr_trainer import OBJECTIVES, SimCLRConfig
 from tests.random_store import write_random_store
 from utils import checkpoint
 from utils.config import parse
@@ -27,11 +27,10 @@ CONSTANT = ("--vision_backbone", "resnet18", "--schedule", "constant", "--warmup
 ADAMW = ("--optimizer", "adamw", "--lr", "1e-3")
 
 WAYS: dict[str, tuple[object, type, tuple[str, ...]]] = {
+    **{name: (simclr_trainer, SimCLRConfig, ("--objective", name, *ADAMW)) for name in OBJECTIVES},
+    "tsimclr": (simclr_trainer, SimCLRConfig, ("--objective", "tsimclr", "--k", "3", "--lr", "0.1")),
     "vicreg": (vicreg_trainer, VICRegConfig, ("--lr", "0.1")),
     "align": (align_trainer, AlignConfig, ADAMW),
-    "tsimclr": (simclr_trainer, SimCLRConfig, ("--objective", "tsimclr", "--k", "3", "--lr", "0.1")),
-    "clip": (simclr_trainer, SimCLRConfig, ("--objective", "clip", *ADAMW)),
-    "siglip": (simclr_trainer, SimCLRConfig, ("--objective", "siglip", *ADAMW)),
 }
 
 
