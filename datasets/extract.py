@@ -94,7 +94,7 @@ class Extraction:
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        """All that decides what the store holds: options, and name and size of each input."""
+        """All that decides what the store holds: options, tasks, and name and size of each input."""
         options = {key: getattr(self.config, key) for key in ("protocol", "timestep", "views", "uncertain")}
         for key in ("test_subjects", "val_subjects"):
             path = getattr(self.config, key)
@@ -103,7 +103,8 @@ class Extraction:
         inputs = {
             name: {"file": path.name, "bytes": path.stat().st_size} for name, path in self.tables.items()
         }
-        return {"store_version": STORE_VERSION, **options, "inputs": inputs}
+        labels = {name: list(task.labels) for name, task in self.tasks.items()}
+        return {"store_version": STORE_VERSION, **options, "tasks": labels, "inputs": inputs}
 
     # Steps, in order. Each reads the raw tables or what an earlier step left in `work`.
 
@@ -342,7 +343,8 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
         made = yaml.safe_load(manifest.read_text())
         if {key: made.get(key) for key in run.identity} != run.identity:
             raise ValueError(
-                f"{config.out} holds a store made of other input or options; give another --out or remove it"
+                f"{config.out} holds a store made of other input, options or tasks; give another --out or "
+                "remove it"
             )
         print(f"{config.out} is complete; nothing to do")
         return
@@ -361,7 +363,8 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
         begun = run.work / "identity.json"
         if begun.exists() and begun.read_text() != identity:
             raise ValueError(
-                f"{config.out} holds a half-made store of other input or options; remove it, or change --out"
+                f"{config.out} holds a half-made store of other input, options or tasks; remove it, or "
+                "change --out"
             )
         write_text(begun, identity)
         for name in STEPS:

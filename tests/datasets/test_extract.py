@@ -121,8 +121,10 @@ def test_a_finished_store_is_left_alone_and_another_one_is_not_overwritten(raw: 
     extract(raw, TASKS)
     before = contents(raw.out)
     extract(raw, TASKS)
-    with pytest.raises(ValueError, match="made of other input or options"):
+    with pytest.raises(ValueError, match="made of other input, options or tasks"):
         extract(replace(raw, protocol="corrected"), TASKS)
+    with pytest.raises(ValueError, match="made of other input, options or tasks"):
+        extract(raw, {"a-new-one": TASKS["readmission"], **TASKS})
     assert contents(raw.out) == before
 
 
@@ -132,6 +134,8 @@ def test_a_half_made_store_of_other_options_is_not_continued(raw: ExtractConfig)
         extract(raw, TASKS)
     with pytest.raises(ValueError, match="half-made store"):
         extract(replace(raw, timestep=2.0), TASKS)
+    with pytest.raises(ValueError, match="half-made store"):
+        extract(raw, {name: TASKS[name] for name in ("readmission", "radiology")})
 
 
 def test_a_folder_with_other_files_is_left_alone(raw: ExtractConfig) -> None:
