@@ -1,7 +1,9 @@
-"""The shell scripts of a task: `python -m tasks.scripts` writes those that are missing, and no other."""
+"""The shell scripts of a task, and its README: `python -m tasks.scripts` writes those that are missing."""
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class ScriptsConfig:
-    """Write the missing scripts of one task or of all, with the published settings; none is overwritten."""
+    """Write the missing scripts of one task or of all, with the published settings, and the README of a new
+    task; no file is overwritten."""
 
     task: Literal["all", *TASKS] = "all"
     """Task to write for."""
@@ -316,15 +319,53 @@ def scripts(task: Task) -> dict[Path, Script]:
     return found
 
 
+PACKAGE = '"""Task folder: the definition in task.py, and the scripts of its runs."""\n'
+README = """\
+# {title}
+
+{about}
+
+Its supervised learning rates are those published for phenotyping, as none are published for it.
+
+"""
+ORDER = """\
+From the root of the repository, in this order:
+
+1. `train/simclr.sh`, `train/vicreg.sh` or `train/align.sh` pretrains both encoders; then
+   `RUN=runs/simclr-{name} bash eval_epoch.sh --task {name}` finds its best epoch.
+2. `train/lineareval.sh` trains one linear layer on the encoders of `CHECKPOINT` (else SimCLR's last),
+   `train/finetune.sh` all weights; `_ehr` and `_cxr` do so from one modality.
+3. `train/supervised_ehr.sh`, `train/supervised_cxr.sh` and `train/supervised.sh` start afresh, and so do
+   `train/joint.sh`, `train/late.sh`, `train/unified.sh`, `train/medfuse.sh`, `train/medfuse_tokens.sh`,
+   `train/mmtm.sh` and `train/daft.sh`. `train/early.sh` needs the first two.
+
+Each of 2 and 3 tests its best epoch; its twin in `eval/` (`fteval` for `finetune`) tests it again, or another
+`CHECKPOINT`. `TASK={name} bash tasks/run_all.sh` does all of it.
+"""
+
+
+def readme(task: Task) -> str:
+    """What is predicted, as task.py opens with it, and the order in which to run the scripts."""
+    about = textwrap.fill(inspect.getdoc(inspect.getmodule(task.samples)) or "", 110)
+    title = task.name.replace("-", " ").capitalize()
+    return (README + ORDER).format(title=title, about=about, name=task.name)
+
+
+def files(task: Task) -> dict[Path, str]:
+    """All that is made of a task beside its task.py: the text of each file by its place in the folder."""
+    made = {place: script.text() for place, script in scripts(task).items()}
+    return made | {Path("__init__.py"): PACKAGE, Path("README.md"): readme(task)}
+
+
 def write_missing(task: Task, folder: Path) -> list[Path]:
-    """Write those scripts of a task that are not in its folder yet; return them."""
+    """Write those files of a task that are not in its folder yet; return them."""
     written = []
-    for place, script in scripts(task).items():
+    for place, text in files(task).items():
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text(script.text())
-            path.chmod(0o755)
+            path.write_text(text)
+            path.chmod(0o755 if path.suffix == ".sh" else 0o644)
             written.append(path)
     return written
 
@@ -334,8 +375,8 @@ def main(config: ScriptsConfig) -> None:
     for task in TASKS.values():
         if config.task in ("all", task.name):
             written = write_missing(task, ROOT / "tasks" / task.folder)
-            kept = len(scripts(task)) - len(written)
-            print(f"{task.name}: {len(written)} scripts written, {kept} kept as they are")
+            kept = len(files(task)) - len(written)
+            print(f"{task.name}: {len(written)} files written, {kept} kept as they are")
 
 
 if __name__ == "__main__":
