@@ -10,5 +10,12 @@ from tasks.task import Task
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (PHENOTYPING, IN_HOSPITAL_MORTALITY, DECOMPENSATION, LENGTH_OF_STAY, RADIOLOGY, READMISSION)
+    for task in (
+        PHENOTYPING,
+        IN_HOSPITAL_MORTALITY,
+        DECOMPENSATION,
+        LENGTH_OF_STAY,
+        RADIOLOGY,
+        READMISSION,
+    )
 }
