@@ -8,12 +8,18 @@ import pytest
 import torch
 
 import run_gpu
-from datasets.batches import Batches
+from datasets.batches import Batches, DataConfig, Samples, load_samples
+from datasets.store import Store
+from models.classifier import ClassifierConfig, build_classifier
+from models.encoders import EncoderConfig
 from models.fusion import FUSIONS
 from run_gpu import RunGPUConfig
+from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
+from tests.stores import write_store
 from utils import checkpoint
 from utils.config import parse
+from utils.loop import predict
 
 FAST = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--epochs", "1")
 SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
@@ -133,3 +139,31 @@ def test_eval_refuses_other_settings_than_those_of_training(store, unimodal, tmp
     run(store, tmp_path, *flags, *state, "--layer_after", "2", "--name", "same")
     with pytest.raises(ValueError, match=r"was trained with .*layer_after=2.*leave out"):
         run(store, tmp_path, *flags, *state, "--layer_after", "1")
+
+
+def mortality(folder: Path, fusion: str) -> tuple[Samples, np.ndarray]:
+    """The test samples of a store, and what a fusion with weights of its own makes of them, [n]."""
+    task, data = TASKS["in-hospital-mortality"], DataConfig(folder, "partial", image_size=32)
+    store = Store.open(folder)
+    samples = load_samples(store, task.name, task.labels, task.encode, "test", data, seed=0)
+    torch.manual_seed(0)
+    shape = EncoderConfig(ehr_dim=8, vision_backbone="resnet18")
+    classifier = build_classifier(ClassifierConfig(fusion, task.kind, task.outputs, shape)).eval()
+    batches = Batches(store, samples, data, seed=0, device=torch.device("cpu"), train=False)
+    return samples, predict(classifier.predict, batches)[:, 0]
+
+
+@pytest.mark.parametrize("fusion", [name for name, f in FUSIONS.items() if "cxr" in f.modalities])
+def test_only_the_own_xray_of_a_sample_has_a_say(tmp_path: Path, fusion: str) -> None:
+    """Not those of others, nor those of its stay that were taken after the prediction."""
+    folder = write_store(tmp_path / "store")
+    samples, before = mortality(folder, fusion)
+    own, there = np.unique(samples.cxr_row[samples.cxr_row >= 0]), samples.cxr_row >= 0
+    assert there.any() and not there.all()
+    pixels = np.load(folder / "cxr.npy")
+    pixels[np.setdiff1d(np.arange(len(pixels)), own)] ^= 255
+    np.save(folder / "cxr.npy", pixels)
+    assert np.array_equal(mortality(folder, fusion)[1], before)
+    pixels[own] ^= 255
+    np.save(folder / "cxr.npy", pixels)
+    assert np.array_equal(mortality(folder, fusion)[1] != before, there)
