@@ -105,7 +105,7 @@ def cache_images(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in starts:
             part, told = folder / f"{start:08d}.npy", folder / f"{start:08d}.json"
-            if not told.exists():
+            if not (part.exists() and told.exists()):  # a run killed while it tidied up may leave one
                 read = list(pool.map(read_image, paths[start : start + IMAGES_PER_PART]))
                 kept = [image for image in read if not isinstance(image, str)]
                 write_array(part, np.array(kept, np.uint8).reshape(len(kept), IMAGE_SIZE, IMAGE_SIZE))

@@ -346,6 +346,7 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
                 f"{config.out} holds a store made of other input, options or tasks; give another --out or "
                 "remove it"
             )
+        shutil.rmtree(run.work, ignore_errors=True)  # of a run killed while it tidied up
         print(f"{config.out} is complete; nothing to do")
         return
     if config.out.exists() and any(config.out.iterdir()) and not run.work.exists():

@@ -116,3 +116,15 @@ def test_the_cache_keeps_good_images_in_order_and_goes_on_where_it_stopped(tmp_p
         path.unlink()
     again, told = cache_images(images, tmp_path, tmp_path / "parts")
     assert told == reasons and (np.concatenate(list(again)) == pixels).all()
+
+
+@pytest.mark.parametrize("left", [".npy", ".json"])
+def test_a_cache_that_was_killed_while_it_was_removed_is_made_again(tmp_path: Path, left: str) -> None:
+    images = linked(tmp_path, [image(f"d{i}", 21500101, float(i)) for i in range(3)])
+    parts, reasons = cache_images(images, tmp_path, tmp_path / "parts")
+    pixels = np.concatenate(list(parts))
+    for path in (tmp_path / "parts").iterdir():
+        if path.suffix != left:
+            path.unlink()
+    again, told = cache_images(images, tmp_path, tmp_path / "parts")
+    assert told == reasons and (np.concatenate(list(again)) == pixels).all()

@@ -120,6 +120,8 @@ def test_without_xrays_every_task_but_radiology_has_samples(raw: ExtractConfig) 
 def test_a_finished_store_is_left_alone_and_another_one_is_not_overwritten(raw: ExtractConfig) -> None:
     extract(raw, TASKS)
     before = contents(raw.out)
+    (raw.out / ".work").mkdir()  # of a run that was killed while it tidied up
+    (raw.out / ".work/cuts.parquet").touch()
     extract(raw, TASKS)
     with pytest.raises(ValueError, match="made of other input, options or tasks"):
         extract(replace(raw, protocol="corrected"), TASKS)
