@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -26,7 +27,7 @@ from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
 from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket
 from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
-from datasets.raw import find_table, read
+from datasets.raw import find_table, read, scan
 from datasets.samples import SampleMaker, StaysBlock, tail_row_of, unique_cuts
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION
 from datasets.splits import read_subjects
@@ -88,9 +89,12 @@ class Extraction:
         self.config, self.tasks = config, tasks
         self.out, self.work = config.out, config.out / ".work"
         self.buckets = self.work / "events"
-        self.tables = {name: find_table(config.mimic_iv, name) for name in IV_TABLES}
+        roots = dict.fromkeys(IV_TABLES, config.mimic_iv)
         if config.mimic_cxr is not None:
-            self.tables |= {name: find_table(config.mimic_cxr, name) for name in CXR_TABLES}
+            roots |= dict.fromkeys(CXR_TABLES, config.mimic_cxr)
+        self.tables = {name: find_table(root, name) for name, root in roots.items()}
+        for name, root in roots.items():
+            scan(root, name)  # a missing column is told now, not after hours of images
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -298,9 +302,12 @@ def _is_made_up(folder: Path | None) -> bool:
 
 def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
     """Rows of a table, from the rows in its first bytes: good enough for a progress bar."""
-    with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as text:
-        lines = text.read(8 * sample).count(b"\n")
-        read = max(file.tell(), 1)
+    try:
+        with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as text:
+            lines = text.read(8 * sample).count(b"\n")
+            read = max(file.tell(), 1)
+    except (OSError, EOFError, zlib.error):
+        return 0  # a damaged file; who reads it tells so
     return max(int(lines * path.stat().st_size / read), lines)
 
 

@@ -1,5 +1,6 @@
 """The extraction as a whole: what it writes, how it goes on, and what it refuses."""
 
+import gzip
 import hashlib
 import os
 import signal
@@ -163,6 +164,28 @@ def test_the_command_reports_one_line_and_fails(raw: ExtractConfig) -> None:
     done = subprocess.run(command(raw), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "no table chartevents: looked for icu/chartevents.csv.gz" in done.stderr
+
+
+def test_a_damaged_event_table_is_named(raw: ExtractConfig) -> None:
+    path = raw.mimic_iv / "icu/chartevents.csv.gz"
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"icu/chartevents\.csv\.gz: cannot be read .*download it again"):
+        extract(raw, TASKS)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("iv/icu/chartevents", "itemid"), ("cxr/mimic-cxr-2.0.0-chexpert", "Edema")]
+)
+def test_a_missing_column_is_told_before_anything_is_done(
+    raw: ExtractConfig, table: str, column: str
+) -> None:
+    path = raw.out.parent / f"{table}.csv.gz"
+    text = gzip.decompress(path.read_bytes()).replace(column.encode(), b"other", 1)
+    path.write_bytes(gzip.compress(text))
+    releases = r"\(MIMIC-\S+ \d.* have it; found: .*other"
+    with pytest.raises(ValueError, match=rf"{path.name}: lacks the column {column} {releases}"):
+        extract(raw, TASKS)
+    assert not raw.out.exists()
 
 
 def test_an_unknown_flag_names_the_nearest(raw: ExtractConfig) -> None:

@@ -65,9 +65,11 @@ def test_a_value_of_the_wrong_type_names_the_file(tmp_path: Path, column: str) -
         read(tmp_path, "patients")
 
 
-def test_a_damaged_gz_names_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_gz_names_the_file(tmp_path: Path, damage: str) -> None:
     path = write_mimic_iv(tmp_path) / "hosp/patients.csv.gz"
-    path.write_bytes(path.read_bytes()[:20])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20] if damage == "cut" else whole[:30] + bytes(5) + whole[30:])
     with pytest.raises(ValueError, match=r"patients.csv.gz"):
         read(tmp_path, "patients")
 
