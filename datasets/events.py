@@ -10,6 +10,7 @@ import yaml
 
 from datasets.raw import find_table, scan, timestamps, told
 from datasets.schema import RESOURCES, variables
+from utils.files import telling_when_full
 
 # One cleaned observation: the stay's row, whole seconds since intime, the variable's place, its value (for a
 # category its slot), and the order of values charted at the same second, of which the greatest stays.
@@ -239,7 +240,8 @@ def partition(rows: Iterator[pl.DataFrame], folder: Path, first: np.ndarray) -> 
         numbers, counts = np.unique(bucket, return_counts=True)
         ends = np.cumsum(counts)
         for number, start, end in zip(numbers, ends - counts, ends, strict=True):
-            with bucket_path(folder, int(number)).open("ab") as file:
+            path = bucket_path(folder, int(number))
+            with telling_when_full(path), path.open("ab") as file:
                 file.write(records[order[start:end]].tobytes())
 
     for frame in rows:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
 from datasets.store import Store
-from utils.files import write_text
+from utils.files import telling_when_full
 from utils.script import run_script
 
 FOLDERS = {
@@ -53,20 +53,30 @@ def export(config: ExportConfig) -> None:
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     stays = store.stays()
-    _write_stays(stays, partial / "root")
-    windows = _listfiles(store, partial)
+    try:
+        with telling_when_full(partial, "nothing is left of this one"):
+            _write_layout(store, stays, partial)
+            partial.rename(config.out)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    print(f"export: {config.out} ({len(stays)} stays)")
+
+
+def _write_layout(store: Store, stays: pd.DataFrame, folder: Path) -> None:
+    _write_stays(stays, folder / "root")
+    windows = _listfiles(store, folder)
     for stay_row, table in tqdm(
         _series(store, stays), total=len(stays), desc="stays", unit="stay", disable=None
     ):
-        _write_stay(stays.iloc[stay_row], table, partial, windows)
-    partial.rename(config.out)
-    print(f"export: {config.out} ({len(stays)} stays)")
+        _write_stay(stays.iloc[stay_row], table, folder, windows)
 
 
 def _write_stays(stays: pd.DataFrame, folder: Path) -> None:
     columns = ["subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime", "deathtime",
                "dod", "race", "sex", "age", "los_hours", "mortality"]  # fmt: skip
-    write_text(folder / "all_stays.csv", stays[columns].to_csv(index=False))
+    folder.mkdir(parents=True)
+    stays[columns].to_csv(folder / "all_stays.csv", index=False)
 
 
 def _listfiles(store: Store, folder: Path) -> dict[str, set[int]]:
@@ -77,9 +87,8 @@ def _listfiles(store: Store, folder: Path) -> dict[str, set[int]]:
             rows = store.listfile(task, split)
             used.setdefault(task, set()).update(rows["stay_row"].tolist())
             published = rows.drop(columns=list(SAMPLE_COLUMNS))
-            write_text(
-                folder / task / f"{split}_listfile.csv", published.to_csv(index=False, float_format="%.6f")
-            )
+            (folder / task).mkdir(exist_ok=True)
+            published.to_csv(folder / task / f"{split}_listfile.csv", index=False, float_format="%.6f")
     return used
 
 

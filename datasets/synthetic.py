@@ -35,6 +35,7 @@ from datasets.synthetic_patients import (
 )
 from datasets.synthetic_studies import Studies, draw_studies, findings_table, metadata_table
 from datasets.synthetic_tables import draw_charts, draw_labs, item_tables
+from utils.files import telling_when_full
 from utils.script import run_script
 
 MARK = "SYNTHETIC"  # a file of this name says that the folder holds no real records
@@ -131,9 +132,10 @@ def _unfinished(out: Path, names: Iterable[str]) -> Iterator[Path]:
     out.mkdir(parents=True, exist_ok=True)
     place = Path(tempfile.mkdtemp(dir=out, prefix=".partial-"))
     try:
-        yield place
-        for name in names:
-            (place / name).rename(out / name)
+        with telling_when_full(out, "nothing is left of this one"):
+            yield place
+            for name in names:
+                (place / name).rename(out / name)
     finally:
         shutil.rmtree(place)
 

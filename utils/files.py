@@ -12,25 +12,45 @@ import numpy as np
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota or the file size limit
 
 
+class FullDisk(OSError):
+    """A full disk or quota, told with the place and the cure."""
+
+
+@contextmanager
+def telling_when_full(path: Path, then: str = "what was finished is kept") -> Iterator[None]:
+    """Tell a full disk once, with the place and the cure; `then` says what becomes of what was written.
+
+    Raises:
+        FullDisk: on a full disk or quota.
+    """
+    try:
+        yield
+    except FullDisk:
+        raise
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        cure = f"free space there and run the same command again: {then}"
+        raise FullDisk(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A place to write to; on success it becomes `path` at once, on failure nothing is left of it.
 
     Raises:
-        OSError: on a full disk or quota, with the cure.
+        FullDisk: on a full disk or quota.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
-    except BaseException as error:
+        with telling_when_full(path):
+            yield partial
+            _flush(partial)
+            partial.replace(path)
+            _flush(path.parent)
+    except BaseException:
         partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            cure = "free space there and run the same command again: what was finished is kept"
-            raise OSError(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
         raise
 
 
@@ -50,12 +70,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy, whole; never a pickle."""
+    """Write an array as .npy, whole; never a pickle. Not by NumPy, which does not say that a disk is full."""
     with whole(path) as partial, partial.open("wb") as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)
+        file.write(npy_header(array.dtype, array.shape))
+        file.write(array.reshape(-1).data)
 
 
-def npy_header(dtype: type, shape: tuple[int, ...]) -> bytes:
+def npy_header(dtype: type | np.dtype, shape: tuple[int, ...]) -> bytes:
     """What stands before the rows of a .npy file, so that rows too many for memory can be written one by
     one."""
     header = io.BytesIO()

@@ -9,6 +9,7 @@ import pytest
 from datasets.events import RECORD, items, observations, order_of_numbers, partition, read_bucket
 from datasets.schema import variables
 from tests.raw_tables import chart, lab, write_mimic_iv
+from tests.utils.toy import room_for
 
 NAMES = [variable.name for variable in variables()]
 
@@ -177,3 +178,9 @@ def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path
     for number in range(3):
         one, other = (read_bucket(tmp_path / name, number, "medmod") for name in "ab")
         assert len(one) and one.dtype == RECORD and (one == other).all()
+
+
+def test_a_full_disk_names_the_bucket_and_the_cure(tmp_path: Path) -> None:
+    rows = [chart(220045, 80, f"2150-01-01 {n // 60:02d}:{n % 60:02d}:00") for n in range(200)]
+    with room_for(1000), pytest.raises(OSError, match=r"no space left to write .*00000\.bin .*free space"):
+        collected(tmp_path, chartevents=rows)

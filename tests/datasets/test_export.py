@@ -11,6 +11,7 @@ from datasets.schema import SAMPLE_COLUMNS, variables
 from datasets.splits import split_of
 from tasks import TASKS
 from tests.raw_tables import chart, write_mimic_iv
+from tests.utils.toy import room_for
 
 FOLDER = "test" if split_of(1) == "test" else "train"
 
@@ -73,3 +74,10 @@ def test_mortality_sees_the_first_48_hours_alone(exported: Path) -> None:
 def test_an_export_is_not_overwritten(exported: Path) -> None:
     with pytest.raises(ValueError, match="exists; an export is written whole"):
         export(ExportConfig(exported.with_name("store"), exported))
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(exported: Path) -> None:
+    out = exported.with_name("again")
+    with room_for(100), pytest.raises(OSError, match=r"no space left to write .*again.* free space there"):
+        export(ExportConfig(exported.with_name("store"), out))
+    assert not list(out.parent.glob("again*"))

@@ -26,6 +26,7 @@ from datasets.synthetic_patients import (
 )
 from datasets.synthetic_studies import draw_studies
 from datasets.synthetic_tables import draw_charts
+from tests.utils.toy import room_for
 
 # Columns of MIMIC-IV 2.2 and MIMIC-CXR-JPG 2.0.0, in order.
 COLUMNS = {
@@ -311,6 +312,13 @@ def test_a_folder_that_is_there_is_left_alone_and_a_failure_leaves_nothing(tmp_p
     (tmp_path / "mimic-cxr-jpg").rmdir()
     with pytest.raises(ValueError, match="range"):
         write_synthetic(config, Strengths(death_rate=2.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    config = SyntheticConfig(tmp_path, patients=2, images=False)
+    with room_for(2000), pytest.raises(OSError, match=r"no space left to write .*free space there"):
+        write_synthetic(config, Strengths())
     assert list(tmp_path.iterdir()) == []
 
 
