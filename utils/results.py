@@ -1,4 +1,4 @@
-"""Result tables: one line per number, appended whole under a lock, and the predictions behind them.
+"""Result tables: one line per number, added whole under a lock, and the predictions behind them.
 
 `python -m utils.results table --task phenotyping` sums up the runs of a task;
 `python -m utils.results compare RUN_A RUN_B` tells whether two runs differ.
@@ -10,7 +10,6 @@ import csv
 import fcntl
 import io
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from utils import compare
-from utils.files import NO_SPACE, whole
+from utils.files import whole
 from utils.script import run_script
 
 COLUMNS = (
@@ -40,41 +39,48 @@ PREDICTIONS = ("stay_id", "end_hours", "label", "truth", "probability")
 def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Adds rows to a results file, all or none; many processes may append to the same file at once.
 
-    A row has keys of COLUMNS; those left out, None and NaN are written empty. The header is written once.
-    ValueError for another key, or for a file with other columns; OSError, with nothing changed, if the disk
-    is full.
+    A row has keys of COLUMNS; those left out, None and NaN are written empty. The header is written once. A
+    row that is there already, but for its commit and seconds, is not added again: a run that was killed while
+    it reported can report again. ValueError for another key, or for a file with other columns; OSError, with
+    nothing changed, if the disk is full.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     append(Path(folder) / "a.csv", [{"run": "x", "metric": "auroc", "value": 0.5}])
     ...     append(Path(folder) / "a.csv", [{"run": "y", "metric": "auroc", "value": float("nan")}])
+    ...     append(Path(folder) / "a.csv", [{"run": "x", "metric": "auroc", "value": 0.5, "seconds": 9}])
     ...     pd.read_csv(Path(folder) / "a.csv")[["run", "metric", "value"]].values.tolist()
     [['x', 'auroc', 0.5], ['y', 'auroc', nan]]
     """
-    append_rows(path, COLUMNS, rows, "choose another --results_dir")
+    append_rows(path, COLUMNS, rows, "choose another --results_dir", apart=("commit", "seconds"))
 
 
-def append_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]], cure: str) -> None:
-    """`append` for a file with other columns; `cure` is what to do if the file has others than these."""
-    path, lines = Path(path), _lines(columns, rows)
+def append_rows(
+    path: Path,
+    columns: Sequence[str],
+    rows: Iterable[Mapping[str, object]],
+    cure: str,
+    apart: Sequence[str] = (),
+) -> None:
+    """`append` for a file with other columns; `cure` is what to do if the file has others than these.
+
+    `apart`: columns in which a row may differ from one that is there and still be the same. The file is
+    written anew beside its place and renamed, so that no reader, and no kill, finds some of the rows.
+    """
+    path, lines = Path(path).resolve(), _lines(columns, rows)  # a link stays one
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+", buffering=0) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        length = _cut_torn_line(file, path, columns, cure)
-        text = lines if length else _line(columns) + lines
-        try:
-            _write_all(file, text.encode())
-            os.fsync(file.fileno())
-        except OSError as error:
-            file.truncate(length)
-            if error.errno not in NO_SPACE:
-                raise
-            cure = "nothing was changed in it; free space there and run the same command again"
-            raise OSError(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
+    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = _held(path, columns, cure)
+        known = {_identity(row, columns, apart) for row in csv.reader(io.StringIO(held))}
+        fresh = [line for line in lines if _identity(next(csv.reader([line])), columns, apart) not in known]
+        if fresh:
+            with whole(path) as partial:
+                partial.write_bytes((held + "".join(fresh)).encode())
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """The whole lines of a file that `append_rows` writes; one that a killed writer left torn is not read."""
+    """The whole lines of a file that `append_rows` writes; a last one without its end is not read."""
     whole_lines = Path(path).read_bytes().rpartition(b"\n")[0]
     return pd.read_csv(io.BytesIO(whole_lines)) if whole_lines else pd.DataFrame()
 
@@ -108,14 +114,14 @@ def write_predictions(
         table.to_csv(partial, index=False)
 
 
-def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> str:
+def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> list[str]:
     lines = []
     for row in rows:
         unknown = [key for key in row if key not in columns]
         if unknown:
             raise ValueError(f"results have no column {', '.join(unknown)}; they have {', '.join(columns)}")
         lines.append(_line(["" if _empty(row.get(name)) else row[name] for name in columns]))
-    return "".join(lines)
+    return lines
 
 
 def _line(cells: Sequence[object]) -> str:
@@ -128,30 +134,18 @@ def _empty(value: object) -> bool:
     return value is None or (isinstance(value, float | np.floating) and math.isnan(value))
 
 
-def _cut_torn_line(file: io.FileIO, path: Path, columns: Sequence[str], cure: str) -> int:
-    """Length in bytes of the whole lines; what a killed writer left behind them is cut off. Checks the
-    header."""
-    file.seek(0)
-    header = file.readline().decode()
-    if header.endswith("\n") and next(csv.reader([header])) != list(columns):
+def _held(path: Path, columns: Sequence[str], cure: str) -> str:
+    """The whole lines of a file, the header first, also where there is none yet; checks it."""
+    data = path.read_bytes() if path.is_file() else b""
+    held = data[: data.rfind(b"\n") + 1].decode() or _line(columns)
+    if next(csv.reader(io.StringIO(held))) != list(columns):
         raise ValueError(f"{path}: its columns are not {', '.join(columns)}; {cure}")
-    end = file.seek(0, os.SEEK_END)
-    length, block = end, 4096
-    while length:
-        start = max(0, length - block)
-        file.seek(start)
-        newline = file.read(length - start).rfind(b"\n")
-        length = start + newline + 1
-        if newline >= 0:
-            break
-    if length < end:
-        file.truncate(length)
-    return length
+    return held
 
 
-def _write_all(file: io.FileIO, data: bytes) -> None:
-    while data:
-        data = data[file.write(data) :]
+def _identity(cells: Sequence[str], columns: Sequence[str], apart: Sequence[str]) -> tuple[str, ...]:
+    """The cells of a row but those that may differ."""
+    return tuple(cell for name, cell in zip(columns, cells, strict=False) if name not in apart)
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def start_run(config: HasRun, describe: str, data: str = "") -> Run:
     folder = chosen.save_dir / name
     if (folder / "last.ckpt").exists() and not chosen.resume:
         raise FileExistsError(f"{folder} holds a run; continue it with --resume, or choose another --name")
+    started = (_begun(folder) if chosen.resume else "") or datetime.now(UTC).isoformat(timespec="seconds")
     distributed.barrier()  # no rank may write before all have looked
-    started = datetime.now(UTC).isoformat(timespec="seconds")
     run = Run(chosen, name, folder, process, commit(), started, data)
     if process.rank == 0:
         _open_folder(config, run)
@@ -247,6 +247,12 @@ def _open_folder(config: HasRun, run: Run) -> None:
             run.say(f"resumed with another setting: {change}")
     write_text(path, text)
     write_text(run.folder / "environment.yaml", yaml.safe_dump(environment(run), sort_keys=False))
+
+
+def _begun(folder: Path) -> str:
+    """When the run in a folder began, "" if there is none: a run that goes on reports as the one it is."""
+    path = folder / "environment.yaml"
+    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["started"]) if path.is_file() else ""
 
 
 def _changes(old: object, new: object, place: str = "") -> list[str]:

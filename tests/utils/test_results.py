@@ -41,6 +41,25 @@ def test_a_torn_line_is_cut_and_whole_lines_stay(tmp_path: Path) -> None:
         assert path.read_bytes() == kept + b"c" + b"," * (len(results.COLUMNS) - 1) + b"\n"
 
 
+def test_rows_that_a_killed_run_wrote_are_not_doubled_when_it_reports_again(tmp_path: Path) -> None:
+    path, row = tmp_path / "x.csv", {"run": "a, b", "started": "2030", "value": 1 / 3, "seconds": 4.5}
+    rows = [row | {"label": name} for name in ("x", "y", "z")]
+    results.append(path, rows[:2])  # an older version could die within a run's rows
+    results.append(path, [row | {"seconds": 9.0, "commit": "c"} for row in rows])
+    assert pd.read_csv(path).label.tolist() == ["x", "y", "z"]
+    for other in ({"started": "2031"}, {"value": 0.5}):  # a run of the same name, or a longer one
+        results.append(path, [rows[0] | other])
+    assert len(pd.read_csv(path)) == 5
+
+
+def test_a_link_to_a_results_file_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    path = tmp_path / "x.csv"
+    path.symlink_to(tmp_path / "shared" / "y.csv")
+    results.append(path, [{"run": "a"}])
+    assert path.is_symlink() and pd.read_csv(tmp_path / "shared" / "y.csv").run.tolist() == ["a"]
+
+
 def test_a_torn_header_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("run,ta")
@@ -66,7 +85,7 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     results.append(path, [{"run": "a"}])
     before = path.read_bytes()
-    with room_for(1000), pytest.raises(OSError, match=r"no space left to write .*nothing was changed"):
+    with room_for(1000), pytest.raises(OSError, match=r"no space left to write .*x\.csv"):
         results.append(path, [{"run": "b" * 100} for _ in range(20)])
     assert path.read_bytes() == before
 

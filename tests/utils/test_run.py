@@ -67,6 +67,15 @@ def test_a_folder_with_a_run_is_refused_without_resume(
     assert run.read_log() == [{"epoch": "0", "step": "4", "loss": "1.0"}]
 
 
+def test_a_run_that_goes_on_is_the_one_that_began(tmp_path: Path) -> None:
+    path = tmp_path / "x" / "environment.yaml"
+    first = start_run(settings(tmp_path), "x")
+    path.write_text(path.read_text().replace(first.started, "2030-01-01T00:00:00+00:00"))
+    assert start_run(settings(tmp_path, resume=True), "x").started == "2030-01-01T00:00:00+00:00"
+    assert yaml.safe_load(path.read_text())["started"] == "2030-01-01T00:00:00+00:00"
+    assert start_run(settings(tmp_path), "x").started != "2030-01-01T00:00:00+00:00"
+
+
 def test_a_start_afresh_forgets_the_log_of_a_run_that_saved_nothing(tmp_path: Path) -> None:
     run = start_run(settings(tmp_path), "x")
     run.log({"epoch": 0, "step": 4, "loss": 1.0})
