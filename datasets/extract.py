@@ -39,7 +39,7 @@ from datasets.writing import (
     write_listfiles,
     write_parquet,
 )
-from utils.files import npy_header, whole, write_array, write_text
+from utils.files import flush, npy_header, whole, write_array, write_text
 from utils.script import run_script
 
 IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
@@ -178,6 +178,8 @@ class Extraction:
             with _progress(self.tables[table]) as watch:
                 rows = observations(self.config.mimic_iv, table, stays, self.config.protocol, watch)
                 partition(rows, self.buckets, first)
+        for path in self.buckets.iterdir():
+            flush(path)
         write_array(self.work / "first_second.npy", first)
 
     def samples(self) -> None:
@@ -377,7 +379,7 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
         write_text(begun, identity)
         for name in STEPS:
             _do_step(run, name)
-    shutil.rmtree(run.work)
+    shutil.rmtree(run.work, ignore_errors=True)
     print(f"store: {config.out}")
 
 

@@ -46,16 +46,16 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         with telling_when_full(path):
             yield partial
-            _flush(partial)
+            flush(partial)
             partial.replace(path)
-            _flush(path.parent)
+            flush(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
 
 
-def _flush(path: Path) -> None:
-    """Make a file, or a folder's list of names, survive a power cut."""
+def flush(path: Path) -> None:
+    """Make a file that is written, or a folder's list of names, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

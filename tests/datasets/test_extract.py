@@ -132,6 +132,15 @@ def test_a_finished_store_is_left_alone_and_another_one_is_not_overwritten(raw: 
     assert contents(raw.out) == before
 
 
+def test_what_a_kill_behind_the_manifest_left_is_cleared_away(raw: ExtractConfig) -> None:
+    extract(raw, TASKS)
+    before = contents(raw.out)
+    (raw.out / ".work").mkdir()
+    (raw.out / ".work" / "manifest.done").touch()
+    extract(raw, TASKS)
+    assert contents(raw.out) == before and not (raw.out / ".work").exists()
+
+
 def test_a_half_made_store_of_other_options_is_not_continued(raw: ExtractConfig) -> None:
     write_mimic_iv(raw.mimic_iv, icustays=[stay(los=-1)])
     with pytest.raises(ValueError, match="the cohort is empty"):
