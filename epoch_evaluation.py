@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 import numpy as np
@@ -87,12 +84,11 @@ def main(config: EpochEvaluationConfig) -> None:
     """Probe the epochs that have no row yet, then name the best."""
     asked = open_evaluation(config)
     todo = epochs_to_do(asked)
-    with leaving_on_sigterm():
-        if todo:
-            probe_epochs(asked, todo)
-        if distributed.is_main():
-            for task in asked.tasks:
-                conclude(asked, task)
+    if todo:
+        probe_epochs(asked, todo)
+    if distributed.is_main():
+        for task in asked.tasks:
+            conclude(asked, task)
     distributed.barrier()
     distributed.shutdown()
 
@@ -290,21 +286,6 @@ def same_settings(config: EpochEvaluationConfig) -> dict[str, object]:
         if data[n] != default[n]
     }
     return flags | ({"fusion_layer": config.fusion_layer} if config.fusion_layer else {})
-
-
-@contextmanager
-def leaving_on_sigterm() -> Iterator[None]:
-    """Ends the program with status 0 on SIGTERM: every row that is written stays."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        say("stopped; run the same command again to go on")
-        raise SystemExit(0)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def say(text: str) -> None:

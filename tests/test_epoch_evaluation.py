@@ -30,6 +30,7 @@ from tests.stores import write_store
 from utils import checkpoint
 from utils.config import parse
 from utils.loop import predict
+from utils.script import leaving_on_sigterm
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
@@ -102,7 +103,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(epoch_evaluation, "write_row", stop_after)
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as left, leaving_on_sigterm():
         evaluate(store, pretrained, "--task", ",".join(TWO))
     assert left.value.code == 0 and len(probes) == 3
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -220,10 +220,14 @@ class _Later:
 
 
 class _Signals:
-    """Notes SIGTERM and SIGINT instead of dying at once; a second Ctrl-C ends the program where it is."""
+    """Notes SIGTERM and SIGINT instead of dying at once; a second Ctrl-C ends the program where it is.
+
+    One that comes behind the last look at them is sent again to who handled it before.
+    """
 
     def __init__(self) -> None:
         self.seen: set[int] = set()
+        self.at_once = False  # whether a signal is to end what is being done, by InterruptedError
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Self:
@@ -233,14 +237,18 @@ class _Signals:
             }
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        for number in self.seen if kind is None else ():
+            signal.raise_signal(number)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT and number in self.seen:
             raise KeyboardInterrupt
         self.seen.add(number)
+        if self.at_once:
+            raise InterruptedError
 
 
 @dataclass
@@ -310,7 +318,7 @@ class _Training:
         self._train_steps()
         trained = self._elapsed()
         self.objective.eval()
-        judged = self._validate() | (self.score() if self.score is not None else {})
+        judged = self._validate() | self._score()
         row = self._row(judged, trained)
         self._finish(row)
         self._leave(*(distributed.any_flag(self._told(number)) for number in (signal.SIGTERM, signal.SIGINT)))
@@ -433,6 +441,18 @@ class _Training:
         if numbers[TERM] or numbers[INTERRUPT]:
             self._save_last(self.progress.epoch)
             self._leave(bool(numbers[TERM]), bool(numbers[INTERRUPT]))
+
+    def _score(self) -> dict[str, float]:
+        """What `score` tells. A process alone need not finish it before it heeds a signal."""
+        self.signals.at_once = self.world == 1
+        try:
+            return self.score() if self.score is not None else {}
+        except InterruptedError:
+            self._save_last(self.progress.epoch)
+            self._leave(self._told(signal.SIGTERM), self._told(signal.SIGINT))
+            raise
+        finally:
+            self.signals.at_once = False
 
     def _row(self, judged: dict[str, float], trained: float) -> dict[str, float]:
         """The epoch's row of log.csv; `trained`: its seconds without validation."""

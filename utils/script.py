@@ -1,7 +1,11 @@
 """How a command starts and ends: its flags, one clear error on standard error, and its exit status."""
 
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TypeVar
 
 from utils.config import parse
@@ -12,15 +16,33 @@ T = TypeVar("T")
 def run_script(main: Callable[[T], None], config: type[T]) -> None:
     """Parse the command line and run `main`.
 
-    What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130; a wrong
-    flag in status 2 (utils.config.parse). Anything else is a bug of ours and keeps its traceback.
+    What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130, SIGTERM in
+    status 0; a wrong flag in status 2 (utils.config.parse). Anything else is a bug of ours and keeps its
+    traceback.
     """
     settings = parse(config)
     try:
-        main(settings)
+        with leaving_on_sigterm():
+            main(settings)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def leaving_on_sigterm() -> Iterator[None]:
+    """Ends the program with status 0 on SIGTERM, where it is: what is written is whole, and stays."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            print("stopped; go on with the same command, and --resume where it has one", file=sys.stderr)
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -19,6 +19,7 @@ from utils.distributed import Process
 from utils.loop import FitResult, fit, predict
 from utils.optim import OptimConfig
 from utils.run import Run
+from utils.script import leaving_on_sigterm
 
 CONFIG = OptimConfig(epochs=3, lr=0.01, warmup_epochs=1, schedule="cosine", clip=1.0)
 TIMES = ("seconds", "samples_per_second")
@@ -100,10 +101,40 @@ def test_stopped_in_validation_and_resumed_is_bit_identical(tmp_path: Path) -> N
     assert_same_training(whole, broken)
 
 
+def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    def train_scored(run: Run, at: int, seed: int = 0) -> None:
+        objective, epochs = ToyObjective(seed=seed), []
+
+        def score() -> dict[str, float]:
+            epochs.append(0)
+            if len(epochs) == at:
+                signal.raise_signal(signal.SIGTERM)
+            return {"auroc": predict(lambda batch: objective.net(batch.x), ToyBatches()).mean().item()}
+
+        config = OptimConfig(epochs=3, lr=0.01, monitor="auroc", mode="max")
+        fit(objective, ToyBatches(), None, config, run, save=objective.content, score=score)
+
+    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train_scored(whole, at=-1)
+    with pytest.raises(SystemExit) as stop:
+        train_scored(broken, at=2)
+    assert stop.value.code == 0 and len(log_of(broken)) == 1
+    train_scored(toy_run(tmp_path / "b", resume=True), at=-1, seed=9)
+    assert_same_training(whole, broken)
+
+
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_signal_behind_the_last_epoch_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    monkeypatch.setattr(Run, "rewind", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop, leaving_on_sigterm():
+        train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective())  # nothing is left to train
+    assert stop.value.code == 0
 
 
 def test_resuming_a_finished_run_trains_nothing(tmp_path: Path) -> None:
