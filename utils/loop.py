@@ -113,7 +113,7 @@ def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
     ranks.
 
     In inference mode and float32, whatever the training used; the caller sets eval mode. ValueError if the
-    batches do not hold each sample once.
+    batches do not hold each sample once, or, naming the samples, if a number is not finite.
     """
     rows, values = [], []
     with torch.inference_mode(), closing(batches.epoch(0)) as stream:
@@ -129,6 +129,12 @@ def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
         raise ValueError(f"the batches do not hold each of the samples 0 to {place.max()} once")
     ordered = np.empty_like(value)
     ordered[place] = value
+    broken = np.flatnonzero(~np.isfinite(ordered).all(axis=1))
+    if len(broken):
+        raise ValueError(
+            f"the model makes NaN or infinity of the samples {_few(broken.tolist())} of {len(ordered)}; "
+            "look at these samples, or take an earlier checkpoint"
+        )
     return ordered
 
 
@@ -390,10 +396,10 @@ class _Training:
 
     def _heed(self, told: _Later, bar: tqdm) -> None:
         """Reads the tally of a step; saves if it is due, and leaves if a signal asked for it."""
-        numbers = self._finite(told)
+        numbers = self._finite(told, "training")
         bar.set_postfix_str(self._speed(numbers), refresh=False)
         if any(numbers[: SAVE + 1]):
-            last = self._finite(self.pending) if self.pending is not None else numbers
+            last = self._finite(self.pending, "training") if self.pending is not None else numbers
             self.pending = None
             self.progress.sums = self.sums.plain()
             self._save_last(self.progress.epoch)
@@ -401,18 +407,15 @@ class _Training:
         if told is self.pending:
             self.pending = None
 
-    def _finite(self, told: _Later) -> list[float]:
+    def _finite(self, told: _Later, split: str) -> list[float]:
         numbers = told.read()
         loss = numbers[COUNT + 1]
         if math.isfinite(loss):
             return numbers
-        rows = told.row.tolist()
-        named = ", ".join(map(str, rows[:ROWS_NAMED]))
-        named += f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""
         place = f"epoch {self.progress.epoch}, step {told.step}"
         cure = "a lower --lr, --clip 1 or --precision float32, and look at these samples"
         raise ValueError(
-            f"the loss became {loss} at {place}, on the training samples {named}; "
+            f"the loss became {loss} at {place}, on the {split} samples {_few(told.row.tolist())}; "
             f"the checkpoints hold the state before. Try {cure}"
         )
 
@@ -427,17 +430,19 @@ class _Training:
         with closing(self.val.epoch(0)) as stream:
             for step, batch in enumerate(stream):
                 if not self._too_short(batch, step, len(self.val)):
-                    self._val_step(batch, sums)
+                    self._val_step(batch, step, sums)
+        if self.pending is not None:
+            self._finite(self.pending, "validation")
         self.pending = None
         return {f"val_{name}": value for name, value in _means(sums.plain()).items()}
 
-    def _val_step(self, batch: HasRow, sums: _Sums) -> None:
+    def _val_step(self, batch: HasRow, step: int, sums: _Sums) -> None:
         with self._autocast():
             terms = self.objective(batch)
         tally, _ = self._tally(terms, len(batch.row), training=False)
         sums.add(tally, _names(terms))
-        told, self.pending = self.pending, _Later(tally, batch.row, self.steps)
-        numbers = told.read() if told is not None else [0.0, 0.0]
+        told, self.pending = self.pending, _Later(tally, batch.row, step)
+        numbers = self._finite(told, "validation") if told is not None else [0.0, 0.0]
         if numbers[TERM] or numbers[INTERRUPT]:
             self._save_last(self.progress.epoch)
             self._leave(bool(numbers[TERM]), bool(numbers[INTERRUPT]))
@@ -567,6 +572,16 @@ class _Training:
             + f"  lr {row['lr']:.2e}  {row['samples_per_second']:.0f} samples/s  ETA {left}"
             + ("  best" if best else "")
         )
+
+
+def _few(rows: list[int]) -> str:
+    """The first of many rows, and how many more there are.
+
+    >>> _few([3, 5])
+    '3, 5'
+    """
+    more = f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""
+    return ", ".join(map(str, rows[:ROWS_NAMED])) + more
 
 
 def _names(terms: Mapping[str, Tensor]) -> list[str]:

@@ -240,6 +240,24 @@ def test_a_loss_that_is_not_finite_names_its_samples_and_spoils_no_checkpoint(tm
     assert all(value.isfinite().all() for value in saved.values())
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    class PoisonedLater(Poisoned):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            return ToyObjective.forward(self, batch) if self.training else super().forward(batch)
+
+    for batch_size, step in ((4, 3), (20, 0)):  # the last batch, and the only one
+        val, run = ToyBatches(n=14, batch_size=batch_size, train=False), toy_run(tmp_path / str(batch_size))
+        with pytest.raises(ValueError, match=rf"at epoch 0, step {step}, on the validation samples .*\b13;"):
+            train(run, ToyBatches(), PoisonedLater(), val=val)
+        assert not (run.folder / "best.ckpt").exists()
+
+
+def test_a_prediction_that_is_not_finite_names_its_samples() -> None:
+    wrong = torch.tensor([2, 7])
+    with pytest.raises(ValueError, match=r"NaN or infinity of the samples 2, 7 of 11; look"):
+        predict(lambda batch: batch.x / (~torch.isin(batch.row, wrong))[:, None], ToyBatches(n=11))
+
+
 def test_training_is_in_the_precision_asked_for_and_predictions_in_float32(tmp_path: Path) -> None:
     seen = []
 
