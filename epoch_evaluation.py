@@ -282,7 +282,7 @@ def same_settings(config: EpochEvaluationConfig) -> dict[str, object]:
     data, default = plain(config.data), plain(DataConfig())
     flags |= {
         n: data[n]
-        for n in ("data_pairs", "data_ratio", "retrieve_cxr", "image_size")
+        for n in ("data_pairs", "data_ratio", "retrieve_cxr", "every_hours", "image_size")
         if data[n] != default[n]
     }
     return flags | ({"fusion_layer": config.fusion_layer} if config.fusion_layer else {})

@@ -62,6 +62,9 @@ class DataConfig:
     """Share of the unpaired train samples to keep, drawn with the run's seed; for partial and ehr_all."""
     retrieve_cxr: Literal["recent", "all"] = "recent"
     """X-ray of a sample: the last one before its prediction time, or all of them, each a sample."""
+    every_hours: int = 1
+    """Of decompensation and length-of-stay, which have a sample an hour, keep those of every n-th hour, in
+    all splits; 1 keeps all."""
     data_device: Literal["auto", "cpu", "cuda", "disk"] = "auto"
     """Where the data lie while training: GPU memory, memory, or on disk; auto looks what has room."""
     batch_size: int = 256
@@ -80,6 +83,8 @@ class DataConfig:
             raise ValueError(
                 f"--image_size must be {SMALLEST_IMAGE} to {4 * IMAGE_SIZE} pixels, not {self.image_size}"
             )
+        if self.every_hours < 1:
+            raise ValueError(f"--every_hours must be 1 or more, not {self.every_hours}")
         if not 0 <= self.data_ratio <= 1:
             raise ValueError(f"--data_ratio must be 0 to 1, not {self.data_ratio}")
         if self.data_ratio < 1 and not pairs.unpaired:
@@ -143,6 +148,7 @@ def load_samples(
     pairs = PAIRS[config.data_pairs]
     if not len(samples):
         raise ValueError(f"{store.folder}: {task_name} has no {split} sample; the cohort is too small for it")
+    samples = _thinned(samples, config.every_hours)
     if not pairs.unpaired:
         samples = samples.take(samples.cxr_row >= 0)
     elif split == "train" and config.data_ratio < 1:
@@ -193,6 +199,12 @@ def _kept(droppable: np.ndarray, ratio: float, seed: int) -> np.ndarray:
     mask = ~droppable
     mask[kept] = True
     return mask
+
+
+def _thinned(samples: Samples, every_hours: int) -> Samples:
+    """The samples at every n-th hour of their stays, if the task has several a stay, each on the hour."""
+    hourly = np.all(samples.end_hours % 1 == 0) and len(np.unique(samples.stay_id)) < len(samples)
+    return samples.take(samples.end_hours % every_hours == 0) if hourly else samples
 
 
 def _with_every_image(samples: Samples, store: Store) -> Samples:

@@ -1,5 +1,6 @@
 """Every script of every task says what its place says, in flags that the program understands."""
 
+import itertools
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 import simclr_trainer
 from align_trainer import AlignConfig
 from datasets.batches import check_pairs
+from epoch_evaluation import EpochEvaluationConfig
 from models.fusion import FUSIONS
 from run_gpu import RunGPUConfig, check
 from simclr_trainer import SimCLRConfig
@@ -397,8 +399,8 @@ def test_run_all_makes_the_whole_table_of_its_tasks(tmp_path: Path, quick: str) 
     for config in found.values():
         assert (config.run.seed, config.run.resume, config.mode) == (5, True, "train")
         assert config.run.save_dir == tmp_path / "runs" and config.results_dir == tmp_path / "results"
-        assert (config.data.image_size == 64) == bool(quick)
-        assert (config.optim.epochs <= 20) == bool(quick)
+        assert (config.data.image_size == 32) == bool(quick)
+        assert (config.data.every_hours == 24) == bool(quick)
     for objective in PRETRAININGS:
         pretraining = settings(commands[order.index(f"{objective}_trainer.py")])
         left = pretraining.run.save_dir / pretraining.run.name
@@ -407,6 +409,36 @@ def test_run_all_makes_the_whole_table_of_its_tasks(tmp_path: Path, quick: str) 
         assert (config.protocol, Path(config.load_state)) == ("finetune", left / "last.ckpt")
     early, ehr = (found[f"readmission-supervised-{fusion}"] for fusion in ("early", "ehr"))
     assert Path(early.load_state_ehr) == ehr.run.save_dir / ehr.run.name / "best.ckpt"
+
+
+def test_run_all_shares_encoders_and_takes_the_objectives_and_fusions_asked_for(tmp_path: Path) -> None:
+    tasks, objectives = ("phenotyping", "radiology"), ("align", "clip", "tsimclr")
+    asked = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "PAIRS": "readmission"}
+    commands = run_all(tmp_path, **asked, FUSIONS_OF="radiology")
+    pretrainings = [settings(words) for words in commands if words[0].endswith("_trainer.py")]
+    assert [config.run.name for config in pretrainings] == [f"{name}-readmission" for name in objectives]
+    assert {config.task for config in pretrainings} == {"readmission"}
+    assert [config.objective for config in pretrainings[1:]] == ["clip", "tsimclr"]
+    assert [config.optim.optimizer for config in pretrainings] == ["adamw", "adamw", "lars"]
+    probes = [words[1:] for words in commands if words[0] == "epoch_evaluation.py"]
+    probed = [parse(EpochEvaluationConfig, flags).task for flags in probes]
+    assert probed == [",".join(tasks)] * 3
+    found = classifiers(commands)
+    for task, objective in itertools.product(tasks, objectives):
+        state = found[f"{task}-lineareval-concatenation-{objective}"].load_state
+        assert state == f"{tmp_path}/runs/{objective}-readmission/last.ckpt"
+    assert {config.task for config in found.values() if config.protocol == "supervised"} == {"radiology"}
+
+
+def test_run_all_with_several_jobs_runs_the_same_and_stops_at_a_failure(tmp_path: Path) -> None:
+    one = sorted(run_all(tmp_path))
+    (tmp_path / "runs").mkdir()
+    run_all(tmp_path, JOBS="3")
+    logs = [path.read_text().split() for path in (tmp_path / "runs").glob("*.log")]
+    assert sorted(logs) == one
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run_all(tmp_path, JOBS="3", LAUNCH="false")
+    assert failed.value.returncode == 1 and "error: a run failed" in failed.value.stderr
 
 
 def test_run_all_skips_what_is_in_the_results(tmp_path: Path) -> None:
@@ -435,7 +467,7 @@ def test_run_all_takes_the_best_epoch_by_validation(
     folder = tmp_path / "runs/simclr-length-of-stay"
     folder.mkdir(parents=True)
     rows = [f"{epoch},0.99,{score},0.5" for epoch, score in enumerate(scores)]
-    (folder / "results_label.csv").write_text(
+    (folder / "results_label_length-of-stay.csv").write_text(
         "\n".join(["epoch,train_kappa,val_kappa,test_kappa", *rows, ""])
     )
     for number in range(12):

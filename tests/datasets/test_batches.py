@@ -247,6 +247,16 @@ def test_a_ratio_thins_out_unpaired_train_samples_alone(
     assert len(val[0]) == len(val[1])
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_every_nth_hour_thins_out_the_hourly_tasks_alone(store: Store, split: str) -> None:
+    for task in TASKS:
+        whole, thin = (samples_of(store, task, split, data_pairs="partial", every_hours=n) for n in (1, 5))
+        hourly = task in ("decompensation", "length-of-stay")
+        kept = whole.end_hours % 5 == 0 if hourly else np.ones(len(whole), bool)
+        assert kept.sum() > 0 and np.array_equal(thin.labels, whole.labels[kept], equal_nan=True)
+        assert np.array_equal(thin.end_hours, whole.end_hours[kept])
+
+
 def test_the_ratio_is_drawn_with_the_seed(store: Store) -> None:
     ids = [
         samples_of(store, seed=seed, data_pairs="partial", data_ratio=0.5).stay_id.tolist()
@@ -407,6 +417,7 @@ def reading_threads() -> list[str]:
         ({"batch_size": 0}, "--batch_size must be 1 or more, not 0"),
         ({"image_size": 16}, "--image_size must be 32 to 1024 pixels, not 16"),
         ({"data_ratio": 1.5}, "--data_ratio must be 0 to 1"),
+        ({"every_hours": 0}, "--every_hours must be 1 or more"),
         ({"data_ratio": 0.5}, "--data_pairs paired has none; use --data_pairs partial"),
         ({"data_pairs": "ehr_all", "retrieve_cxr": "all"}, "reads none; leave it out"),
     ],
