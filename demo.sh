@@ -42,7 +42,7 @@ evaluate() { # evaluate TASK: one linear layer on frozen encoders, SimCLR's (tog
 }
 finetune() { # finetune TASK: all weights, from SimCLR's
     "$PYTHON" run_gpu.py --protocol finetune --task "$1" --results_dir "$results" "${trial[@]}" \
-        --load_state "$pretrained" --epochs 2 --lr 3e-4 --batch_size 256
+        --load_state "$pretrained" --epochs 2 --lr 3e-4 --batch_size 64
 }
 
 step "raw data" "$PYTHON" -m datasets.synthetic "${make_raw[@]}" --out "$data/raw" --seed "$SEED" \
