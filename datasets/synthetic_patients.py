@@ -39,7 +39,7 @@ class Strengths:
     readmission_rate: float = 0.16  # of survivors, within 30 days
     readmission_explained: float = 0.5
     stay_log_sd: float = 0.8  # of the length of an ICU stay, whose median is 60 h
-    stay_explained: float = 0.25
+    stay_explained: float = 0.7
     recovery: float = 0.9  # fall of severity over the ICU stay of a survivor
     deterioration: float = 1.4  # rise of severity over the last 24 h before death
     vitals_signal: float = 1.0  # multiplies the loadings of vitals on the hidden states

@@ -38,12 +38,12 @@ if ((JOBS > 1)); then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) + J
 pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
 linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen=("${linear[@]}")
 if [[ -n $QUICK ]]; then
-    small=(--image_size 32 --every_hours 24) backbone=(--vision_backbone resnet18)
+    small=(--image_size 32 --every_hours 48) backbone=(--vision_backbone resnet18)
     pretraining+=("${small[@]}" "${backbone[@]}" --batch_size 128 --transforms_cxr supervised
         --optimizer adamw --lr 2e-3 --epochs 6 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
-    linear+=("${small[@]}" --batch_size 512 --epochs 60 --lr 2e-3)
-    tuned+=("${small[@]}" --batch_size 64 --lr 3e-4 --epochs 2)
+    linear+=("${small[@]}" --batch_size 256 --epochs 100 --lr 1e-2)
+    tuned+=("${small[@]}" --batch_size 64 --lr 1e-3 --epochs 3)
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 64 --lr 1e-3 --epochs 4)
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
