@@ -164,7 +164,8 @@ def start_classifier(
     for modality, path in sources.items():
         names = (f"{modality}_encoder", f"{modality}_head")
         parts = {name: part for name, part in classifier.parts().items() if name in names}
-        load_pretrained(parts, states[path])
+        with checkpoint.told_of(path, f"give another checkpoint by --load_state_{modality}"):
+            load_pretrained(parts, states[path])
     return classifier, config
 
 
@@ -185,7 +186,8 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
         )
     config = build(ClassifierConfig, state["config"], str(path))
     classifier = build_classifier(config, download=False)
-    load_classifier(classifier, state)
+    with checkpoint.told_of(path, "give the best.ckpt of a run of this version"):
+        load_classifier(classifier, state)
     return classifier, config, state["epoch"]
 
 

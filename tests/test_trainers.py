@@ -176,6 +176,28 @@ def test_encoders_of_a_classifier_can_be_taken_up(settings: list[str], tmp_path:
     assert all(torch.equal(before["ehr_encoder"][n], after["ehr_encoder"][n]) for n in after["ehr_encoder"])
 
 
+def test_a_checkpoint_that_does_not_fit_is_named_with_the_cure(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    run(settings, "--protocol", "supervised", "--fusion", "ehr", "--name", "alone", *SHAPE)
+    state = tmp_path / "alone" / "best.ckpt"
+    lacking = r"best\.ckpt: .* no part 'cxr_encoder'; it has ehr_encoder, linear; give .* --load_state_cxr"
+    with pytest.raises(ValueError, match=lacking):
+        run(settings, "--protocol", "finetune", "--name", "it", "--load_state", state)
+    torn = checkpoint.load(state)
+    del torn["parts"]["ehr_encoder"]["lstm.weight_hh_l0"]
+    checkpoint.save(state, torn)
+    flags = ("--fusion", "ehr", "--name", "it", "--load_state", state)
+    with pytest.raises(
+        ValueError, match=r"best\.ckpt: part 'ehr_encoder' does not fit: missing lstm.*; give"
+    ):
+        run(settings, "--protocol", "finetune", *flags)
+    with pytest.raises(
+        ValueError, match=r"best\.ckpt: part 'ehr_encoder' does not fit: missing lstm.*; give"
+    ):
+        run(settings, "--protocol", "supervised", "--mode", "eval", *flags)
+
+
 def test_random_encoders_are_a_baseline_that_says_so(
     settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

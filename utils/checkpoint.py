@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
@@ -83,6 +84,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
             f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
         )
     return content
+
+
+@contextmanager
+def told_of(path: Path | str, cure: str) -> Iterator[None]:
+    """Begin an error about what a checkpoint holds with its path, and end it with the cure."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {cure}") from error
 
 
 def load_part(module: nn.Module, checkpoint: Parts, name: str) -> str:

@@ -307,7 +307,9 @@ class _Training:
                 raise ValueError(
                     f"{path}: {name} was {before} and is {now} now; resume with the settings of the run"
                 )
-        checkpoint.load_part(self.objective, {"parts": {"objective": state["objective"]}}, "objective")
+        with checkpoint.told_of(path, "resume with the settings of the run"):
+            parts = {"objective": state["objective"]}
+            checkpoint.load_part(self.objective, {"parts": parts}, "objective")
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         progress: Callable[..., _Progress] = _Progress  # its fields are as asdict wrote them
         self.progress = progress(**state["progress"])

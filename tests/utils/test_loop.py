@@ -163,6 +163,14 @@ def test_resuming_with_settings_that_cannot_fit_is_refused(
         train(toy_run(tmp_path, resume=True), batches, ToyObjective(), config)
 
 
+def test_resuming_a_model_of_another_shape_names_the_checkpoint(tmp_path: Path) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    other = ToyObjective()
+    other.net[3] = nn.Linear(8, 2)
+    with pytest.raises(ValueError, match=r"last\.ckpt: part 'objective' does not fit: .*; resume with the"):
+        train(toy_run(tmp_path, resume=True), ToyBatches(), other, OptimConfig(epochs=4))
+
+
 def test_a_resumed_run_obeys_new_settings(tmp_path: Path) -> None:
     train(toy_run(tmp_path), ToyBatches(), ToyObjective(), OptimConfig(epochs=1, weight_decay=0.1))
     later = OptimConfig(epochs=2, weight_decay=0.0, lr=1e-30)
