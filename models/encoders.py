@@ -27,11 +27,11 @@ class EncoderConfig:
     """Shape of the two encoders; a checkpoint carries it, so that nothing downstream asks for it again."""
 
     ehr_dim: int = 128
-    """Width of the LSTM and of its feature."""
+    """Hidden units of a layer of the LSTM, and width of its feature."""
     ehr_layers: int = 1
     """Layers of the LSTM."""
     ehr_dropout: float = 0.0
-    """Dropout between the layers of the LSTM and on its feature."""
+    """Probability of dropout between the layers of the LSTM and on its feature, 0 to 1."""
     vision_backbone: str = "resnet34"
     """Any torchvision ResNet or DenseNet by name."""
     pretrained: bool = False

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeGuard, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import docstring_parser
 import tyro
 import yaml
 
@@ -41,11 +42,14 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
         default = _build(cls, _read(files[-1]), files[-1], missing) if files else missing
     except (ValueError, OSError) as error:
         _leave(str(error))
+    if {"-h", "--help"} & set(argv):
+        _unwrap_docstrings(cls)
     return tyro.cli(
         cls,
+        prog=_program(),
         args=argv,
         default=default,
-        description=f"{description}\n\n{CONFIG_HELP}".strip(),
+        description=f"{description}\n{CONFIG_HELP}".strip(),
         config=(tyro.conf.OmitArgPrefixes,),
         use_underscores=True,
         console_outputs=_speaks(),
@@ -243,6 +247,19 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
             raise ValueError(f"unknown flag --{name}{nearest(f'--{name}', [f'--{flag}' for flag in known])}")
 
 
+def _unwrap_docstrings(cls: type) -> None:
+    """Turns the fields' docstrings into running text, where tyro would keep the line breaks of the source."""
+    for part in filter(dataclasses.is_dataclass, cls.__mro__):
+        told = {
+            param.arg_name: param.description for param in docstring_parser.parse_from_object(part).params
+        }
+        for field in dataclasses.fields(part):
+            if field.name in told:
+                field.metadata = types.MappingProxyType({"help": " ".join(told[field.name].split())})
+    for kind in filter(dataclasses.is_dataclass, get_type_hints(cls).values()):
+        _unwrap_docstrings(kind)
+
+
 def _take_config(argv: list[str]) -> tuple[list[str], list[str]]:
     """Splits `--config FILE` and `--config=FILE` from the other words."""
     files, rest, words = [], [], iter(argv)
@@ -271,6 +288,12 @@ def _load(text: str, source: str) -> object:
         raise ValueError(f"{source}: not YAML: {error}") from None
 
 
+def _program() -> str:
+    """What was typed to start this program, after `python` where it is a file."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return f"python -m {module.name}" if module else Path(sys.argv[0]).name
+
+
 def _speaks() -> bool:
     """True on the one process that prints, under torchrun too."""
     return os.environ.get("RANK", "0") == "0"
@@ -278,5 +301,5 @@ def _speaks() -> bool:
 
 def _leave(message: str) -> None:
     if _speaks():
-        print(f"error: {message}\nAll flags: {Path(sys.argv[0]).name} --help", file=sys.stderr)
+        print(f"error: {message}\nAll flags: {_program()} --help", file=sys.stderr)
     raise SystemExit(2)

@@ -1,5 +1,6 @@
 """How a command starts and ends: its flags, one clear error on standard error, and its exit status."""
 
+import inspect
 import os
 import signal
 import sys
@@ -14,13 +15,13 @@ T = TypeVar("T")
 
 
 def run_script(main: Callable[[T], None], config: type[T]) -> None:
-    """Parse the command line and run `main`.
+    """Parse the command line and run `main`; the docstring of `config` opens its help.
 
     What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130, SIGTERM in
     status 0; a wrong flag in status 2 (utils.config.parse). Anything else is a bug of ours and keeps its
     traceback.
     """
-    settings = parse(config)
+    settings = parse(config, description=inspect.getdoc(config) or "")
     try:
         with leaving_on_sigterm():
             main(settings)
