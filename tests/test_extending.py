@@ -99,4 +99,4 @@ def test_a_task_is_added_as_the_page_says(copy: Path) -> None:
     travel("A task", copy)
     assert (copy / "tasks/long_stay/README.md").read_text().startswith("# Long stay\n\nLong stay: from the")
     rows = pd.read_csv(copy / "results/long-stay.csv")
-    assert {"val", "test"} == set(rows["split"]) and (rows["n"] > 0).all()
+    assert {"val", "test"} == set(rows["split"]) and (rows.loc[rows["label"] == "y_true", "n"] > 0).all()
