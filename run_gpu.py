@@ -28,7 +28,7 @@ from models.features import FeatureBatches, OnFeatures, SharedFeatures
 from models.fusion import FUSIONS, FusionConfig
 from tasks import TASKS, Task, subgroups
 from tasks.report import Judging, class_means, judge, made_of, write_report
-from utils import checkpoint, distributed, metrics
+from utils import checkpoint, distributed, metrics, results
 from utils.config import build, plain
 from utils.loop import fit, predict
 from utils.optim import OptimConfig
@@ -264,6 +264,9 @@ def learn_linear(
     for name, part in samples.items():
         table = features.of(name)
         trial.run.say(f"features of {name}: {table.shape[0]} samples x {table.shape[1]}")
+        if name == "test" and distributed.is_main():
+            told = trial.task.labels, part.labels, trial.run.seed
+            results.write_embeddings(trial.run.folder / results.EMBEDDINGS, table.cpu().numpy(), *told)
         batches[name] = FeatureBatches(
             table,
             torch.from_numpy(part.labels).to(here.device),

@@ -147,25 +147,25 @@ def test_lineareval_leaves_the_encoders_as_they_were(
     for part in ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"):
         assert all(torch.equal(before[part][name], after[part][name]) for name in before[part])
     assert after["linear"]["weight"].shape == (1, 128 + 128)
+    with np.load(tmp_path / "it" / results.EMBEDDINGS) as kept:
+        assert kept["embeddings"].shape == (STAYS["test"], 128 + 128) and kept["names"].tolist() == ["y_true"]
+        truth = pd.read_csv(tmp_path / "it" / "predictions_test.csv")["truth"]
+        assert np.array_equal(kept["labels"][:, 0], truth)
 
 
-def test_finetune_changes_the_encoders(settings: list[str], pretrained: Path, tmp_path: Path) -> None:
-    run(
-        settings,
-        "--protocol",
-        "finetune",
-        "--fusion",
-        "ehr",
-        "--name",
-        "it",
-        "--load_state",
-        pretrained / "best.ckpt",
-    )
+def test_finetune_changes_the_encoders_and_its_last_epoch_can_be_tested_too(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    flags = (*settings, "--protocol", "finetune", "--fusion", "ehr")
+    run(flags, "--name", "it", "--load_state", pretrained / "best.ckpt")
     before, after = (checkpoint.load(path / "best.ckpt")["parts"] for path in (pretrained, tmp_path / "it"))
     assert set(after) == {"ehr_encoder", "linear"}
     assert any(
         not torch.equal(before["ehr_encoder"][n], after["ehr_encoder"][n]) for n in after["ehr_encoder"]
     )
+    run(flags, "--name", "last", "--mode", "eval", "--load_state", tmp_path / "it" / "last.ckpt")
+    rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
+    assert set(rows.loc[rows["run"] == "last", "epoch"]) == {1}
 
 
 def test_encoders_of_a_classifier_can_be_taken_up(settings: list[str], tmp_path: Path) -> None:

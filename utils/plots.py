@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 import tyro
 import yaml
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from utils import metrics
 from utils.bootstrap import Resamples
 from utils.files import whole
-from utils.results import COLUMNS, PREDICTIONS, read_rows
+from utils.results import COLUMNS, EMBEDDINGS, PREDICTIONS, read_rows
 from utils.script import run_script
 
 PANEL = (4.8, 3.6)  # inches, width and height
@@ -33,7 +34,7 @@ HEEDED = {  # flags, by figure; the others have none
     "calibration": ("split", "label"),
     "bars": ("split", "metric", "label", "run", "save_dir"),
     "heat": ("split", "metric", "label", "run", "save_dir"),
-    "map": ("tsne", "seed"),
+    "map": ("label", "before", "tsne", "seed"),
 }
 
 
@@ -45,7 +46,8 @@ class PlotsConfig:
     """curves: loss and scores by epoch, from a run's folder. epochs: scores of a pretraining's epochs, from a
     results_label_<task>.csv. roc: ROC and precision-recall curves, from a run's folder. calibration: from a
     run's folder. bars, heat: scores by label, and by run and label, from a results/<task>.csv. map:
-    embeddings in two dimensions, from an .npz with `embeddings` [n, D] and, if any, `labels` [n]."""
+    embeddings in two dimensions, from the folder of a run with --protocol lineareval, or from an .npz with
+    `embeddings` [n, D] and, if any, `labels` [n]."""
     source: tyro.conf.Positional[Path]
     """The run's folder, or the file."""
     split: str = "test"
@@ -53,11 +55,13 @@ class PlotsConfig:
     metric: str = "auroc"
     """bars, heat: the score to show."""
     label: tuple[str, ...] = ()
-    """roc, calibration, bars, heat: the labels to show; all if none is given."""
+    """roc, calibration, bars, heat: the labels to show; all if none is given. map: the label to colour by."""
     run: tuple[str, ...] = ()
     """bars, heat: the runs to show; all if none is given."""
     save_dir: Path = Path("runs")
     """bars, heat: folder of the runs, which tell whether their data are synthetic."""
+    before: Path | None = None
+    """map: run to show beside it, such as one with --load_state random: the embeddings before pretraining."""
     tsne: bool = False
     """map: place by t-SNE, which keeps neighbours together, in place of the two main components."""
     resamples: int = 200
@@ -172,11 +176,11 @@ def draw_bars(scores: pd.DataFrame, metric: str, title: str) -> Figure:
     labels, runs = _in_order(scores["label"]), _in_order(scores["run"])
     height = 0.13 * len(labels) * (len(runs) + 1) + 0.25 * len(runs) + 1.5
     figure, (axis,) = _panels(1, title, width=5 + _inches(labels), height=height)
-    thickness = 0.8 / len(runs)
+    thickness, colors = 0.8 / len(runs), _colors(len(runs))
     for number, run in enumerate(runs):
         found = scores[scores["run"] == run].set_index("label").reindex(labels)
         place = np.arange(len(labels)) + (number - (len(runs) - 1) / 2) * thickness
-        axis.barh(place, found["value"], thickness, label=run)
+        axis.barh(place, found["value"], thickness, label=run, color=colors[number])
         reach = np.stack([found["value"] - found["low"], found["high"] - found["value"]]).astype(float)
         known = np.isfinite(reach).all(axis=0)
         wide = np.maximum(reach[:, known], 0)
@@ -206,16 +210,26 @@ def draw_heat(scores: pd.DataFrame, metric: str, title: str) -> Figure:
     return figure
 
 
-def draw_map(points: np.ndarray, labels: np.ndarray | None, axes_named: Sequence[str], title: str) -> Figure:
-    """Points [n, 2], coloured by their labels [n]."""
-    figure, (axis,) = _panels(1, title, width=6, height=5)
-    groups = [("", np.ones(len(points), bool))] if labels is None else _groups(labels)
-    for name, members in groups:
-        x, y = points[members].T
-        axis.scatter(x, y, s=6, alpha=0.6, label=name or None)
-    if labels is not None:
-        axis.legend(markerscale=2)
-    axis.set(xlabel=axes_named[0], ylabel=axes_named[1])
+class Map(NamedTuple):
+    """Points [n, 2] with a title, and the label of each [n], NaN where unknown; None: they have none."""
+
+    title: str
+    points: np.ndarray
+    labels: np.ndarray | None
+
+
+def draw_maps(maps: Sequence[Map], axes_named: Sequence[str], title: str) -> Figure:
+    """A panel a map, its points coloured by their labels."""
+    figure, axes = _panels(len(maps), title, width=6.0 * len(maps), height=5)
+    for axis, one in zip(axes, maps, strict=True):
+        groups = [("", np.ones(len(one.points), bool))] if one.labels is None else _groups(one.labels)
+        for name, members in groups:
+            x, y = one.points[members].T
+            axis.scatter(x, y, s=6, alpha=0.6, label=name or None)
+        if one.labels is not None:
+            axis.legend(markerscale=2)
+        axis.set_title(one.title, fontsize=SMALL_TEXT)
+        axis.set(xlabel=axes_named[0], ylabel=axes_named[1])
     return figure
 
 
@@ -284,17 +298,26 @@ def _heat_of(config: PlotsConfig) -> tuple[Figure, Path]:
 
 
 def _map_of(config: PlotsConfig) -> tuple[Figure, Path]:
-    embeddings, labels = _embeddings(config.source)
-    if not config.tsne:
-        points, names = principal_components(embeddings), ("first component", "second component")
-        return draw_map(points, labels, names, _title(config.source)), _beside(config.source, "pca")
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(embeddings))[:POINTS])
-    points, labels = (
-        neighbour_map(embeddings[chosen], config.seed),
-        None if labels is None else labels[chosen],
-    )
-    title = _title(config.source, f", {len(chosen)} of {len(embeddings)} samples")
-    return draw_map(points, labels, ("t-SNE 1", "t-SNE 2"), title), _beside(config.source, "tsne")
+    given = [path for path in (config.before, config.source) if path is not None]
+    sources = [path / EMBEDDINGS if path.is_dir() else path for path in given]
+    maps = [_map(source, config) for source in sources]
+    names = ("t-SNE 1", "t-SNE 2") if config.tsne else ("first component", "second component")
+    end = f", {', '.join(config.label)}" if config.label else ""
+    figure = draw_maps(maps, names, _title(config.source, end))
+    return figure, _beside(sources[-1], "tsne" if config.tsne else "pca")
+
+
+def _map(source: Path, config: PlotsConfig) -> Map:
+    embeddings, labels = _embeddings(source, config.label)
+    chosen = np.arange(len(embeddings))
+    if config.tsne:
+        chosen = np.sort(np.random.default_rng(config.seed).permutation(len(embeddings))[:POINTS])
+        points = neighbour_map(embeddings[chosen], config.seed)
+    else:
+        points = principal_components(embeddings)
+    name = source.resolve().parent.name if source.name == EMBEDDINGS else source.stem
+    title = f"{name}: {len(chosen)} of {len(embeddings)} samples"
+    return Map(title, points, None if labels is None else labels[chosen])
 
 
 DRAWINGS: dict[str, Callable[[PlotsConfig], tuple[Figure, Path]]] = {
@@ -320,6 +343,16 @@ def _panels(count: int, title: str, width: float = 0.0, height: float = 0.0) -> 
 def _inches(names: Sequence[str]) -> float:
     """Room for the longest of some names in small text."""
     return 0.07 * max(map(len, names))
+
+
+def _colors(count: int) -> Sequence[tuple[float, ...]]:
+    """As many colours that differ: the usual ten, or as many as are asked for from a rainbow.
+
+    >>> [len({tuple(color) for color in _colors(count)}) for count in (3, 10, 30)]
+    [3, 10, 30]
+    """
+    usual = colormaps["tab10"].colors
+    return usual[:count] if count <= len(usual) else colormaps["turbo"](np.linspace(0.05, 0.95, count))
 
 
 class _Stroke(TypedDict, total=False):
@@ -439,7 +472,14 @@ def _in_order(names: pd.Series) -> list[str]:
 
 
 def _groups(labels: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    return [(str(value), labels == value) for value in np.unique(labels)]
+    """Each value of labels [n] and who has it, the unknown last.
+
+    >>> [(name, who.tolist()) for name, who in _groups(np.array([1.0, np.nan, 1.0]))]
+    [('1', [True, False, True]), ('unknown', [False, True, False])]
+    """
+    number, unknown = np.issubdtype(labels.dtype, np.number), labels != labels
+    groups = [(f"{v:g}" if number else str(v), labels == v) for v in np.unique(labels[~unknown])]
+    return groups + ([("unknown", unknown)] if unknown.any() else [])
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -491,14 +531,19 @@ def _chosen(table: pd.DataFrame, column: str, values: Sequence[str], path: Path)
     return table[table[column].astype(str).isin(values)] if values else table
 
 
-def _embeddings(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """`embeddings` [n, D] and `labels` [n], if there are any, of an .npz; ValueError if they do not fit."""
+def _embeddings(path: Path, label: Sequence[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    """`embeddings` [n, D] and `labels` [n], if there are any, of an .npz; ValueError if they do not fit.
+
+    Of labels [n, L] with `names` [L], as run_gpu.py writes them, those of the name in `label`.
+    """
     rule = (
         f"{path} must be an .npz with embeddings [n, D], n and D 2 or more, and labels [n] if there are any"
     )
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; run_gpu.py --protocol lineareval writes it")
     try:
         with np.load(path, allow_pickle=False) as file:
-            embeddings, labels = file["embeddings"], file.get("labels")
+            embeddings, labels, names = file["embeddings"], file.get("labels"), file.get("names")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{rule}; write it by numpy.savez") from None
     if (
@@ -512,7 +557,15 @@ def _embeddings(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError(
             f"{path}: {(~np.isfinite(embeddings)).sum()} numbers are not finite; leave those rows out"
         )
-    return embeddings, labels
+    return embeddings, labels if names is None else _column(labels, names.tolist(), label, path)
+
+
+def _column(labels: np.ndarray, names: list[str], label: Sequence[str], path: Path) -> np.ndarray:
+    """The labels [n] of the one name that is asked for, or of the only one; ValueError for another."""
+    wanted = list(label) or (names if len(names) == 1 else [])
+    if len(wanted) != 1 or wanted[0] not in names:
+        raise ValueError(f"{path}: a map is coloured by one label; choose --label from {', '.join(names)}")
+    return labels[:, names.index(wanted[0])]
 
 
 def _title(source: Path, end: str = "") -> str:

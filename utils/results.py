@@ -34,6 +34,8 @@ STUDENT = (
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 )  # fmt: skip
 PREDICTIONS = ("stay_id", "end_hours", "label", "truth", "probability")
+EMBEDDINGS = "embeddings_test.npz"
+MAPPED = 3000  # samples whose embeddings are kept: as many as a map can show
 
 
 def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -114,6 +116,16 @@ def write_predictions(
         table.to_csv(partial, index=False)
 
 
+def write_embeddings(
+    path: Path, embeddings: np.ndarray, names: Sequence[str], labels: np.ndarray, seed: int
+) -> None:
+    """Writes embeddings [n, D] and labels [n, L] of the given names, of MAPPED samples at most, drawn by
+    `seed`: what `python -m utils.plots map` shows."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:MAPPED])
+    with whole(path) as partial, partial.open("wb") as file:
+        np.savez(file, embeddings=embeddings[chosen], labels=labels[chosen], names=np.array(names, str))
+
+
 def _lines(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> list[str]:
     lines = []
     for row in rows:
@@ -154,8 +166,8 @@ class TableConfig:
 
     task: str
     """Task whose results are read."""
-    results_dir: Path = Path("results")
-    """Folder of the result tables, one a task, that run_gpu.py writes."""
+    results_dir: tuple[Path, ...] = (Path("results"),)
+    """Folder of the result tables, one a task, that run_gpu.py writes; or several, such as one a seed."""
     metric: str = ""
     """Only this score, such as auroc; empty: all."""
     label: str = "macro"
@@ -191,16 +203,18 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def seed_table(config: TableConfig) -> str:
     """The table that TableConfig asks for. ValueError if no row is left."""
-    path = config.results_dir / f"{config.task}.csv"
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
-    rows = _trained(read_rows(path))
+    paths = [folder / f"{config.task}.csv" for folder in config.results_dir]
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
+    rows = pd.concat([_trained(read_rows(path)) for path in paths], ignore_index=True)
     wanted = {"split": config.split, "label": config.label, "metric": config.metric}
     for name, value in wanted.items():
         held = ", ".join(map(str, rows[name].unique()))
         rows = rows[rows[name] == value] if value else rows
         if rows.empty:
-            raise ValueError(f"{path} has no row of --{name} {value}; it has {held}")
+            where = ", ".join(map(str, paths))
+            raise ValueError(f"{where}: there is no row of --{name} {value}, but of {held}")
     return FORMATS[config.format](over_seeds(rows))
 
 

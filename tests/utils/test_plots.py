@@ -182,6 +182,14 @@ def test_bars_are_the_latest_scores_with_their_intervals(table: Path) -> None:
     assert [bar.get_width() for bar in only.axes[0].patches] == pytest.approx([0.75])
 
 
+def test_the_bars_of_many_runs_differ_in_colour(table: Path) -> None:
+    more = {"split": "test", "metric": "auroc", "label": "shock", "value": 0.5}
+    results.append(table, [more | {"run": f"run{number}"} for number in range(15)])
+    containers = drawn("bars", table, "--label", "shock")[0].axes[0].containers
+    colors = {bars[0].get_facecolor() for bars in containers if bars.get_label()[0] != "_"}
+    assert len(colors) == 17
+
+
 def test_a_heat_map_has_a_cell_for_each_run_and_label(table: Path) -> None:
     results.append(
         table, [{"run": "third", "split": "test", "metric": "auroc", "label": "shock", "value": 1}]
@@ -207,6 +215,26 @@ def test_a_map_shows_the_main_components_by_label(tmp_path: Path) -> None:
             assert abs(together) > 0.99
 
 
+def test_embeddings_before_and_after_are_two_panels_coloured_by_one_label(run: Path) -> None:
+    draw, before = np.random.default_rng(0), run.parent / "random"
+    before.mkdir()
+    truth = draw.integers(0, 2, (4000, 2)).astype(np.float32)
+    truth[::9, 1] = np.nan
+    for folder in (before, run):
+        made = draw.normal(size=(4000, 3)).astype(np.float32)
+        results.write_embeddings(folder / results.EMBEDDINGS, made, ("sepsis", "shock"), truth, seed=5)
+    figure, path = drawn("map", run, "--before", before, "--label", "shock")
+    assert path == run / "embeddings_test_pca.png" and "synthetic data" in figure.get_suptitle()
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["random: 3000 of 3000 samples", "mine: 3000 of 3000 samples"]
+    for axis in figure.axes:
+        sizes = {dots.get_label(): len(dots.get_offsets()) for dots in axis.collections}
+        assert set(sizes) == {"0", "1", "unknown"} and sum(sizes.values()) == 3000
+        assert 250 < sizes["unknown"] < 420
+    with pytest.raises(ValueError, match="coloured by one label; choose --label from sepsis, shock"):
+        drawn("map", run)
+
+
 def test_neighbours_stay_together_in_a_map() -> None:
     draw = np.random.default_rng(0)
     groups = np.arange(60) % 2
@@ -229,6 +257,7 @@ def test_neighbours_stay_together_in_a_map() -> None:
         ("bars {table} --metric kappa", r"has no metric kappa; choose --metric from auroc"),
         ("bars {run}/picture.png", r"picture.png is not a table"),
         ("map {run}/log.csv", r"log.csv must be an .npz with embeddings"),
+        ("map {run}", r"mine/embeddings_test.npz: there is no such file; run_gpu.py --protocol lineareval"),
         ("map {run}/flat.npz", r"must be an .npz .*; it has \(3,\)"),
         ("map {run}/nan.npz", r"nan.npz: 1 numbers are not finite"),
         ("roc {run}/one", r"every label has one class"),

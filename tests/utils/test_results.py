@@ -149,7 +149,7 @@ def test_a_table_sums_up_the_seeds_of_equal_runs(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.3, label="Shock")
     add_run(tmp_path, 0, 0.3, split="val")
     add_run(tmp_path, 8, 0.2, checkpoint="runs/run2/best.ckpt", run="run2-eval")  # run2 again
-    config = results.TableConfig("phenotyping", tmp_path, "auroc", format="csv")
+    config = results.TableConfig("phenotyping", (tmp_path,), "auroc", format="csv")
     (tmp_path / "table.csv").write_text(results.seed_table(config))
     table = pd.read_csv(tmp_path / "table.csv").set_index("objective")
     simclr = table.loc["simclr"]
@@ -165,7 +165,7 @@ def test_a_table_sums_up_the_seeds_of_equal_runs(tmp_path: Path) -> None:
 def test_a_table_can_be_pasted_into_a_paper(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.75)
     text, markdown, latex = (
-        results.seed_table(results.TableConfig("phenotyping", tmp_path, format=name)).splitlines()
+        results.seed_table(results.TableConfig("phenotyping", (tmp_path,), format=name)).splitlines()
         for name in ("text", "markdown", "latex")
     )
     assert text[0].split()[:4] == ["protocol", "fusion", "objective", "metric"] and len(text) == 2
@@ -175,14 +175,22 @@ def test_a_table_can_be_pasted_into_a_paper(tmp_path: Path) -> None:
     assert r"seeds\_low" in latex[2] and latex[4].endswith(r"0.8500 \\")
 
 
+def test_seeds_may_lie_in_a_folder_each(tmp_path: Path) -> None:
+    folders = tuple(tmp_path / f"seed{seed}" for seed in range(3))
+    for seed, folder in enumerate(folders):
+        add_run(folder, seed, 0.7 + seed / 100, run="the-same-name")
+    (row,) = results.seed_table(results.TableConfig("phenotyping", folders)).splitlines()[1:]
+    assert row.split()[4:7] == ["3", "0.7100", "0.0100"]
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
-    [({"task": "radiology"}, "is missing"), ({"metric": "kappa"}, "--metric kappa; it has auroc")],
+    [({"task": "radiology"}, "is missing"), ({"metric": "kappa"}, "--metric kappa, but of auroc")],
 )
 def test_a_table_of_nothing_is_refused(tmp_path: Path, asked: dict[str, str], message: str) -> None:
     add_run(tmp_path, 0, 0.75)
     with pytest.raises(ValueError, match=message):
-        results.seed_table(results.TableConfig(**{"task": "phenotyping", "results_dir": tmp_path} | asked))
+        results.seed_table(results.TableConfig(**{"task": "phenotyping", "results_dir": (tmp_path,)} | asked))
 
 
 def test_the_command_line_knows_its_commands(
