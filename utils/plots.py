@@ -345,14 +345,15 @@ def _inches(names: Sequence[str]) -> float:
     return 0.07 * max(map(len, names))
 
 
-def _colors(count: int) -> Sequence[tuple[float, ...]]:
-    """As many colours that differ: the usual ten, or as many as are asked for from a rainbow.
+def _colors(count: int) -> np.ndarray:
+    """[count, 4] colours that differ: some of the usual ten, or as many as are asked for of a rainbow.
 
     >>> [len({tuple(color) for color in _colors(count)}) for count in (3, 10, 30)]
     [3, 10, 30]
     """
-    usual = colormaps["tab10"].colors
-    return usual[:count] if count <= len(usual) else colormaps["turbo"](np.linspace(0.05, 0.95, count))
+    if count <= 10:
+        return np.asarray(colormaps["tab10"](np.arange(count)))
+    return np.asarray(colormaps["turbo"](np.linspace(0.05, 0.95, count)))
 
 
 class _Stroke(TypedDict, total=False):
