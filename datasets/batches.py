@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from datasets.augment import Transforms, Views, centre_view, random_views, warp
 from datasets.schema import CHANNELS, IMAGE_SIZE, SAMPLE_COLUMNS, Batch
+from datasets.splits import check_disjoint
 from datasets.store import Store
 from utils.distributed import Process
 
@@ -168,12 +170,16 @@ def _read_samples(
     store: Store, task: str, labels: Sequence[str], encode: Callable[[np.ndarray], np.ndarray], split: str
 ) -> Samples:
     rows = store.listfile(task, split, ["stay_id", *labels, *SAMPLE_COLUMNS])
-    stays = store.stays(["offset", "length"]).iloc[rows["stay_row"]]
+    foreign = _foreign(rows, store, split)
+    if foreign.any():
+        raise ValueError(
+            f"{store.folder}: the listfiles of {task} are not of this store: {foreign.sum()} of {len(rows)} "
+            f"{split} samples, the first on line {foreign.argmax() + 2}, are not those of its {split} stays; "
+            "copy the store again from where it was made, or extract again"
+        )
+    stays = store.stays(["offset"]).iloc[rows["stay_row"]]
     raw = rows[list(labels)].to_numpy(np.float64)
     cxr_row, end_hours = rows["cxr_row"].to_numpy(), rows["end_hours"].to_numpy()
-    beyond = (rows["bins"].to_numpy() > stays["length"].to_numpy()) | (cxr_row >= len(store.cxr))
-    if beyond.any() or rows["tail_row"].max() >= len(store.hourly):
-        raise ValueError(f"{store.folder}: the listfiles of {task} are not of this store; extract again")
     return Samples(
         stay_id=rows["stay_id"].to_numpy(),
         offset=stays["offset"].to_numpy(np.int64),
@@ -184,6 +190,28 @@ def _read_samples(
         gap_days=_gap_days(store, cxr_row, end_hours),
         labels=encode(raw).astype(np.float32),
         raw_labels=raw,
+    )
+
+
+def _foreign(rows: pd.DataFrame, store: Store, split: str) -> np.ndarray:
+    """Mask [n]: samples of no stay of the split, or that name hours or an image that are not their stay's.
+
+    ValueError if the store's splits share a subject.
+    """
+    stays = store.stays(["subject_id", "stay_id", "split", "length"])
+    check_disjoint(stays["subject_id"], stays["split"], store.folder)
+    row, image, tail = (rows[name].to_numpy() for name in ("stay_row", "cxr_row", "tail_row"))
+    images, first_tail = store.images(["stay_row"])["stay_row"].to_numpy(), stays["length"].sum()
+    outside = (row < 0) | (row >= len(stays)) | (image < -1) | (image >= len(images))
+    own = stays.take(np.where(outside, 0, row))
+    owner = np.append(images, 0)[np.where(outside, -1, image)]
+    return (
+        outside
+        | (own["stay_id"].to_numpy() != rows["stay_id"].to_numpy())
+        | (own["split"].to_numpy() != split)
+        | (rows["bins"].to_numpy() > own["length"].to_numpy())
+        | ((image >= 0) & (owner != row))
+        | ((tail != -1) & ((tail < first_tail) | (tail >= len(store.hourly))))
     )
 
 

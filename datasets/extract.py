@@ -31,10 +31,10 @@ from datasets.raw import find_table, read, scan
 from datasets.samples import SampleMaker, StaysBlock, tail_row_of, unique_cuts
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION
 from datasets.splits import read_subjects
+from datasets.store import described
 from datasets.writing import (
     EVENTS_SCHEMA,
     ParquetTable,
-    described,
     events_table,
     write_listfiles,
     write_parquet,

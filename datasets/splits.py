@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
+
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
 
 
@@ -63,3 +65,20 @@ def split_subjects(
             f"{len(both)} subjects are in both lists (first: {min(both)}): a subject has one split"
         )
     return ["test" if int(s) in test else "val" if int(s) in val else "train" for s in subjects]
+
+
+def check_disjoint(subjects: pd.Series, splits: pd.Series, place: Path) -> None:
+    """ValueError, beginning with `place`, if a subject is in two splits; a row a stay in both series.
+
+    >>> check_disjoint(pd.Series([7, 7, 8]), pd.Series(["train", "test", "val"]), Path("store"))
+    Traceback (most recent call last):
+    ...
+    ValueError: store: 1 subjects are in two splits (first: 7); a patient has one split: extract again
+    """
+    parts = pd.DataFrame({"subject": subjects, "split": splits}).drop_duplicates()["subject"]
+    shared = parts[parts.duplicated()].unique()
+    if len(shared):
+        raise ValueError(
+            f"{place}: {len(shared)} subjects are in two splits (first: {shared.min()}); "
+            "a patient has one split: extract again"
+        )

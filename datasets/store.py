@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,21 @@ import yaml
 from pyarrow import csv
 
 from datasets.schema import CHANNELS, SAMPLE_COLUMNS, STORE_VERSION, continuous_channels, variables
+
+MANIFEST = "manifest.yaml"
+
+
+class Described(TypedDict):
+    """What the manifest says of a file."""
+
+    bytes: int
+    sha256: str
+
+
+def described(path: Path) -> Described:
+    """Reads a file whole, some at a time, for what the manifest says of it."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 @dataclass(frozen=True)
@@ -34,17 +50,22 @@ class Store:
                 missing or was changed.
         """
         folder = Path(folder)
-        manifest = _read_manifest(folder)
-        for name, described in manifest["files"].items():
+        manifest = read_manifest(folder)
+        for name, told in manifest["files"].items():
             path = folder / name
             if not path.is_file():
                 raise ValueError(f"{path} is missing; copy it from where {folder} was made, or extract again")
-            if path.stat().st_size != described["bytes"]:
+            if path.stat().st_size != told["bytes"]:
                 raise ValueError(
-                    f"{path} has {path.stat().st_size} bytes where the manifest says {described['bytes']}: "
+                    f"{path} has {path.stat().st_size} bytes where the manifest says {told['bytes']}: "
                     f"it was cut or changed; copy it again from where {folder} was made, or extract again"
                 )
         return cls(folder, manifest)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the manifest, which holds that of every file: equal for equal content, 64 characters."""
+        return described(self.folder / MANIFEST)["sha256"]
 
     @cached_property
     def hourly(self) -> np.ndarray:
@@ -99,8 +120,9 @@ class Store:
         return mean, deviation
 
 
-def _read_manifest(folder: Path) -> dict[str, object]:
-    path = folder / "manifest.yaml"
+def read_manifest(folder: Path) -> dict[str, object]:
+    """What a finished store says of itself. ValueError for anything else."""
+    path = folder / MANIFEST
     if not folder.is_dir():
         raise ValueError(
             f"--store {folder}: there is no such folder; make it with python -m datasets.extract"

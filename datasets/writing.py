@@ -1,6 +1,5 @@
 """How the extraction writes the tables of a store: whole files that grow block by block."""
 
-import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -99,9 +98,3 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
     own)."""
     with whole(path) as partial:
         pq.write_table(frame.to_arrow(), partial, compression="zstd")
-
-
-def described(path: Path) -> dict[str, object]:
-    """What the manifest says of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,5 +1,6 @@
 """Each sample comes once, with its own hours and image, the same for any number of ranks, from any place."""
 
+import shutil
 import threading
 from collections.abc import Iterable
 from contextlib import closing
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +20,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from datasets import batches as module
 from datasets.augment import centre_view
 from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples, packed_rows
-from datasets.schema import CHANNELS, Batch
+from datasets.schema import CHANNELS, SPLITS, Batch
 from datasets.store import Store
 from tasks import TASKS
 from tests.stores import write_manifest, write_store
@@ -456,3 +458,55 @@ def test_listfiles_of_another_store_are_refused(tmp_path: Path) -> None:
     write_manifest(folder)
     with pytest.raises(ValueError, match="listfiles of phenotyping are not of this store"):
         samples_of(Store.open(folder))
+
+
+def first_sample(folder: Path, column: str, value: int) -> None:
+    """Changes a number of the first phenotyping sample of train, that of stay 0."""
+    path = folder / "phenotyping" / "train_listfile.csv"
+    rows = pd.read_csv(path)
+    rows.loc[0, column] = value
+    rows.to_csv(path, index=False)
+    write_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("stay_id", 30_000_001), ("stay_row", 3), ("stay_row", 99), ("stay_row", -1), ("bins", 999),
+     ("cxr_row", 4), ("cxr_row", 99), ("tail_row", 0), ("tail_row", 99_999)],
+)  # fmt: skip
+def test_a_sample_that_is_not_its_stays_is_refused_with_its_line(
+    tmp_path: Path, column: str, value: int
+) -> None:
+    folder = write_store(tmp_path / "mixed", stays=10, images=5)
+    first_sample(folder, column, value)
+    with pytest.raises(ValueError, match=r"1 of 6 train samples, the first on line 2, are not those"):
+        samples_of(Store.open(folder))
+
+
+def test_labels_of_another_cohort_are_refused(tmp_path: Path) -> None:
+    folder, other = (write_store(tmp_path / name, stays=n, images=5) for name, n in (("a", 10), ("b", 15)))
+    stays = pd.read_parquet(other / "stays.parquet")
+    shutil.copy(other / "phenotyping" / "train_listfile.csv", folder / "phenotyping" / "train_listfile.csv")
+    write_manifest(folder)
+    foreign = (stays["split"] == "train").sum()
+    with pytest.raises(ValueError, match=rf"listfiles of phenotyping are not of this store: \d of {foreign}"):
+        samples_of(Store.open(folder))
+
+
+def test_a_listfile_of_another_split_is_refused(tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "mixed", stays=10, images=5)
+    shutil.copy(folder / "readmission" / "test_listfile.csv", folder / "readmission" / "train_listfile.csv")
+    write_manifest(folder)
+    with pytest.raises(ValueError, match=r"readmission are not of this store: 2 of 2 train samples"):
+        samples_of(Store.open(folder), "readmission")
+
+
+def test_a_subject_in_train_and_test_is_refused(tmp_path: Path) -> None:
+    folder = write_store(tmp_path / "mixed", stays=10, images=5)
+    stays = pd.read_parquet(folder / "stays.parquet")
+    stays.loc[stays["split"] == "test", "subject_id"] = stays.loc[0, "subject_id"]
+    stays.to_parquet(folder / "stays.parquet")
+    write_manifest(folder)
+    for split in SPLITS:
+        with pytest.raises(ValueError, match=r"1 subjects are in two splits \(first: 10000000\)"):
+            samples_of(Store.open(folder), split=split)
