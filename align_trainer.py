@@ -7,6 +7,7 @@ from typing import Literal
 
 from datasets.batches import DataConfig, check_pairs, load_batches
 from datasets.store import Store
+from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.losses import Denominator
@@ -68,6 +69,7 @@ def main(config: AlignConfig) -> None:
         run,
         save=lambda: pretraining_checkpoint(made, encoders, heads),
         keep_every_epoch=True,
+        show=SHOWN,
     )
     distributed.shutdown()
 

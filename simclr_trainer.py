@@ -10,6 +10,7 @@ from torch import nn
 
 from datasets.batches import DataConfig, check_pairs, load_batches
 from datasets.store import Store
+from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.losses import Denominator
@@ -84,6 +85,7 @@ def main(config: SimCLRConfig) -> None:
         run,
         save=lambda: pretraining_checkpoint(made, encoders, heads),
         keep_every_epoch=True,
+        show=SHOWN,
     )
     distributed.shutdown()
 

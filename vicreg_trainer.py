@@ -7,6 +7,7 @@ from typing import Literal
 
 from datasets.batches import DataConfig, check_pairs, load_batches
 from datasets.store import Store
+from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives.vicreg import VICReg
@@ -65,6 +66,7 @@ def main(config: VICRegConfig) -> None:
         run,
         save=lambda: pretraining_checkpoint(made, encoders, heads),
         keep_every_epoch=True,
+        show=SHOWN,
     )
     distributed.shutdown()
 

@@ -16,7 +16,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -81,13 +81,15 @@ def fit(
     save: Callable[[], dict[str, object]],
     score: Callable[[], dict[str, float]] | None = None,
     keep_every_epoch: bool = False,
+    show: Sequence[str] = (),
 ) -> FitResult:
     """Trains `objective` on the run's device, afresh or from last.ckpt, to the last epoch or an early stop.
 
     `objective(batch)` gives {"loss": scalar, ...} (see the module's text); it is moved, trained and left in
     place. `save()` gives what a checkpoint holds: {"parts": {name: state_dict}, "config": plain dict}.
     `score()` is called after each epoch, on all ranks, with the objective in eval mode; its numbers join the
-    log, and may be the monitor. Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with
+    log, and may be the monitor. `show` names columns of the log to print each epoch, beside the training loss
+    and the monitor. Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with
     `keep_every_epoch`, <name>_epoch_<NN>.ckpt, from 00 on. SIGTERM and Ctrl-C write last.ckpt and leave with
     status 0 and 130.
 
@@ -99,7 +101,7 @@ def fit(
     if config.monitor.startswith("val_") and val is None:
         raise ValueError(f"--monitor {config.monitor} needs validation batches, and there are none")
     with _Signals() as signals:
-        training = _Training(objective, train, val, config, run, save, score, keep_every_epoch, signals)
+        training = _Training(objective, train, val, config, run, save, score, keep_every_epoch, show, signals)
         training.resume()
         while not training.done:
             training.run_epoch()
@@ -269,6 +271,7 @@ class _Training:
     save: Callable[[], dict[str, object]]
     score: Callable[[], dict[str, float]] | None
     keep_every_epoch: bool
+    show: Sequence[str]
     signals: _Signals
 
     def __post_init__(self) -> None:
@@ -567,7 +570,7 @@ class _Training:
 
     def _report(self, row: Mapping[str, float], best: bool) -> None:
         left = timedelta(seconds=round(row["seconds"] * (self.config.epochs - self.progress.epoch - 1)))
-        shown = dict.fromkeys(["train_loss", self.config.monitor])
+        shown = dict.fromkeys(["train_loss", self.config.monitor, *self.show])
         self.run.say(
             f"epoch {self.progress.epoch + 1}/{self.config.epochs}  "
             + "  ".join(f"{name} {row[name]:.4f}" for name in shown)

@@ -56,7 +56,7 @@ class ALIGN(PairObjective):
         self.swap = swap
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "temperature", "accuracy", "count"}, the last two of the true pairs."""
+        """Batch -> {"loss", "temperature"} and what PairObjective.measures of the true pairs."""
         draw = self._draw()  # before dropout draws: the choice is the same for any number of processes
         image, ehr = self.pairs(batch)
         noisy = ehr if draw is None else ehr[swapped(len(ehr), self.swap, draw).to(ehr.device)]

@@ -20,7 +20,7 @@ class CLIP(PairObjective):
         self.temperature = LearnableTemperature(temperature)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "temperature", "accuracy", "count"}, the last two as SimCLR."""
+        """Batch -> {"loss", "temperature"} and what PairObjective.measures."""
         image, ehr = self.pairs(batch)
         temperature = self.temperature()
         loss = losses.clip(image, ehr, temperature)

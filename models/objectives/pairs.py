@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
+from models.embeddings import sphere_measures
 from utils.distributed import gather_with_gradient
 
 
@@ -34,8 +35,9 @@ class PairObjective(nn.Module):
 
     @staticmethod
     def measures(image: Tensor, ehr: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """What every objective logs: {"accuracy", "count"}.
+        """What every objective logs: {"accuracy", "count"} and those of models.embeddings.sphere_measures.
 
         accuracy: share of the N pairs [N, D] that find each other; count: pairs of this process.
         """
-        return {"accuracy": losses.retrieval_accuracy(image, ehr), "count": batch.has_cxr.sum()}
+        found = {"accuracy": losses.retrieval_accuracy(image, ehr), **sphere_measures(image, ehr)}
+        return found | {"count": batch.has_cxr.sum()}

@@ -24,7 +24,7 @@ class SigLIP(PairObjective):
         self.bias = nn.Parameter(torch.tensor(BIAS))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "temperature", "bias", "accuracy", "count"}, the last two as SimCLR."""
+        """Batch -> {"loss", "temperature", "bias"} and what PairObjective.measures."""
         image, ehr = self.pairs(batch)
         temperature = self.temperature()
         loss = losses.siglip(image, ehr, temperature, self.bias)

@@ -24,7 +24,7 @@ class SimCLR(PairObjective):
         self.denominator = denominator
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "accuracy", "count"}: share of pairs that find each other, number of pairs."""
+        """Batch -> {"loss"} and what PairObjective.measures."""
         image, ehr = self.pairs(batch)
         loss = losses.simclr(image, ehr, self.temperature, self.denominator)
         return {"loss": loss, **self.measures(image, ehr, batch)}

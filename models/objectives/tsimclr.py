@@ -27,7 +27,7 @@ class TSimCLR(PairObjective):
         self.k = k
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "accuracy", "count"}: share of pairs that find each other, number of pairs."""
+        """Batch -> {"loss"} and what PairObjective.measures."""
         image, ehr = self.pairs(batch)
         days = gather_with_gradient(batch.gap_days[batch.has_cxr])
         weight = losses.gap_weight(days, self.k)

@@ -24,6 +24,6 @@ class VICReg(PairObjective):
         self.weights = (invariance, variance, covariance)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", its terms, "accuracy", "count"}: share of pairs that find each other, number."""
+        """Batch -> {"loss", its terms} and what PairObjective.measures."""
         image, ehr = self.pairs(batch)
         return {**losses.vicreg(image, ehr, *self.weights), **self.measures(image, ehr, batch)}
