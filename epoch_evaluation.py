@@ -27,6 +27,7 @@ from models.features import FeatureBatches, SharedFeatures
 from models.fusion import FUSIONS
 from models.probe import ProbeConfig, train_probe
 from tasks import TASKS, Task
+from tasks.classes import check_learnable
 from tasks.report import judge, made_of
 from tasks.selection import best_epoch, columns, epoch_row, next_command, read_epochs
 from utils import distributed, metrics, plots, results
@@ -185,6 +186,9 @@ def probe_epochs(asked: Evaluation, todo: Mapping[int, list[Task]]) -> None:
     """Adds a row for every epoch and task; the features of a checkpoint serve all its tasks."""
     tasks = [task for task in asked.tasks if any(task in left for left in todo.values())]
     samples = {(task.name, split): read_samples(asked, task, split) for task in tasks for split in SPLITS}
+    for task in tasks:
+        if lacking := check_learnable(task, samples[task.name, "train"].labels):
+            say(f"{task.name}: {lacking}")
     rows = partial(SharedRows, asked.store, samples, config=asked.config.data, process=asked.process)
     shared = {name: rows(modality=name) for name in FUSIONS[asked.config.fusion].modalities}
     say(f"{sum(map(len, todo.values()))} probes on {len(todo)} checkpoints, {made_of(asked.store.manifest)}")

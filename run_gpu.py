@@ -27,6 +27,7 @@ from models.encoders import SHAPE, EncoderConfig
 from models.features import FeatureBatches, OnFeatures, SharedFeatures
 from models.fusion import FUSIONS, FusionConfig
 from tasks import TASKS, Task, subgroups
+from tasks.classes import can_judge, check_learnable
 from tasks.report import Judging, class_means, judge, made_of, write_report
 from utils import checkpoint, distributed, metrics, results
 from utils.config import build, plain
@@ -118,7 +119,7 @@ def train(config: RunGPUConfig) -> None:
         objective,
         batches["train"],
         batches["val"],
-        build(OptimConfig, plain(config.optim) | {"monitor": task.monitor, "mode": "max"}),
+        build(OptimConfig, plain(config.optim) | judged_by(trial, samples)),
         trial.run,
         score=validate,
         save=lambda: classifier_checkpoint(objective, built),
@@ -244,6 +245,23 @@ def read_batches(trial: Trial, samples: Samples, learn: bool = False) -> Batches
         rank=here.rank,
         world=here.world,
     )
+
+
+def judged_by(trial: Trial, samples: Mapping[str, Samples]) -> dict[str, str]:
+    """The settings of OptimConfig that choose the best epoch; says what the splits cannot teach or judge.
+
+    ValueError if the train split can teach nothing.
+    """
+    task = trial.task
+    if lacking := check_learnable(task, samples["train"].labels):
+        trial.run.say(f"{lacking}; what is predicted of them means nothing")
+    if can_judge(task, samples["val"].labels):
+        return {"monitor": task.monitor, "mode": "max"}
+    trial.run.say(
+        f"the validation split holds one class of every label of {task.name}, so that no score can choose "
+        f"the best epoch: the validation loss does, on {len(samples['val'])} samples"
+    )
+    return {"monitor": "val_loss", "mode": "min"}
 
 
 def learn_all(
