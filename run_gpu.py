@@ -190,7 +190,7 @@ def open_trial(config: RunGPUConfig, suffix: str) -> Trial:
     began, task = time.monotonic(), TASKS[config.task]
     store = Store.open(config.data.store)  # before the run: a wrong --store leaves no folder behind
     name = f"{task.name}-{config.protocol}-{config.fusion}{suffix}"
-    run = start_run(config, name, made_of(store.manifest))
+    run = start_run(config, name, made_of(store.manifest), store.fingerprint)
     return Trial(config, task, store, run, began)
 
 

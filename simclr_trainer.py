@@ -66,7 +66,7 @@ def main(config: SimCLRConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check(config)
     task, store = TASKS[config.task], Store.open(config.data.store)
-    run = start_run(config, config.objective, made_of(store.manifest))
+    run = start_run(config, config.objective, made_of(store.manifest), store.fingerprint)
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")

@@ -47,7 +47,7 @@ def main(config: VICRegConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check_pairs(config.data)
     task, store = TASKS[config.task], Store.open(config.data.store)
-    run = start_run(config, "vicreg", made_of(store.manifest))
+    run = start_run(config, "vicreg", made_of(store.manifest), store.fingerprint)
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")

@@ -302,6 +302,7 @@ class _Training:
         groups = self.optimizer.state_dict()["param_groups"]
         same = {
             "--optimizer": (state["optimizer_name"], self.config.optimizer),
+            "content of --store": (state.get("store"), self.run.store),
             "number of batches an epoch": (state["steps"], self.steps),
             "grouping of weights": (state["groups"], [group["params"] for group in groups]),
         }
@@ -507,6 +508,7 @@ class _Training:
             "optimizer_name": self.config.optimizer,
             "groups": [group["params"] for group in state["param_groups"]],
             "steps": self.steps,
+            "store": self.run.store,
             "progress": asdict(self.progress),
         }
         self._write(self.run.folder / "last.ckpt", epoch, training)

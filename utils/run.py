@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -29,7 +29,9 @@ from utils.files import write_text
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-PACKAGES = ("torch", "torchvision", "numpy", "pandas")
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("*.py", "*.sh")  # new files of these kinds are code; others may be anyone's data
+GIT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Run:
     commit: str = ""
     started: str = ""
     data: str = ""
+    store: str = ""
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
 
@@ -159,14 +162,15 @@ class Run:
         self._board.flush()
 
 
-def start_run(config: HasRun, describe: str, data: str = "") -> Run:
-    """Starts a run: its process, seeds and number formats, and its folder with config.yaml and
-    environment.yaml.
+def start_run(config: HasRun, describe: str, data: str = "", store: str = "") -> Run:
+    """Starts a run: its process, seeds and number formats, and its folder with what it takes to repeat it.
+
+    The folder gets config.yaml, environment.yaml and, if the code differs from its commit, dirty.patch.
 
     `config`: a dataclass with a RunConfig under `run`, written whole to config.yaml. `describe` names the run
     where --name does not, for example "simclr" or "phenotyping-finetune-ehr"; `data` says what it learns
-    from, for the titles of its plots. FileExistsError if the folder holds a run already and --resume is not
-    given.
+    from, for the titles of its plots, and `store` is the hash of that. FileExistsError if the folder holds a
+    run already and --resume is not given.
     """
     chosen = config.run
     process = distributed.setup(chosen.device)
@@ -177,7 +181,7 @@ def start_run(config: HasRun, describe: str, data: str = "") -> Run:
         raise FileExistsError(f"{folder} holds a run; continue it with --resume, or choose another --name")
     started = (_begun(folder) if chosen.resume else "") or datetime.now(UTC).isoformat(timespec="seconds")
     distributed.barrier()  # no rank may write before all have looked
-    run = Run(chosen, name, folder, process, commit(), started, data)
+    run = Run(chosen, name, folder, process, commit(), started, data, store)
     if process.rank == 0:
         _open_folder(config, run)
     distributed.barrier()
@@ -198,26 +202,31 @@ def set_numbers(config: RunConfig, process: Process) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def commit() -> str:
-    """The code's git commit, short, with "+" if files differ from it; "unknown" outside a repository.
+def commit(place: Path = ROOT) -> str:
+    """The code's git commit, short, with "+" if `changes` has any; "unknown" outside a repository.
 
     >>> bool(commit())
     True
     """
-    place = Path(__file__).resolve().parent
+    head = _git(place, "rev-parse", "--short=12", "HEAD").strip()
+    return (head or "unknown") + ("+" if head and changes(place) else "")
+
+
+def changes(place: Path = ROOT) -> str:
+    """By what the code differs from its commit, new scripts among it, as `git apply` takes it; "" if by
+    nothing, or outside a repository."""
+    new = _git(place, "ls-files", "--others", "--exclude-standard", "-z", "--", *SCRIPTS).split("\0")
+    made = (_git(place, "diff", "--no-index", "--binary", "--", os.devnull, name) for name in new if name)
+    return _git(place, "diff", "--binary", "HEAD", "--", ".") + "".join(made)
+
+
+def _git(place: Path, *words: str) -> str:
+    """What git says, "" where it has nothing to say or is not there."""
     try:
-        told = [
-            subprocess.run(
-                ["git", *words], cwd=place, capture_output=True, text=True, check=True, timeout=10
-            ).stdout
-            for words in (
-                ("rev-parse", "--short=12", "HEAD"),
-                ("status", "--porcelain", "--untracked-files=no"),
-            )
-        ]
+        told = subprocess.run(["git", *words], cwd=place, capture_output=True, timeout=GIT_SECONDS)
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return told[0].strip() + ("+" if told[1].strip() else "")
+        return ""
+    return told.stdout.decode(errors="replace")
 
 
 def environment(run: Run) -> dict[str, object]:
@@ -227,26 +236,36 @@ def environment(run: Run) -> dict[str, object]:
         "started": run.started,
         "commit": run.commit,
         "data": run.data,
+        "store": run.store,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "cuda": torch.version.cuda if cuda else None,
         "processes": run.process.world,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "threads": torch.get_num_threads(),
+        "packages": dict(sorted((package.name.lower(), package.version) for package in distributions())),
     }
 
 
 def _open_folder(config: HasRun, run: Run) -> None:
-    """Writes what the run is; a run that goes on tells which settings differ from those that it began
-    with."""
-    text, path = settings.to_yaml(config), run.folder / "config.yaml"
+    """Writes what the run is; a run that goes on tells what differs from how it began."""
+    files = {
+        run.folder / "config.yaml": settings.to_yaml(config),
+        run.folder / "environment.yaml": yaml.safe_dump(environment(run), sort_keys=False),
+    }
     if not (run.folder / "last.ckpt").exists():
         run.rewind(0, 0)
-    elif path.is_file():
-        for change in _changes(yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(text)):
-            run.say(f"resumed with another setting: {change}")
-    write_text(path, text)
-    write_text(run.folder / "environment.yaml", yaml.safe_dump(environment(run), sort_keys=False))
+    else:
+        for path in (path for path in files if path.is_file()):
+            for change in _changes(yaml.safe_load(path.read_text("utf-8")), yaml.safe_load(files[path])):
+                run.say(f"resumed with another setting: {change}")
+    for path, text in files.items():
+        write_text(path, text)
+    patch, differs = run.folder / "dirty.patch", changes()
+    if differs:
+        write_text(patch, differs)
+    else:
+        patch.unlink(missing_ok=True)
 
 
 def _begun(folder: Path) -> str:
@@ -263,13 +282,6 @@ def _changes(old: object, new: object, place: str = "") -> list[str]:
         ]
     differs = old != new and place != ".run.resume"
     return [f"{place.lstrip('.')} {old} -> {new}"] if differs else []
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
 
 
 def _cell(value: float) -> str:

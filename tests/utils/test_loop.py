@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.utils.ranks import run_on_ranks
-from tests.utils.toy import ToyBatch, ToyBatches, ToyObjective, send, toy_run
+from tests.utils.toy import ToyBatch, ToyBatches, ToyObjective, same, send, toy_run
 from utils import checkpoint, distributed
 from utils.distributed import Process
 from utils.loop import FitResult, fit, predict
@@ -41,17 +41,6 @@ def log_of(run: Run) -> list[dict[str, str]]:
         return [
             {key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)
         ]
-
-
-def same(a: object, b: object) -> bool:
-    """Equality bit for bit of nested dicts and lists of tensors and numbers."""
-    if isinstance(a, Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a if key != "seconds")
-    if isinstance(a, list):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b or (a != a and b != b)
 
 
 def crash(epoch: int, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from utils import config
 from utils.distributed import Process
-from utils.run import Run, RunConfig, start_run
+from utils.optim import OptimConfig
+from utils.run import Run, RunConfig, changes, commit, start_run
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,59 @@ def settings(folder: Path, **changes: str | bool | int) -> Settings:
 
 
 def test_a_run_writes_its_settings_and_its_environment(tmp_path: Path) -> None:
-    run = start_run(settings(tmp_path, seed=7), "supervised-ehr", "synthetic data")
+    run = start_run(settings(tmp_path, seed=7), "supervised-ehr", "synthetic data", "1f2e")
     assert run.folder == tmp_path / "supervised-ehr" and run.seed == 7
     again = config.from_yaml(Settings, (run.folder / "config.yaml").read_text())
     assert again == settings(tmp_path, seed=7)
     environment = yaml.safe_load((run.folder / "environment.yaml").read_text())
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert environment["commit"] == run.commit and environment["started"] == run.started
-    assert environment["data"] == "synthetic data"
+    assert (environment["data"], environment["store"]) == ("synthetic data", "1f2e")
+    assert {"numpy", "pandas", "pyarrow", "pyyaml"} < environment["packages"].keys()
+    assert environment["threads"] == torch.get_num_threads()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A committed project with a script and data that git does not know."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "train.py").write_text("lr = 1\n")
+    git(folder, "init", "--quiet")
+    git(folder, "add", ".")
+    git(folder, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "-m", "x")
+    return folder
+
+
+def git(folder: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
+
+
+def test_code_that_differs_from_its_commit_is_kept_as_a_patch(repository: Path, tmp_path: Path) -> None:
+    clean = commit(repository)
+    assert changes(repository) == "" and not clean.endswith("+")
+    git(tmp_path, "clone", "--quiet", "repository", "other")
+    (repository / "train.py").write_text("lr = 2\n")
+    (repository / "fusion.py").write_text("new = True\n")
+    (repository / "patients.csv").write_text("subject_id\n10000032\n")
+    assert commit(repository) == clean + "+" and "patients" not in changes(repository)
+    (tmp_path / "dirty.patch").write_text(changes(repository))
+    git(tmp_path / "other", "apply", "../dirty.patch")
+    assert (tmp_path / "other" / "train.py").read_text() == "lr = 2\n"
+    assert (tmp_path / "other" / "fusion.py").read_text() == "new = True\n"
+
+
+def test_outside_a_repository_the_commit_is_unknown(tmp_path: Path) -> None:
+    assert (commit(tmp_path), changes(tmp_path)) == ("unknown", "")
+
+
+def test_a_runs_folder_holds_the_patch_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("utils.run.changes", lambda *_: "diff --git a/x b/x\n")
+    folder = start_run(settings(tmp_path), "x").folder
+    assert (folder / "dirty.patch").read_text() == "diff --git a/x b/x\n"
+    monkeypatch.setattr("utils.run.changes", lambda *_: "")
+    start_run(settings(tmp_path, resume=True), "x")
+    assert not (folder / "dirty.patch").exists()
 
 
 def test_a_name_is_a_folder(tmp_path: Path) -> None:
@@ -63,6 +110,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(
     start_run(Settings(replace(RunConfig(save_dir=tmp_path, device="cpu"), resume=True), width=4), "x")
     said = capsys.readouterr().out
     assert "resumed with another setting: width 3 -> 4" in said and "run.resume" not in said
+    assert said.count("resumed with another setting") == 1
     assert run.read_log() == [{"epoch": "0", "step": "4", "loss": "1.0"}]
 
 
