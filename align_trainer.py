@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from datasets.batches import DataConfig, check_pairs, load_batches
+from datasets.lineage import learnt_from
 from datasets.store import Store
 from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
@@ -59,6 +60,7 @@ def main(config: AlignConfig) -> None:
     heads = build_heads(encoders, config.width)
     objective = ALIGN(encoders, heads, config.temperature, config.denominator, config.swap)
     made = Pretraining("align", config.encoders, config.width)
+    subjects = learnt_from(store)
     pairs = (train.samples.cxr_row >= 0).sum()
     run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
     fit(
@@ -67,7 +69,7 @@ def main(config: AlignConfig) -> None:
         val,
         config.optim,
         run,
-        save=lambda: pretraining_checkpoint(made, encoders, heads),
+        save=lambda: pretraining_checkpoint(made, encoders, heads) | {"subjects": subjects},
         keep_every_epoch=True,
         show=SHOWN,
     )

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from datasets.batches import PAIRS, DataConfig, Samples, load_samples
 from datasets.distinct import SharedRows
+from datasets.lineage import check_unseen
 from datasets.schema import SPLITS
 from datasets.store import Store
 from models.classifier import ClassifierConfig, start_classifier
@@ -213,6 +214,7 @@ def read_samples(asked: Evaluation, task: Task, split: str) -> Samples:
 def features_of(asked: Evaluation, path: Path, shared: Mapping[str, SharedRows]) -> SharedFeatures:
     """Features of all samples by a checkpoint's encoders, computed by all processes together."""
     config, device = asked.config, asked.process.device
+    check_unseen(asked.store, path)
     wanted = ClassifierConfig(config.fusion, "binary", 1, EncoderConfig(), config.fusion_layer)
     classifier, _ = start_classifier(wanted, dict.fromkeys(shared, str(path)))
     return SharedFeatures(classifier.fusion.to(device), shared, device)

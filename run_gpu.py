@@ -13,6 +13,7 @@ import torch
 
 from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples
 from datasets.distinct import SharedRows
+from datasets.lineage import check_unseen, learnt_from
 from datasets.schema import SPLITS
 from datasets.store import Store
 from models.classifier import (
@@ -106,8 +107,9 @@ def main(config: RunGPUConfig) -> None:
 def train(config: RunGPUConfig) -> None:
     """Train a classifier, keep its best validation epoch, and report that on validation and test."""
     trial = open_trial(config, "")
-    task = trial.task
-    classifier, built = start_classifier(classifier_config(config), sources(config))
+    task, states = trial.task, sources(config)
+    subjects = {"subjects": learnt_from(trial.store, map(Path, states.values()))}
+    classifier, built = start_classifier(classifier_config(config), states)
     samples = {split: read_samples(trial, split) for split in SPLITS}
     learn = LEARNERS[config.protocol]
     objective, batches = learn(trial, classifier, samples)
@@ -122,7 +124,7 @@ def train(config: RunGPUConfig) -> None:
         build(OptimConfig, plain(config.optim) | judged_by(trial, samples)),
         trial.run,
         score=validate,
-        save=lambda: classifier_checkpoint(objective, built),
+        save=lambda: classifier_checkpoint(objective, built) | subjects,
     )
     keep_best(trial, objective, classifier, built)
     for split in ("val", "test"):
@@ -133,6 +135,7 @@ def train(config: RunGPUConfig) -> None:
 def evaluate(config: RunGPUConfig) -> None:
     """Report the classifier in --load_state on the test split."""
     trial = open_trial(config, "-eval")
+    check_unseen(trial.store, Path(config.load_state))
     classifier, built, epoch = finished_classifier(config)
     needed = ("train", "test") if trial.task.kind == "ordinal" else ("test",)  # train for what classes mean
     samples = {split: read_samples(trial, split) for split in needed}
@@ -306,7 +309,8 @@ def keep_best(trial: Trial, objective: Classifier, classifier: Classifier, built
     state = checkpoint.load(path)
     load_classifier(objective, state)
     if distributed.is_main() and objective is not classifier:
-        checkpoint.save(path, classifier_checkpoint(classifier, built) | {"epoch": state["epoch"]})
+        kept = {name: state[name] for name in ("epoch", "subjects")}
+        checkpoint.save(path, classifier_checkpoint(classifier, built) | kept)
 
 
 def probabilities(objective: Classifier, batches: Batches | FeatureBatches) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Literal
 from torch import nn
 
 from datasets.batches import DataConfig, check_pairs, load_batches
+from datasets.lineage import learnt_from
 from datasets.store import Store
 from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
@@ -75,6 +76,7 @@ def main(config: SimCLRConfig) -> None:
     heads = build_heads(encoders, config.width)
     objective = OBJECTIVES[config.objective](encoders, heads, config)
     made = Pretraining(config.objective, config.encoders, config.width)
+    subjects = learnt_from(store)
     pairs = (train.samples.cxr_row >= 0).sum()
     run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
     fit(
@@ -83,7 +85,7 @@ def main(config: SimCLRConfig) -> None:
         val,
         config.optim,
         run,
-        save=lambda: pretraining_checkpoint(made, encoders, heads),
+        save=lambda: pretraining_checkpoint(made, encoders, heads) | {"subjects": subjects},
         keep_every_epoch=True,
         show=SHOWN,
     )

@@ -22,11 +22,14 @@ from tasks import TASKS
 STAYS = {"train": 14, "val": 8, "test": 8}
 
 
-def write_random_store(folder: Path, seed: int = 0) -> Path:
-    """Stays of 49 to 60 hours; three of four have an X-ray at hour 20; labels alternate within each split."""
+def write_random_store(folder: Path, seed: int = 0, first_subject: int = 100) -> Path:
+    """Stays of 49 to 60 hours, one a subject; three of four have an X-ray at hour 20; labels alternate.
+
+    Subjects are numbered from `first_subject` on, those of train first, then val, then test.
+    """
     draw = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    stays = _stays(draw)
+    stays = _stays(draw).assign(subject_id=lambda stays: first_subject + stays.index)
     grid = draw.normal(size=(stays["length"].sum(), CHANNELS)).astype(np.float32)
     np.save(folder / "hourly.npy", grid)
     images = pd.DataFrame({"stay_row": np.flatnonzero(np.arange(len(stays)) % 4 != 3)})
@@ -46,7 +49,6 @@ def _stays(draw: np.random.Generator) -> pd.DataFrame:
     number = np.arange(len(split))
     return pd.DataFrame(
         {
-            "subject_id": 100 + number,
             "hadm_id": 200 + number,
             "stay_id": 300 + number,
             "split": split,

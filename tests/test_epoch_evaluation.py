@@ -225,6 +225,13 @@ def test_settings_that_cannot_work_are_refused(store: Path, trained: Path, flags
         evaluate(store, trained, *flags.split())
 
 
+def test_a_pretraining_that_knows_test_patients_is_refused(store: Path, pretrained: Path) -> None:
+    other = write_random_store(pretrained.parent / "other", first_subject=92)
+    with pytest.raises(ValueError, match=r"pre_epoch_00\.ckpt learnt from 8 subjects that are in the test"):
+        evaluate(other, pretrained, "--task", "in-hospital-mortality")
+    assert not (pretrained / "results_label_in-hospital-mortality.csv").exists()
+
+
 def test_two_checkpoints_of_one_epoch_are_refused(tmp_path: Path) -> None:
     for name in ("a_epoch_01.ckpt", "b_epoch_01.ckpt", "a_epoch_00.ckpt"):
         (tmp_path / name).touch()

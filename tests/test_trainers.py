@@ -18,6 +18,7 @@ from run_gpu import RunGPUConfig
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
+from tests.utils.toy import same
 from utils import checkpoint, results
 from utils.config import parse
 
@@ -66,6 +67,21 @@ def test_pretraining_keeps_every_epoch_and_how_to_build_it(pretrained: Path) -> 
     assert held["config"]["objective"] == "simclr" and held["config"]["encoders"]["ehr_dim"] == 8
     log = pd.read_csv(pretrained / "log.csv")
     assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)
+
+
+def test_pretraining_tells_each_epoch_whether_the_embeddings_collapse(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", "it", "--epochs", "1")
+    simclr_trainer.main(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", *SMALL, *SHAPE]))
+    log = pd.read_csv(tmp_path / "it" / "log.csv")
+    names = ("image_deviation", "ehr_deviation", "alignment", "uniformity")
+    assert np.isfinite(log[[f"{split}_{name}" for split in ("train", "val") for name in names]]).all(
+        axis=None
+    )
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch 1/1"))
+    for name in ("val_image_deviation", "val_ehr_deviation"):
+        assert f"{name} {log[name].item():.4f}" in line and 0 < log[name].item() < 1.5
 
 
 def test_pretraining_learns_both_encoders(pretrained: Path) -> None:
@@ -123,6 +139,32 @@ def test_supervised_starts_afresh(settings: list[str], tmp_path: Path) -> None:
     assert rows.loc[rows["split"] == "test", "n"].max() == STAYS["test"]
 
 
+def all_positive(store: Path, split: str) -> None:
+    """Makes every label of in-hospital mortality in a split 1."""
+    path = store / "in-hospital-mortality" / f"{split}_listfile.csv"
+    pd.read_csv(path).assign(y_true=1).to_csv(path, index=False)
+
+
+def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by_its_loss(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = write_random_store(tmp_path / "store")
+    all_positive(store, "val")
+    flags = ("--store", store, "--protocol", "supervised", "--fusion", "ehr", *SHAPE, "--epochs", "4")
+    run(settings, *flags, "--lr", "0.5", "--name", "it")
+    said = capsys.readouterr().out
+    assert "the validation split holds one class of every label of in-hospital-mortality" in said
+    log = pd.read_csv(tmp_path / "it" / "log.csv")
+    assert log["auroc"].isna().all()
+    rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
+    assert set(rows["epoch"]) == {log["val_loss"].argmin()}
+    all_positive(store, "train")
+    with pytest.raises(
+        ValueError, match="holds one class of every label of in-hospital-mortality, in 11 sam"
+    ):
+        run(settings, *flags, "--name", "other")
+
+
 def test_samples_without_an_image_are_classified_too(settings: list[str], tmp_path: Path) -> None:
     run(
         settings,
@@ -137,6 +179,22 @@ def test_samples_without_an_image_are_classified_too(settings: list[str], tmp_pa
         "1",
     )
     assert len(probabilities(tmp_path / "it")) == STAYS["test"]
+
+
+def test_a_checkpoint_that_knows_test_patients_is_refused(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    run(settings, "--fusion", "ehr", "--load_state", pretrained / "best.ckpt", "--name", "it")
+    other = write_random_store(tmp_path / "other", first_subject=92)  # its test split is what val was before
+    flags = (*settings, "--store", other, "--fusion", "ehr", "--name", "other")
+    known = r"learnt from 8 subjects that are in the test split of .*other \(first: 114\)"
+    for protocol in ("lineareval", "finetune"):
+        with pytest.raises(ValueError, match=known):
+            run(flags, "--protocol", protocol, "--load_state", pretrained / "best.ckpt")
+    with pytest.raises(ValueError, match=known):
+        run(flags, "--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
+    with pytest.raises(ValueError, match=r"content of --store was \w{64} and is \w{64} now; resume with"):
+        run(flags, "--load_state", "random", *SHAPE, "--name", "it", "--resume")
 
 
 def test_lineareval_leaves_the_encoders_as_they_were(
@@ -227,10 +285,40 @@ def test_a_longer_run_can_go_on_where_a_shorter_one_ended(
     assert np.array_equal(probabilities(tmp_path / "whole"), probabilities(tmp_path / "parts"))
 
 
-def test_its_own_config_repeats_a_run(settings: list[str], tmp_path: Path) -> None:
-    config = run(settings, "--fusion", "ehr", "--load_state", "random", "--name", "it", *SHAPE)
-    again = parse(RunGPUConfig, ["--config", str(tmp_path / "it" / "config.yaml"), "--name", "other"])
-    assert again == replace(config, run=replace(config.run, name="other"))
+def test_its_own_config_repeats_a_run_in_another_process(settings: list[str], tmp_path: Path) -> None:
+    flags = ("--protocol", "supervised", "--task", "phenotyping", "--name", "it", *SHAPE)
+    config = run(settings, *flags)
+    again = ["--config", str(tmp_path / "it" / "config.yaml"), "--name", "again"]
+    assert parse(RunGPUConfig, again) == replace(config, run=replace(config.run, name="again"))
+    subprocess.run([sys.executable, "run_gpu.py", *again], cwd=ROOT, check=True, capture_output=True)
+    for split in SPLITS[1:]:
+        one, two = (tmp_path / name / f"predictions_{split}.csv" for name in ("it", "again"))
+        assert one.read_bytes() == two.read_bytes()
+    one, two = (checkpoint.load(tmp_path / name / "best.ckpt") for name in ("it", "again"))
+    assert same(one, two)
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk"])
+def test_pretraining_has_the_same_bits_wherever_the_data_lie(
+    store: Path, pretrained: Path, tmp_path: Path, where: str
+) -> None:
+    flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", "pre", "--epochs", "2")
+    flags += ("--warmup_epochs", "0", "--lr", "0.1", "--data_device", where)
+    simclr_trainer.main(parse(SimCLRConfig, [*flags, *SMALL, *SHAPE]))
+    one, two = (checkpoint.load(folder / "last.ckpt") for folder in (pretrained, tmp_path / "pre"))
+    assert same(one, two)
+    times = ["seconds", "samples_per_second"]
+    logs = [pd.read_csv(folder / "log.csv").drop(columns=times) for folder in (pretrained, tmp_path / "pre")]
+    pd.testing.assert_frame_equal(*logs, check_exact=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_repeats_itself_if_asked_to(store: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", name, "--epochs", "2")
+        flags += ("--warmup_epochs", "0", "--lr", "0.1", "--deterministic", *SMALL, "--device", "cuda")
+        simclr_trainer.main(parse(SimCLRConfig, [*flags, *SHAPE]))
+    assert same(*(checkpoint.load(tmp_path / name / "last.ckpt") for name in ("one", "two")))
 
 
 @pytest.mark.parametrize(
