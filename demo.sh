@@ -34,7 +34,7 @@ pretrained=$runs/simclr/last.ckpt
 
 evaluate() { # evaluate TASK: one linear layer on frozen encoders, SimCLR's (together and alone) or random ones
     local lineareval=(run_gpu.py --protocol lineareval --task "$1" --results_dir "$results" "${trial[@]}"
-        --epochs 60 --lr 2e-3 --batch_size 512)
+        --epochs 100 --lr 1e-3 --batch_size 512)
     "$PYTHON" "${lineareval[@]}" --load_state random --vision_backbone resnet18 --name "$1-random"
     for fusion in ehr cxr concatenation; do
         "$PYTHON" "${lineareval[@]}" --load_state "$pretrained" --fusion "$fusion"

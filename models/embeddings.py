@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -39,7 +41,7 @@ def sphere_measures(image: Tensor, ehr: Tensor) -> dict[str, Tensor]:
 
 
 def _deviation(directions: Tensor) -> Tensor:
-    return directions.std(dim=0).mean() * directions.shape[1] ** 0.5
+    return directions.std(dim=0).mean() * math.sqrt(directions.shape[1])
 
 
 def _uniformity(directions: Tensor) -> Tensor:

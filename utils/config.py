@@ -250,14 +250,14 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
 def _unwrap_docstrings(cls: type) -> None:
     """Turns the fields' docstrings into running text, where tyro would keep the line breaks of the source."""
     for part in filter(dataclasses.is_dataclass, cls.__mro__):
-        told = {
-            param.arg_name: param.description for param in docstring_parser.parse_from_object(part).params
-        }
+        parameters = docstring_parser.parse_from_object(part).params
+        told = {parameter.arg_name: parameter.description or "" for parameter in parameters}
         for field in dataclasses.fields(part):
             if field.name in told:
                 field.metadata = types.MappingProxyType({"help": " ".join(told[field.name].split())})
-    for kind in filter(dataclasses.is_dataclass, get_type_hints(cls).values()):
-        _unwrap_docstrings(kind)
+    for kind in get_type_hints(cls).values():
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            _unwrap_docstrings(kind)
 
 
 def _take_config(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -14,7 +14,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from utils import config
 from utils.distributed import Process
-from utils.optim import OptimConfig
 from utils.run import Run, RunConfig, changes, commit, start_run
 
 
