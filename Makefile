@@ -5,8 +5,9 @@ PATIENTS ?=
 MIMIC_IV ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
+MUTMUT := mutmut==3.8.1  # for make mutation alone, which installs it
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test lint coverage mutation
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt
@@ -24,3 +25,12 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+
+coverage: setup
+	OMP_NUM_THREADS=2 $(RUN) -m pytest --cov --cov-report=term:skip-covered
+
+mutation: setup
+	$(RUN) -m pip install --quiet --disable-pip-version-check $(MUTMUT)
+	rm -rf mutants
+	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(VENV)/bin/mutmut run
+	$(RUN) -m tests.mutation

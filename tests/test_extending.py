@@ -16,7 +16,7 @@ from utils import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "extending.md"
-OUTSIDE = shutil.ignore_patterns(".*", "data", "runs", "results", "__pycache__")
+OUTSIDE = shutil.ignore_patterns(".*", "data", "runs", "results", "mutants", "__pycache__")
 BLOCK = re.compile(r"(?:`([\w./]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 

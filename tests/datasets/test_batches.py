@@ -322,6 +322,41 @@ def test_the_batches_of_all_ranks_are_those_of_one(store: Store, train: bool, wo
         assert same(joined(parts), joined([whole]))
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    count=st.integers(1, 40),
+    batch_size=st.integers(1, 45),
+    world=st.integers(1, 6),
+    seed=st.integers(0, 9),
+    epoch=st.integers(0, 9),
+    train=st.booleans(),
+    done=st.floats(0, 1),
+)
+def test_every_sample_comes_once_whatever_the_batch_and_the_processes(
+    store: Store,
+    count: int,
+    batch_size: int,
+    world: int,
+    seed: int,
+    epoch: int,
+    train: bool,
+    done: float,
+) -> None:
+    own = config(store, batch_size=batch_size, data_pairs="ehr_all")
+    samples = samples_of(store, "decompensation", data_pairs="ehr_all").take(slice(0, count))
+    settings = {"seed": seed, "device": CPU, "train": train}
+    whole = [batch.row for batch in Batches(store, samples, own, **settings).epoch(epoch)]
+    start = round(done * len(whole))
+    ranks = [Batches(store, samples, own, **settings, rank=r, world=world) for r in range(world)]
+    steps = list(zip(*(batches.epoch(epoch, start) for batches in ranks), strict=True))
+    assert torch.cat(whole).sort().values.tolist() == list(range(len(samples)))
+    assert all(len(rows) == batch_size for rows in whole[:-1])
+    assert len(steps) == len(whole) - start == len(ranks[0]) - start
+    for parts, rows in zip(steps, whole[start:], strict=True):
+        assert torch.equal(torch.cat([part.row for part in parts]), rows)
+        assert max(len(part.row) for part in parts) - min(len(part.row) for part in parts) <= 1
+
+
 def test_a_rank_without_a_sample_gets_an_empty_batch(store: Store) -> None:
     samples = samples_of(store).take(slice(0, 1))
     batch = next(

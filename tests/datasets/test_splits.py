@@ -1,12 +1,17 @@
 """Splits by subject."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from datasets.splits import read_subjects, split_of, split_subjects
 
 SUBJECTS = range(10_000_000, 10_020_000)
+IDS = st.integers(0, 10**9)
+LISTS = st.frozensets(st.integers(0, 12), max_size=8)
 
 
 def test_shares_are_a_fifth_and_a_tenth_of_the_rest() -> None:
@@ -44,3 +49,38 @@ def test_lists_that_overlap_or_lack_their_twin_are_errors() -> None:
         split_subjects([1], frozenset({1}), frozenset({1}))
     with pytest.raises(ValueError, match="go together"):
         split_subjects([1], frozenset({1}), None)
+
+
+@given(st.lists(IDS, unique=True), st.lists(IDS), st.randoms())
+def test_neither_the_order_of_subjects_nor_other_subjects_change_a_split(
+    subjects: list[int], others: list[int], random: Random
+) -> None:
+    alone = dict(zip(subjects, split_subjects(subjects), strict=True))
+    among = [*subjects, *others]
+    random.shuffle(among)
+    together = dict(zip(among, split_subjects(among), strict=True))
+    assert alone == {subject: together[subject] for subject in subjects}
+    assert set(together.values()) <= {"train", "val", "test"}
+
+
+@given(st.lists(st.integers(0, 12)), LISTS, LISTS)
+def test_lists_give_each_subject_one_split_or_are_refused(
+    subjects: list[int], test: frozenset[int], val: frozenset[int]
+) -> None:
+    if test & val:
+        with pytest.raises(ValueError, match=rf"^{len(test & val)} subjects .*\(first: {min(test & val)}\)"):
+            split_subjects(subjects, test, val)
+        return
+    for subject, split in zip(subjects, split_subjects(subjects, test, val), strict=True):
+        assert (subject in test, subject in val) == (split == "test", split == "val")
+
+
+@given(
+    st.dictionaries(IDS, st.booleans()), st.sampled_from(["\n", "\r\n", "\n\n"]), st.sampled_from(["", " "])
+)
+def test_a_list_is_read_as_it_was_written(
+    tmp_path_factory: pytest.TempPathFactory, chosen: dict[int, bool], end: str, space: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "subjects.csv"
+    path.write_bytes("".join(f"{s},{space}{int(held)}{end}" for s, held in chosen.items()).encode())
+    assert read_subjects(path) == {subject for subject, held in chosen.items() if held}

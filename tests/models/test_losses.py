@@ -130,6 +130,10 @@ def test_full_is_twice_the_clip_loss() -> None:
     assert torch.allclose(simclr(image, ehr, 0.1, "full"), 2 * clip)
 
 
+def test_the_temperature_is_the_published_one_unless_told() -> None:
+    assert simclr(*pairs(5)) == simclr(*pairs(5), 0.1) != simclr(*pairs(5), 1.0)
+
+
 def test_two_pairs_decoupled_is_the_wrong_pairing_minus_the_right_one() -> None:
     image, ehr = torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]])
     # cosines: right 1, 0.8; wrong 0.6, 0. Each wrong one is the sole negative of one pair in each direction.
@@ -226,6 +230,10 @@ def test_vicreg_is_its_formula(count: int, dim: int, seed: int) -> None:
     assert got == pytest.approx(slow_vicreg(image.tolist(), ehr.tolist()), rel=1e-9, abs=1e-9)
 
 
+def test_vicreg_has_the_same_terms_of_a_pair_alone() -> None:
+    assert list(vicreg(*pairs(1))) == list(vicreg(*pairs(2))) == list(slow_vicreg([[0.0]] * 2, [[0.0]] * 2))
+
+
 def test_vicreg_weights_its_terms() -> None:
     terms = vicreg(*pairs(5), 2.0, 3.0, 5.0)
     sums = 2 * terms["invariance"] + 3 * terms["variance"] + 5 * terms["covariance"]
@@ -290,6 +298,7 @@ def test_siglip_learns_from_a_single_pair_and_not_from_none() -> None:
         loss = siglip(image, ehr, *LEARNT.values())
         loss.backward()
         assert (loss.item() > 0) == learns == bool(image.grad.any())
+    assert loss.item() == pytest.approx(slow_siglip(image.tolist(), ehr.tolist(), *LEARNT.values()))
 
 
 @every_loss
