@@ -1,8 +1,10 @@
 """Item to variable, units and cleaning: charted rows become numbers on a stay's own clock."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
@@ -21,6 +23,8 @@ STAYS_PER_BUCKET = 256
 ROWS_PER_FLUSH = 250_000
 ROWS_PER_BATCH = 50_000
 POUND, INCH = 0.453592, 2.54
+HUNDREDTH, NINTH = 1 / 100, 1 / 9  # products, not quotients: stores have always had their last bit
+NO_ID = -(1 << 62)  # stands for an id or a time that is missing
 
 # Points of the Glasgow Coma Scale for the texts that MIMIC-IV uses, eye, motor and verbal.
 GLASGOW_POINTS = {
@@ -44,7 +48,7 @@ def _resource() -> dict[str, dict]:
 
 @cache
 def items(protocol: str) -> pl.DataFrame:
-    """The item map: itemid, source (chart or lab), variable (its place in the grid), and its cleaning.
+    """The item map, by itemid: source (chart or lab), variable (its place in the grid), and its cleaning.
 
     >>> items("medmod").filter(pl.col("itemid") == 220045)["variable"][0]
     8
@@ -53,7 +57,7 @@ def items(protocol: str) -> pl.DataFrame:
     for place, variable in enumerate(variables()):
         entry = _resource()[variable.name]
         corrected = entry.get("corrected", {}) if protocol == "corrected" else {}
-        low, high = entry.get("range", (None, None)) if protocol == "corrected" else (None, None)
+        low, high = entry.get("range", (-np.inf, np.inf)) if protocol == "corrected" else (-np.inf, np.inf)
         text_order = protocol == "medmod" and entry.get("text_order", False)
         for source in ("chart", "lab"):
             for item in [*entry.get(source, []), *corrected.get(source, [])]:
@@ -61,75 +65,97 @@ def items(protocol: str) -> pl.DataFrame:
                     rows.append((item, source, place, entry["rule"], low, high, text_order))
     schema = {"itemid": pl.Int64, "source": pl.String, "variable": pl.UInt8, "rule": pl.String,
               "low": pl.Float64, "high": pl.Float64, "text_order": pl.Boolean}  # fmt: skip
-    return pl.DataFrame(rows, schema, orient="row")
+    return pl.DataFrame(rows, schema, orient="row").sort("itemid")
 
 
-@cache
-def _categories() -> pl.DataFrame:
-    """(variable, text) -> slot in the grid and alphabetical rank, for the text categories."""
-    rows = [
-        (place, text, float(slot), float(sorted(v.categories).index(text)))
-        for place, v in enumerate(variables())
-        for slot, text in enumerate(v.categories)
-    ]
-    schema = {"variable": pl.UInt8, "text": pl.String, "slot": pl.Float64, "rank": pl.Float64}
-    return pl.DataFrame(rows, schema, orient="row")
+@dataclass(frozen=True)
+class Charted:
+    """What was charted, [n] each: the item, the text without blanks around it, the number that it is (NaN:
+    none)."""
+
+    item: np.ndarray
+    text: pl.Series
+    number: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Some of the rows, by their places."""
+        return type(self)(self.item[rows], self.text[rows], self.number[rows])
 
 
 def _float(text: pl.Expr) -> pl.Expr:
-    return text.cast(pl.Float64, strict=False)
+    return text.cast(pl.Float64, strict=False).fill_null(np.nan)
 
 
-def _part_of_pressure(part: int) -> Callable[[str], pl.Expr]:
+def _part_of_pressure(part: int) -> Callable[[Charted, str], np.ndarray]:
     """ "120/80" -> one of its numbers; a plain number is itself."""
+    number = _float(pl.col("text").str.split("/").list.get(part, null_on_oob=True))
+    told = pl.when(pl.col("text").str.contains("/", literal=True)).then(number).otherwise(np.nan)
 
-    def clean(protocol: str) -> pl.Expr:
-        text = pl.col("text")
-        pair = text.str.contains("/", literal=True)
-        return _float(
-            pl.when(pair).then(text.str.split("/").list.get(part, null_on_oob=True)).otherwise(text)
-        )
+    def clean(rows: Charted, protocol: str) -> np.ndarray:
+        value, pairs = rows.number.copy(), np.flatnonzero(np.isnan(rows.number))
+        if len(pairs):
+            value[pairs] = rows.text[pairs].to_frame("text").select(told).to_series().to_numpy()
+        return value
 
     return clean
 
 
-def _oxygen_fraction(protocol: str) -> pl.Expr:
-    number = _float(pl.col("text"))
+def _oxygen_fraction(rows: Charted, protocol: str) -> np.ndarray:
     if protocol == "medmod":
-        return number / 100
-    return pl.when(number > 1).then(number / 100).when(number > 0).then(number)
+        return rows.number * HUNDREDTH
+    fraction = np.where(rows.number > 1, rows.number * HUNDREDTH, rows.number)
+    return np.where(fraction > 0, fraction, np.nan)
 
 
-def _saturation(protocol: str) -> pl.Expr:
-    number = _float(pl.col("text"))
-    return pl.when(number <= 1).then(number * 100).otherwise(number)
+def _saturation(rows: Charted, protocol: str) -> np.ndarray:
+    return np.where(rows.number <= 1, rows.number * 100, rows.number)
 
 
-def _height(protocol: str) -> pl.Expr:
-    number, inches = _float(pl.col("text")), (pl.col("itemid") == 226707) & pl.lit(protocol == "corrected")
-    return pl.when(inches).then(number * INCH).otherwise(number)
+def _height(rows: Charted, protocol: str) -> np.ndarray:
+    inches = (rows.item == 226707) & (protocol == "corrected")
+    return np.where(inches, rows.number * INCH, rows.number)
 
 
-def _temperature(protocol: str) -> pl.Expr:
-    number = _float(pl.col("text"))
-    fahrenheit = (number >= 79) | ((pl.col("itemid") == 223761) & pl.lit(protocol == "corrected"))
-    return pl.when(fahrenheit).then((number - 32) * 5 / 9).otherwise(number)
+def _temperature(rows: Charted, protocol: str) -> np.ndarray:
+    fahrenheit = (rows.number >= 79) | ((rows.item == 223761) & (protocol == "corrected"))
+    return np.where(fahrenheit, (rows.number - 32) * 5 * NINTH, rows.number)
 
 
-def _weight(protocol: str) -> pl.Expr:
-    number = _float(pl.col("text"))
-    return pl.when(pl.col("itemid") == 226531).then(number * POUND).otherwise(number)
+def _weight(rows: Charted, protocol: str) -> np.ndarray:
+    return np.where(rows.item == 226531, rows.number * POUND, rows.number)
 
 
-def _capillary(protocol: str) -> pl.Expr:
+def _capillary(rows: Charted, protocol: str) -> np.ndarray:
     text = pl.col("text").str.to_lowercase()
     slow, normal = text.str.contains("abnormal|delayed"), text.str.contains("normal|brisk")
-    return pl.when(slow).then(1.0).when(normal).then(0.0)
+    value = pl.when(slow).then(1.0).when(normal).then(0.0).otherwise(np.nan)
+    return rows.text.to_frame("text").select(value).to_series().to_numpy()
 
 
-RULES: dict[str, Callable[[str], pl.Expr]] = {
-    "number": lambda protocol: _float(pl.col("text")),
-    "category": lambda protocol: pl.col("slot"),
+@cache
+def _slots() -> pl.DataFrame:
+    """(itemid, text) -> slot in the grid, for the text categories."""
+    rows = [
+        (item, text, float(slot))
+        for item, place in items("corrected").select("itemid", "variable").iter_rows()
+        for slot, text in enumerate(variables()[place].categories)
+    ]
+    return pl.DataFrame(rows, {"itemid": pl.Int64, "text": pl.String, "slot": pl.Float64}, orient="row")
+
+
+def _category(rows: Charted, protocol: str) -> np.ndarray:
+    asked = pl.DataFrame({"itemid": rows.item, "text": rows.text})
+    found = asked.join(_slots(), on=["itemid", "text"], how="left", maintain_order="left")
+    return found["slot"].fill_null(np.nan).to_numpy()
+
+
+# Each gives the values of some rows, in the units of the variables or as slots; NaN where there is none.
+RULES: dict[str, Callable[[Charted, str], np.ndarray]] = {
+    "number": lambda rows, protocol: rows.number,
+    "category": _category,
     "systolic": _part_of_pressure(0),
     "diastolic": _part_of_pressure(1),
     "oxygen_fraction": _oxygen_fraction,
@@ -141,66 +167,119 @@ RULES: dict[str, Callable[[str], pl.Expr]] = {
 }
 
 
-def _order_of_text() -> pl.Expr:
-    """The first eight characters of a number's text as an integer that sorts as the text does."""
-    text = pl.when("text_order").then(pl.col("text").str.head(8)).otherwise(pl.lit(""))
-    return text.str.pad_end(8, "\0").cast(pl.Binary).bin.reinterpret(dtype=pl.UInt64, endianness="big")
+@cache
+def _alphabet() -> np.ndarray:
+    """[17, slots]: place of each category among its variable's in alphabetical order."""
+    ranks = np.zeros((len(variables()), max(len(v.categories) for v in variables())))
+    for place, variable in enumerate(variables()):
+        ranks[place, : len(variable.categories)] = np.argsort(np.argsort(variable.categories))
+    return ranks
 
 
-def clean(rows: pl.DataFrame, protocol: str) -> pl.DataFrame:
-    """Rows (itemid, text, variable, rule, low, high, text_order) with `value` and its order; unusable rows
-    go.
+def _ranks(variable: np.ndarray, slot: np.ndarray) -> np.ndarray:
+    """Alphabetical places [n] of slots [n], NaN where the slot is."""
+    found = _alphabet()[variable, np.nan_to_num(slot).astype(np.int64)]
+    return np.where(np.isnan(slot), np.nan, found)
+
+
+def _order_of_text(text: pl.Series) -> np.ndarray:
+    """The first eight characters of a number's text as a uint64 that sorts as the text does."""
+    padded = pl.col("text").str.head(8).str.pad_end(8, "\0").cast(pl.Binary)
+    order = padded.bin.reinterpret(dtype=pl.UInt64, endianness="big")
+    return text.to_frame("text").select(order).to_series().to_numpy()
+
+
+@cache
+def _cleaning(protocol: str) -> dict[str, np.ndarray]:
+    """The columns of `items`, the rule as its place in RULES."""
+    places = {rule: place for place, rule in enumerate(RULES)}
+    table = items(protocol).with_columns(pl.col("rule").replace_strict(places, return_dtype=pl.Int8))
+    return {column: table[column].to_numpy() for column in table.columns if column != "source"}
+
+
+def clean(rows: Charted, protocol: str) -> np.ndarray:
+    """RECORDs [n] with variable, value and order; the value is NaN where it is unusable.
 
     A value is unusable if it is no number, not finite, none of the categories, or (`corrected`) implausible.
     """
-    cleaned = (pl.when(pl.col("rule") == rule).then(make(protocol)) for rule, make in RULES.items())
-    value = pl.coalesce(list(cleaned))
-    plausible = pl.col("low").is_null() | pl.col("value").is_between("low", "high")
-    return (
-        rows.join(_categories(), on=["variable", "text"], how="left")
-        .with_columns(value=value)
-        .filter(pl.col("value").is_finite() & plausible)
-        .with_columns(
-            by_value=pl.when(pl.col("rule") == "category").then(pl.col("rank")).otherwise(pl.col("value")),
-            by_text=pl.when("text_order").then(_order_of_text()),
+    table = _cleaning(protocol)
+    known = np.searchsorted(table["itemid"], rows.item)
+    records, by_value = np.empty(len(rows), RECORD), np.empty(len(rows))
+    records["variable"] = variable = table["variable"][known]
+    for code, (name, rule) in enumerate(RULES.items()):
+        own = np.flatnonzero(table["rule"][known] == code)
+        if len(own):
+            value = rule(rows.take(own), protocol)
+            records["value"][own] = value
+            by_value[own] = _ranks(variable[own], value) if name == "category" else value
+    records["order"] = order_of_numbers(by_value)
+    as_text = np.flatnonzero(table["text_order"][known])
+    records["order"][as_text] = _order_of_text(rows.text[as_text])
+    value = records["value"]
+    usable = np.isfinite(value) & (value >= table["low"][known]) & (value <= table["high"][known])
+    records["value"][~usable] = np.nan
+    return records
+
+
+@dataclass(frozen=True)
+class _Stays:
+    """The cohort's stays in the order of their admissions, with intime in seconds; arrays of a row a stay."""
+
+    hadm_id: np.ndarray
+    stay_id: np.ndarray
+    stay_row: np.ndarray
+    intime: np.ndarray
+    last_second: np.ndarray
+
+    @classmethod
+    def of(cls, stays: pl.DataFrame) -> Self:
+        table = stays.sort("hadm_id").with_columns(
+            pl.col("intime").dt.epoch("s"), last_second=pl.col("los_hours") * 3600 + 1e-3
         )
-    )
+        return cls(*(table[field.name].to_numpy() for field in fields(cls)))
 
 
 def observations(
     root: Path, table: str, stays: pl.DataFrame, protocol: str, watch: Callable[[int], object] = id
-) -> Iterator[pl.DataFrame]:
-    """Cleaned observations of the cohort's stays in one raw table, on each stay's clock, within [0, LOS], in
-    batches.
+) -> Iterator[np.ndarray]:
+    """Cleaned observations (RECORDs) of the cohort's stays in one raw table, on each stay's clock, within
+    [0, LOS], in batches.
 
     `stays` has stay_row, hadm_id, stay_id, intime and los_hours. `watch` is told the last row that was read.
-    Columns: RECORD's, but with `by_value` and `by_text` for `order`. Polars reads and filters ahead; the rest
-    is done batch by batch, because each further step of its streaming engine holds rows of its own.
+    Polars reads and filters ahead on all cores; the rest is done batch by batch, because each further step
+    of its streaming engine holds rows of its own.
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
-    wanted = items(protocol).filter(pl.col("source") == source).drop("source")
-    own = stays.select("hadm_id", "stay_row", "intime", "los_hours", own="stay_id")
+    wanted = items(protocol).filter(pl.col("source") == source)["itemid"]
+    own = _Stays.of(stays)
     with told(find_table(root, table)):
         raw = scan(root, table, row_index="row")
-        kept = raw.filter(pl.col("itemid").is_in(wanted["itemid"].implode()) & pl.col("value").is_not_null())
+        kept = raw.filter(pl.col("itemid").is_in(wanted.implode()) & pl.col("value").is_not_null())
+        kept = kept.with_columns(pl.col("^(hadm|stay)_id$").fill_null(NO_ID))
         for batch in kept.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
             if len(batch):
                 watch(int(batch["row"][-1]))
-            yield _in_stay(batch, own, wanted, protocol)
+            yield _in_stay(batch, own, protocol)
 
 
-def _in_stay(batch: pl.DataFrame, own: pl.DataFrame, wanted: pl.DataFrame, protocol: str) -> pl.DataFrame:
-    if "stay_id" not in batch.columns:
-        batch = batch.with_columns(stay_id=pl.lit(None, pl.Int64))
-    rows = (
-        batch.join(own, on="hadm_id")
-        .filter(pl.col("stay_id").is_null() | (pl.col("stay_id") == pl.col("own")))
-        .join(wanted, on="itemid")
-        .with_columns(timestamps("charttime"), text=pl.col("value").str.strip_chars())
-        .with_columns(second=(pl.col("charttime") - pl.col("intime")).dt.total_seconds())
-        .filter((pl.col("second") >= 0) & (pl.col("second") <= pl.col("los_hours") * 3600 + 1e-3))
+def _in_stay(batch: pl.DataFrame, own: _Stays, protocol: str) -> np.ndarray:
+    hadm_id = batch["hadm_id"].to_numpy()
+    place = np.minimum(np.searchsorted(own.hadm_id, hadm_id), len(own.hadm_id) - 1)
+    inside = own.hadm_id[place] == hadm_id
+    if "stay_id" in batch.columns:
+        stay_id = batch["stay_id"].to_numpy()
+        inside &= (stay_id == NO_ID) | (stay_id == own.stay_id[place])
+    rows, text = np.flatnonzero(inside), pl.col("value").str.strip_chars()
+    place = place[rows]
+    told = batch[rows].select(
+        "itemid", time=timestamps("charttime").dt.epoch("s").fill_null(NO_ID), text=text, number=_float(text)
     )
-    return clean(rows, protocol).select("stay_row", "second", "variable", "value", "by_value", "by_text")
+    second = told["time"].to_numpy() - own.intime[place]
+    charted = Charted(told["itemid"].to_numpy(), told["text"], told["number"].to_numpy())
+    rows = np.flatnonzero((second >= 0) & (second <= own.last_second[place]))
+    records = clean(charted.take(rows), protocol)
+    records["stay_row"], records["second"] = own.stay_row[place[rows]], second[rows]
+    return records.compress(~np.isnan(records["value"]))
 
 
 def order_of_numbers(values: np.ndarray) -> np.ndarray:
@@ -213,17 +292,7 @@ def order_of_numbers(values: np.ndarray) -> np.ndarray:
     return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))
 
 
-def _records(rows: pl.DataFrame) -> np.ndarray:
-    records = np.empty(len(rows), RECORD)
-    for name in ("stay_row", "second", "variable", "value"):
-        records[name] = rows[name].to_numpy()
-    by_value = order_of_numbers(rows["by_value"].to_numpy())
-    by_text = rows["by_text"]
-    records["order"] = np.where(by_text.is_null().to_numpy(), by_value, by_text.fill_null(0).to_numpy())
-    return records
-
-
-def partition(rows: Iterator[pl.DataFrame], folder: Path, first: np.ndarray) -> None:
+def partition(rows: Iterator[np.ndarray], folder: Path, first: np.ndarray) -> None:
     """Append observations to one file a bucket of stays, and note each stay's first event in `first`
     (seconds).
 
@@ -232,9 +301,12 @@ def partition(rows: Iterator[pl.DataFrame], folder: Path, first: np.ndarray) -> 
     waiting: list[np.ndarray] = []
 
     def flush() -> None:
-        records = np.concatenate([np.empty(0, RECORD), *waiting])
+        if not waiting:
+            return
+        whole = np.dtype((np.void, RECORD.itemsize))  # ten times as fast as field by field
+        records = np.concatenate([part.view(whole) for part in waiting]).view(RECORD)
         waiting.clear()
-        np.minimum.at(first, records["stay_row"], records["second"])
+        _note_first(records["stay_row"], records["second"], first)
         bucket = records["stay_row"] // STAYS_PER_BUCKET
         order = np.argsort(bucket, kind="stable")
         numbers, counts = np.unique(bucket, return_counts=True)
@@ -242,13 +314,19 @@ def partition(rows: Iterator[pl.DataFrame], folder: Path, first: np.ndarray) -> 
         for number, start, end in zip(numbers, ends - counts, ends, strict=True):
             path = bucket_path(folder, int(number))
             with telling_when_full(path), path.open("ab") as file:
-                file.write(records[order[start:end]].tobytes())
+                file.write(records.take(order[start:end]).tobytes())
 
-    for frame in rows:
-        waiting.append(_records(frame))
+    for records in rows:
+        waiting.extend([records] if len(records) else [])
         if sum(map(len, waiting)) >= ROWS_PER_FLUSH:
             flush()
     flush()
+
+
+def _note_first(stay_row: np.ndarray, second: np.ndarray, first: np.ndarray) -> None:
+    """Lower `first` [stays] to the seconds [n] of events, which mostly stand stay by stay."""
+    starts = np.flatnonzero(np.append(True, stay_row[1:] != stay_row[:-1]))
+    np.minimum.at(first, stay_row[starts], np.minimum.reduceat(second, starts))
 
 
 def bucket_path(folder: Path, number: int) -> Path:
@@ -267,13 +345,14 @@ def read_bucket(folder: Path, number: int, protocol: str) -> np.ndarray:
 
 def deduplicate(records: np.ndarray) -> np.ndarray:
     """Sort by stay, second and variable; of what was charted twice at a second the greatest value stays."""
-    order = np.lexsort([records[name] for name in ("value", "order", "variable", "second", "stay_row")])
-    records = records[order]
-    same = np.ones(max(len(records) - 1, 0), bool)
-    for name in ("stay_row", "second", "variable"):
-        same &= records[name][1:] == records[name][:-1]
-    last = np.append(~same, True) if len(records) else np.zeros(0, bool)
-    return records[last]
+    moment = records["stay_row"].astype(np.int64) << 40 | records["second"].astype(np.int64) << 8
+    moment |= records["variable"]
+    order = np.argsort(moment, kind="stable")
+    same = np.diff(moment[order]) == 0
+    twice = np.flatnonzero(np.append(same, False) | np.insert(same, 0, False))  # few: charted at one second
+    keys = [records[name][order[twice]] for name in ("value", "order")]
+    order[twice] = order[twice][np.lexsort([*keys, moment[order[twice]]])]
+    return records.take(order[np.append(~same, True)]) if len(records) else records
 
 
 def with_glasgow_total(records: np.ndarray) -> np.ndarray:
