@@ -34,38 +34,28 @@ def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=EVENTS_SCHEMA)
 
 
-def _listfile(samples: pd.DataFrame, stays: pd.DataFrame, labels: Sequence[str]) -> pd.DataFrame:
-    own = stays.iloc[samples["stay_row"]]
-    names = own["subject_id"].astype(str) + "_episode" + own["episode"].astype(str) + "_timeseries.csv"
-    head = {
-        "stay": names.to_numpy(),
-        "period_length": samples["period_length"],
-        "stay_id": own["stay_id"].to_numpy(),
-    }
-    return pd.DataFrame(head).join(samples[[*labels, *SAMPLE_COLUMNS]])
-
-
 def write_listfiles(
     samples: Path, folder: Path, stays: pd.DataFrame, labels: Sequence[str]
 ) -> dict[str, tuple[int, int]]:
     """A task's listfiles, some stays at a time; the number of samples, and of those with an X-ray, of each
     split."""
     counts = dict.fromkeys(SPLITS, (0, 0))
-    splits = stays["split"].to_numpy()
+    name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
+    known = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]])
+    known = known.select("stay_id", "split", stay=name)
+    columns = ["stay", "period_length", "stay_id", *labels, *SAMPLE_COLUMNS]
     table = pq.ParquetFile(samples)
     with ExitStack() as files:
         lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
         out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
         for group in range(table.num_row_groups):
-            block = table.read_row_group(group).to_pandas()
-            rows = _listfile(block, stays, labels)
+            block = pl.from_arrow(table.read_row_group(group))
+            rows = pl.concat([known[block["stay_row"]], block], how="horizontal")
             for split in SPLITS:
-                own = rows[splits[block["stay_row"]] == split]
-                pl.from_pandas(own).write_csv(out[split], include_header=group == 0)
-                counts[split] = (
-                    counts[split][0] + len(own),
-                    counts[split][1] + int((own["cxr_row"] >= 0).sum()),
-                )
+                own = rows.filter(pl.col("split") == split).select(columns)
+                own.write_csv(out[split], include_header=group == 0)
+                with_image = int((own["cxr_row"] >= 0).sum())
+                counts[split] = counts[split][0] + len(own), counts[split][1] + with_image
     return counts
 
 
