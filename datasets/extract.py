@@ -4,20 +4,22 @@ import fcntl
 import gzip
 import hashlib
 import json
+import os
 import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 from tqdm import tqdm
@@ -41,6 +43,7 @@ from datasets.writing import (
 )
 from utils.files import flush, npy_header, whole, write_array, write_text
 from utils.script import run_script
+from utils.threads import in_order
 
 IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
 CXR_TABLES = ("metadata", "chexpert")
@@ -48,6 +51,7 @@ EVENT_TABLES = ("chartevents", "labevents")
 MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that its records are made up
 NEVER = np.iinfo(np.int32).max
 STAYS_PER_BLOCK = 2048  # stays whose samples are made at once
+THREADS = min(os.cpu_count() or 1, 4)  # that make grids while another writes; each holds some buckets
 
 
 @dataclass(frozen=True)
@@ -204,40 +208,50 @@ class Extraction:
     def grid(self) -> None:
         """Write events.parquet, hourly.npy (each stay's grid once, then the tail rows) and
         normalizer.json."""
-        stays, timestep = self._stays(), self.config.timestep
-        cuts = pd.read_parquet(self.work / "cuts.parquet")
-        lengths = bins_of(stays["los_hours"].to_numpy(), timestep)
-        total, counts, normalizer = int(lengths.sum()), np.zeros(len(stays), np.int64), Normalizer.empty()
-        train = (stays["split"] == "train").to_numpy()
-        header = npy_header(np.float32, (total + len(cuts), CHANNELS))
-        with (
-            whole(self.out / "hourly.npy") as place,
-            whole(self.out / "events.parquet") as parquet,
-            place.open("wb") as hourly,
-            pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
-        ):
+        stays, cuts = self._stays(), pd.read_parquet(self.work / "cuts.parquet")
+        lengths = bins_of(stays["los_hours"].to_numpy(), self.config.timestep)
+        header = npy_header(np.float32, (int(lengths.sum()) + len(cuts), CHANNELS))
+        with whole(self.out / "hourly.npy") as place, place.open("wb") as hourly:
             hourly.write(header)
-            for rows, records in self._buckets(len(stays)):
-                events.write_table(events_table(records, stays["stay_id"].to_numpy()))
-                grid = hourly_grid(records, rows.start, lengths[rows], timestep)
-                hourly.write(grid.tobytes())
-                normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
-                counts[rows] = np.bincount(records["stay_row"] - rows.start, minlength=rows.stop - rows.start)
-            for rows, records in self._buckets(len(stays)) if len(cuts) else ():
-                own = cuts[cuts["stay_row"].between(rows.start, rows.stop - 1)]
-                moments = own["stay_row"].to_numpy(), own["end_hours"].to_numpy()
-                hourly.write(tail_rows(records, *moments, timestep).tobytes())
+            counts, normalizer = self._write_stays(hourly, stays, lengths)
+            for rows in in_order(partial(self._ends, cuts), _buckets(stays) if len(cuts) else (), THREADS):
+                hourly.write(rows)
         write_text(self.out / "normalizer.json", normalizer.to_json())
         offsets = np.cumsum(lengths) - lengths
         placed = stays.assign(events=counts, offset=offsets, length=lengths.astype(np.int32))
         write_parquet(self.out / "stays.parquet", pl.from_pandas(placed.reset_index(drop=True)))
 
-    def _buckets(self, stays: int) -> Iterator[tuple[slice, np.ndarray]]:
-        """Stays and their events, bucket by bucket."""
-        starts = range(0, stays, STAYS_PER_BUCKET)
-        for number, first in enumerate(tqdm(starts, desc="hourly grid", unit="bucket", disable=None)):
-            rows = slice(first, min(first + STAYS_PER_BUCKET, stays))
-            yield rows, read_bucket(self.buckets, number, self.config.protocol)
+    def _write_stays(
+        self, hourly: BinaryIO, stays: pd.DataFrame, lengths: np.ndarray
+    ) -> tuple[np.ndarray, Normalizer]:
+        """Write events.parquet, and the grids to `hourly`; the number of events of each stay, and the
+        normaliser."""
+        counts, normalizer = np.zeros(len(stays), np.int64), Normalizer.empty()
+        train, stay_id = (stays["split"] == "train").to_numpy(), stays["stay_id"].to_numpy()
+
+        def made(rows: slice) -> tuple[slice, np.ndarray, pa.Table, np.ndarray]:
+            records = read_bucket(self.buckets, rows.start // STAYS_PER_BUCKET, self.config.protocol)
+            number = np.bincount(records["stay_row"] - rows.start, minlength=rows.stop - rows.start)
+            grid = hourly_grid(records, rows.start, lengths[rows], self.config.timestep)
+            return rows, number, events_table(records, stay_id), grid
+
+        with (
+            whole(self.out / "events.parquet") as parquet,
+            pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
+        ):
+            for rows, number, table, grid in in_order(made, _buckets(stays), THREADS):
+                events.write_table(table)
+                hourly.write(grid.data)
+                normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
+                counts[rows] = number
+        return counts, normalizer
+
+    def _ends(self, cuts: pd.DataFrame, rows: slice) -> memoryview:
+        """The rows of hourly.npy that end inside a bin, of a bucket's stays."""
+        own = cuts[cuts["stay_row"].between(rows.start, rows.stop - 1)]
+        records = read_bucket(self.buckets, rows.start // STAYS_PER_BUCKET, self.config.protocol)
+        moments = own["stay_row"].to_numpy(), own["end_hours"].to_numpy()
+        return tail_rows(records, *moments, self.config.timestep).data
 
     def listfiles(self) -> None:
         """Write the listfiles and the attrition table."""
@@ -300,6 +314,14 @@ def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
 
 def _is_made_up(folder: Path | None) -> bool:
     return folder is not None and any((place / MARKER).exists() for place in (folder, folder.parent))
+
+
+def _buckets(stays: pd.DataFrame) -> Iterator[slice]:
+    """The rows of the stays of each bucket."""
+    for first in tqdm(
+        range(0, len(stays), STAYS_PER_BUCKET), desc="hourly grid", unit="bucket", disable=None
+    ):
+        yield slice(first, min(first + STAYS_PER_BUCKET, len(stays)))
 
 
 def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
