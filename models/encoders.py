@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torchvision import models as torchvision_models
 
 from datasets.schema import CHANNELS
+from utils.batch_norm import SharedBatchNorm
 from utils.distributed import all_reduce_sum
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -255,8 +256,8 @@ class CXREncoder(Encoder):
 
     def _images_in_statistics(self, images: int) -> float:
         """Images that batch norm averages over: those of this process, or of all where it is synchronised."""
-        shared = self.training and any(isinstance(part, nn.SyncBatchNorm) for part in self.modules())
-        return all_reduce_sum(images) if shared else images
+        shared = any(isinstance(part, nn.SyncBatchNorm | SharedBatchNorm) for part in self.modules())
+        return all_reduce_sum(images) if shared and self.training else images
 
 
 @contextmanager

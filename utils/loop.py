@@ -32,6 +32,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from utils import checkpoint, distributed, optim
+from utils.batch_norm import share_batch_norm
 from utils.optim import OptimConfig
 from utils.run import Run
 
@@ -276,8 +277,8 @@ class _Training:
 
     def __post_init__(self) -> None:
         self.device, self.world = self.run.process.device, self.run.process.world
-        if self.world > 1 and self.device.type == "cuda":
-            self.objective = nn.SyncBatchNorm.convert_sync_batchnorm(self.objective)
+        if self.world > 1:
+            self.objective = share_batch_norm(self.objective, self.device)
         self.objective.to(self.device)
         self.optimizer = optim.build(self.config, self.objective)
         self.progress, self.steps = _Progress(), len(self.train)

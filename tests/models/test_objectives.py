@@ -25,6 +25,7 @@ from simclr_trainer import SimCLRConfig
 from tests.random_batches import random_batch
 from tests.utils.ranks import run_on_ranks
 from utils import optim
+from utils.batch_norm import share_batch_norm
 from utils.distributed import Process
 from utils.optim import OptimConfig
 
@@ -212,18 +213,17 @@ def share_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
 def gradients(name: str, process: Process | None) -> dict[str, object]:
     """Loss and gradients in training mode, of all rows or of a rank's, weighted by count as the loop does."""
     objective = make_objective(name).double().train()
-    for part in objective.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()  # a GPU's are synchronised; here each rank would see its own
     batch, model = whole_batch(), objective
     if process is not None:
-        model, batch = DistributedDataParallel(objective), share_of(batch, SHARES[process.rank])
+        model = DistributedDataParallel(share_batch_norm(objective, process.device))
+        batch = share_of(batch, SHARES[process.rank])
     torch.manual_seed(7 + (process.rank if process is not None else 0))  # the loop's differs by rank too
     terms = model(batch)
     share = 1.0 if process is None else terms["count"].double() * process.world / WHOLE
     (terms["loss"] * share).backward()
     found = {key: weight.grad for key, weight in objective.named_parameters()}
-    return {"loss": terms["loss"].detach(), "accuracy": terms["accuracy"], "gradients": found}
+    left = {key: buffer for key, buffer in objective.named_buffers() if "running" in key}
+    return {"loss": terms["loss"].detach(), "accuracy": terms["accuracy"], "gradients": found, "left": left}
 
 
 def gradients_of_all(process: Process, folder: Path) -> dict[str, dict[str, object]]:
@@ -245,3 +245,5 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(
         assert rank[name]["accuracy"] == alone["accuracy"]
         for key, gradient in alone["gradients"].items():
             assert (rank[name]["gradients"][key] - gradient).abs().max() <= 1e-10 * gradient.abs().max(), key
+        for key, statistic in alone["left"].items():
+            torch.testing.assert_close(rank[name]["left"][key], statistic, rtol=0, atol=1e-12)
