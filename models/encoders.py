@@ -184,6 +184,18 @@ class EHREncoder(Encoder):
         return run_lstm(top, states._replace(data=self.dropout(states.data)))
 
 
+class Stages(nn.Sequential):
+    """The parts of an image encoder in order; `--compile` compiles them as one, since their shapes stay."""
+
+    compiles = True
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[P, 3, S, S] -> [P, C, H, W]; written out, as torch.compile would else take each block alone."""
+        for stage in self:
+            maps = stage(maps)
+        return maps
+
+
 class CXREncoder(Encoder):
     """A torchvision ResNet or DenseNet without its classifier.
 
@@ -210,7 +222,7 @@ class CXREncoder(Encoder):
             )
         weights = "DEFAULT" if pretrained and download else None
         self.pretrained = pretrained
-        self.stages = nn.ModuleList(_stages(torchvision_models.get_model(name, weights=weights)))
+        self.stages = Stages(*_stages(torchvision_models.get_model(name, weights=weights)))
         self.stage_dims = _stage_dims(self.stages)
         self.feature_dim = self.stage_dims[-1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -241,9 +253,7 @@ class CXREncoder(Encoder):
         """
         maps = self.prepare(cxr)
         with self.statistics(len(cxr)):
-            for stage in self.stages:
-                maps = stage(maps)
-        return self.pool(maps)
+            return self.pool(self.stages(maps))
 
     def statistics(self, images: int) -> AbstractContextManager[None]:
         """What the stages are to run in, with the number of images of this process.
@@ -286,7 +296,7 @@ def _stages(network: nn.Module) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _stage_dims(stages: nn.ModuleList) -> tuple[int, ...]:
+def _stage_dims(stages: Stages) -> tuple[int, ...]:
     """Output channels of each stage, measured with one blank image."""
     maps, dims = torch.zeros(1, 3, SMALLEST_IMAGE, SMALLEST_IMAGE), []
     with running_statistics(stages):

@@ -286,7 +286,7 @@ class _Training:
         self.pending: _Later | None = None
         self.saved = self.began = time.monotonic()
         if self.run.config.compile:
-            self.objective.compile()
+            compile_parts(self.objective)
         self.model = self._wrap()
 
     @property
@@ -590,6 +590,16 @@ def _few(rows: list[int]) -> str:
     """
     more = f" and {len(rows) - ROWS_NAMED} more" if len(rows) > ROWS_NAMED else ""
     return ", ".join(map(str, rows[:ROWS_NAMED])) + more
+
+
+def compile_parts(objective: nn.Module) -> None:
+    """Compiles the modules that ask for it by an attribute `compiles`: those whose shapes stay the same.
+
+    A part that reads packed hours would be compiled again for almost every batch.
+    """
+    for part in objective.modules():
+        if getattr(part, "compiles", False):
+            part.compile()
 
 
 def _names(terms: Mapping[str, Tensor]) -> list[str]:

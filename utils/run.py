@@ -58,7 +58,7 @@ class RunConfig:
     """Choose only repeatable GPU kernels: the same numbers each time, more slowly. A CPU repeats itself
     anyway."""
     compile: bool = False
-    """Compile the model with torch.compile: some minutes at the start, faster steps after."""
+    """Compile the image encoder with torch.compile: some minutes at the start, faster steps after."""
 
     def __post_init__(self) -> None:
         """ValueError for a name that is not one folder, or a value that cannot work."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 from torchvision.models import resnet18
 
@@ -244,3 +245,11 @@ def test_rows_of_the_present_are_taken_in_their_order(present: list[bool]) -> No
     assert torch.equal(
         present_rows(values, torch.tensor(present), sum(present)), values[torch.tensor(present)]
     )
+
+
+def test_all_stages_compile_as_one_graph() -> None:
+    counter, encoder = CompileCounter(), CXREncoder("resnet18")
+    encoder.stages.compile(backend=counter)
+    for _ in range(2):
+        encoder(torch.rand(2, 1, 32, 32)).sum().backward()
+    assert encoder.stages.compiles and counter.frame_count == 1

@@ -269,6 +269,15 @@ def test_training_is_in_the_precision_asked_for_and_predictions_in_float32(tmp_p
     assert predict(lambda batch: objective.net(batch.x), ToyBatches()).dtype == np.float32
 
 
+def test_only_what_asks_for_it_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    objective = ToyObjective()
+    objective.net.compiles = True
+    train(toy_run(tmp_path, compile=True), ToyBatches(), objective, OptimConfig(epochs=1))
+    assert compiled == [objective.net]
+
+
 def scores(values: list[float]) -> object:
     remaining = iter(values)
     return lambda: {"auroc": next(remaining)}
