@@ -19,14 +19,17 @@ def run_script(main: Callable[[T], None], config: type[T]) -> None:
 
     What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130, SIGTERM in
     status 0; a wrong flag in status 2 (utils.config.parse). Anything else is a bug of ours and keeps its
-    traceback.
+    traceback. Of several processes the one that failed is named, and torchrun, which then stops the others,
+    reports its cause.
     """
     settings = parse(config, description=inspect.getdoc(config) or "")
     try:
         with leaving_on_sigterm():
             main(settings)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        place = f" in process {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+        print(f"error{place}: {error}", file=sys.stderr)
+        _tell_torchrun(error)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -47,3 +50,11 @@ def leaving_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _tell_torchrun(error: Exception) -> None:
+    """Leaves the cause where torchrun looks for it, if that started this process."""
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # not all need torch
+
+        get_error_handler().record_exception(error)

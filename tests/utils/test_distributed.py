@@ -96,27 +96,45 @@ def test_a_device_that_is_not_there_is_refused() -> None:
             distributed.setup("cuda")
 
 
-def test_under_torchrun(tmp_path: Path) -> None:
+FAILING = """
+from dataclasses import dataclass
+from utils import distributed
+from utils.script import run_script
+
+
+@dataclass(frozen=True)
+class Config:
+    \"\"\"Nothing to set.\"\"\"
+
+
+def main(config: Config) -> None:
+    process = distributed.setup("cpu")
+    total = distributed.all_reduce_sum(process.rank + 1)
+    if distributed.is_main():
+        print("total", total, process.world, process.device, flush=True)
+    if process.rank == 1:
+        raise OSError("hourly.npy: cannot be read")
+    distributed.barrier()
+
+
+run_script(main, Config)
+"""
+
+
+def test_under_torchrun_a_process_that_fails_stops_the_others_and_is_named(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
-    script.write_text(
-        "from utils import distributed\n"
-        "process = distributed.setup('cpu')\n"
-        "total = distributed.all_reduce_sum(process.rank + 1)\n"
-        "if distributed.is_main():\n"
-        "    print('total', total, process.world, process.device)\n"
-        "distributed.shutdown()\n"
-    )
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-    ]
+    script.write_text(FAILING)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     root = Path(distributed.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    told = subprocess.run(launch, capture_output=True, text=True, cwd=root, env=environment, timeout=120)
-    assert told.returncode == 0, told.stderr
+    told = subprocess.run(
+        [sys.executable, *launch, str(script)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        timeout=120,  # of two hours that a collective may take
+    )
     assert told.stdout.split() == ["total", "3.0", "2", "cpu"]
+    assert told.returncode == 1 and "error in process 1: hourly.npy: cannot be read\n" in told.stderr
+    report = told.stderr.split("Root Cause (first observed failure)")[1]
+    assert "rank      : 1" in report and "OSError: hourly.npy: cannot be read" in report
