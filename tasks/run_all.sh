@@ -49,10 +49,14 @@ if [[ -n $QUICK ]]; then
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
-start() { # start NAME COMMAND ...: runs it here, or beside others if there are JOBS
+# A signal to this script is one to all that it started; they save, and nothing more is started.
+trap 'trap "" TERM INT; kill $(jobs -p) 2>/dev/null; wait; exit 143' TERM INT
+
+start() { # start NAME COMMAND ...: runs it and waits, or beside others if there are JOBS
     printf '\n== %s\n' "$1"
     if ((JOBS == 1)); then
-        "${@:2}"
+        "${@:2}" & # bash heeds a signal while it waits, not while a program is in front
+        wait $!
         return
     fi
     while (($(jobs -rp | wc -l) >= JOBS)); do wait -n || fail; done
