@@ -14,6 +14,11 @@ class SharedBatchNorm(nn.BatchNorm2d):
     All processes call it together then, with as many samples as each has, none too.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, input: Tensor) -> Tensor:
         """[n, C, ...] -> the same: channels of mean 0 and variance 1 over all processes, scaled and moved."""
         if not self.training:
@@ -49,7 +54,8 @@ def share_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     ['SharedBatchNorm', 'ReLU']
     """
     if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return converted
     for part in module.modules():
         if type(part) is nn.BatchNorm2d:
             part.__class__ = SharedBatchNorm
