@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from datasets import raw
 from datasets.cxr import image_path
+from datasets.store import Store
 from datasets.synthetic_images import Film, write_film
 from datasets.synthetic_patients import (
     BLOCK,
@@ -291,7 +292,7 @@ def read_stays(source: Path) -> pl.DataFrame:
     """
     columns = ("subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime", "deathtime")
     if (source / "stays.parquet").exists():
-        stays = pl.read_parquet(source / "stays.parquet", columns=list(columns))
+        stays = pl.from_pandas(Store.open(source).stays(columns))
     else:
         admissions = raw.read(source, "admissions").select("hadm_id", "admittime", "dischtime", "deathtime")
         stays = raw.read(source, "icustays").join(admissions, on="hadm_id").select(columns)

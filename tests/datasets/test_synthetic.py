@@ -1,5 +1,6 @@
 """The synthetic folders: the releases' layout, reproducible, as dirty as real ones, and learnable."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from PIL import Image
 from datasets import raw
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
-from datasets.synthetic import MARK, SyntheticConfig, read_stays, write_films_for, write_synthetic
+from datasets.extract import ExtractConfig, extract
+from datasets.store import Store
+from datasets.synthetic import (
+    MARK,
+    SyntheticConfig,
+    main,
+    read_stays,
+    write_films_for,
+    write_synthetic,
+)
 from datasets.synthetic_images import Film, draw_film
 from datasets.synthetic_patients import (
     BLOCK,
@@ -26,6 +36,7 @@ from datasets.synthetic_patients import (
 )
 from datasets.synthetic_studies import draw_studies
 from datasets.synthetic_tables import draw_charts
+from tasks import TASKS
 from tests.utils.toy import room_for
 
 # Columns of MIMIC-IV 2.2 and MIMIC-CXR-JPG 2.0.0, in order.
@@ -297,11 +308,29 @@ def test_films_for_stays_need_no_patients_of_ours(made: Path, tmp_path: Path) ->
     assert len(list(root.rglob("*.jpg"))) == len(metadata)
 
 
-def test_films_for_stays_take_a_finished_store(made: Path, tmp_path: Path) -> None:
-    stays = read_stays(made / "mimic-iv")
-    times = ("intime", "outtime", "admittime", "dischtime", "deathtime")
-    stays.with_columns(pl.from_epoch(name, "s") for name in times).write_parquet(tmp_path / "stays.parquet")
-    assert read_stays(tmp_path).equals(stays)
+@pytest.fixture(scope="module")
+def store(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("extracted") / "store"
+    extract(ExtractConfig(made / "mimic-iv", out), TASKS)
+    return out
+
+
+def test_films_for_stays_take_a_finished_store(made: Path, store: Path, tmp_path: Path) -> None:
+    stays = read_stays(store)
+    assert 0 < len(stays) < len(read_stays(made / "mimic-iv"))  # those of the cohort
+    main(SyntheticConfig(tmp_path, seed=1, image_size=64, for_stays=store))
+    own = ExtractConfig(made / "mimic-iv", tmp_path / "store", tmp_path / "mimic-cxr-jpg")
+    extract(own, TASKS)
+    both = Store.open(own.out)
+    assert both.images()["stay_id"].nunique() > len(stays) / 3
+    assert both.manifest["synthetic_images"] and not Store.open(store).manifest["images"]
+
+
+def test_films_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path) -> None:
+    half = Path(shutil.copytree(store, tmp_path / "half"))
+    (half / "manifest.yaml").unlink()
+    with pytest.raises(ValueError, match=r"half has no manifest\.yaml: .* its extraction did not end"):
+        read_stays(half)
 
 
 def test_a_folder_that_is_there_is_left_alone_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
