@@ -1,6 +1,7 @@
 """The synthetic folders: the releases' layout, reproducible, as dirty as real ones, and learnable."""
 
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from datasets import raw
+from datasets import raw, synthetic
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
 from datasets.extract import ExtractConfig, extract
@@ -35,7 +36,7 @@ from datasets.synthetic_patients import (
     liability,
 )
 from datasets.synthetic_studies import draw_studies
-from datasets.synthetic_tables import draw_charts
+from datasets.synthetic_tables import draw_charts, draw_labs
 from tasks import TASKS
 from tests.utils.toy import room_for
 
@@ -63,10 +64,25 @@ METADATA = (
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("synthetic")
-    write_synthetic(SyntheticConfig(out, patients=120, seed=5, image_size=96), Strengths())
-    return out
+def drawing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """Both folders, and how many blocks of patients were in memory when each was drawn."""
+    out, blocks, held = tmp_path_factory.mktemp("synthetic"), [], []
+
+    def spy(seed: int, number: int, strengths: Strengths) -> Block:
+        held.append(sum(block() is not None for block in blocks))
+        block = draw_block(seed, number, strengths)
+        blocks.append(weakref.ref(block))
+        return block
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(synthetic, "draw_block", spy)
+        write_synthetic(SyntheticConfig(out, patients=120, seed=5, image_size=96), Strengths())
+    return out, held
+
+
+@pytest.fixture(scope="module")
+def made(drawing: tuple[Path, list[int]]) -> Path:
+    return drawing[0]
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +107,10 @@ def contents(root: Path) -> dict[str, bytes]:
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
     below = score[truth][:, None] - score[~truth][None]
     return float(np.mean(below > 0) + np.mean(below == 0) / 2)
+
+
+def test_patients_are_drawn_and_let_go_block_by_block(drawing: tuple[Path, list[int]]) -> None:
+    assert drawing[1] == [0, 1, 1]  # the one before stays until the next is there
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(made: Path, tmp_path: Path) -> None:
@@ -390,6 +410,22 @@ def test_vitals_tell_who_dies(blocks: list[Block]) -> None:
     seen = pl.concat(frames).drop_nulls(["rate", "breath", "pressure"])
     score = seen["rate"] / 16 + seen["breath"] / 4.5 - seen["pressure"] / 11
     assert 0.65 < auroc(seen["died"].to_numpy(), score.to_numpy()) < 0.95
+
+
+def test_laboratory_values_tell_hidden_states(blocks: list[Block]) -> None:
+    frames = []
+    for number, block in enumerate(blocks):
+        labs = draw_labs(2, number, block).with_columns(pl.col("valuenum").cast(pl.Float64, strict=False))
+        medians = [
+            pl.col("valuenum").filter(pl.col("itemid") == item).median().alias(name)
+            for item, name in ((50912, "creatinine"), (50931, "glucose"), (50820, "ph"))
+        ]
+        states = pl.DataFrame(block.course.latents, schema=list(LATENTS), orient="row")
+        owner = pl.concat([block.admissions.select("hadm_id"), states], how="horizontal")
+        frames.append(labs.group_by("hadm_id").agg(medians).join(owner, on="hadm_id"))
+    seen = pl.concat(frames).drop_nulls(["creatinine", "glucose", "ph"])
+    for value, state, sign in (("creatinine", "renal", 1), ("glucose", "chronic", 1), ("ph", "renal", -1)):
+        assert sign * np.corrcoef(seen[value], seen[state])[0, 1] > 0.2, value
 
 
 def test_the_last_day_before_death_shows_in_vitals(blocks: list[Block]) -> None:
