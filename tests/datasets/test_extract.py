@@ -19,7 +19,7 @@ import yaml
 from datasets.extract import STEPS, ExtractConfig, extract
 from datasets.schema import FINDINGS, SPLITS
 from tasks import TASKS
-from tests.raw_tables import chart, stay, write_mimic_cxr, write_mimic_iv
+from tests.raw_tables import admission, chart, patient, stay, write_mimic_cxr, write_mimic_iv
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,14 +103,57 @@ def test_the_row_that_ends_a_window_holds_no_later_event(raw: ExtractConfig) -> 
     )  # 02:30 and 02:45
 
 
-def test_a_rejected_image_is_listed_and_leaves_no_pixels(
+def test_rejected_images_are_listed_and_counted_and_leave_no_pixels(
     raw: ExtractConfig, capsys: pytest.CaptureFixture
 ) -> None:
+    (raw.mimic_cxr / "files/p1/p1/s7/b.jpg").unlink()
     extract(raw, TASKS)
     rejected = pd.read_csv(raw.out / "cxr_rejected.csv")
-    assert rejected["dicom_id"].tolist() == ["c"] and rejected["reason"].str.startswith("unreadable").all()
-    assert np.load(raw.out / "cxr.npy").shape[0] == 2
-    assert "2 in the store, 1 rejected" in capsys.readouterr().out
+    assert rejected["dicom_id"].tolist() == ["b", "c"]
+    assert rejected["reason"].str.split(":").str[0].tolist() == ["missing", "unreadable"]
+    assert pd.read_parquet(raw.out / "cxr.parquet")["dicom_id"].tolist() == ["a"]
+    assert np.load(raw.out / "cxr.npy").shape[0] == 1 and np.load(raw.out / "cxr.npy").min() > 40
+    assert listfile(raw.out, "phenotyping")["cxr_row"].tolist() == [0]  # the last that can be read
+    told = capsys.readouterr().out
+    assert "1 in the store, 2 rejected" in told and "missing: 1" in told and "unreadable: 1" in told
+
+
+def test_release_one_gives_the_same_store(raw: ExtractConfig, tmp_path: Path) -> None:
+    """1.0 has core/ for the patients and their admissions, and calls race ethnicity; here, plain text."""
+    extract(raw, TASKS)
+    old = tmp_path / "old"
+    for path in raw.mimic_iv.rglob("*.csv.gz"):
+        name = path.name.removesuffix(".csv.gz")
+        folder = "core" if name in ("patients", "admissions") else path.parent.name
+        (old / folder).mkdir(parents=True, exist_ok=True)
+        text = gzip.decompress(path.read_bytes()).replace(b",race,", b",ethnicity,")
+        (old / folder / f"{name}.csv").write_bytes(text)
+    extract(replace(raw, mimic_iv=old, out=tmp_path / "again"), TASKS)
+    one, other = (contents(out) for out in (raw.out, tmp_path / "again"))
+    assert one.pop("manifest.yaml") != other.pop("manifest.yaml") and one == other
+
+
+def test_attrition_and_the_conditions_of_both_protocols_are_told(
+    raw: ExtractConfig, capsys: pytest.CaptureFixture
+) -> None:
+    stays = [stay(), stay(2, 22, 222, last_careunit="SICU"), stay(3, 33, 333)]
+    codes = [{"subject_id": 1, "hadm_id": 11, "seq_num": 1, "icd_code": "I219", "icd_version": 10}]
+    write_mimic_iv(
+        raw.mimic_iv,
+        icustays=stays,
+        admissions=[admission(), admission(2, 22), admission(3, 33)],
+        patients=[patient(), patient(2), patient(3)],
+        diagnoses_icd=codes,
+        chartevents=[chart(220045, 80)],
+    )
+    extract(raw, TASKS)
+    table = pd.read_csv(raw.out / "attrition.csv")
+    assert table["stays"].tolist() == [3, 2, 2, 2, 2, 2, 1]
+    assert table["removed_stays"].tolist() == [0, 1, 0, 0, 0, 0, 1]
+    assert table["removed_subjects"].tolist() == table["removed_admissions"].tolist() == [0, 1, 0, 0, 0, 0, 1]
+    told = " ".join(capsys.readouterr().out.split())
+    assert "medmod 0 corrected 1 Acute myocardial infarction" in told
+    assert "2 / 2 / 2 -1 / 1 / 1 no transfer between units" in told
 
 
 def test_without_xrays_every_task_but_radiology_has_samples(raw: ExtractConfig) -> None:
@@ -122,8 +165,6 @@ def test_without_xrays_every_task_but_radiology_has_samples(raw: ExtractConfig) 
 def test_a_finished_store_is_left_alone_and_another_one_is_not_overwritten(raw: ExtractConfig) -> None:
     extract(raw, TASKS)
     before = contents(raw.out)
-    (raw.out / ".work").mkdir()  # of a run that was killed while it tidied up
-    (raw.out / ".work/cuts.parquet").touch()
     extract(raw, TASKS)
     with pytest.raises(ValueError, match="made of other input, options or tasks"):
         extract(replace(raw, protocol="corrected"), TASKS)
