@@ -7,7 +7,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 MUTMUT := mutmut==3.8.1  # for make mutation alone, which installs it
 
-.PHONY: setup demo test lint coverage mutation
+.PHONY: setup demo test lint coverage mutation faults
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt
@@ -20,6 +20,9 @@ demo: setup
 
 test: setup lint
 	OMP_NUM_THREADS=2 $(RUN) -m pytest
+
+faults: setup  # some 10 minutes: kills each long command at random moments, goes on, and compares
+	OMP_NUM_THREADS=1 $(RUN) -m tests.faults
 
 lint: setup
 	$(RUN) -m ruff check .

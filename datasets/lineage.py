@@ -34,7 +34,7 @@ def check_unseen(store: Store, path: Path) -> Mapping[str, np.ndarray]:
     ValueError if any of them is held out in the store, or if the checkpoint does not say whom it knows.
     """
     record = checkpoint.load(path).get("subjects")
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or not all(isinstance(record.get(s), Tensor) for s in ("train", "val")):
         raise ValueError(
             f"{path} does not say whom it learnt from, so that nobody can tell whether they are in the test "
             f"split of {store.folder}; train it again with this version"

@@ -26,6 +26,7 @@ class Training(TypedDict):
     optimizer_name: str
     groups: list[list[int]]
     steps: int
+    store: str
     progress: dict[str, object]
 
 
@@ -40,6 +41,7 @@ class Checkpoint(Parts):
 
     config: dict[str, object]
     epoch: int
+    subjects: NotRequired[dict[str, Tensor]]
     training: NotRequired[Training]
 
 

@@ -1,0 +1,62 @@
+"""The harness kills, goes on and compares, and finds a writer that loses, doubles or tears what it writes."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.faults.contents import same_bytes
+from tests.faults.jobs import JOBS, Base, Job
+from tests.faults.trials import Trials
+from tests.faults.writer import REPORTS, ROWS
+
+DOUBLES = """import sys
+for number in range(20):
+    with open(sys.argv[1], "a") as file:
+        file.write(f"row,{number}\\n")
+"""
+TEARS = """import sys
+for number in range(20):
+    with open(sys.argv[1], "w") as file:
+        for row in range(number + 1):
+            file.write(f"row,{row}")
+            file.flush()
+            open(sys.argv[1] + ".mark", "w").close()
+            file.write("\\n")
+"""
+
+
+def trials(job: Job, folder: Path) -> Trials:
+    return Trials(job, Base(folder), folder / "job", np.random.default_rng(0))
+
+
+def bad_writer(folder: Path, source: str) -> Job:
+    (folder / "writer.py").write_text(source)
+    words = [str(folder / "writer.py")]
+    return Job(lambda base, place: [*words, str(place / "table.csv")], {"table.csv": same_bytes}, 1)
+
+
+def test_runs_that_report_at_once_and_are_killed_lose_and_double_no_row(tmp_path: Path) -> None:
+    tried = trials(JOBS["3 runs report at once"], tmp_path)
+    tally = tried.run(kills=3, terms=1)
+    assert (tally.clock + tally.touch, tally.terms, tally.faults) == (3, 1, [])
+    with open(tmp_path / "job" / "quiet" / "results.csv", newline="") as file:
+        rows = [(row["run"], row["label"]) for row in csv.DictReader(file)]
+    assert len(rows) == len(set(rows)) == 3 * REPORTS * ROWS
+
+
+def test_a_writer_that_doubles_rows_is_found(tmp_path: Path) -> None:
+    assert "table.csv differs" in trials(bad_writer(tmp_path, DOUBLES), tmp_path).run(kills=3, terms=0).faults
+
+
+def test_a_writer_that_tears_a_table_is_found(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"table\.csv is torn"):
+        trials(bad_writer(tmp_path, TEARS), tmp_path).run(kills=8, terms=0)
+
+
+def test_a_command_that_does_not_leave_on_sigterm_is_found(tmp_path: Path) -> None:
+    job = bad_writer(tmp_path, "import time\ntime.sleep(0.5)\n")
+    faults = trials(replace(job, looks={}), tmp_path).run(kills=0, terms=3).faults
+    assert faults and all(fault.startswith("SIGTERM: status -15") for fault in faults)

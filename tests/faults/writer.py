@@ -1,0 +1,34 @@
+"""One of several runs that report to the same results file: `python -m tests.faults.writer FILE NAME`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from utils import results
+from utils.script import run_script
+
+REPORTS, ROWS = 12, 25
+
+
+@dataclass(frozen=True)
+class WriterConfig:
+    """Add the rows of some runs to a results file."""
+
+    file: tyro.conf.Positional[Path]
+    """The results file."""
+    name: tyro.conf.Positional[str]
+    """Start of the runs' names."""
+
+
+def main(config: WriterConfig) -> None:
+    """Report run after run, all that a restart finds there already too."""
+    for report in range(REPORTS):
+        rows = [
+            {"run": f"{config.name}-{report}", "label": f"label {n}", "value": n / 7} for n in range(ROWS)
+        ]
+        results.append(config.file, rows)
+
+
+if __name__ == "__main__":
+    run_script(main, WriterConfig)
