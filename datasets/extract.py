@@ -51,7 +51,7 @@ EVENT_TABLES = ("chartevents", "labevents")
 MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that its records are made up
 NEVER = np.iinfo(np.int32).max
 STAYS_PER_BLOCK = 2048  # stays whose samples are made at once
-THREADS = min(os.cpu_count() or 1, 4)  # that make grids while another writes; each holds some buckets
+THREADS = min(os.cpu_count() or 1, 4)  # that make grids, samples and lists; each holds some blocks of stays
 
 
 @dataclass(frozen=True)
@@ -189,13 +189,15 @@ class Extraction:
     def samples(self) -> None:
         """Make each task's samples and place them in the grid, some stays at a time."""
         stays, images = self._stays(), self._images()
-        tail = int(bins_of(stays["los_hours"].to_numpy(), self.config.timestep).sum())
+        timestep = self.config.timestep
+        tail = int(bins_of(stays["los_hours"].to_numpy(), timestep).sum())
+        starts = range(0, len(stays), STAYS_PER_BLOCK)
+        blocks = (StaysBlock.of(stays, images, first, first + STAYS_PER_BLOCK) for first in starts)
+        made = partial(StaysBlock.samples, tasks=self.tasks, protocol=self.config.protocol, timestep=timestep)
         with ExitStack() as files:
             writers = {name: files.enter_context(ParquetTable(self._samples_of(name))) for name in self.tasks}
             cuts = files.enter_context(ParquetTable(self.work / "cuts.parquet"))
-            for first in range(0, len(stays), STAYS_PER_BLOCK):
-                block = StaysBlock.of(stays, images, first, first + STAYS_PER_BLOCK)
-                placed = block.samples(self.tasks, self.config.protocol, self.config.timestep)
+            for placed in in_order(made, blocks, THREADS):
                 cut = unique_cuts(list(placed.values()))
                 for name, samples in placed.items():
                     writers[name].write(samples.assign(tail_row=tail_row_of(samples, cut, tail)))
@@ -256,10 +258,12 @@ class Extraction:
     def listfiles(self) -> None:
         """Write the listfiles and the attrition table."""
         stays = pd.read_parquet(self.out / "stays.parquet")
-        sizes = []
-        for name, task in self.tasks.items():
-            written = write_listfiles(self._samples_of(name), self.out / name, stays, task.labels)
-            sizes += [(name, split, *counts) for split, counts in written.items()]
+
+        def written(task: SampleMaker) -> list[tuple[str, str, int, int]]:
+            counts = write_listfiles(self._samples_of(task.name), self.out / task.name, stays, task.labels)
+            return [(task.name, split, *count) for split, count in counts.items()]
+
+        sizes = [size for sizes in in_order(written, self.tasks.values(), THREADS) for size in sizes]
         with_event = stays[stays["first_event_hours"].notna()]
         attrition = pl.read_csv(self.work / "attrition.csv")
         ids = {"stays": "stay_id", "admissions": "hadm_id", "subjects": "subject_id"}
