@@ -37,15 +37,17 @@ RUNS=${RUNS:-runs${QUICK:+/quick}} RESULTS=${RESULTS:-results${QUICK:+/quick}}
 if ((JOBS > 1)); then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) + JOBS - 1) / JOBS))}; fi
 
 pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
+hourly=()
 linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen=("${linear[@]}")
 if [[ -n $QUICK ]]; then
-    small=(--image_size 32 --every_hours 48) backbone=(--vision_backbone resnet18)
+    small=(--image_size 32 --every_hours 12) backbone=(--vision_backbone resnet18)
     pretraining+=("${small[@]}" "${backbone[@]}" --batch_size 128 --transforms_cxr supervised
         --optimizer adamw --lr 2e-3 --epochs 6 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
     linear+=("${small[@]}" --batch_size 256 --epochs 100 --lr 1e-2)
     tuned+=("${small[@]}" --batch_size 64 --lr 1e-3 --epochs 3)
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 64 --lr 1e-3 --epochs 4)
+    hourly=(--epochs 1) # many samples a stay
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
@@ -121,7 +123,7 @@ to_do() { # to_do OBJECTIVE TASK ...: those of the tasks that lack a classifier 
 }
 
 pretrained() { # pretrained PAIRS TASKS FLAG ...: encoders from the pairs of a task, and the TASKS from them
-    local left objective
+    local left objective special
     for objective in $OBJECTIVES; do
         if [[ -n $(to_do "$objective" $2) ]]; then pretrain "$1" "$objective" "${@:3}"; fi
     done
@@ -135,12 +137,13 @@ pretrained() { # pretrained PAIRS TASKS FLAG ...: encoders from the pairs of a t
     done
     finish
     for task in $2; do
-        folder=${task//-/_}
+        folder=${task//-/_} special=()
+        case $task in decompensation | length-of-stay) special=("${hourly[@]}") ;; esac
         for objective in $OBJECTIVES; do
             CHECKPOINT=$(best "$RUNS/$objective-$1")
             export CHECKPOINT
             classify "$task-lineareval-concatenation-$objective" lineareval "${linear[@]}" "${@:3}"
-            classify "$task-finetune-concatenation-$objective" finetune "${tuned[@]}" "${@:3}"
+            classify "$task-finetune-concatenation-$objective" finetune "${tuned[@]}" "${special[@]}" "${@:3}"
         done
     done
 }
