@@ -50,7 +50,8 @@ class SimCLRConfig:
     """simclr is the published; tsimclr weights pairs by the days between image and prediction; clip and
     siglip learn their temperature."""
     temperature: float = 0.1
-    """Divisor of the cosines, above 0; clip and siglip start from it, at 0.01 or above."""
+    """Divisor of the cosines, above 0; clip and siglip start from it, at 0.01 or above. Published: 0.1, for
+    clip 0.07."""
     denominator: Denominator = "decoupled"
     """Of simclr and tsimclr: decoupled leaves the positive out (published), full keeps it (NT-Xent)."""
     k: float = 2.0
