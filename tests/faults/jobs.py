@@ -10,13 +10,18 @@ from pathlib import Path
 from torchvision.models import DenseNet
 from torchvision.models._api import register_model
 
-from tests.faults.contents import same_bytes, same_rows, same_set_of_rows, same_state
+from tests.faults.contents import same_arrays, same_bytes, same_rows, same_set_of_rows, same_state
 from tests.random_store import write_random_store
 
 NETWORK = "densenet_tiny"
 SMALL = ("--device", "cpu", "--image_size", "32", "--batch_size", "4")
 TRAINED = {"run/*.ckpt": same_state, "run/log.csv": same_rows}
-TESTED = {**TRAINED, "run/predictions_*.csv": same_bytes, "results/*.csv": same_rows}
+TESTED = {
+    **TRAINED,
+    "run/predictions_*.csv": same_bytes,
+    "run/embeddings_*.npz": same_arrays,
+    "results/*.csv": same_rows,
+}
 
 
 def register_small_network() -> None:
@@ -139,7 +144,7 @@ JOBS = {
     "simclr_trainer.py": Job(_training("simclr_trainer.py", *PRETRAIN), TRAINED, 40, RESUME),
     "run_gpu.py finetune": Job(_testing(*FINETUNE), TESTED, 40, RESUME),
     "run_gpu.py lineareval": Job(_testing(*PROBE), TESTED, 25, RESUME),
-    "run_gpu.py eval": Job(_evaluation, {**TESTED}, 10, RESUME),
+    "run_gpu.py eval": Job(_evaluation, TESTED, 10, RESUME),
     "epoch_evaluation.py": Job(
         _selection, {"run/results_label*": same_bytes}, 20, copied="runs/run"
     ),

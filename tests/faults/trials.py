@@ -149,7 +149,7 @@ class Trials:
             self._finish(process, place)
 
     def _check_end(self, status: int | None, place: Path) -> None:
-        if status:
+        if status != 0:  # None: it hangs
             text = place.with_suffix(".log").read_text()[-2000:]
             raise RuntimeError(f"{self.job.words(self.base, place)} ended with status {status}:\n{text}")
 
