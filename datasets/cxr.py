@@ -3,7 +3,8 @@
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from tqdm import tqdm
 
 from datasets.schema import FINDINGS, IMAGE_SIZE
 from utils.files import write_array, write_text
+from utils.threads import in_order
 
 IMAGES_PER_PART = 256
+AHEAD = 32  # images a core that are decoded while a part goes to the disk
 SMALLEST_SIDE = 64  # pixels; anything smaller is no radiograph
 
 
@@ -100,17 +103,30 @@ def cache_images(
         image_path(root, *row) for row in images.select("subject_id", "study_id", "dicom_id").iter_rows()
     ]
     starts = range(0, len(paths), IMAGES_PER_PART)
+    # A run that was killed while it tidied up may leave one file of the two.
+    missing = [s for s in starts if not all(path.exists() for path in _part(folder, s))]
+    wanted = (path for start in missing for path in paths[start : start + IMAGES_PER_PART])
     reasons: list[str | None] = []
-    progress = tqdm(total=len(paths), desc="X-rays", unit="image", disable=None)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        closing(in_order(read_image, wanted, os.cpu_count() or 1, AHEAD)) as read,
+        tqdm(total=len(paths), desc="X-rays", unit="image", disable=None) as progress,
+    ):
         for start in starts:
-            part, told = folder / f"{start:08d}.npy", folder / f"{start:08d}.json"
-            if not (part.exists() and told.exists()):  # a run killed while it tidied up may leave one
-                read = list(pool.map(read_image, paths[start : start + IMAGES_PER_PART]))
-                kept = [image for image in read if not isinstance(image, str)]
-                write_array(part, np.array(kept, np.uint8).reshape(len(kept), IMAGE_SIZE, IMAGE_SIZE))
-                write_text(told, json.dumps([image if isinstance(image, str) else None for image in read]))
-            reasons += json.loads(told.read_text())
-            progress.update(min(IMAGES_PER_PART, len(paths) - start))
-    progress.close()
-    return (np.load(folder / f"{start:08d}.npy") for start in starts), reasons
+            count = min(IMAGES_PER_PART, len(paths) - start)
+            if start in missing:
+                _write_part(folder, start, list(islice(read, count)))
+            reasons += json.loads(_part(folder, start)[1].read_text())
+            progress.update(count)
+    return (np.load(_part(folder, start)[0]) for start in starts), reasons
+
+
+def _part(folder: Path, start: int) -> tuple[Path, Path]:
+    """Where a part's images are, and the reasons why others are not."""
+    return folder / f"{start:08d}.npy", folder / f"{start:08d}.json"
+
+
+def _write_part(folder: Path, start: int, read: list[np.ndarray | str]) -> None:
+    images, told = _part(folder, start)
+    kept = [image for image in read if not isinstance(image, str)]
+    write_array(images, np.array(kept, np.uint8).reshape(len(kept), IMAGE_SIZE, IMAGE_SIZE))
+    write_text(told, json.dumps([image if isinstance(image, str) else None for image in read]))

@@ -1,7 +1,7 @@
 """Work done ahead by threads, its results in order."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -9,8 +9,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """The result of `work` on each item; at most twice as many items as threads are under way or wait.
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], threads: int, each: int = 2
+) -> Generator[Result, None, None]:
+    """The result of `work` on each item; at most `each` items a thread are under way or wait to be taken.
 
     An error of `work` is raised where its result would be.
 
@@ -22,7 +24,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int
     try:
         for item in items:
             begun.append(pool.submit(work, item))
-            if len(begun) == 2 * threads:
+            if len(begun) == each * threads:
                 yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()

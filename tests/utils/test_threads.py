@@ -16,7 +16,7 @@ def test_results_come_in_order_whichever_ends_first() -> None:
     assert list(in_order(slow_first, range(20), threads=4)) == list(range(20))
 
 
-def test_no_more_items_are_taken_than_twice_the_threads() -> None:
+def test_no_more_items_are_taken_than_asked_for() -> None:
     taken = []
 
     def items() -> Iterator[int]:
@@ -24,8 +24,8 @@ def test_no_more_items_are_taken_than_twice_the_threads() -> None:
             taken.append(number)
             yield number
 
-    for done, _ in enumerate(in_order(abs, items(), threads=3), start=1):
-        assert len(taken) <= done + 2 * 3
+    for done, _ in enumerate(in_order(abs, items(), threads=3, each=4), start=1):
+        assert len(taken) <= done + 3 * 4
 
 
 def test_an_error_is_raised_in_its_place() -> None:
