@@ -206,7 +206,8 @@ def test_lineareval_leaves_the_encoders_as_they_were(
         assert all(torch.equal(before[part][name], after[part][name]) for name in before[part])
     assert after["linear"]["weight"].shape == (1, 128 + 128)
     with np.load(tmp_path / "it" / results.EMBEDDINGS) as kept:
-        assert kept["embeddings"].shape == (STAYS["test"], 128 + 128) and kept["names"].tolist() == ["y_true"]
+        samples = len(pd.read_csv(tmp_path / "it" / "predictions_test.csv"))
+        assert kept["embeddings"].shape == (samples, 128 + 128) and kept["names"].tolist() == ["y_true"]
         truth = pd.read_csv(tmp_path / "it" / "predictions_test.csv")["truth"]
         assert np.array_equal(kept["labels"][:, 0], truth)
 

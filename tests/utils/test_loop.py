@@ -271,7 +271,7 @@ def test_training_is_in_the_precision_asked_for_and_predictions_in_float32(tmp_p
 
 def test_only_what_asks_for_it_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", compiled.append)
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compiled.append(part))
     objective = ToyObjective()
     objective.net.compiles = True
     train(toy_run(tmp_path, compile=True), ToyBatches(), objective, OptimConfig(epochs=1))

@@ -1,0 +1,93 @@
+"""Two files of measured rows: which ratios fell; python -m benchmarks.compare OLD NEW."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import tyro
+
+from benchmarks.record import NOT_MEASURED, table
+from utils.script import run_script
+
+FALL = 0.1  # of a ratio, beyond which it is told
+KEY = ("benchmark", "work", "against")
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Compare the newest row of every figure in two files; exit with 1 if a ratio fell by over 10 %."""
+
+    old: tyro.conf.Positional[Path]
+    """File of rows as benchmarks/results.csv, measured before."""
+    new: tyro.conf.Positional[Path]
+    """File of rows measured now."""
+
+
+class Change(NamedTuple):
+    """A figure's ratio in both files; None where it was not measured, or is not there."""
+
+    key: tuple[str, ...]
+    old: float | None
+    new: float | None
+
+    @property
+    def change(self) -> float | None:
+        """Share by which the ratio rose, below 0 if it fell.
+
+        >>> Change(("images",), 2.0, 1.5).change
+        -0.25
+        """
+        return None if self.old is None or self.new is None else self.new / self.old - 1
+
+    @property
+    def fell(self) -> bool:
+        """Whether that is told."""
+        return self.change is not None and self.change < -FALL
+
+    def cells(self) -> tuple[str, ...]:
+        """What a table shows of it."""
+        ratios = [NOT_MEASURED if value is None else f"{value:.4g}" for value in (self.old, self.new)]
+        change = "" if self.change is None else f"{self.change:+.0%}"
+        return *self.key, *ratios, change, "fell" if self.fell else ""
+
+
+def newest(path: Path) -> dict[tuple[str, ...], float | None]:
+    """{(benchmark, work, against): ratio of its last row}; ValueError for a file without these columns."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; python -m benchmarks.all makes one")
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = csv.DictReader(file)
+        missing = [name for name in (*KEY, "ratio") if name not in (rows.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"{path} has no column {', '.join(missing)}; give a file of benchmarks/record.py"
+            )
+        return {tuple(row[name] for name in KEY): _ratio(row["ratio"]) for row in rows}
+
+
+def _ratio(text: str) -> float | None:
+    return None if text == NOT_MEASURED else float(text)
+
+
+def compare(old: Path, new: Path) -> list[Change]:
+    """A change for every figure of either file, in the order of the old one."""
+    before, after = newest(old), newest(new)
+    return [Change(key, before.get(key), after.get(key)) for key in {**before, **after}]
+
+
+def main(config: CompareConfig) -> None:
+    """Print the table; exit with status 1 if a ratio fell."""
+    changes = compare(config.old, config.new)
+    print(table([(*KEY, "old", "new", "change", ""), *(change.cells() for change in changes)]))
+    fell = sum(change.fell for change in changes)
+    known = sum(change.change is not None for change in changes)
+    print(f"{fell} of {known} ratios that both files have fell by over {FALL:.0%}")
+    sys.exit(1 if fell else 0)
+
+
+if __name__ == "__main__":
+    run_script(main, CompareConfig)
