@@ -16,7 +16,7 @@ $(VENV)/ready: requirements.txt
 	touch $@
 
 demo: setup
-	PYTHON=$(RUN) SEED=$(SEED) PATIENTS=$(PATIENTS) MIMIC_IV=$(MIMIC_IV) bash demo.sh
+	PYTHON=$(RUN) SEED=$(SEED) PATIENTS=$(PATIENTS) MIMIC_IV="$(MIMIC_IV)" bash demo.sh
 
 test: setup lint
 	OMP_NUM_THREADS=2 $(RUN) -m pytest

@@ -487,3 +487,9 @@ def test_run_all_knows_its_tasks() -> None:
     )
     assert (done.returncode, done.stdout) == (2, "") and "there is no task mortality;" in done.stderr
     assert all(task in done.stderr for task in TASKS)
+
+
+def test_the_demo_takes_a_folder_whose_name_has_a_space() -> None:
+    shown = subprocess.check_output(["make", "-n", "demo", "MIMIC_IV=/my data/iv"], cwd=ROOT, text=True)
+    (line,) = [line for line in shown.splitlines() if line.endswith("bash demo.sh")]
+    assert "MIMIC_IV=/my data/iv" in shlex.split(line)
