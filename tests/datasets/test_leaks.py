@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from datasets.extract import ExtractConfig, extract
-from datasets.schema import SPLITS
+from datasets.schema import SPLITS, variables
 from datasets.splits import split_of
 from tasks import TASKS
+from tests.datasets.test_hourly import slow_grid
 from tests.random_cohort import RandomCohort, random_cohort
 
 SEEDS = range(4)
@@ -85,6 +86,24 @@ def test_removing_the_future_changes_nothing_that_was_seen_before_it(
     earlier = {key: seen for key, seen in whole if key[1] in begun and key[2] <= hours}
     assert len(earlier) > 30
     assert {key: cut.get(key) for key in earlier} == earlier
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_window_that_ends_inside_a_bin_is_made_of_the_events_before_its_end(
+    tmp_path: Path, seed: int
+) -> None:
+    store = store_of(random_cohort(seed), tmp_path)
+    hourly, stays = np.load(store / "hourly.npy"), pd.read_parquet(store / "stays.parquet")
+    events = pd.read_parquet(store / "events.parquet")
+    place = {variable.name: number for number, variable in enumerate(variables())}
+    hidden = 0
+    for _, sample in samples(store, "radiology").iterrows():
+        own = events[events["stay_id"] == sample["stay_id"]]
+        charted = [(e.hours, place[e.variable], e.value) for e in own.itertuples()]
+        seen = record_of(store, sample, hourly, stays)
+        assert (seen == slow_grid(charted, sample["end_hours"], 1.0)).all()
+        hidden += own["hours"].between(sample["end_hours"], sample["bins"], inclusive="right").any()
+    assert hidden > 2
 
 
 @pytest.mark.parametrize("seed", SEEDS)
