@@ -1,6 +1,7 @@
 """Each sample comes once, with its own hours and image, the same for any number of ranks, from any place."""
 
 import shutil
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import closing
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
+from datasets import augment
 from datasets import batches as module
 from datasets.augment import centre_view
 from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples, packed_rows
@@ -364,6 +366,28 @@ def test_a_rank_without_a_sample_gets_an_empty_batch(store: Store) -> None:
     )
     assert batch.ehr.data.shape == (0, CHANNELS) and not len(batch.ehr.batch_sizes)
     assert batch.cxr.shape == (0, 1, 32, 32) and batch.labels.shape == (0, 25) and not len(batch.row)
+
+
+@pytest.mark.parametrize("place", ["cpu", "disk"])
+@pytest.mark.parametrize("train", [True, False])
+def test_no_sample_of_a_batch_is_handled_by_itself(
+    store: Store, monkeypatch: pytest.MonkeyPatch, place: str, train: bool
+) -> None:
+    """A batch of 8 samples takes as many calls, of Python and of C, as one of 64."""
+    monkeypatch.setattr(augment, "AT_ONCE", {})  # warp as on a GPU, not eight images at once
+    made = []
+    for size in (8, 8, 64):  # the first one fills caches
+        options = {"data_pairs": "paired", "data_device": place, "batch_size": size, "train": train}
+        batches, calls = batches_of(store, "decompensation", **options), []
+        order = batches._order(0)
+        sys.setprofile(lambda frame, event, _, calls=calls: calls.append(event))
+        try:
+            batch = batches._batch(order, 0, 0)
+        finally:
+            sys.setprofile(None)
+        assert len(batch.row) == size
+        made.append(sum(event in ("call", "c_call") for event in calls))
+    assert made[1] == made[2] < 1000
 
 
 def test_memory_serves_samples_in_any_order(store: Store) -> None:
