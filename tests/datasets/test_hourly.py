@@ -1,5 +1,7 @@
 """The hourly grid against a slow one that reads like its definition."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,6 +107,7 @@ def test_the_normaliser_is_the_mean_and_deviation_of_all_rows() -> None:
     rng = np.random.default_rng(0)
     grid = rng.normal(100, 30, (1000, CHANNELS)).astype(np.float32)
     grid[:, continuous_channels()[3]] = 1e5
+    grid[:, continuous_channels()[5]] /= 60
     normalizer = Normalizer.empty()
     for part in np.array_split(grid, 7):
         normalizer.add(part)
@@ -113,3 +116,13 @@ def test_the_normaliser_is_the_mean_and_deviation_of_all_rows() -> None:
     np.testing.assert_allclose(mean, wanted.mean(0), rtol=1e-9)
     np.testing.assert_allclose(np.delete(deviation, 3), np.delete(wanted.std(0), 3), rtol=1e-9)
     assert deviation[3] == 1
+
+
+def test_a_normaliser_that_has_seen_nothing_says_so_in_the_form_of_the_store() -> None:
+    continuous = [v for v in variables() if not v.categories]
+    told = {
+        "channels": [v.name for v in continuous],
+        "mean": [v.normal_code for v in continuous],
+        "std": [1.0] * 12,
+    }
+    assert Normalizer.empty().to_json() == json.dumps(told, indent=2) + "\n"
