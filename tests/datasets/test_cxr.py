@@ -1,12 +1,15 @@
 """X-rays: times, links to stays, and files that cannot be used."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 from PIL import Image
+from tqdm import tqdm
 
+from datasets import cxr
 from datasets.cxr import cache_images, image_path, link_images, read_image, study_time
 from datasets.raw import read
 from tests.raw_tables import write_mimic_cxr
@@ -37,6 +40,7 @@ def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = Non
         (0.0, "00:00:00"),
         (235959.0, "23:59:59"),
         (93005.5, "09:30:05.500"),
+        (93005.1236, "09:30:05.124"),
         (7.0, "00:00:07"),
     ],
 )
@@ -45,7 +49,10 @@ def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
     assert str(found["time"][0]).startswith(f"2180-07-23 {text}")
 
 
-@pytest.mark.parametrize(("date", "time"), [(21801323, 0.0), (21800723, 246000.0), (21800723, 236100.0)])
+@pytest.mark.parametrize(
+    ("date", "time"),
+    [(21801323, 0.0), *((21800723, time) for time in (240000.0, 126000.0, 120060.0, 246000.0, -1.0))],
+)
 def test_an_impossible_time_is_missing(date: int, time: float) -> None:
     assert (
         pl.DataFrame({"StudyDate": [date], "StudyTime": [time]}).select(study_time())["time"].is_null().all()
@@ -62,6 +69,22 @@ def test_an_image_belongs_to_the_stay_in_which_it_was_taken(tmp_path: Path) -> N
     assert found["dicom_id"].to_list() == ["start", "late", "second"]
     assert found["stay_row"].to_list() == [0, 0, 1]
     assert found["hours"].to_list() == [0.0, 24.0, 1.0]
+
+
+def test_images_of_one_hour_stand_by_study_and_name_and_each_once(tmp_path: Path) -> None:
+    rows = [image(name, 21500101, 0.0, study) for name, study in (("c", 7), ("d", 7), ("a", 8), ("b", 8))]
+    labelled = [
+        {"subject_id": 1, "study_id": s, "Edema": value} for s, value in ((8, 1.0), (7, 0.0), (7, 1.0))
+    ]
+    found = linked(tmp_path, rows[::-1], labelled)
+    assert found["dicom_id"].to_list() == ["c", "d", "a", "b"]
+    assert found["Edema"].to_list() == [0.0, 0.0, 1.0, 1.0]  # of study 7 the first row counts
+    assert found["view"].to_list() == ["AP"] * 4
+
+
+def test_an_image_of_another_subject_is_nobodys(tmp_path: Path) -> None:
+    findings = [{"subject_id": subject, "study_id": 7} for subject in (1, 2)]
+    assert linked(tmp_path, [image("a", 21500101, 0.0, subject=2)], findings).is_empty()
 
 
 def test_an_image_without_findings_is_left_out(tmp_path: Path) -> None:
@@ -90,6 +113,23 @@ def test_an_unusable_image_gives_a_reason_and_never_pixels(tmp_path: Path) -> No
     assert all(isinstance(reason, str) for reason in reasons.values())
     assert reasons["missing"] == "missing" and reasons["tiny"] == "only 1x1 pixels"
     assert str(tmp_path) not in "".join(reasons.values())
+    assert reasons["text"] == "unreadable: cannot identify image file 'text.jpg'"
+    assert reasons["truncated"].startswith("unreadable: image file is truncated")
+
+
+def test_the_smallest_image_has_64_pixels_a_side(tmp_path: Path) -> None:
+    for size in ((64, 80), (63, 80)):
+        Image.new("L", size).save(tmp_path / f"{size[0]}.jpg")
+    assert isinstance(read_image(tmp_path / "64.jpg"), np.ndarray)
+    assert read_image(tmp_path / "63.jpg") == "only 63x80 pixels"
+
+
+def test_resizing_adds_no_halo_to_an_edge(tmp_path: Path) -> None:
+    edge = np.full((320, 320), 100, np.uint8)
+    edge[:, 160:] = 150  # the blocks of a JPEG are 8 pixels wide: each of these has one grey
+    Image.fromarray(edge).save(tmp_path / "edge.jpg", quality=100)
+    found = read_image(tmp_path / "edge.jpg")
+    assert found.min() == 100 and found.max() == 150
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
@@ -128,3 +168,23 @@ def test_a_cache_that_was_killed_while_it_was_removed_is_made_again(tmp_path: Pa
             path.unlink()
     again, told = cache_images(images, tmp_path, tmp_path / "parts")
     assert told == reasons and (np.concatenate(list(again)) == pixels).all()
+
+
+def test_parts_have_their_share_of_images_and_the_bar_counts_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bars = []
+
+    def bar(**about: object) -> tqdm:
+        bars.append(tqdm(**about | {"disable": False, "file": io.StringIO()}))
+        return bars[-1]
+
+    monkeypatch.setattr(cxr, "IMAGES_PER_PART", 4)
+    monkeypatch.setattr(cxr, "tqdm", bar)
+    images = linked(tmp_path, [image(f"d{i}", 21500101, float(i)) for i in range(10)])
+    for broken in (1, 4, 5, 6, 7):
+        image_path(tmp_path, 1, 7, f"d{broken}").write_bytes(b"broken")
+    parts, reasons = cache_images(images, tmp_path, tmp_path / "new" / "parts")
+    assert [part.shape for part in parts] == [(3, 256, 256), (0, 256, 256), (2, 256, 256)]
+    assert [reason is None for reason in reasons] == [i not in (1, 4, 5, 6, 7) for i in range(10)]
+    assert [(bar.total, bar.n) for bar in bars] == [(10, 10)]

@@ -151,3 +151,16 @@ def test_an_interval_is_of_percentiles_and_a_score_without_value_has_none() -> N
 def test_scores_that_are_nan_are_refused() -> None:
     with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
         bootstrap.areas(Resamples.of(np.arange(2), 3, 0), np.array([[0.0], [1]]), np.array([[0.1], [np.nan]]))
+
+
+def test_counts_have_room_for_the_samples_of_any_resample() -> None:
+    for samples, room in ((2**15 - 1, np.int32), (2**15, np.int64)):  # of one subject of 2**16
+        counts = Resamples(np.zeros(samples, np.int64), 2**16, 1, seed=0).counts(range(2))
+        assert counts.dtype == room and counts.sum(1).tolist() == [2**16, 2**16]
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_drawn_or_defined_has_no_interval() -> None:
+    for values in (np.full(3, np.nan), np.zeros(0)):
+        low, high = bootstrap.interval(values)
+        assert math.isnan(low) and math.isnan(high)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -54,21 +55,33 @@ def test_calibration_error_of_two_bins() -> None:
     assert metrics.calibration_error(truth, probability) == pytest.approx((0.75 + 0.05) / 4)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("measure", [metrics.auroc, metrics.auprc])
 def test_one_class_has_no_area_and_unknown_labels_do_not_count(measure: object) -> None:
-    assert math.isnan(measure(np.array([1.0, 1.0]), np.array([0.1, 0.2])))
+    for truth in (0.0, 1.0):
+        assert math.isnan(measure(np.full(2, truth), np.array([0.1, 0.2])))
     assert math.isnan(measure(np.array([np.nan]), np.array([0.1])))
     known = measure(np.array([0.0, 1, 1]), np.array([0.2, 0.1, 0.4]))
     assert measure(np.array([0, 1, np.nan, 1]), np.array([0.2, 0.1, 0.0, 0.4])) == known
 
 
 def test_what_is_no_label_or_no_score_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+    with pytest.raises(ValueError, match=r"^1 of 2 scores are NaN; the model has diverged$"):
         metrics.auroc(np.array([0.0, 1.0]), np.array([0.1, np.nan]))
-    with pytest.raises(ValueError, match="labels must be 0, 1 or NaN"):
-        metrics.auroc(np.array([0.0, 2.0]), np.array([0.1, 0.2]))
-    with pytest.raises(ValueError, match=r"must both be \[n\]"):
-        metrics.auroc(np.zeros((2, 1)), np.zeros(2))
+    with pytest.raises(ValueError, match=r"^labels must be 0, 1 or NaN, not \[2. 3. 4.\]$"):
+        metrics.auroc(np.array([0.0, 5, 4, 3, 2]), np.zeros(5))
+    with pytest.raises(ValueError, match=r"^truth \(2, 1\) and score \(2, 1\) must both be \[n\]$"):
+        metrics.auroc(np.zeros((2, 1)), np.zeros((2, 1)))
+    with pytest.raises(ValueError, match=r"^truth \(2,\) and score \(3,\) must both be \[n\]$"):
+        metrics.auroc(np.zeros(2), np.zeros(3))
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_known_has_no_score() -> None:
+    nothing = np.array([np.nan]), np.array([0.0])
+    for measure in (metrics.auroc, metrics.auprc, metrics.brier, metrics.calibration_error, metrics.accuracy):
+        assert math.isnan(measure(*nothing))
+    assert math.isnan(metrics.kappa(*nothing, 3))
 
 
 def value_of(scores: list[Score], label: str, metric: str) -> float:
@@ -90,6 +103,8 @@ def test_a_label_with_one_class_is_left_out_of_all_means_and_named() -> None:
         assert value_of(scores, "acute", metric) == pytest.approx(a)
     counts = {s["label"]: (s["n"], s["positives"]) for s in scores}
     assert counts["b"] == (50, 0) and counts["c"] == (40, int(np.nansum(truth[:, 2])))
+    assert counts["macro"] == (90, counts["a"][1] + counts["c"][1]) and counts["acute"] == counts["a"]
+    assert counts["empty"] == (0, 0) and counts["a"] == (50, int(truth[:, 0].sum()))
     assert metrics.headline(scores).keys() == {"auroc", "auprc", "brier", "ece"}
 
 
@@ -99,14 +114,23 @@ def test_ordinal_scores_take_the_likeliest_bin() -> None:
     assert metrics.headline(scores)["accuracy"] == pytest.approx(2 / 3)
     want = reference.cohen_kappa_score([0, 1, 2], [0, 1, 1], weights="linear")
     assert value_of(scores, "los", "kappa") == pytest.approx(want)
-    assert scores[0]["n"] == 3
+    assert {(s["label"], s["n"], s["positives"]) for s in scores} == {("los", 3, 0), ("macro", 3, 0)}
 
 
 def test_kinds_and_shapes_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="kind must be one of binary, multilabel, ordinal, not 'regression'"):
+    with pytest.raises(
+        ValueError, match=r"^kind must be one of binary, multilabel, ordinal, not 'regression'$"
+    ):
         metrics.evaluate("regression", ("a",), {}, np.zeros((2, 1)), np.zeros((2, 1)))
-    with pytest.raises(ValueError, match="do not fit"):
-        metrics.evaluate("multilabel", ("a", "b"), {}, np.zeros((2, 1)), np.zeros((2, 1)))
+    misfits = {  # kind: shapes of truth and probability, and the columns that they should have
+        "multilabel": [((2, 1), (2, 1), (2, 2)), ((3, 2), (2, 2), (2, 2)), ((2, 2), (2, 1), (2, 2))],
+        "ordinal": [((2, 1), (2, 3), (2, 3)), ((3, 2), (2, 3), (2, 3))],
+    }
+    for kind, cases in misfits.items():
+        for truth, probability, width in cases:
+            told = re.escape(f"truth {truth} and probability {probability} do not fit {width} columns")
+            with pytest.raises(ValueError, match=f"^{told}$"):
+                metrics.evaluate(kind, ("a", "b"), {}, np.zeros(truth), np.zeros(probability))
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.floats(0, 1)), min_size=1, max_size=60))
@@ -129,4 +153,5 @@ def test_errors_in_hours_are_those_of_the_likeliest_bin_that_stands_for_some() -
     assert value_of(scores, "macro", "mad") == pytest.approx((2.1 + 10) / 2)
     assert value_of(scores, "los", "mse") == pytest.approx((2.1**2 + 100) / 2)
     assert value_of(scores, "los", "mape") == pytest.approx(100 * (2.1 / 10 + 10 / 50.1) / 2)
-    assert {s["n"] for s in scores if s["metric"] == "mad"} == {2}
+    mad = [(s["label"], s["n"], s["positives"]) for s in scores if s["metric"] == "mad"]
+    assert mad == [("los", 2, 0), ("macro", 2, 0)]
