@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import runpy
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
 POLL = 0.001  # seconds between looks at a process
+LOOKS = 600_000  # after which a process hangs
 
 
 @dataclass
@@ -91,16 +93,20 @@ def script(words: Sequence[str]) -> Callable[[], int]:
     return run
 
 
-def wait(process: int, seconds: float = 600.0) -> int | None:
-    """The status of a process that ends by itself, negative for a signal; None if it runs on until then."""
+def wait(process: int, seconds: float = math.inf) -> int | None:
+    """The status of a process that ends by itself, negative for a signal; None if it runs on until then.
+
+    One that hangs is told by the number of looks, not by the clock, which goes on while both are suspended.
+    """
     until = time.monotonic() + seconds
-    while True:
+    for _ in range(LOOKS):
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() >= until:
-            return None
+            break
         time.sleep(POLL)
+    return None
 
 
 def end(process: int, number: signal.Signals) -> tuple[int, float]:
@@ -110,7 +116,7 @@ def end(process: int, number: signal.Signals) -> tuple[int, float]:
     status = wait(process)
     if status is None:
         os.kill(process, signal.SIGKILL)
-        raise RuntimeError(f"process {process} did not heed {number.name} for 600 s")
+        raise RuntimeError(f"process {process} did not heed {number.name}")
     return status, time.monotonic() - began
 
 

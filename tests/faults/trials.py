@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import time
@@ -109,7 +110,7 @@ class Trials:
         """A start that is killed by the clock or at a touch of the disk; False if it ended before."""
         by_clock = bool(self.draw.integers(2))
         fatal = 0 if by_clock else int(self.draw.integers(1, self.quiet.touches + 1))
-        seconds = self.draw.uniform(0, self.quiet.seconds) if by_clock else 600.0
+        seconds = self.draw.uniform(0, self.quiet.seconds) if by_clock else math.inf
         process = self._start(place, restarted, Touches(place, fatal))
         status = wait(process, seconds)
         if status is None:
