@@ -1,0 +1,93 @@
+"""The benchmarks of learning measure what they say, on small work, and run the real programs."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+from benchmarks import all as everything
+from benchmarks import ddp, epoch_evaluation, step
+from benchmarks.random_store import icu_hours
+from benchmarks.record import NOT_MEASURED
+from models.encoders import EHREncoder
+from simclr_trainer import SimCLRConfig
+from utils.config import parse
+
+TINY = step.Work("resnet18", 32, 4, 8, 4)
+
+
+def test_stays_are_as_long_as_icu_stays() -> None:
+    hours = icu_hours(np.random.default_rng(0), 20_000)
+    assert 54 < np.median(hours) < 56 and hours.min() >= 1 and hours.max() <= 2000
+    assert 1.0 < np.log(hours).std() < 1.06
+
+
+def test_the_step_is_measured_on_a_cpu_and_a_gpu_is_never_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(step.WORK, "cpu", TINY)
+    monkeypatch.setattr(step, "first_steps", lambda config, store: (2.0, 1.0))
+    monkeypatch.setattr(step, "icu_hours", lambda draw, count: draw.integers(1, 60, count))
+    step.main(step.StepBenchmark(device="cpu", epochs=2, results=tmp_path / "results.csv"))
+    table = pd.read_csv(tmp_path / "results.csv")
+    on_gpu = table["work"].str.contains("a GPU")
+    assert on_gpu.sum() == len(step.ROWS) and (table.loc[on_gpu, ["ours", "ratio"]] == NOT_MEASURED).all(
+        axis=None
+    )
+    measured = table[~on_gpu]
+    assert len(measured) == sum(row.on_cpu for row in step.ROWS.values())
+    assert (measured["ours"].astype(float) > 0).all() and (measured["ratio"].astype(float) > 0).all()
+
+
+def test_the_first_step_of_a_store_is_timed_from_the_start_of_the_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(step.WORK, "cpu", TINY)
+    store, before = step.write_store(tmp_path / "store", TINY), step.seconds_since_start()
+    step.main(step.StepBenchmark(device="cpu", first_step=store))
+    assert float(capsys.readouterr().out.splitlines()[-1]) > before > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"store"}
+
+
+def test_padded_stays_are_as_long_as_the_longest() -> None:
+    stays = pack_sequence([torch.ones(3, 76), torch.ones(9, 76), torch.ones(9, 76)], enforce_sorted=False)
+    filled = step.fill_up(stays)
+    assert filled.data.shape == (27, 76) and filled.batch_sizes.tolist() == [3] * 9
+    assert EHREncoder(feature_dim=4)(filled).shape == (3, 4)
+
+
+def test_features_once_are_measured_against_features_anew(tmp_path: Path) -> None:
+    config = epoch_evaluation.EpochEvaluationBenchmark(stays=40, image_size=32, probe_epochs=2, device="cpu")
+    whole, features, probes = epoch_evaluation.measure(config, tmp_path)
+    assert whole.ours == pytest.approx(features.ours + probes.ours) == pytest.approx(probes.other)
+    assert whole.other > probes.ours and features.other > 0
+
+
+def test_both_ways_of_ddp_ask_for_the_same_training(tmp_path: Path) -> None:
+    program, *flags = ddp.command(ddp.DDPBenchmark(), tmp_path, "two", 64)
+    asked = parse(SimCLRConfig, flags)
+    assert program == "simclr_trainer.py" and (ddp.ROOT / program).is_file()
+    assert (asked.data.batch_size, asked.run.name, asked.run.device) == (64, "two", "cpu")
+
+
+def test_a_training_that_fails_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"(?s)a training failed: .*ZeroDivisionError"):
+        ddp.run(tmp_path, 1, ["-c", "1 / 0"])
+
+
+def test_all_goes_on_behind_one_that_fails(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(everything, "BENCHMARKS", ("no_such", "record"))  # record does nothing on its own
+    with pytest.raises(SystemExit) as left:
+        everything.main(everything.AllConfig())
+    printed = capfd.readouterr().out
+    assert left.value.code == 1 and "failed with 1" in printed
+    assert printed.index("== no_such") < printed.index("== record") < printed.index("all of it took")
+
+
+def test_all_lists_what_there_is() -> None:
+    assert set(everything.BENCHMARKS) >= {"step", "epoch_evaluation", "bootstrap", "ddp"}
