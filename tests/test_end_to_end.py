@@ -52,7 +52,7 @@ def ran(*command: str | Path) -> str:
 
 @pytest.fixture(scope="module")
 def auroc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Test AUROC of one linear layer on frozen encoders: random ones, and SimCLR's."""
+    """Test AUROC of one linear layer on frozen encoders: random ones, and SimCLR's together and alone."""
     folder = tmp_path_factory.mktemp("main_job")
     raw, store, runs = folder / "raw", folder / "store", folder / "runs"
     patients = ["--patients", "1500", "--image_size", "64", "--paired", "0.9", "--workers", "0"]
@@ -63,17 +63,24 @@ def auroc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
     ran("simclr_trainer.py", *shared, *PRETRAIN)
     probe = ["run_gpu.py", *PROBE, *shared, "--results_dir", folder / "results"]
     told = ran(*probe, "--name", "random", "--load_state", "random", "--vision_backbone", "resnet18")
-    told += ran(*probe, "--name", "pretrained", "--load_state", runs / "simclr/last.ckpt")
+    for fusion in ("ehr", "cxr", "concatenation"):
+        told += ran(*probe, "--fusion", fusion, "--load_state", runs / "simclr/last.ckpt")
     assert "synthetic" in told
     rows = pd.read_csv(folder / "results/in-hospital-mortality.csv").query(
         "split == 'test' and metric == 'auroc'"
     )
-    return rows[rows["label"] == "macro"].set_index("objective")["value"].to_dict()
+    rows = rows[rows["label"] == "macro"]
+    names = rows["fusion"].where(rows["objective"] == "simclr", "random")
+    return dict(zip(names, rows["value"], strict=True))
 
 
 def test_pretraining_finds_what_random_encoders_miss(auroc: dict[str, float]) -> None:
-    assert auroc["simclr"] > auroc["random"] + MARGIN
+    assert auroc["concatenation"] > auroc["random"] + MARGIN
 
 
 def test_pretrained_features_predict_well_above_chance(auroc: dict[str, float]) -> None:
-    assert auroc["simclr"] > 0.7
+    assert auroc["concatenation"] > 0.7
+
+
+def test_both_modalities_together_beat_each_alone(auroc: dict[str, float]) -> None:
+    assert auroc["concatenation"] > max(auroc["ehr"], auroc["cxr"])
