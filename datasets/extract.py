@@ -283,7 +283,8 @@ class Extraction:
             "synthetic": _is_made_up(self.config.mimic_iv),
             "synthetic_images": _is_made_up(self.config.mimic_cxr),
         }
-        files = sorted(p for p in self.out.rglob("*") if p.is_file() and self.work not in p.parents)
+        there = (p for p in self.out.rglob("*") if p.is_file() and self.work not in p.parents)
+        files = sorted(p for p in there if p.suffix != ".partial")  # a killed run's own manifest, for one
         content = {
             **self.identity,
             **made_up,

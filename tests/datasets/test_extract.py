@@ -18,6 +18,7 @@ import yaml
 
 from datasets.extract import STEPS, ExtractConfig, extract
 from datasets.schema import FINDINGS, SPLITS
+from datasets.store import Store
 from tasks import TASKS
 from tests.raw_tables import admission, chart, patient, stay, write_mimic_cxr, write_mimic_iv
 
@@ -180,6 +181,13 @@ def test_what_a_kill_behind_the_manifest_left_is_cleared_away(raw: ExtractConfig
     (raw.out / ".work" / "manifest.done").touch()
     extract(raw, TASKS)
     assert contents(raw.out) == before and not (raw.out / ".work").exists()
+
+
+def test_killed_while_it_wrote_the_manifest_a_store_can_be_opened(raw: ExtractConfig) -> None:
+    (raw.out / ".work").mkdir(parents=True)
+    (raw.out / "manifest.yaml.partial").write_text("store_ver")
+    extract(raw, TASKS)
+    assert set(Store.open(raw.out).manifest["files"]) == set(contents(raw.out)) - {"manifest.yaml"}
 
 
 def test_a_half_made_store_of_other_options_is_not_continued(raw: ExtractConfig) -> None:
