@@ -22,18 +22,18 @@ def run_script(main: Callable[[T], None], config: type[T]) -> None:
     traceback. Of several processes the one that failed is named, and torchrun, which then stops the others,
     reports its cause.
     """
-    settings = parse(config, description=inspect.getdoc(config) or "")
-    try:
-        with leaving_on_sigterm():
+    with leaving_on_sigterm():
+        settings = parse(config, description=inspect.getdoc(config) or "")
+        try:
             main(settings)
-    except (ValueError, OSError) as error:
-        place = f" in process {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-        print(f"error{place}: {error}", file=sys.stderr)
-        _tell_torchrun(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        except (ValueError, OSError) as error:
+            place = f" in process {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+            print(f"error{place}: {error}", file=sys.stderr)
+            _tell_torchrun(error)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print("interrupted; run the same command again to go on", file=sys.stderr)
+            sys.exit(130)
 
 
 @contextmanager
