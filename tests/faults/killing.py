@@ -54,12 +54,13 @@ def start(work: Callable[[], int], log: Path, touches: Touches) -> int:
     """Runs `work` in a fork, its output added to `log`; the fork's id. What `work` returns is its status."""
     sys.stdout.flush()
     sys.stderr.flush()
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which a new process has
     child = os.fork()
     if child:
+        signal.signal(signal.SIGTERM, handler)
         return child
     status = 1
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with log.open("ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
@@ -118,6 +119,13 @@ def end(process: int, number: signal.Signals) -> tuple[int, float]:
         os.kill(process, signal.SIGKILL)
         raise RuntimeError(f"process {process} did not heed {number.name}")
     return status, time.monotonic() - began
+
+
+def heeds_term(process: int) -> bool:
+    """Whether a process has a handler of SIGTERM yet (Linux)."""
+    state = Path(f"/proc/{process}/status").read_text()
+    caught = next(line.split()[1] for line in state.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def told_by(work: Callable[[], str]) -> str:

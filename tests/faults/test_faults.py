@@ -26,6 +26,10 @@ for number in range(20):
             open(sys.argv[1] + ".mark", "w").close()
             file.write("\\n")
 """
+STAYS_AWAY = """import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *told: sys.exit(3))
+time.sleep(0.5)
+"""
 
 
 def trials(job: Job, folder: Path) -> Trials:
@@ -57,6 +61,12 @@ def test_a_writer_that_tears_a_table_is_found(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_leave_on_sigterm_is_found(tmp_path: Path) -> None:
-    job = bad_writer(tmp_path, "import time\ntime.sleep(0.5)\n")
-    faults = trials(replace(job, looks={}), tmp_path).run(kills=0, terms=3).faults
-    assert faults and all(fault.startswith("SIGTERM: status -15") for fault in faults)
+    job = replace(bad_writer(tmp_path, STAYS_AWAY), looks={})
+    faults = trials(job, tmp_path).run(kills=0, terms=3).faults
+    assert faults and all(fault.startswith("SIGTERM: status 3") for fault in faults)
+
+
+def test_a_command_without_a_handler_of_sigterm_is_found(tmp_path: Path) -> None:
+    job = replace(bad_writer(tmp_path, "import time\ntime.sleep(0.2)\n"), looks={})
+    with pytest.raises(RuntimeError, match="never heeds SIGTERM"):
+        trials(job, tmp_path).run(kills=0, terms=1)

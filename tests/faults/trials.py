@@ -17,7 +17,7 @@ import numpy as np
 
 from tests.faults.contents import check_whole, contents
 from tests.faults.jobs import Base, Job
-from tests.faults.killing import Touches, end, script, start, told_by, wait
+from tests.faults.killing import POLL, Touches, end, heeds_term, script, start, told_by, wait
 
 SECONDS_TO_LEAVE = 30  # that SLURM gives between SIGTERM and SIGKILL
 
@@ -123,11 +123,17 @@ class Trials:
         return True
 
     def _term(self, place: Path) -> None:
-        """A start that gets SIGTERM, unless it ends before."""
+        """A start that gets SIGTERM while it has a handler of it, unless it ends before."""
         process = self._start(place, False, Touches(place))
-        if (status := wait(process, self.draw.uniform(0, self.quiet.seconds))) is not None:
-            self._check_end(status, place)
-            return
+        moment, heeded = time.monotonic() + self.draw.uniform(0, self.quiet.seconds), False
+        while not ((heeds := heeds_term(process)) and time.monotonic() >= moment):
+            heeded = heeded or heeds
+            if (status := wait(process, 0)) is not None:
+                self._check_end(status, place)
+                if not heeded:
+                    raise RuntimeError(f"{self.job.words(self.base, place)} never heeds SIGTERM")
+                return
+            time.sleep(POLL)
         status, seconds = end(process, signal.SIGTERM)
         self.tally.terms += 1
         self.tally.slowest = max(self.tally.slowest, seconds)
