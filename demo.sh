@@ -32,17 +32,28 @@ fi
 trial=(--store "$data/store" --save_dir "$runs" --seed "$SEED" --image_size 32)
 pretrained=$runs/simclr/last.ckpt
 
-evaluate() { # evaluate TASK: one linear layer on frozen encoders, SimCLR's (together and alone) or random ones
-    local lineareval=(run_gpu.py --protocol lineareval --task "$1" --results_dir "$results" "${trial[@]}"
-        --epochs 100 --lr 1e-3 --batch_size 512)
-    "$PYTHON" "${lineareval[@]}" --load_state random --vision_backbone resnet18 --name "$1-random"
-    for fusion in ehr cxr concatenation; do
-        "$PYTHON" "${lineareval[@]}" --load_state "$pretrained" --fusion "$fusion"
-    done
+start() { # start NAME FLAG ...: a classifier, two at a time; what it tells is in a file
+    while (($(jobs -rp | wc -l) >= 2)); do wait -n; done
+    printf '%s\n' "$1: $runs/$1.log"
+    OMP_NUM_THREADS=$((($(nproc) + 1) / 2)) "$PYTHON" run_gpu.py --name "$1" --results_dir "$results" \
+        "${trial[@]}" "${@:2}" >"$runs/$1.log" 2>&1 &
 }
-finetune() { # finetune TASK: all weights, from SimCLR's
-    "$PYTHON" run_gpu.py --protocol finetune --task "$1" --results_dir "$results" "${trial[@]}" \
-        --load_state "$pretrained" --epochs 2 --lr 3e-4 --batch_size 64
+classify() { # all classifiers of both tasks, the longest first
+    local tasks=(phenotyping in-hospital-mortality) task fusion
+    trap 'kill $(jobs -p) 2>/dev/null; tail -qn 1 $(ls -t "$runs"/*.log | head -n 2) >&2' EXIT
+    for task in "${tasks[@]}"; do # all weights, from SimCLR's
+        start "$task-finetune" --protocol finetune --task "$task" --load_state "$pretrained" \
+            --epochs 1 --lr 1e-4 --batch_size 64
+    done
+    for task in "${tasks[@]}"; do # one linear layer on frozen encoders, SimCLR's together and alone or random ones
+        local lineareval=(--protocol lineareval --task "$task" --epochs 100 --lr 1e-3 --batch_size 512)
+        for fusion in concatenation ehr cxr; do
+            start "$task-lineareval-$fusion" "${lineareval[@]}" --load_state "$pretrained" --fusion "$fusion"
+        done
+        start "$task-lineareval-random" "${lineareval[@]}" --load_state random --vision_backbone resnet18
+    done
+    while (($(jobs -p | wc -l))); do wait -n; done
+    trap - EXIT
 }
 
 step "raw data" "$PYTHON" -m datasets.synthetic "${make_raw[@]}" --out "$data/raw" --seed "$SEED" \
@@ -52,10 +63,7 @@ step "extraction" "$PYTHON" -m datasets.extract --mimic_iv "$raw" --mimic_cxr "$
 step "SimCLR pretraining" "$PYTHON" simclr_trainer.py "${trial[@]}" --name simclr \
     --task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 \
     --optimizer adamw --lr 2e-3 --epochs "$epochs" --warmup_epochs 1
-for task in in-hospital-mortality phenotyping; do
-    step "linear evaluation: $task" evaluate "$task"
-    step "fine-tuning: $task" finetune "$task"
-done
+step "linear evaluation and fine-tuning of two tasks" classify
 printf '\nTest scores on %s\n' "$about"
 "$PYTHON" -m tasks.summary --results_dir "$results"
 printf '\nall of it took %d s\n' "$SECONDS"
