@@ -5,6 +5,8 @@ PATIENTS ?=
 MIMIC_IV ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
+JOBS ?= 2
+SHARED := -n $(JOBS) --dist worksteal  # tests that run at once
 MUTMUT := mutmut==3.8.1  # for make mutation alone, which installs it
 
 .PHONY: setup demo test lint coverage mutation faults
@@ -19,7 +21,7 @@ demo: setup
 	PYTHON=$(RUN) SEED=$(SEED) PATIENTS=$(PATIENTS) MIMIC_IV="$(MIMIC_IV)" bash demo.sh
 
 test: setup lint
-	OMP_NUM_THREADS=2 $(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SHARED)
 
 faults: setup  # some 10 minutes: kills each long command at random moments, goes on, and compares
 	OMP_NUM_THREADS=1 $(RUN) -m tests.faults
@@ -30,7 +32,7 @@ lint: setup
 	$(RUN) -m mypy
 
 coverage: setup
-	OMP_NUM_THREADS=2 $(RUN) -m pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SHARED) --cov --cov-report=term:skip-covered
 
 mutation: setup
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(MUTMUT)

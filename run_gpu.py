@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples
-from datasets.distinct import SharedRows
+from datasets.distinct import LOADS, SharedRows
 from datasets.lineage import check_unseen, learnt_from
 from datasets.schema import SPLITS
 from datasets.store import Store
@@ -38,8 +38,6 @@ from utils.run import Run, RunConfig, start_run
 from utils.script import run_script
 
 RANDOM = "random"  # what --load_state says for encoders that nothing has trained
-# The choice of --data_pairs by which batches of any samples load these modalities and no other.
-LOADS = {("ehr",): "ehr_all", ("cxr",): "cxr_all", ("ehr", "cxr"): "partial"}
 
 
 @dataclass(frozen=True)

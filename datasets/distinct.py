@@ -19,8 +19,8 @@ from utils.distributed import Process
 READ = {"ehr": ("offset", "bins", "tail_row"), "cxr": ("cxr_row",)}
 # Samples that agree in these read the hours of one stay from its start, one further than another.
 RECORD = ("offset", "tail_row")
-# The choice of --data_pairs by which batches of any samples load this modality and no other.
-LOADS = {"ehr": "ehr_all", "cxr": "cxr_all"}
+# The choice of --data_pairs by which batches of any samples load these modalities and no other.
+LOADS = {("ehr",): "ehr_all", ("cxr",): "cxr_all", ("ehr", "cxr"): "partial"}
 
 
 class SharedRows:
@@ -40,7 +40,7 @@ class SharedRows:
         pieces, places = distinct(list(samples.values()), modality)
         self.count = len(pieces)
         self._places = dict(zip(samples, places, strict=True))
-        reading = replace(config, data_pairs=LOADS[modality], data_ratio=1.0, retrieve_cxr="recent")
+        reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
 
         def batches(rows: Samples) -> Batches:
             here = {"device": process.device, "rank": process.rank, "world": process.world}

@@ -138,7 +138,7 @@ def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
 def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path, layer: int) -> None:
     tasks = ("phenotyping", "readmission", "decompensation", "radiology")
     flags = ("--data_pairs", "partial", "--fusion_layer", str(layer), "--task", ",".join(tasks))
-    asked = open_evaluation(settings(write_store(tmp_path / "store"), trained, *flags))
+    asked = open_evaluation(settings(write_store(tmp_path / "store", 24, 20), trained, *flags))
     samples = {
         (name, split): epoch_evaluation.read_samples(asked, TASKS[name], split)
         for name in tasks
@@ -164,7 +164,7 @@ def separate_features(store: object, path: Path, layer: int, part: Samples) -> t
     """The features of one task's split, as linear evaluation computes them."""
     wanted = ClassifierConfig("concatenation", "binary", 1, EncoderConfig(), layer)
     classifier, _ = start_classifier(wanted, {"ehr": str(path), "cxr": str(path)})
-    data = DataConfig(data_pairs="partial", image_size=64, batch_size=3)
+    data = DataConfig(data_pairs="partial", image_size=64, batch_size=32)
     batches = Batches(store, part, data, seed=0, device=torch.device("cpu"), train=False)
     return torch.from_numpy(predict(classifier.fusion.eval().features, batches))
 

@@ -129,7 +129,8 @@ def test_settings_that_contradict_each_other_are_refused(flags: str, message: st
 
 def test_the_shape_of_a_fresh_encoder_may_be_given_beside_a_trained_one() -> None:
     flags = "--protocol supervised --fusion joint --load_state_cxr x.ckpt --ehr_dim 256 --ehr_layers 2"
-    run_gpu.check(parse(RunGPUConfig, flags.split()))
+    config = parse(RunGPUConfig, flags.split())
+    assert run_gpu.check(config) is None and config.encoders.ehr_layers == 2
 
 
 def test_eval_refuses_other_settings_than_those_of_training(store, unimodal, tmp_path) -> None:
