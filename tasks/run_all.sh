@@ -40,7 +40,7 @@ pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
 hourly=()
 linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen=("${linear[@]}")
 if [[ -n $QUICK ]]; then
-    small=(--image_size 32 --every_hours 12) backbone=(--vision_backbone resnet18)
+    small=(--image_size 32 --every_hours 24) backbone=(--vision_backbone resnet18)
     pretraining+=("${small[@]}" "${backbone[@]}" --batch_size 128 --transforms_cxr supervised
         --optimizer adamw --lr 2e-3 --epochs 4 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
