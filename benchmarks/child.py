@@ -60,6 +60,16 @@ def run_module(module: str, *flags: str | Path, environment: Mapping[str, str] |
     return run([sys.executable, "-m", module, *flags], environment)
 
 
+def forget_peak() -> None:
+    """Let the largest memory of this process count anew from what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def own_peak() -> float:
+    """Largest memory of this process, in MiB."""
+    return _memory(os.getpid())["VmHWM"]
+
+
 def _children() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

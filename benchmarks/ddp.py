@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -92,10 +93,11 @@ def measure(config: DDPBenchmark, folder: Path) -> list[Figure]:
     run(folder, cores() // PROCESSES or 1, *(command(config, folder, name, half) for name in apart))
     one, two = speed(folder, "one"), speed(folder, "two")
     silent = sum(speed(folder, name) for name in apart)
+    held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest process
     shape = f"{config.vision_backbone} at {config.image_size}, batch {whole}"
     return [
-        Figure(f"2 processes, {shape}", "images/s", two, f"1 process, {cores()} threads", one),
-        Figure(f"2 processes, {shape}", "images/s", two, "2 that exchange nothing", silent),
+        Figure(f"2 processes, {shape}", "images/s", two, f"1 process, {cores()} threads", one, held),
+        Figure(f"2 processes, {shape}", "images/s", two, "2 that exchange nothing", silent, held),
     ]
 
 

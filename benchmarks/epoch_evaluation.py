@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Hashable
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.child import own_peak
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
@@ -118,7 +118,12 @@ def measure(config: EpochEvaluationBenchmark, folder: Path) -> list[Figure]:
     )
     return [
         Figure(
-            f"a checkpoint, {about}", "s", ours + probes, "features anew a task", published + probes, peak()
+            f"a checkpoint, {about}",
+            "s",
+            ours + probes,
+            "features anew a task",
+            published + probes,
+            own_peak(),
         ),
         Figure(f"its features, {about}", "s", ours, "forward passes alone", limit),
         Figure(
@@ -146,11 +151,6 @@ def load_encoders(asked: Evaluation) -> LinearFusion:
 def under_random_views(asked: Evaluation, samples: Samples) -> Batches:
     """The batches of one task's split, as features are computed where tasks share none."""
     return Batches(asked.store, samples, asked.config.data, seed=0, device=asked.process.device, train=True)
-
-
-def peak() -> float:
-    """MiB that the process took at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main(config: EpochEvaluationBenchmark) -> None:

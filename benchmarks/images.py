@@ -102,7 +102,9 @@ def measure_cache(config: ImagesBenchmark, root: Path) -> list[Figure]:
     images = write_films(root, config.images, config.distinct)
     paths = [image_path(root, *row) for row in images.iter_rows()]
     _, plain, _ = timed(lambda: list(in_order(decode, paths, cores(), 32)))
+    child.forget_peak()
     whole, seconds, spent = timed(lambda: cached(images, root, root / "cache"))
+    held = child.own_peak()
     removed = remove_later_half(root / "cache")
     again, rest, _ = timed(lambda: cached(images, root, root / "cache"))
     if not np.array_equal(whole, again):
@@ -112,8 +114,8 @@ def measure_cache(config: ImagesBenchmark, root: Path) -> list[Figure]:
     print(f"cores kept busy: {spent / seconds:.2f} of {cores()}")
     rate, whole_release = count / seconds, MIMIC_IMAGES / cores() / 3600
     return [
-        Figure(f"{work}, a core", "images/s", rate, "published", PUBLISHED_IMAGES),
-        Figure(f"{work}, a core", "images/s", rate, "decoding alone", count / plain),
+        Figure(f"{work}, a core", "images/s", rate, "published", PUBLISHED_IMAGES, held),
+        Figure(f"{work}, a core", "images/s", rate, "decoding alone", count / plain, held),
         Figure(f"{work}, all cores", "core-s/s", spent / seconds, "cores", float(cores())),
         Figure(f"{work}, {removed} interrupted parts again", "s", rest, "the whole", seconds),
         Figure(
@@ -142,9 +144,11 @@ def measure_opening(config: ImagesBenchmark, folder: Path) -> Figure:
     pattern = Pattern.draw(pattern_folder, config.patients, "synthetic", films)
     copies = -(-config.stored // (films_in_stays(pattern_folder) * films))
     store, _ = write_store(pattern, folder, copies)
+    child.forget_peak()
     runs = [timed(lambda: int(Store.open(store).cxr[-1].max()))[1] for _ in range(9)]
     count = len(Store.open(store).cxr)
-    return Figure(f"open a store of {count} images", "s", float(np.median(runs)), "target", TARGET_OPEN)
+    median, held = float(np.median(runs)), child.own_peak()
+    return Figure(f"open a store of {count} images", "s", median, "target", TARGET_OPEN, held)
 
 
 def main(config: ImagesBenchmark) -> None:
