@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 import simclr_trainer
+from benchmarks.child import own_peak
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
@@ -77,6 +77,7 @@ ROWS = {
     "run": Row("300 epochs, validated and saved", "h", "published", on_cpu=False),
     "first": Row("start of the program to the end of its first step", "s", "importing torch"),
     "rows": Row("rows that the LSTM reads in an epoch", "rows", "padded to the longest"),
+    "waste": Row("rows that the LSTM reads in an epoch", "rows", "hours of its stays"),
     "lstm": Row("LSTM of a batch, forward and backward", "s", "padded to the longest"),
     "share": Row("LSTM of a batch, forward and backward", "s", "the whole step"),
 }
@@ -293,6 +294,7 @@ def measure(config: StepBenchmark, folder: Path) -> tuple[Found, float]:
     batches = Resident.of(load_pairs(asked), epoch=1)
     formats = number_formats(asked, batches, device.type)
     resident = formats["both" if device.type == "cuda" else "channels_last"]
+    read, padded_rows, stay_hours = rows_read(batches)
     packed, padded = (lstm_seconds(batches, device, padded) for padded in (False, True))
     found = {
         "end_to_end": (whole["speed"], resident),
@@ -301,7 +303,8 @@ def measure(config: StepBenchmark, folder: Path) -> tuple[Found, float]:
         "epoch": (work.pairs / whole["speed"], EPOCH_SECONDS),
         "run": (EPOCHS * whole["period"] / 3600, EPOCHS * EPOCH_SECONDS / 3600),
         "first": first,
-        "rows": rows_read(batches),
+        "rows": (read, padded_rows),
+        "waste": (read, stay_hours),
         "lstm": (packed, padded),
         "share": (packed, work.batch_size / resident),
     }
@@ -315,17 +318,18 @@ def write_store(folder: Path, work: Work) -> Path:
     return write_random_store(folder, {name: icu_hours(draw, count) for name, count in counts.items()})
 
 
-def rows_read(batches: Resident[Batch]) -> tuple[float, float]:
-    """Rows of hours in packed batches, and in batches padded to their longest stay."""
+def rows_read(batches: Resident[Batch]) -> tuple[float, float, float]:
+    """Rows of hours in packed batches, in batches padded to the longest stay, and in the stays."""
     padded = sum(len(batch.row) * len(batch.ehr.batch_sizes) for batch in batches.batches)
-    return sum(len(batch.ehr.data) for batch in batches.batches), padded
+    hours = sum(int(batch.hours.sum()) for batch in batches.batches)
+    return sum(len(batch.ehr.data) for batch in batches.batches), padded, hours
 
 
 def peak_memory(device: torch.device) -> float:
     """MiB held at most so far: of the GPU's memory by tensors, or by the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / MEBIBYTE
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return own_peak()
 
 
 def device_of(config: StepBenchmark) -> str:
