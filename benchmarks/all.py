@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.record import table
+from benchmarks.record import RESULTS, table
 from utils.script import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,18 +28,22 @@ BENCHMARKS = (
 class AllConfig:
     """Run every benchmark; one that fails stops no other. Exits with status 1 if one failed."""
 
+    results: Path = RESULTS
+    """File that the measured rows are added to."""
 
-def run(name: str) -> tuple[int, float]:
+
+def run(name: str, results: Path) -> tuple[int, float]:
     """Exit status and seconds of a benchmark."""
     print(f"\n== {name}", flush=True)
     began = time.monotonic()
-    status = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=ROOT).returncode
+    asked = [sys.executable, "-m", f"benchmarks.{name}", "--results", str(results.absolute())]
+    status = subprocess.run(asked, cwd=ROOT).returncode
     return status, time.monotonic() - began
 
 
 def main(config: AllConfig) -> None:
     """Run them, and tell how long each took and which failed."""
-    ended = {name: run(name) for name in BENCHMARKS}
+    ended = {name: run(name, config.results) for name in BENCHMARKS}
     told = [
         (name, f"{took:.0f} s", f"failed with {status}" if status else "")
         for name, (status, took) in ended.items()

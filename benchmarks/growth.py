@@ -18,13 +18,18 @@ from utils.script import run_script
 MIMIC_STAYS = 94_458  # in icustays of MIMIC-IV 3.1
 LARGEST_EXPONENT = 1.05
 PACKAGES = ("numpy", "polars", "torch")
+ASSUMED = f"""
+The projections draw the straight line through the measured sizes on to MIMIC-IV 3.1, which is taken to have
+{MIMIC_ROWS} rows of chartevents, of which the same share is read, and {MIMIC_STAYS} ICU stays as long as
+the synthetic ones.
+"""
 
 
 @dataclass(frozen=True)
 class GrowthBenchmark:
     """Extract, open, read and probe synthetic releases of several sizes, and fit how each cost grows."""
 
-    patients: tuple[int, ...] = (250, 500, 1000)
+    patients: tuple[int, ...] = (250, 1000, 2500)
     """Numbers of patients; `--patients 1000 10000 50000` takes some ten minutes and 6 GB."""
     mix: Mix = "demo"
     """Rows that a variable reads: 16 % of chartevents as in the MIMIC-IV demo, or all that the synthetic
@@ -110,11 +115,7 @@ def main(config: GrowthBenchmark) -> None:
         copies = sorted({max(1, round(patients / config.pattern)) for patients in config.patients})
         sizes = [measure(pattern, count, count * config.pattern, folder) for count in copies]
     record(config.results, "growth", PACKAGES, figures(sizes, config.mix))
-    print(f"\nMIMIC-IV 3.1 is taken to have {MIMIC_ROWS} rows of chartevents for the extraction, of which as")
-    print(
-        f"many are read as here, and {MIMIC_STAYS} ICU stays as long as these for the rest; the line through"
-    )
-    print("the measured sizes is drawn on to there.")
+    print(ASSUMED)
 
 
 if __name__ == "__main__":
