@@ -1,0 +1,97 @@
+"""The benchmarks of the data side run at a tiny size, measure the real commands, and add rows."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from benchmarks import batches, child, extraction, growth, images, report
+from benchmarks.record import COLUMNS
+from benchmarks.replicas import CHARTS, IV, LABS, READ, Pattern, write_store
+from datasets.events import items
+from datasets.raw import read
+from datasets.store import Store
+
+
+def rows_of(path: Path) -> pd.DataFrame:
+    """The measured rows: every one whole, and no figure twice."""
+    rows = pd.read_csv(path)
+    assert tuple(rows.columns) == COLUMNS and (rows["ours"].astype(float) > 0).all()
+    assert not rows.duplicated(["benchmark", "work", "against"]).any()
+    return rows
+
+
+@pytest.fixture(scope="module")
+def pattern(tmp_path_factory: pytest.TempPathFactory) -> Pattern:
+    return Pattern.draw(tmp_path_factory.mktemp("pattern") / "raw", 20, "demo", films_per_study=2)
+
+
+def test_copies_have_ids_of_their_own_and_the_same_stays(pattern: Pattern, tmp_path: Path) -> None:
+    store, _ = write_store(pattern, tmp_path, copies=3)
+    stays, films = Store.open(store).stays(), Store.open(store).images()
+    assert stays["stay_id"].is_unique and films["stay_id"].isin(stays["stay_id"]).all()
+    one, two, three = np.split(stays["events"].to_numpy(), 3)
+    assert one.sum() and np.array_equal(one, two) and np.array_equal(one, three)
+    assert len(films) and not len(films) % 6  # two of each study in each copy
+
+
+def test_the_mix_is_that_of_the_demo(pattern: Pattern) -> None:
+    for name in (CHARTS, LABS):
+        source, share = READ[name]
+        wanted = items("medmod").filter(pl.col("source") == source)["itemid"].cast(pl.String)
+        assert pattern.tables[name]["itemid"].is_in(wanted.implode()).mean() == pytest.approx(share, rel=0.01)
+
+
+def test_all_members_of_a_written_table_are_read(pattern: Pattern, tmp_path: Path) -> None:
+    pattern.write(tmp_path, copies=2)
+    table = pl.read_csv(tmp_path / f"{CHARTS}.csv.gz", infer_schema=False)
+    assert len(table) == 2 * pattern.rows
+    assert len(read(tmp_path / IV, "patients")) == 40
+
+
+def test_a_command_that_fails_is_told_with_its_last_lines() -> None:
+    with pytest.raises(ValueError, match=r"ended with status 1:\nerror: .*no table"):
+        child.run_module("datasets.extract", "--mimic_iv", "/nowhere", "--out", "/nowhere/out")
+
+
+def test_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = (1, 300_000)  # of which the first is one copy
+    extraction.main(
+        extraction.ExtractionBenchmark(rows, "demo", 20, tmp_path / "s", tmp_path / "results.csv")
+    )
+    found = rows_of(tmp_path / "results.csv")
+    assert found["against"].tolist()[:4] == ["zcat", "published"] * 2 and len(found) == 6
+    told = capsys.readouterr().out
+    assert all(name in told for name in ("cohort", "events", "samples", "grid", "listfiles", "zcat core-s"))
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_images(tmp_path: Path) -> None:
+    images.main(images.ImagesBenchmark(3, 1, 20, 20, tmp_path / "s", tmp_path / "results.csv"))
+    found = rows_of(tmp_path / "results.csv")
+    against = ["published", "decoding alone", "cores", "the whole", "published", "target"]
+    assert found["against"].tolist() == against
+
+
+def test_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = batches.BatchesBenchmark(20, 20, 60, 64, 1, tmp_path / "s", tmp_path / "results.csv")
+    batches.main(config)
+    assert len(rows_of(tmp_path / "results.csv")) == 6
+    assert "--data_device cpu under the same limit" in capsys.readouterr().out
+
+
+def test_growth(tmp_path: Path) -> None:
+    config = growth.GrowthBenchmark((20, 40), "synthetic", 20, tmp_path / "s", tmp_path / "results.csv")
+    growth.main(config)
+    found = rows_of(tmp_path / "results.csv")
+    assert len(found) == 4 * (2 + 3) and (found["unit"] == "exponent").sum() == 4
+
+
+def test_a_report_has_the_newest_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = dict.fromkeys(COLUMNS, "x")
+    pd.DataFrame([row | {"ours": "old"}, row | {"ours": "new"}]).to_csv(tmp_path / "rows.csv", index=False)
+    report.main(report.ReportConfig(tmp_path / "rows.csv"))
+    told = capsys.readouterr().out
+    assert "| x | x | new |" in told and "old" not in told
