@@ -43,7 +43,7 @@ classify() { # all classifiers of both tasks, the longest first
     trap 'kill $(jobs -p) 2>/dev/null; tail -qn 1 $(ls -t "$runs"/*.log | head -n 2) >&2' EXIT
     for task in "${tasks[@]}"; do # all weights, from SimCLR's
         start "$task-finetune" --protocol finetune --task "$task" --load_state "$pretrained" \
-            --epochs 1 --lr 1e-4 --batch_size 32
+            --epochs 1 --lr 3e-5 --head_lr 1e-2 --batch_size 32
     done
     for task in "${tasks[@]}"; do # one linear layer on frozen encoders, SimCLR's together and alone or random ones
         local lineareval=(--protocol lineareval --task "$task" --epochs 100 --lr 1e-3 --batch_size 512)

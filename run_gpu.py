@@ -41,7 +41,25 @@ RANDOM = "random"  # what --load_state says for encoders that nothing has traine
 
 
 @dataclass(frozen=True)
-class ClassifierOptim(OptimConfig):
+class HeadOptim(OptimConfig):
+    """Another learning rate for what starts from nothing than for encoders that were trained before."""
+
+    head_lr: float = 0.0
+    """Peak learning rate of all weights that are not the encoders'; 0: --lr."""
+
+    def __post_init__(self) -> None:
+        """ValueError, naming the flag, for a value that cannot work."""
+        super().__post_init__()
+        if self.head_lr < 0:
+            raise ValueError(f"--head_lr {self.head_lr} is out of range; use a number above 0, or 0 for --lr")
+
+    def share(self, name: str) -> float:
+        """1 for the weights of the encoders, --head_lr / --lr for all others."""
+        return self.head_lr / self.lr if self.head_lr and "_encoder." not in name else 1.0
+
+
+@dataclass(frozen=True)
+class ClassifierOptim(HeadOptim):
     """How a classifier is learnt: the task names the score that chooses its best epoch, so no flag does."""
 
     monitor: ClassVar[str]
@@ -119,7 +137,7 @@ def train(config: RunGPUConfig) -> None:
         objective,
         batches["train"],
         batches["val"],
-        build(OptimConfig, plain(config.optim) | judged_by(trial, samples)),
+        build(HeadOptim, plain(config.optim) | judged_by(trial, samples)),
         trial.run,
         score=validate,
         save=lambda: classifier_checkpoint(objective, built) | subjects,

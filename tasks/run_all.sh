@@ -45,9 +45,9 @@ if [[ -n $QUICK ]]; then
         --optimizer adamw --lr 2e-3 --epochs 4 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
     linear+=("${small[@]}" --batch_size 256 --epochs 100 --lr 1e-2)
-    tuned+=("${small[@]}" --batch_size 64 --lr 1e-3 --epochs 2)
+    tuned+=("${small[@]}" --batch_size 32 --lr 3e-5 --head_lr 1e-2 --epochs 1)
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 64 --lr 1e-3 --epochs 3)
-    hourly=(--epochs 1) # many samples a stay
+    hourly=(--batch_size 64) # many samples a stay
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 

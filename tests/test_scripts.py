@@ -400,7 +400,7 @@ def test_run_all_makes_the_whole_table_of_its_tasks(tmp_path: Path, quick: str) 
         assert (config.run.seed, config.run.resume, config.mode) == (5, True, "train")
         assert config.run.save_dir == tmp_path / "runs" and config.results_dir == tmp_path / "results"
         assert (config.data.image_size == 32) == bool(quick)
-        assert (config.data.every_hours == 12) == bool(quick)
+        assert (config.data.every_hours == 24) == bool(quick)
     for objective in PRETRAININGS:
         pretraining = settings(commands[order.index(f"{objective}_trainer.py")])
         left = pretraining.run.save_dir / pretraining.run.name

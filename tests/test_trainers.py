@@ -227,6 +227,21 @@ def test_finetune_changes_the_encoders_and_its_last_epoch_can_be_tested_too(
     assert set(rows.loc[rows["run"] == "last", "epoch"]) == {1}
 
 
+def test_what_is_not_in_the_encoders_can_have_a_rate_of_its_own(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    flags = ("--protocol", "finetune", "--load_state", pretrained / "best.ckpt", "--weight_decay", "0")
+    run(settings, *flags, "--name", "it", "--lr", "1e-9", "--head_lr", "0.01", "--epochs", "1")
+    before, after = (checkpoint.load(path / "best.ckpt")["parts"] for path in (pretrained, tmp_path / "it"))
+    weight = "lstm.weight_hh_l0"
+    moved = (after["ehr_encoder"][weight] - before["ehr_encoder"][weight]).abs().max()
+    assert 0 < moved < 1e-7
+    head = after["linear"]["weight"]
+    assert head.abs().max() > 1.01 / head.shape[1] ** 0.5  # the bound of what a linear layer starts from
+    with pytest.raises(SystemExit):
+        run(settings, *flags, "--name", "other", "--head_lr", "-1")
+
+
 def test_encoders_of_a_classifier_can_be_taken_up(settings: list[str], tmp_path: Path) -> None:
     run(settings, "--protocol", "supervised", "--fusion", "ehr", "--name", "first", *SHAPE)
     state = tmp_path / "first" / "best.ckpt"

@@ -371,7 +371,7 @@ class _Training:
         self._seed(progress.step)
         rate = optim.learning_rate(config, progress.epoch, progress.step, self.steps, progress.falls)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         with self._autocast():
             terms = self.model(batch)
         tally, share = self._tally(terms, len(batch.row), training=True)

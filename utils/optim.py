@@ -52,6 +52,10 @@ class OptimConfig:
     mode: Literal["min", "max"] = "min"
     """Whether a small or a large monitor is good."""
 
+    def share(self, name: str) -> float:
+        """The learning rate of the weight with this name, as a multiple of that of the schedule."""
+        return 1.0
+
     def __post_init__(self) -> None:
         """ValueError, naming the flag, for a value that cannot work."""
         rules = {
@@ -181,18 +185,26 @@ def build(optim: OptimConfig, module: nn.Module) -> torch.optim.Optimizer:
     """The optimiser of all weights of `module` that require a gradient; ValueError if there are none.
 
     Single numbers, such as a learnable temperature, are never decayed; lars also leaves out biases and norm
-    layers.
+    layers. Each group has the share of the schedule's rate that its weights take as "share".
     """
-    weights = [param for param in module.parameters() if param.requires_grad]
+    weights = {name: param for name, param in module.named_parameters() if param.requires_grad}
     if not weights:
         raise ValueError("nothing to train: every weight of the model is frozen")
     smallest = 2 if optim.optimizer == "lars" and optim.lars_exclude == "norm_bias" else 1
-    full = {"params": [w for w in weights if w.ndim >= smallest], "weight_decay": optim.weight_decay}
-    bare = {"params": [w for w in weights if w.ndim < smallest], "weight_decay": 0.0}
-    if optim.optimizer == "lars":
-        bare["adapt"] = False
-    groups = [group for group in (full, bare) if group["params"]]
-    return _OPTIMIZERS[optim.optimizer](optim, groups, weights[0].is_cuda)
+    groups = [
+        {
+            "params": [
+                w for n, w in weights.items() if (w.ndim >= smallest, optim.share(n)) == (full, share)
+            ],
+            "weight_decay": optim.weight_decay if full else 0.0,
+            "share": share,
+            **({"adapt": full} if optim.optimizer == "lars" else {}),
+        }
+        for share in sorted({optim.share(name) for name in weights})
+        for full in (True, False)
+    ]
+    held = [group for group in groups if group["params"]]
+    return _OPTIMIZERS[optim.optimizer](optim, held, next(iter(weights.values())).is_cuda)
 
 
 _OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, object]], bool], torch.optim.Optimizer]] = {

@@ -81,6 +81,23 @@ def test_a_temperature_is_never_decayed(name: str) -> None:
     assert id(module.frozen) not in decay
 
 
+class Slower(OptimConfig):
+    """Biases learn at a tenth of the rate."""
+
+    def share(self, name: str) -> float:
+        """By the name of the weight."""
+        return 0.1 if name.endswith("bias") else 1.0
+
+
+@pytest.mark.parametrize("name", ["lars", "adamw"])
+def test_weights_are_grouped_by_their_share_of_the_rate(name: str) -> None:
+    module = Mixed()
+    optimizer = optim.build(Slower(optimizer=name), module)
+    share = {id(w): group["share"] for group in optimizer.param_groups for w in group["params"]}
+    assert share[id(module.linear.bias)] == 0.1
+    assert share[id(module.linear.weight)] == share[id(module.temperature)] == 1.0
+
+
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(ValueError, match="every weight of the model is frozen"):
         optim.build(OptimConfig(), nn.Linear(1, 1).requires_grad_(False))
