@@ -191,20 +191,15 @@ def build(optim: OptimConfig, module: nn.Module) -> torch.optim.Optimizer:
     if not weights:
         raise ValueError("nothing to train: every weight of the model is frozen")
     smallest = 2 if optim.optimizer == "lars" and optim.lars_exclude == "norm_bias" else 1
-    groups = [
-        {
-            "params": [
-                w for n, w in weights.items() if (w.ndim >= smallest, optim.share(n)) == (full, share)
-            ],
-            "weight_decay": optim.weight_decay if full else 0.0,
-            "share": share,
-            **({"adapt": full} if optim.optimizer == "lars" else {}),
-        }
-        for share in sorted({optim.share(name) for name in weights})
-        for full in (True, False)
-    ]
-    held = [group for group in groups if group["params"]]
-    return _OPTIMIZERS[optim.optimizer](optim, held, next(iter(weights.values())).is_cuda)
+    groups: list[dict[str, object]] = []
+    for share in sorted({optim.share(name) for name in weights}):
+        own = [weight for name, weight in weights.items() if optim.share(name) == share]
+        full = {"params": [w for w in own if w.ndim >= smallest], "weight_decay": optim.weight_decay}
+        bare = {"params": [w for w in own if w.ndim < smallest], "weight_decay": 0.0}
+        if optim.optimizer == "lars":
+            bare["adapt"] = False
+        groups += [group | {"share": share} for group in (full, bare) if group["params"]]
+    return _OPTIMIZERS[optim.optimizer](optim, groups, next(iter(weights.values())).is_cuda)
 
 
 _OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, object]], bool], torch.optim.Optimizer]] = {
