@@ -32,7 +32,7 @@ from tasks.classes import check_learnable
 from tasks.report import judge, made_of
 from tasks.selection import best_epoch, columns, epoch_row, next_command, read_epochs
 from utils import distributed, metrics, plots, results
-from utils.config import nearest, plain
+from utils.config import nearest, plain, read_record
 from utils.distributed import Process
 from utils.files import write_text
 from utils.run import RunConfig, set_numbers
@@ -163,12 +163,14 @@ def check_settings(asked: Evaluation, task: Task) -> None:
         return
     if not path.is_file():
         raise ValueError(f"{asked.table(task)} lacks {path.name}, which says how it was made; move it away")
-    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), settings_of(asked)
+    before, now = read_record(path), settings_of(asked)
     if before != now:
-        was, wanted = (flat(found["settings"]) for found in (before, now))
+        was, wanted = (flat(found) for found in (before, now["settings"]))
         other = [f"--{name} {was.get(name)}" for name in wanted if was.get(name) != wanted[name]]
         cure = "use the same again, or move the table away"
-        raise ValueError(f"{asked.table(task)} was made with {', '.join(other) or before['data']}; {cure}")
+        raise ValueError(
+            f"{asked.table(task)} was made with {', '.join(other) or before.get('data')}; {cure}"
+        )
 
 
 def flat(settings: Mapping[str, object]) -> dict[str, object]:

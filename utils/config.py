@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
+import reprlib
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,7 +46,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
         _leave(str(error))
     if {"-h", "--help"} & set(argv):
         _unwrap_docstrings(cls)
-    return tyro.cli(
+    settings = tyro.cli(
         cls,
         prog=_program(),
         args=argv,
@@ -54,6 +56,10 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
         use_underscores=True,
         console_outputs=_speaks(),
     )
+    for name, value in _leaves(settings):
+        if not _is_settled(value):
+            _leave(f"--{name} {value}: a setting is a finite number")
+    return settings
 
 
 def plain(config: object) -> dict[str, object]:
@@ -93,7 +99,26 @@ def from_yaml(cls: type[T], text: str, source: str = "config") -> T:
     ...
     ValueError: config: unknown key batch_sise; the nearest right one is batch_size
     """
-    return _build(cls, _load(text, source), source, None)
+    return _build(cls, load_yaml(text, source), source, None)
+
+
+def load_yaml(text: str | bytes, source: str) -> object:
+    """What YAML says, {} if it is empty. ValueError, beginning with `source`, if it is none, holds objects,
+    or a key twice."""
+    try:
+        return yaml.load(text, Loader=_SafeLoader) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{source}: not YAML: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{source}: not YAML of settings: it is nested too deeply") from None
+
+
+def read_record(path: Path) -> dict[str, object]:
+    """What a YAML file beside a run or a table says of it. ValueError, with the path, if it is no mapping."""
+    told = load_yaml(path.read_bytes(), str(path))
+    if not isinstance(told, dict):
+        raise ValueError(f"{path} must hold keys, not {_SHORT.repr(told)}; copy it again")
+    return told
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -138,7 +163,7 @@ def _fill(cls: type[T], values: object, place: str, base: object, missing: objec
     `missing` stands for a required field that is left out; if it is None, that is an error.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{place.rstrip('.') or 'the file'} must hold keys, not {values!r}")
+        raise ValueError(f"{place.rstrip('.') or 'the file'} must hold keys, not {_SHORT.repr(values)}")
     hints, given = get_type_hints(cls), {}
     _check_keys(cls, values, place)
     for field in _fields(cls):
@@ -188,10 +213,23 @@ def _convert(kind: object, value: object, where: str, default: object, missing: 
         if len(kinds) == len(value):
             return tuple(_convert(k, v, where, None, missing) for k, v in zip(kinds, value, strict=True))
     if kind in _SCALARS and _SCALARS[kind](value):
-        with suppress(ValueError):
-            return kind(value) if value is not None else None
-    wanted = " or ".join(map(str, options)) if origin is Literal else getattr(kind, "__name__", kind)
-    raise ValueError(f"{where} must be {wanted}, not {value!r}")
+        with suppress(ValueError, OverflowError):
+            scalar = kind(value) if value is not None else None
+            if _is_settled(scalar):
+                return scalar
+    named = "a finite number" if kind is float else getattr(kind, "__name__", kind)
+    wanted = " or ".join(map(str, options)) if origin is Literal else named
+    raise ValueError(f"{where} must be {wanted}, not {_SHORT.repr(value)}")
+
+
+def _is_settled(value: object) -> bool:
+    """False for NaN and infinity, which no setting can be."""
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+# A value in a message: a few aliases of YAML can nest lists without end.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 
 # What YAML may hold for each type; text counts as a number because YAML 1.1 reads 1e-3 as text.
@@ -224,6 +262,16 @@ def _paths(cls: type, place: str = "") -> Iterator[str]:
             yield from _paths(hints[field.name], f"{place}{field.name}.")
         else:
             yield f"{place}{field.name}"
+
+
+def _leaves(config: object) -> Iterator[tuple[str, object]]:
+    """Name and value of all settings, nested ones too, and of each part of a tuple."""
+    for field in _fields(type(config)):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value)
+        else:
+            yield from ((field.name, part) for part in (value if isinstance(value, tuple) else (value,)))
 
 
 def _flags(cls: type) -> list[str]:
@@ -278,14 +326,21 @@ def _take_config(argv: list[str]) -> tuple[list[str], list[str]]:
 def _read(path: str) -> object:
     if not Path(path).is_file():
         raise ValueError(f"--config {path}: there is no such file")
-    return _load(Path(path).read_text(encoding="utf-8"), path)
+    return load_yaml(Path(path).read_bytes(), path)
 
 
-def _load(text: str, source: str) -> object:
-    try:
-        return yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{source}: not YAML: {error}") from None
+class _SafeLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml brings no types
+    """YAML's safe loader, to which a key with two values is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        """As the safe loader does."""
+        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {twice[0]} stands there twice; keep one", node.start_mark
+            )
+        mapping: dict[object, object] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def _program() -> str:

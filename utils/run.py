@@ -257,7 +257,7 @@ def _open_folder(config: HasRun, run: Run) -> None:
         run.rewind(0, 0)
     else:
         for path in (path for path in files if path.is_file()):
-            for change in _changes(yaml.safe_load(path.read_text("utf-8")), yaml.safe_load(files[path])):
+            for change in _changes(settings.read_record(path), yaml.safe_load(files[path])):
                 run.say(f"resumed with another setting: {change}")
     for path, text in files.items():
         write_text(path, text)
@@ -271,7 +271,7 @@ def _open_folder(config: HasRun, run: Run) -> None:
 def _begun(folder: Path) -> str:
     """When the run in a folder began, "" if there is none: a run that goes on reports as the one it is."""
     path = folder / "environment.yaml"
-    return str(yaml.safe_load(path.read_text(encoding="utf-8"))["started"]) if path.is_file() else ""
+    return str(settings.read_record(path).get("started", "")) if path.is_file() else ""
 
 
 def _changes(old: object, new: object, place: str = "") -> list[str]:

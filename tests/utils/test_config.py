@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from utils import config
 
@@ -152,6 +155,13 @@ def test_a_file_may_leave_a_required_flag_to_the_line(
         ("[1]", "must hold keys"),
         ("a: b: c", "not YAML"),
         ("limit: 1", "task is required and missing"),
+        ("task: x\ntask: y", "the key task stands there twice"),
+        ("task: x\ndata: {batch_size: 1, batch_size: 2}", "the key batch_size stands there twice"),
+        ("task: x\ndata: {data_ratio: .nan}", "data.data_ratio must be a finite number"),
+        ("task: x\ndata: {data_ratio: -.inf}", "data.data_ratio must be a finite number"),
+        ("task: x\nmilestones: [0.5, 1e309]", "milestones must be a finite number"),
+        ("task: !!python/object/apply:os.getcwd []", "not YAML"),
+        ("task: " + "[" * 20_000, "nested too deeply"),
     ],
 )
 def test_yaml_that_does_not_fit_is_refused(text: str, message: str) -> None:
@@ -170,3 +180,73 @@ def test_a_yaml_error_exits_like_a_flag_error(tmp_path: Path, capsys: pytest.Cap
 def test_what_yaml_cannot_hold_is_an_error() -> None:
     with pytest.raises(TypeError, match="not set"):
         config.plain(Whole({1}))
+
+
+# A few aliases that name some billions of texts.
+BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 8)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize("end", ["", "task: *j\n", "milestones: *j\n"])
+def test_a_value_without_end_is_told_in_short(end: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown key a|must be|not YAML") as error:
+        config.from_yaml(Whole, BOMB + end)
+    assert len(str(error.value)) < 1000
+    with pytest.raises(ValueError, match="task must be str, not") as error:
+        config.build(Whole, {"task": yaml.safe_load(BOMB)["j"]})
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e309"])
+def test_no_setting_is_nan_or_infinite(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--data_ratio" in refusal(capsys, ["--task", "x", f"--data_ratio={value}"])
+    assert "--milestones" in refusal(capsys, ["--task", "x", "--milestones", "0.5", value])
+
+
+@pytest.mark.parametrize("codec", ["utf-16", "utf-8-sig", "utf-8"])
+def test_a_config_may_have_a_byte_order_mark(tmp_path: Path, codec: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes("task: x\r\ndata: {store: höhe}\r\n".encode(codec))
+    assert config.parse(Whole, ["--config", str(file)]).data.store == Path("höhe")
+
+
+def test_a_config_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes(b"task: \xff\xfe\n")
+    assert f"{file}: not YAML" in refusal(capsys, ["--config", str(file)])
+
+
+def test_a_record_must_hold_keys(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("- 1\n")
+    with pytest.raises(ValueError, match=r"a\.yaml must hold keys, not \[1\]"):
+        config.read_record(tmp_path / "a.yaml")
+
+
+@given(st.text() | st.binary())
+def test_any_text_is_settings_or_one_error(text: str | bytes) -> None:
+    try:
+        found = config.load_yaml(text, "c.yaml")
+        built = config.build(Whole, found, "c.yaml")
+    except ValueError as error:
+        assert str(error).startswith("c.yaml")
+    else:
+        assert found["task"] == built.task
+
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from(
+    ["task", "data", "batch_size", "data_ratio", "store", "pairs", "milestones", "size", "draw"]
+)
+
+
+@given(st.dictionaries(KEYS, st.recursive(LEAVES, lambda part: st.lists(part) | st.dictionaries(KEYS, part))))
+def test_settings_that_are_built_are_those_that_were_written(values: dict) -> None:
+    try:
+        built = config.plain(config.build(Whole, values))
+    except ValueError:
+        return
+    for name, value in values.items():
+        written = value if not isinstance(value, dict) else built[name] | value
+        assert built[name] == (list(written) if isinstance(written, list) else written) or name == "store"
