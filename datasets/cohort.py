@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from datasets.conditions import conditions, groups_of
+from datasets.raw import unique
 from datasets.splits import split_subjects
 
-HOUR = pl.duration(hours=1)
 READMISSION_DAYS = 30
+LONGEST_STAY = 1000 * 24.0  # hours; a longer one is a mistaken time
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,6 @@ class Cohort:
     attrition: pl.DataFrame
 
 
-def _unique(frame: pl.DataFrame, key: str, table: str) -> pl.DataFrame:
-    twice = frame.filter(pl.col(key).is_duplicated() | pl.col(key).is_null())[key]
-    if len(twice):
-        raise ValueError(
-            f"{table}: {key} names a row, but {twice[0]} stands in {len(twice)} rows; use the release's file"
-        )
-    return frame
-
-
 def _counts(stays: pl.DataFrame, rule: str) -> dict[str, str | int]:
     ids = {"stays": "stay_id", "admissions": "hadm_id", "subjects": "subject_id"}
     return {"rule": rule, **{name: stays[key].n_unique() for name, key in ids.items()}}
@@ -36,6 +28,12 @@ def _counts(stays: pl.DataFrame, rule: str) -> dict[str, str | int]:
 
 def _hours(later: str, earlier: str) -> pl.Expr:
     return (pl.col(later) - pl.col(earlier)).dt.total_microseconds() / 3.6e9
+
+
+def _has_length() -> pl.Expr:
+    """Is `los` a number of hours that a stay can have, and (to the hour) that from intime to outtime?"""
+    los = pl.col("los_hours")
+    return los.is_between(0, LONGEST_STAY, closed="right") & ((los - _hours("outtime", "intime")).abs() < 1)
 
 
 def _within_admission(column: str) -> pl.Expr:
@@ -79,7 +77,7 @@ def select_stays(
     Raises:
         ValueError: an id that should be unique is not, or no stay is left.
     """
-    stays = _unique(icustays, "stay_id", "icustays")
+    stays = unique(icustays, ["stay_id"], "icustays")
     steps = [_counts(stays, "all ICU stays")]
 
     def keep(rule: str, kept: pl.DataFrame) -> pl.DataFrame:
@@ -89,19 +87,21 @@ def select_stays(
     stays = keep(
         "no transfer between units", stays.filter(pl.col("first_careunit") == pl.col("last_careunit"))
     )
-    stays = stays.join(_unique(admissions, "hadm_id", "admissions").drop("subject_id"), on="hadm_id")
+    stays = stays.join(unique(admissions, ["hadm_id"], "admissions").drop("subject_id"), on="hadm_id")
     stays = keep(
         "admission and patient known",
-        stays.join(_unique(patients, "subject_id", "patients"), on="subject_id"),
+        stays.join(unique(patients, ["subject_id"], "patients"), on="subject_id"),
     )
     stays = keep("one ICU stay in the admission", stays.filter(pl.len().over("hadm_id") == 1))
     stays = _outcomes(stays, protocol)
     stays = keep("age 18 or more", stays.filter(pl.col("age") >= 18))
-    stays = keep("length of stay known and positive", stays.filter(pl.col("los_hours") > 0))
+    stays = keep("length of stay known and positive", stays.filter(_has_length()))
     if not len(stays):
         table = "; ".join(f"{s['rule']}: {s['stays']}" for s in steps)
+        sizes = f"{len(icustays)} icustays, {len(admissions)} admissions and {len(patients)} patients"
         raise ValueError(
-            f"the cohort is empty: no ICU stay passes the rules ({table}); is this a MIMIC-IV release?"
+            f"the cohort is empty: of {sizes} no ICU stay passes the rules ({table}); is this a MIMIC-IV "
+            "release?"
         )
     stays = readmissions(stays, stays if protocol == "medmod" else icustays)
     stays = _described(stays, subjects)
@@ -140,7 +140,18 @@ def _described(
 
 def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protocol: str) -> pl.DataFrame:
     """Diagnoses (hadm_id, icd_code, icd_version) -> one row an admission: hadm_id and an Int8 column a
-    condition."""
+    condition.
+
+    Raises:
+        ValueError: a code is of no known ICD version.
+    """
+    diagnoses = diagnoses.drop_nulls("icd_code")
+    odd = diagnoses.filter(~pl.col("icd_version").is_in([9, 10]).fill_null(False))
+    if len(odd):
+        raise ValueError(
+            f"diagnoses_icd: {len(odd)} codes are of neither ICD version 9 nor 10 (first: of admission "
+            f"{odd['hadm_id'][0]}); use the release's file"
+        )
     codes = diagnoses.select("icd_code", "icd_version").unique()
     pairs = [
         (code, version, ccs)

@@ -12,6 +12,7 @@ import polars as pl
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.raw import unique
 from datasets.schema import FINDINGS, IMAGE_SIZE
 from utils.files import write_array, write_text
 from utils.threads import in_order
@@ -19,20 +20,24 @@ from utils.threads import in_order
 IMAGES_PER_PART = 256
 AHEAD = 32  # images a core that are decoded while a part goes to the disk
 SMALLEST_SIDE = 64  # pixels; anything smaller is no radiograph
+MOST_PIXELS_A_BYTE = 512  # JPEG has at least a bit for each block of 8 x 8
+END_OF_IMAGE, END_WITHIN = b"\xff\xd9", 4096  # the marker, and how far from the end of a file it may stand
 
 
 def study_time() -> pl.Expr:
-    """StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff without its leading zeros) as one time.
+    """StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff without its leading zeros) as one time; null if it is
+    none.
 
-    >>> frame = pl.DataFrame({"StudyDate": [21800723], "StudyTime": [2959.812]})
+    >>> frame = pl.DataFrame({"StudyDate": [21500131], "StudyTime": [2959.812]})
     >>> str(frame.select(study_time())["time"][0])
-    '2180-07-23 00:29:59.812000'
+    '2150-01-31 00:29:59.812000'
     """
     date = pl.col("StudyDate").cast(pl.String).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
-    milliseconds = (pl.col("StudyTime") * 1000).round().cast(pl.Int64)
+    of_a_day = pl.when(pl.col("StudyTime").is_between(0, 240000)).then("StudyTime")
+    milliseconds = (of_a_day * 1000).round().cast(pl.Int64)
     clock, rest = milliseconds // 1000, milliseconds % 1000
     hours, minutes, seconds = clock // 10000, clock // 100 % 100, clock % 100
-    valid = (hours < 24) & (minutes < 60) & (seconds < 60) & (milliseconds >= 0)
+    valid = (hours < 24) & (minutes < 60) & (seconds < 60)
     offset = pl.duration(hours=hours, minutes=minutes, seconds=seconds, milliseconds=rest)
     return pl.when(valid).then(date + offset).alias("time")
 
@@ -44,12 +49,19 @@ def link_images(
     time.
 
     `stays` has stay_row, subject_id, stay_id, intime and los_hours; `hours` counts from intime to the image.
+    An image whose time is none belongs to no stay.
+
+    Raises:
+        ValueError: an id that should be unique is not, a dicom_id is no file name, or a finding none of
+            CheXpert's values.
     """
+    chexpert = chexpert.with_columns(pl.col(FINDINGS).fill_nan(None))
+    _check(metadata, chexpert)
     studies = metadata.filter(pl.col("ViewPosition").is_in(views)).with_columns(study_time())
     hours = (pl.col("time") - pl.col("intime")).dt.total_microseconds() / 3.6e9
     own = stays.select("stay_row", "subject_id", "stay_id", "intime", "los_hours")
     return (
-        studies.join(chexpert.unique(["subject_id", "study_id"], keep="first"), on=["subject_id", "study_id"])
+        studies.join(chexpert, on=["subject_id", "study_id"])
         .join(own, on="subject_id")
         .with_columns(hours=hours, view="ViewPosition")
         .filter(pl.col("hours").is_between(0, pl.col("los_hours")))
@@ -60,11 +72,29 @@ def link_images(
     )
 
 
+def _check(metadata: pl.DataFrame, chexpert: pl.DataFrame) -> None:
+    unique(metadata, ["dicom_id"], "metadata")
+    outside = metadata.filter(~pl.col("dicom_id").str.contains(r"^\w[\w.-]*$"))
+    if len(outside):
+        raise ValueError(
+            f"mimic-cxr-*-metadata: {len(outside)} dicom_id are no file names (first: in study "
+            f"{outside['study_id'][0]}); use the release's file"
+        )
+    unique(chexpert, ["study_id", "subject_id"], "chexpert")
+    for finding in FINDINGS:
+        odd = chexpert.filter(~pl.col(finding).is_in([-1.0, 0.0, 1.0]).fill_null(True))
+        if len(odd):
+            raise ValueError(
+                f"mimic-cxr-*-chexpert: {finding} is none of 1, 0, -1 and empty in {len(odd)} rows (first: "
+                f"of study {odd['study_id'][0]}); use the release's file"
+            )
+
+
 def image_path(root: Path, subject_id: int, study_id: int, dicom_id: str) -> Path:
     """Where MIMIC-CXR-JPG keeps an image.
 
-    >>> image_path(Path("cxr"), 10000032, 50414267, "02aa804e").as_posix()
-    'cxr/files/p10/p10000032/s50414267/02aa804e.jpg'
+    >>> image_path(Path("cxr"), 10000001, 50000001, "ab12").as_posix()
+    'cxr/files/p10/p10000001/s50000001/ab12.jpg'
     """
     subject = f"p{subject_id}"
     return root / "files" / subject[:3] / subject / f"s{study_id}" / f"{dicom_id}.jpg"
@@ -78,15 +108,28 @@ def read_image(path: Path) -> np.ndarray | str:
     """
     try:
         with Image.open(path, formats=["JPEG"]) as image:
-            if min(image.size) < SMALLEST_SIDE:
-                return f"only {image.size[0]}x{image.size[1]} pixels"
+            size = image.size
+            if min(size) < SMALLEST_SIDE:
+                return f"only {size[0]}x{size[1]} pixels"
             image.draft("L", (IMAGE_SIZE, IMAGE_SIZE))
             grey = image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     except FileNotFoundError:
         return "missing"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"unreadable: {error}".replace(str(path), path.name)
-    return np.asarray(grey)
+    return _cut_off(size, path) or np.asarray(grey)
+
+
+def _cut_off(size: tuple[int, int], path: Path) -> str:
+    """Why a JPEG of some size in pixels cannot be whole, "" if it can; the decoder fills up what is
+    missing."""
+    held = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(-min(held, END_WITHIN), os.SEEK_END)
+        ended = END_OF_IMAGE in file.read()
+    if size[0] * size[1] > MOST_PIXELS_A_BYTE * held:
+        return f"cut off: {held} bytes for {size[0]}x{size[1]} pixels"
+    return "" if ended else "cut off: no end of image"
 
 
 def cache_images(

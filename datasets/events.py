@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from datasets.raw import find_table, scan, timestamps, told
+from datasets.raw import check_end, find_table, scan, timestamps, told
 from datasets.schema import RESOURCES, variables
 from utils.files import telling_when_full
 
@@ -25,6 +25,7 @@ ROWS_PER_BATCH = 50_000
 POUND, INCH = 0.453592, 2.54
 HUNDREDTH, NINTH = 1 / 100, 1 / 9  # products, not quotients: stores have always had their last bit
 NO_ID = -(1 << 62)  # stands for an id or a time that is missing
+LARGEST = float(np.finfo(np.float32).max)
 
 # Points of the Glasgow Coma Scale for the texts that MIMIC-IV uses, eye, motor and verbal.
 GLASGOW_POINTS = {
@@ -200,7 +201,8 @@ def _cleaning(protocol: str) -> dict[str, np.ndarray]:
 def clean(rows: Charted, protocol: str) -> np.ndarray:
     """RECORDs [n] with variable, value and order; the value is NaN where it is unusable.
 
-    A value is unusable if it is no number, not finite, none of the categories, or (`corrected`) implausible.
+    A value is unusable if it is no number, not finite as the float32 of the grid, none of the categories, or
+    (`corrected`) implausible.
     """
     table = _cleaning(protocol)
     known = np.searchsorted(table["itemid"], rows.item)
@@ -216,7 +218,7 @@ def clean(rows: Charted, protocol: str) -> np.ndarray:
     as_text = np.flatnonzero(table["text_order"][known])
     records["order"][as_text] = _order_of_text(rows.text[as_text])
     value = records["value"]
-    usable = np.isfinite(value) & (value >= table["low"][known]) & (value <= table["high"][known])
+    usable = (np.abs(value) <= LARGEST) & (value >= table["low"][known]) & (value <= table["high"][known])
     records["value"][~usable] = np.nan
     return records
 
@@ -251,15 +253,23 @@ def observations(
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = items(protocol).filter(pl.col("source") == source)["itemid"]
-    own = _Stays.of(stays)
-    with told(find_table(root, table)):
-        raw = scan(root, table, row_index="row")
-        kept = raw.filter(pl.col("itemid").is_in(wanted.implode()) & pl.col("value").is_not_null())
+    own, path, complete = _Stays.of(stays), find_table(root, table), False
+    if path.suffix != ".gz":
+        check_end(path)
+    with told(root, table):
+        raw = scan(root, table, row_index="row", behind="value")
+        cut = (
+            pl.col("itemid").is_null() | pl.col("charttime").is_null()
+        )  # a row cut off before these is kept to be seen
+        kept = raw.filter((pl.col("itemid").is_in(wanted.implode()) & pl.col("value").is_not_null()) | cut)
         kept = kept.with_columns(pl.col("^(hadm|stay)_id$").fill_null(NO_ID))
         for batch in kept.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
             if len(batch):
                 watch(int(batch["row"][-1]))
-            yield _in_stay(batch, own, protocol)
+                complete = bool(batch["behind"][-1])
+            yield _in_stay(batch.filter(pl.col("itemid").is_not_null()), own, protocol)
+    if not complete:  # a last row that goes on behind its value was not cut off before
+        check_end(path)
 
 
 def _in_stay(batch: pl.DataFrame, own: _Stays, protocol: str) -> np.ndarray:

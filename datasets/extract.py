@@ -41,6 +41,7 @@ from datasets.writing import (
     write_listfiles,
     write_parquet,
 )
+from utils.config import load_yaml
 from utils.files import flush, npy_header, whole, write_array, write_text
 from utils.script import run_script
 from utils.threads import in_order
@@ -376,7 +377,7 @@ def extract(config: ExtractConfig, tasks: Mapping[str, SampleMaker]) -> None:
     identity = json.dumps(run.identity, indent=1, default=str)
     manifest = config.out / "manifest.yaml"
     if manifest.exists():
-        made = yaml.safe_load(manifest.read_text())
+        made = load_yaml(manifest.read_bytes(), str(manifest))
         if {key: made.get(key) for key in run.identity} != run.identity:
             raise ValueError(
                 f"{config.out} holds a store made of other input, options or tasks; give another --out or "

@@ -2,12 +2,17 @@
 
 import csv
 import gzip
+import io
+import itertools
 import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
@@ -20,6 +25,9 @@ os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "1000000")
 TIME = "%Y-%m-%d %H:%M:%S"
 IV = "MIMIC-IV 1.0, 2.x and 3.x"
 CXR = "MIMIC-CXR-JPG 2.0.0 and 2.1.0"
+AGAIN = "download it again"
+LONGEST_HEADER = 1 << 16  # bytes
+LINES_SEARCHED = 10_000_000  # for what is wrong with a table: half a minute
 
 
 @dataclass(frozen=True)
@@ -106,18 +114,74 @@ def find_table(root: Path, name: str) -> Path:
     return found[0]
 
 
-def _header(path: Path) -> list[str]:
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A table's bytes, decompressed.
+
+    Raises:
+        ValueError: the file cannot be read, or is no whole .gz.
+    """
     try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as lines:
-            return next(csv.reader(lines), [])
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: not a readable {path.suffix} file ({error}); download it again") from error
 
 
-def scan(root: Path, name: str, row_index: str | None = None) -> pl.LazyFrame:
+def _header(path: Path) -> list[str]:
+    with opened(path) as file:
+        line = file.readline(LONGEST_HEADER)
+    text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
+    if not text:
+        raise ValueError(f"{path} is empty, or its first line is, which should name the columns; {AGAIN}")
+    if "\r" in text:
+        raise ValueError(f"{path}: its lines end as on an old Mac, in CR alone; end them in LF; {AGAIN}")
+    return next(csv.reader([text]))
+
+
+def check_end(path: Path) -> None:
+    """ValueError unless the last line of a table ends: what was cut within a line gives no other sign."""
+    last = b""
+    with opened(path) as file:
+        if path.suffix != ".gz":
+            file.seek(-1, os.SEEK_END)
+        while block := file.read(1 << 20):
+            last = block[-1:]
+    if last != b"\n":
+        cure = "download it again; if it is whole, end that line"
+        raise ValueError(f"{path}: its last line has no end, as in a file that was cut off; {cure}")
+
+
+def check_fields(path: Path) -> None:
+    """ValueError, naming the line, if one has another number of fields than the header: its cells moved.
+
+    Not looked at where a cell holds line ends.
+    """
+    lines = pl.scan_lines(path, row_index_name="row", glob=False)
+    commas = pl.col("line").str.replace_all(r'"[^"]*"', "").str.count_matches(",", literal=True)
+    quotes = pl.col("line").str.count_matches('"', literal=True)
+    counted = lines.filter(pl.col("line").str.strip_chars_end("\r") != "").select(
+        "row", commas, quotes=quotes
+    )
+    odd = pl.col("line") != pl.col("line").first()
+    first, moved, split = (
+        counted.select(
+            pl.col("line").first(),
+            pl.col("row").filter(odd).first(),
+            (pl.col("quotes") % 2).max().alias("split"),
+        )
+        .collect()
+        .row(0)
+    )
+    if moved is not None and not split:
+        raise ValueError(f"{path}: line {moved + 1} has not the {first + 1} fields of the header; {AGAIN}")
+
+
+def scan(root: Path, name: str, row_index: str | None = None, behind: str | None = None) -> pl.LazyFrame:
     """The columns that we read of a raw table, by their own names; times are still text.
 
-    `row_index` names a column that counts the file's rows from 0.
+    `row_index` names a column that counts the file's rows from 0. `behind` names a column whose neighbour to
+    the right is read too, as text, under the name "behind": null in a row that was cut off there.
 
     Raises:
         ValueError: the table or one of its columns is missing.
@@ -127,38 +191,135 @@ def scan(root: Path, name: str, row_index: str | None = None) -> pl.LazyFrame:
     names = {
         column: column if column in header else table.aliases.get(column, column) for column in table.columns
     }
+    if twice := [column for column in names.values() if header.count(column) > 1]:
+        raise ValueError(f"{path}: has the column {', '.join(twice)} twice; {AGAIN}")
     if missing := [column for column in names.values() if column not in header]:
+        own = [column for column in names.values() if column in header]  # a first line of values is not told
         raise ValueError(
-            f"{path}: lacks the column {', '.join(missing)} ({table.releases} have it; "
-            f"found: {', '.join(header)}); is this the table of a MIMIC release, unchanged?"
+            f"{path}: lacks the column {', '.join(missing)} ({table.releases} have it; of those that are "
+            f"read it has: {', '.join(own) or 'none'}); is this the table of a MIMIC release, unchanged?"
         )
     types = {names[c]: pl.String if t is pl.Datetime else t for c, t in table.columns.items()}
-    frame = pl.scan_csv(path, infer_schema=False, schema_overrides=types, row_index_name=row_index)
-    kept = [pl.col(found).alias(column) for column, found in names.items()]
+    frame = pl.scan_csv(
+        path, infer_schema=False, schema_overrides=types, row_index_name=row_index, glob=False
+    )
+    kept = [_filled(found, types[found]).alias(column) for column, found in names.items()]
+    if behind:
+        kept.append(pl.col(_neighbour(header, behind)).cast(pl.String).alias("behind"))
     return frame.select(*([row_index] if row_index else []), *kept)
 
 
+def _filled(column: str, kind: type[pl.DataType]) -> pl.Expr:
+    """A column, in which the text "" is missing too: quoted, it is no null to Polars."""
+    return pl.when(pl.col(column) != "").then(pl.col(column)) if kind is pl.String else pl.col(column)
+
+
+def _neighbour(header: list[str], column: str) -> str:
+    """The column to the right, or the last itself."""
+    return header[min(header.index(column) + 1, len(header) - 1)]
+
+
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn Polars' complaint about a file into one error that names the file and the cure."""
+def told(root: Path, name: str) -> Iterator[None]:
+    """Turn Polars' complaint about a table, which quotes the patient's value, into one error that names the
+    line."""
+    path = find_table(root, name)
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
-        raise ValueError(
-            f"{path}: cannot be read as a table of this kind: {reason}; download it again"
-        ) from error
+    except pl.exceptions.PolarsError as error:
+        fault = first_fault(path, TABLES[name]) or f"Polars stopped with {type(error).__name__}"
+        raise ValueError(f"{path}: cannot be read as a table of this kind: {fault}; {AGAIN}") from None
+    except OSError as error:
+        raise ValueError(f"{path}: not a readable {path.suffix} file ({error}); {AGAIN}") from error
+
+
+def first_fault(path: Path, table: RawTable) -> str:
+    """The first line that is none of a table, and what is wrong with it, without its values; "" if none is
+    found."""
+    with opened(path) as file:
+        lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "replace", newline=""), strict=True)
+        try:
+            header = next(lines)
+            kinds = [table.columns.get(name) for name in _own_names(table, header)]
+            for row in itertools.islice(lines, LINES_SEARCHED):
+                if fault := _fault(row, header, kinds):
+                    return f"line {lines.line_num}: {fault}"
+        except csv.Error:
+            return f"line {lines.line_num}: a quote that is not closed, or stands within a cell"
+    return ""
+
+
+def _own_names(table: RawTable, header: list[str]) -> list[str]:
+    ours = {other: name for name, other in table.aliases.items() if name not in header}
+    return [ours.get(name, name) for name in header]
+
+
+def _fault(row: list[str], header: list[str], kinds: list[type[pl.DataType] | None]) -> str:
+    if len(row) > len(header):
+        return f"{len(row)} fields where the header has {len(header)}"
+    for cell, column, kind in zip(row, header, kinds, strict=False):
+        if kind and ("\0" in cell or "\ufffd" in cell):
+            return f"{column} holds a NUL byte or is not UTF-8"
+        if cell and kind in WHAT and not WHAT[kind][1](cell):
+            return f"{column} is not {WHAT[kind][0]}"
+    return ""
+
+
+def _is_whole_number(cell: str) -> bool:
+    return re.fullmatch(r"[+-]?\d{1,19}", cell, re.ASCII) is not None and -(2**63) <= int(cell) < 2**63
+
+
+def _is_number(cell: str) -> bool:
+    return (
+        re.fullmatch(r"[+-]?((\d+\.?\d*|\.\d+)(e[+-]?\d+)?|nan|inf(inity)?)", cell, re.I | re.A) is not None
+    )
+
+
+def _is_time(cell: str) -> bool:
+    try:
+        datetime.strptime(cell.strip() if len(cell.strip()) > 10 else cell.strip() + " 00:00:00", TIME)
+    except ValueError:
+        return False
+    return True
+
+
+# What a cell of each type must be, in words and as a test; text may be anything.
+WHAT = {
+    pl.Int64: ("a whole number of 64 bits", _is_whole_number),
+    pl.Float64: ("a number", _is_number),
+    pl.Datetime: ("a time such as 2150-01-31 14:05:00", _is_time),
+}
 
 
 def timestamps(column: str) -> pl.Expr:
-    """Text such as `2180-07-23 14:05:00`, or a date alone, as a time; anything else is an error."""
+    """Text such as `2150-01-31 14:05:00`, or a date alone, as a time; anything else is an error."""
     text = pl.col(column).str.strip_chars()
     full = pl.when(text.str.len_chars() == 10).then(text + " 00:00:00").otherwise(text)
+    full = pl.when(text.str.starts_with("-")).then(pl.lit("before our era")).otherwise(full)
     return full.str.to_datetime(TIME, time_unit="us").alias(column)
 
 
 def read(root: Path, name: str) -> pl.DataFrame:
-    """A whole small table with its times parsed."""
+    """A whole small table with its times parsed, without blank lines."""
     times = [column for column, kind in TABLES[name].columns.items() if kind is pl.Datetime]
-    with told(find_table(root, name)):
-        return scan(root, name).with_columns(timestamps(column) for column in times).collect()
+    path, lazy = find_table(root, name), scan(root, name)
+    check_end(path)
+    with told(root, name):
+        check_fields(path)
+        table = lazy.with_columns(timestamps(column) for column in times).collect()
+    return table.filter(~pl.all_horizontal(pl.all().is_null()))
+
+
+def unique(frame: pl.DataFrame, ids: Sequence[str], name: str) -> pl.DataFrame:
+    """A raw table; ValueError if a row lacks one of the ids that name it, or two rows have the same."""
+    table, told = TABLES[name].pattern, ids[0]
+    lacking = frame.select(pl.any_horizontal(pl.col(ids).is_null()).sum()).item()
+    if lacking:
+        raise ValueError(f"{table}: {lacking} rows lack their {' or '.join(ids)}, which name a row; {AGAIN}")
+    twice = frame.filter(pl.struct(ids).is_duplicated())
+    if len(twice):
+        first, rows = twice[told][0], (twice[told] == twice[told][0]).sum()
+        raise ValueError(
+            f"{table}: {told} names a row, but {first} stands in {rows} rows; use the release's file"
+        )
+    return frame

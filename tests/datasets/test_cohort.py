@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datasets.cohort import select_stays
+from datasets.cohort import condition_labels, select_stays
 from datasets.raw import read
 from tests.raw_tables import admission, patient, stay, write_mimic_iv
 
@@ -95,6 +95,56 @@ def test_episodes_are_numbered_in_order_of_time(tmp_path: Path) -> None:
 def test_a_stay_named_twice_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="stay_id names a row, but 111 stands in 2 rows"):
         cohort(tmp_path, icustays=[stay(), stay()])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"los": "NaN"},
+        {"los": "inf"},
+        {"los": "1e309"},
+        {"los": "4.1"},
+        {"los": ""},
+        {"intime": "2150-01-04 00:00:00", "outtime": "2150-01-01 00:00:00"},
+        {"outtime": "9999-01-01 00:00:00", "los": 2866840.0},
+    ],
+)
+def test_a_length_that_is_none_or_not_that_of_the_times_is_out_and_counted(
+    tmp_path: Path, changes: dict
+) -> None:
+    two = {"patients": [patient(), patient(2)], "admissions": [admission(), admission(2, 22)]}
+    found = cohort(tmp_path, icustays=[stay(**changes), stay(2, 22, 222)], **two)
+    assert found.stays["stay_id"].to_list() == [222]
+    assert found.attrition["stays"].to_list()[-2:] == [2, 1]
+
+
+@pytest.mark.parametrize("table", ["patients", "admissions", "icustays"])
+def test_a_row_without_the_id_that_names_it_is_an_error(tmp_path: Path, table: str) -> None:
+    row = {"patients": patient, "admissions": admission, "icustays": stay}[table]()
+    own = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}[table]
+    with pytest.raises(ValueError, match=f"{table}: 1 rows lack their {own}"):
+        cohort(tmp_path, **{table: [row, row | {own: ""}]})
+
+
+def diagnoses(*rows: tuple[str | None, int | None]) -> pl.DataFrame:
+    found = [(11, *row) for row in rows]
+    return pl.DataFrame(
+        found, {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}, orient="row"
+    )
+
+
+@pytest.mark.parametrize("version", [11, 0, None])
+def test_a_code_of_no_known_version_is_an_error(version: int | None) -> None:
+    with pytest.raises(ValueError, match=r"1 codes are of neither ICD version 9 nor 10 .*of admission 11"):
+        condition_labels(diagnoses(("99592", 9), ("99592", version)), [11], "medmod")
+
+
+def test_a_diagnosis_without_a_code_is_none() -> None:
+    with_one, without = (
+        condition_labels(diagnoses(*rows), [11], "corrected")
+        for rows in ([("99592", 9), (None, 10), (None, None)], [("99592", 9)])
+    )
+    assert with_one.equals(without) and without["Septicemia (except in labor)"].item() == 1
 
 
 def test_an_empty_cohort_says_which_rule_emptied_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from datasets import cxr
 from datasets.cxr import cache_images, image_path, link_images, read_image, study_time
 from datasets.raw import read
-from tests.raw_tables import write_mimic_cxr
+from tests.raw_tables import CXR_COLUMNS, write_mimic_cxr, write_table
 
 STAYS = pl.DataFrame(
     {
@@ -45,13 +45,13 @@ def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = Non
     ],
 )
 def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
-    found = pl.DataFrame({"StudyDate": [21800723], "StudyTime": [time]}).select(study_time())
-    assert str(found["time"][0]).startswith(f"2180-07-23 {text}")
+    found = pl.DataFrame({"StudyDate": [21500131], "StudyTime": [time]}).select(study_time())
+    assert str(found["time"][0]).startswith(f"2150-01-31 {text}")
 
 
 @pytest.mark.parametrize(
     ("date", "time"),
-    [(21801323, 0.0), *((21800723, time) for time in (240000.0, 126000.0, 120060.0, 246000.0, -1.0))],
+    [(21501331, 0.0), *((21500131, time) for time in (240000.0, 126000.0, 120060.0, 246000.0, -1.0))],
 )
 def test_an_impossible_time_is_missing(date: int, time: float) -> None:
     assert (
@@ -73,12 +73,10 @@ def test_an_image_belongs_to_the_stay_in_which_it_was_taken(tmp_path: Path) -> N
 
 def test_images_of_one_hour_stand_by_study_and_name_and_each_once(tmp_path: Path) -> None:
     rows = [image(name, 21500101, 0.0, study) for name, study in (("c", 7), ("d", 7), ("a", 8), ("b", 8))]
-    labelled = [
-        {"subject_id": 1, "study_id": s, "Edema": value} for s, value in ((8, 1.0), (7, 0.0), (7, 1.0))
-    ]
+    labelled = [{"subject_id": 1, "study_id": s, "Edema": value} for s, value in ((8, 1.0), (7, 0.0))]
     found = linked(tmp_path, rows[::-1], labelled)
     assert found["dicom_id"].to_list() == ["c", "d", "a", "b"]
-    assert found["Edema"].to_list() == [0.0, 0.0, 1.0, 1.0]  # of study 7 the first row counts
+    assert found["Edema"].to_list() == [0.0, 0.0, 1.0, 1.0]
     assert found["view"].to_list() == ["AP"] * 4
 
 
@@ -94,6 +92,60 @@ def test_an_image_without_findings_is_left_out(tmp_path: Path) -> None:
 def test_findings_keep_missing_and_uncertain_apart(tmp_path: Path) -> None:
     found = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": -1.0}])
     assert found["Edema"].item() == -1 and found["Pneumonia"].item() is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "findings", "fault"),
+    [
+        ([image("a", 21500101, 0.0)] * 2, [], "metadata: dicom_id names a row, but a stands in 2 rows"),
+        ([image("", 21500101, 0.0)], [], "metadata: 1 rows lack their dicom_id"),
+        ([image("../../a", 21500101, 0.0)], [], "metadata: 1 dicom_id are no file names .*study 7"),
+        ([image("/etc/a", 21500101, 0.0)], [], "metadata: 1 dicom_id are no file names"),
+        ([], [{"subject_id": 1, "study_id": 7}] * 2, "chexpert: study_id names a row, but 7 stands in 2"),
+        (
+            [],
+            [{"subject_id": 1, "study_id": 7, "Edema": 2.0}],
+            "chexpert: Edema is none of 1, 0, -1.*study 7",
+        ),
+        ([], [{"subject_id": 1, "study_id": 7, "Edema": "inf"}], "chexpert: Edema is none of 1, 0, -1"),
+    ],
+)
+def test_tables_of_another_kind_are_refused_with_the_study(
+    tmp_path: Path, metadata: list[dict], findings: list[dict], fault: str
+) -> None:
+    (tmp_path / "outside").mkdir()
+    for name, rows in (("metadata", metadata), ("chexpert", findings)):
+        header = CXR_COLUMNS[f"mimic-cxr-2.0.0-{name}"].split(",")
+        write_table(tmp_path / f"mimic-cxr-2.0.0-{name}.csv.gz", header, rows)
+    with pytest.raises(ValueError, match=fault):
+        link_images(read(tmp_path, "metadata"), read(tmp_path, "chexpert"), STAYS, ("AP",))
+
+
+@pytest.mark.parametrize("time", [np.nan, np.inf, -np.inf, 1e300, -1.0, None])
+def test_a_time_that_is_no_number_of_a_clock_is_missing(time: float | None) -> None:
+    shot = pl.DataFrame(
+        {"StudyDate": [21500131], "StudyTime": [time]}, schema_overrides={"StudyTime": pl.Float64}
+    )
+    assert shot.select(study_time())["time"].item() is None
+
+
+def test_a_finding_that_is_not_a_number_is_missing(tmp_path: Path) -> None:
+    found = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": "NaN"}])
+    assert found["Edema"].item() is None
+
+
+def test_a_jpeg_whose_end_is_missing_is_not_filled_up(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8)).save(path)
+    whole = path.read_bytes()
+    frame = whole.index(b"\xff\xc0")
+    wide = whole[: frame + 5] + (13_000).to_bytes(2, "big") * 2 + whole[frame + 9 :]
+    for content, reason in (
+        (whole[:-2] + bytes(2), "cut off: no end of image"),
+        (wide, f"cut off: {len(whole)} bytes for 13000x13000 pixels"),
+    ):
+        path.write_bytes(content)
+        assert read_image(path) == reason
 
 
 def damaged(folder: Path) -> dict[str, Path]:

@@ -1,5 +1,7 @@
 """Cleaning of charted rows, against the rules of the two protocols."""
 
+import gzip
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,9 @@ def value_of(folder: Path, row: dict, protocol: str = "medmod", table: str = "ch
         (220045, "fast", None, None),
         (220045, "1e309", None, None),
         (220045, "nan", None, None),
+        (220045, "1e39", None, None),  # beyond float32
+        (220045, "-3.5e38", None, None),
+        (220045, "1_000", None, None),
         (220050, "120/80", 120.0, 120.0),
         (220051, "120/80", 80.0, 80.0),
         (220051, "75", 75.0, 75.0),
@@ -180,3 +185,43 @@ def test_a_full_disk_names_the_bucket_and_the_cure(tmp_path: Path) -> None:
     rows = [chart(220045, 80, f"2150-01-01 {n // 60:02d}:{n % 60:02d}:00") for n in range(200)]
     with room_for(1000), pytest.raises(OSError, match=r"no space left to write .*00000\.bin .*free space"):
         collected(tmp_path, chartevents=rows)
+
+
+def cut_table(folder: Path, name: str, keep: int, gz: bool) -> None:
+    """Cut a table off before it is gzipped: `keep` bytes of its last line stay."""
+    path = folder / f"{name}.csv.gz"
+    text = gzip.decompress(path.read_bytes())
+    text = text[: text.rindex(b"\n", 0, -1) + 1 + keep]
+    path.unlink()
+    path.with_suffix(".gz" if gz else "").write_bytes(gzip.compress(text) if gz else text)
+
+
+CHARTED = [chart(220045, 80, valuenum=80), chart(220045, 95, "2150-01-01 02:00:00", valuenum=95)]
+
+
+@pytest.mark.parametrize("gz", [True, False])
+def test_a_value_that_was_cut_off_is_refused_not_read_as_a_smaller_one(tmp_path: Path, gz: bool) -> None:
+    write_mimic_iv(tmp_path, chartevents=CHARTED)
+    cut_table(tmp_path, "icu/chartevents", len("1,11,111,2150-01-01 02:00:00,220045,9"), gz)
+    with pytest.raises(ValueError, match=r"chartevents.csv.*its last line has no end"):
+        list(observed(tmp_path))
+
+
+@pytest.mark.parametrize("kept", ["1,11,111,2150-01-01 02:00:00", "1,11,1"])
+def test_a_row_that_was_cut_off_before_its_item_is_refused(tmp_path: Path, kept: str) -> None:
+    write_mimic_iv(tmp_path, chartevents=CHARTED)
+    cut_table(tmp_path, "icu/chartevents", len(kept), gz=True)
+    with pytest.raises(ValueError, match=r"chartevents.csv.gz.*its last line has no end"):
+        list(observed(tmp_path))
+
+
+def test_a_row_without_item_or_time_is_no_observation(tmp_path: Path) -> None:
+    rows = [CHARTED[0], chart("", 3), chart(220045, 4, ""), CHARTED[1] | {"valuenum": ""}]
+    write_mimic_iv(tmp_path, chartevents=rows)
+    assert np.concatenate(list(observed(tmp_path)))["value"].tolist() == [80, 95]
+
+
+def observed(folder: Path) -> Iterator[np.ndarray]:
+    stays = {"stay_row": [0], "hadm_id": [11], "stay_id": [111], "los_hours": [72.0]}
+    intime = pl.Series(["2150-01-01 00:00:00"]).str.to_datetime(time_unit="us")
+    return observations(folder, "chartevents", pl.DataFrame(stays | {"intime": intime}), "medmod")

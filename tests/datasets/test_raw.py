@@ -1,5 +1,6 @@
 """Raw tables of any release, and what is said when one is not right."""
 
+import gzip
 from pathlib import Path
 
 import polars as pl
@@ -58,11 +59,71 @@ def test_a_table_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
         find_table(tmp_path, "patients")
 
 
-@pytest.mark.parametrize("column", ["anchor_age", "dod"])
-def test_a_value_of_the_wrong_type_names_the_file(tmp_path: Path, column: str) -> None:
-    write_mimic_iv(tmp_path, patients=[patient(**{column: "elephant"})])
-    with pytest.raises(ValueError, match=r"patients.csv.gz: cannot be read as a table of this kind"):
+@pytest.mark.parametrize(
+    ("column", "what"), [("anchor_age", "a whole number of 64 bits"), ("dod", "a time such as 2150-01-31")]
+)
+def test_a_value_of_the_wrong_type_names_the_line_and_is_not_told(
+    tmp_path: Path, column: str, what: str
+) -> None:
+    write_mimic_iv(tmp_path, patients=[patient(), patient(2, **{column: "elephant"})])
+    with pytest.raises(ValueError, match=rf"patients.csv.gz: .* line 3: {column} is not {what}") as error:
         read(tmp_path, "patients")
+    assert "elephant" not in str(error.value) and error.value.__cause__ is None
+
+
+def content(*lines: str, end: str = "\n") -> bytes:
+    """A small table of patients."""
+    head = "subject_id,gender,anchor_age,anchor_year,dod,note"
+    return "".join(line + end for line in (head, *lines)).encode()
+
+
+@pytest.mark.parametrize("gz", [True, False])
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (content("1,F,60,2150,,", "2,F,60,2150,,x")[:-1], "its last line has no end"),
+        (content("1,F,60,2150,,", end="\r"), "its lines end as on an old Mac"),
+        (content("1,F,,60,2150,,,"), "line 2 has not the 6 fields of the header"),
+        (content("1,F,60,2150,,", "2,F,60,2150"), "line 3 has not the 6 fields of the header"),
+        (content("1,F,60,2150,,", "2,F,6\0,2150,,"), "line 3: anchor_age holds a NUL byte or is not UTF-8"),
+        (content("1,F,60,2150,,", "2,F,60,2150,,x").replace(b"2,F", b"2,\xe9"), "line 3: gender holds a NUL"),
+        (content("1,F,60,2150,,", '2,F,60,2150,,"x'), "line 3: a quote that is not closed"),
+        (content("1,F,60,2150,-1-02-03 00:00:00,"), "line 2: dod is not a time such as"),
+        (content("9223372036854775808,F,60,2150,,"), "line 2: subject_id is not a whole number of 64 bits"),
+        (content("1,F,60,2150,,").replace(b"dod", b"gender"), "has the column gender twice"),
+        (b"", "is empty, or its first line is"),
+        (b"\n1,F,60\n", "is empty, or its first line is"),
+        (b"1,F,elephant,2150,,\n", "lacks the column subject_id, gender.*it has: none"),
+    ],
+)
+def test_what_is_no_table_is_refused_with_its_place(tmp_path: Path, raw: bytes, fault: str, gz: bool) -> None:
+    path = tmp_path / f"hosp/patients.csv{'.gz' if gz else ''}"
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(raw) if gz else raw)
+    with pytest.raises(ValueError, match=rf"patients.csv.*{fault}") as error:
+        read(tmp_path, "patients")
+    assert "elephant" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        content("1,F,60,2150,2150-02-03,a", "2,,61,2150,,", end="\r\n"),
+        b"\xef\xbb\xbf" + content("1,F,60,2150,2150-02-03,a", "2,,61,2150,,"),
+        content("1,F,60,2150,2150-02-03,a", "", "2,,61,2150,,", ""),
+        content('"1","F","60","2150","2150-02-03","a"', '"2","","61","2150","",""'),
+        content('1,F,60,2150,2150-02-03,"a, b"', "2,,61,2150,,"),
+        content('1,F,60,2150,2150-02-03,"of two\nlines, not one"', "2,,61,2150,,"),
+    ],
+    ids=["windows", "mark", "blank", "quoted", "comma", "lines"],
+)
+def test_what_does_not_matter_reads_the_same(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "a[1]*/hosp/patients.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(raw)
+    found = read(tmp_path / "a[1]*", "patients")
+    assert found["anchor_age"].to_list() == [60, 61] and found["gender"].to_list() == ["F", None]
+    assert found["dod"].is_null().to_list() == [False, True]
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
