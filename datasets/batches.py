@@ -177,18 +177,22 @@ def _read_samples(
             f"{split} samples, the first on line {foreign.argmax() + 2}, are not those of its {split} stays; "
             "copy the store again from where it was made, or extract again"
         )
-    stays = store.stays(["offset"]).iloc[rows["stay_row"]]
     raw = rows[list(labels)].to_numpy(np.float64)
+    try:
+        encoded = encode(raw)
+    except ValueError as error:
+        raise ValueError(f"{store.folder}: {split} labels of {task}: {error}; extract again") from error
+    offset = store.stays(["offset"])["offset"].to_numpy(np.int64)[rows["stay_row"]]
     cxr_row, end_hours = rows["cxr_row"].to_numpy(), rows["end_hours"].to_numpy()
     return Samples(
         stay_id=rows["stay_id"].to_numpy(),
-        offset=stays["offset"].to_numpy(np.int64),
+        offset=offset,
         bins=rows["bins"].to_numpy(),
         tail_row=rows["tail_row"].to_numpy(),
         cxr_row=cxr_row,
         end_hours=end_hours,
         gap_days=_gap_days(store, cxr_row, end_hours),
-        labels=encode(raw).astype(np.float32),
+        labels=encoded.astype(np.float32),
         raw_labels=raw,
     )
 
@@ -196,12 +200,13 @@ def _read_samples(
 def _foreign(rows: pd.DataFrame, store: Store, split: str) -> np.ndarray:
     """Mask [n]: samples of no stay of the split, or that name hours or an image that are not their stay's.
 
-    ValueError if the store's splits share a subject.
+    ValueError if the store's splits share a subject, or its tables and arrays do not belong together.
     """
-    stays = store.stays(["subject_id", "stay_id", "split", "length"])
-    check_disjoint(stays["subject_id"], stays["split"], store.folder)
-    row, image, tail = (rows[name].to_numpy() for name in ("stay_row", "cxr_row", "tail_row"))
+    stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
     images, first_tail = store.images(["stay_row"])["stay_row"].to_numpy(), stays["length"].sum()
+    check_disjoint(stays["subject_id"], stays["split"], store.folder)
+    _check_lengths(store, stays, len(images))
+    row, image, tail = (rows[name].to_numpy() for name in ("stay_row", "cxr_row", "tail_row"))
     outside = (row < 0) | (row >= len(stays)) | (image < -1) | (image >= len(images))
     own = stays.take(np.where(outside, 0, row))
     owner = np.append(images, 0)[np.where(outside, -1, image)]
@@ -209,10 +214,28 @@ def _foreign(rows: pd.DataFrame, store: Store, split: str) -> np.ndarray:
         outside
         | (own["stay_id"].to_numpy() != rows["stay_id"].to_numpy())
         | (own["split"].to_numpy() != split)
+        | (rows["bins"].to_numpy() < 1)
         | (rows["bins"].to_numpy() > own["length"].to_numpy())
+        | ~(rows["end_hours"].to_numpy() >= 0)
+        | np.isinf(rows["end_hours"].to_numpy())
         | ((image >= 0) & (owner != row))
         | ((tail != -1) & ((tail < first_tail) | (tail >= len(store.hourly))))
     )
+
+
+def _check_lengths(store: Store, stays: pd.DataFrame, images: int) -> None:
+    """ValueError unless the hours of the stays, and the images, are those that the arrays hold."""
+    hours = stays["length"].sum()
+    rules = {
+        "stays.parquet holds no stay": len(stays) > 0,
+        "the hours of stays.parquet do not follow one another": (stays["length"] >= 0).all()
+        and (stays["offset"] == stays["length"].cumsum() - stays["length"]).all(),
+        f"hourly.npy holds fewer hours than the {hours} of stays.parquet": len(store.hourly) >= hours,
+        f"cxr.npy does not hold the {images} images of cxr.parquet": len(store.cxr) == images,
+    }
+    for fault, right in rules.items():
+        if not right:
+            raise ValueError(f"{store.folder}: {fault}; copy the store again from where it was made")
 
 
 def _gap_days(store: Store, cxr_row: np.ndarray, end_hours: np.ndarray) -> np.ndarray:
@@ -304,7 +327,7 @@ class Batches:
             )
             self._tail_row[samples.tail_row < 0] = -1
             self._cxr_row = np.where(self._cxr_row >= 0, np.searchsorted(images, self._cxr_row), -1)
-        normalise = _Normaliser(*store.normalizer())
+        normalise = _Normaliser(store)
         self._hours = _Rows(store.hourly, hours, self.residence, self.device, normalise)
         self._images = _Rows(store.cxr, images, self.residence, self.device)
 
@@ -442,12 +465,16 @@ def packed_rows(offset: np.ndarray, bins: np.ndarray, tail_row: np.ndarray) -> t
 class _Normaliser:
     """(x - mean) / deviation, in place and in float32: the same bits wherever it happens."""
 
-    def __init__(self, mean: np.ndarray, deviation: np.ndarray) -> None:
-        self.mean, self.deviation = mean, deviation
+    def __init__(self, store: Store) -> None:
+        self.mean, self.deviation = store.normalizer()
+        self.source = store.folder / "hourly.npy"
 
     def __call__(self, hours: np.ndarray) -> None:
+        """ValueError for NaN and infinity, which an LSTM turns into plausible numbers."""
         np.subtract(hours, self.mean, out=hours)
         np.divide(hours, self.deviation, out=hours)
+        if not np.isfinite(hours).all():
+            raise ValueError(f"{self.source}: holds values that are no finite numbers; extract again")
 
 
 class _Rows:

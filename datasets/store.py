@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Self, TypedDict
@@ -13,12 +14,24 @@ from typing import Self, TypedDict
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import yaml
 from pyarrow import csv
 
-from datasets.schema import CHANNELS, SAMPLE_COLUMNS, STORE_VERSION, continuous_channels, variables
+from datasets.schema import (
+    CHANNELS,
+    IMAGE_SIZE,
+    SAMPLE_COLUMNS,
+    STORE_VERSION,
+    continuous_channels,
+    variables,
+)
+from utils.config import load_yaml
 
 MANIFEST = "manifest.yaml"
+AGAIN = "copy it again from where the store was made, or extract again"
+# Columns of tables and listfiles that count or name, and those that measure.
+WHOLE = ("subject_id", "stay_id", "offset", "length", *SAMPLE_COLUMNS[1:])
+NUMBERS = ("hours", "los_hours")
+HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
 
 class Described(TypedDict):
@@ -40,6 +53,7 @@ class Store:
 
     folder: Path
     manifest: dict[str, object]
+    _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
@@ -52,7 +66,7 @@ class Store:
         folder = Path(folder)
         manifest = read_manifest(folder)
         for name, told in manifest["files"].items():
-            path = folder / name
+            path = _inside(folder, name)
             if not path.is_file():
                 raise ValueError(f"{path} is missing; copy it from where {folder} was made, or extract again")
             if path.stat().st_size != told["bytes"]:
@@ -70,20 +84,20 @@ class Store:
     @cached_property
     def hourly(self) -> np.ndarray:
         """[rows, 76] float32, memory-mapped, raw units: the grids of all stays, then ends of samples."""
-        return _mapped(self.folder / "hourly.npy")
+        return self._mapped("hourly.npy", np.float32, (CHANNELS,))
 
     @cached_property
     def cxr(self) -> np.ndarray:
         """[images, 256, 256] uint8, memory-mapped."""
-        return _mapped(self.folder / "cxr.npy")
+        return self._mapped("cxr.npy", np.uint8, (IMAGE_SIZE, IMAGE_SIZE))
 
     def stays(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A row a stay; all columns, or the named ones."""
-        return _read_table(self.folder / "stays.parquet", columns)
+        return self._table("stays.parquet", columns)
 
     def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A row an X-ray, ordered by (stay_row, hours); all columns, or the named ones."""
-        return _read_table(self.folder / "cxr.parquet", columns)
+        return self._table("cxr.parquet", columns)
 
     def listfile(self, task: str, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """A row a sample of a task in "train", "val" or "test"; an unknown label is NaN.
@@ -95,13 +109,18 @@ class Store:
         if not path.is_file():
             tasks = ", ".join(sorted(found.parent.name for found in self.folder.glob("*/train_listfile.csv")))
             raise ValueError(f"{path} is missing; the tasks of this store are: {tasks}")
+        self._check(path)
+        whole = dict.fromkeys(WHOLE, pa.int64())
+        options = csv.ConvertOptions(include_columns=columns, column_types=whole)
         try:
-            table = csv.read_csv(path, convert_options=csv.ConvertOptions(include_columns=columns))
+            table = csv.read_csv(path, convert_options=options)
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            raise ValueError(f"{path}: {error}; if an older version made it, extract again") from error
+            told = re.split(": invalid value|, got", str(error))[0]  # the rest quotes what is in the file
+            raise ValueError(f"{path}: {told}; if an older version made it, extract again") from None
         untyped = [field.name for field in table.schema if pa.types.is_null(field.type)]
-        whole = ("stay_id", *SAMPLE_COLUMNS[1:])
-        return table.to_pandas().astype({name: "int64" if name in whole else "float64" for name in untyped})
+        found = table.to_pandas().astype({name: "float64" for name in untyped if name not in WHOLE})
+        _check_kinds(path, found, [name for name in found if name != "stay"])
+        return found
 
     def normalizer(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the train split, float32 [76] each; 0 and 1 on the other channels.
@@ -110,14 +129,50 @@ class Store:
             ValueError: the file names other channels than this code has.
         """
         path = self.folder / "normalizer.json"
-        fitted = json.loads(path.read_text())
+        self._check(path)
         names = [variable.name for variable in variables() if not variable.categories]
-        if fitted["channels"] != names:
-            raise ValueError(f"{path} is for the channels {fitted['channels']}, not {names}; extract again")
+        fitted = _fitted(path, names)
         mean, deviation = np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32)
         mean[list(continuous_channels())] = fitted["mean"]
         deviation[list(continuous_channels())] = fitted["std"]
         return mean, deviation
+
+    def _check(self, path: Path) -> None:
+        """ValueError if a file's content is not what the manifest says; seen once, unless it is large."""
+        told = self.manifest["files"].get(path.relative_to(self.folder).as_posix())
+        if path in self._checked or told is None or told["bytes"] > HASHED_BYTES:
+            return
+        if described(path)["sha256"] != told["sha256"]:
+            raise ValueError(f"{path}: its content is not what the manifest says, only its size; {AGAIN}")
+        self._checked.add(path)
+
+    def _mapped(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
+        """A .npy file as a plain array whose pages are read when they are touched."""
+        path = self.folder / name
+        self._check(path)
+        try:
+            array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        except (ValueError, OSError, EOFError) as error:
+            raise ValueError(f"{path}: no array that can be read ({error}); {AGAIN}") from None
+        if array.dtype != kind or array.shape[1:] != shape:
+            found = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(
+                f"{path} holds {found}, not {np.dtype(kind)} [rows, {', '.join(map(str, shape))}]; {AGAIN}"
+            )
+        return array
+
+    def _table(self, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
+        path = self.folder / name
+        self._check(path)
+        try:
+            table = pd.read_parquet(path, columns=None if columns is None else list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{path}: cannot be read as a table with the columns that are needed "
+                f"({type(error).__name__}); {AGAIN}"
+            ) from None
+        _check_kinds(path, table, NUMBERS)
+        return table
 
 
 def read_manifest(folder: Path) -> dict[str, object]:
@@ -132,19 +187,62 @@ def read_manifest(folder: Path) -> dict[str, object]:
             f"--store {folder} has no manifest.yaml: it is no store, or its extraction did not end; "
             f"run python -m datasets.extract --out {folder} again, which goes on where it stopped"
         )
-    manifest = yaml.safe_load(path.read_text())
+    manifest = load_yaml(path.read_bytes(), str(path))
     version = manifest.get("store_version") if isinstance(manifest, dict) else None
-    if version != STORE_VERSION:
+    if version != STORE_VERSION or isinstance(version, bool):
+        told = version if isinstance(version, int | str | None) else "of no number"
         raise ValueError(
-            f"{path}: the store has version {version}, this code reads {STORE_VERSION}; extract again"
+            f"{path}: the store has version {told}, this code reads {STORE_VERSION}; extract again"
         )
+    _check_manifest(manifest, path)
     return manifest
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """A .npy file as a plain array whose pages are read when they are touched."""
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def _check_manifest(manifest: Mapping[str, object], path: Path) -> None:
+    """ValueError unless a manifest says what is asked of it."""
+    files = manifest.get("files")
+    said = {"which files it holds": isinstance(files, dict) and len(files) > 0}
+    for name in ("synthetic", "synthetic_images"):
+        said[f"whether it is {name}"] = isinstance(manifest.get(name), bool)
+    for name, told in (files if isinstance(files, dict) else {}).items():
+        known = told if isinstance(told, dict) and isinstance(name, str) else {}
+        kinds = isinstance(known.get("bytes"), int), isinstance(known.get("sha256"), str)
+        said[f"size and hash of {name}"] = all(kinds)
+    for what, is_said in said.items():
+        if not is_said:
+            raise ValueError(f"{path}: does not say {what}; {AGAIN}")
 
 
-def _read_table(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
-    return pd.read_parquet(path, columns=None if columns is None else list(columns))
+def _inside(folder: Path, name: str) -> Path:
+    """Path of a file of a store. ValueError if its name or a link leads out of it."""
+    if not (folder / name).resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"{folder / MANIFEST}: {name} lies outside of the store, of which nothing else is read; put a "
+            "copy of the file there, or extract again"
+        )
+    return folder / name
+
+
+def _fitted(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """{"mean", "std"} of a normalizer.json; ValueError if it has not a finite number for each channel."""
+    try:
+        told = json.loads(path.read_bytes())
+        channels = told["channels"]
+        found = {key: np.array(told[key], np.float64) for key in ("mean", "std")}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no normaliser ({type(error).__name__}); {AGAIN}") from None
+    if channels != list(names):
+        raise ValueError(f"{path} is for the channels {channels}, not {names}; extract again")
+    right = all(array.shape == (len(names),) and np.isfinite(array).all() for array in found.values())
+    if not right or (found["std"] <= 0).any():
+        raise ValueError(f"{path}: lacks a finite mean, or a positive deviation, of a channel; {AGAIN}")
+    return found
+
+
+def _check_kinds(path: Path, table: pd.DataFrame, numbers: Sequence[str]) -> None:
+    """ValueError, naming the column, unless what counts is whole numbers, and what measures is numbers."""
+    for name, column in table.items():
+        if name in WHOLE and column.dtype.kind not in "iu":
+            raise ValueError(f"{path}: {name} is not a whole number in each row; {AGAIN}")
+        if name in numbers and column.dtype.kind not in "iuf":
+            raise ValueError(f"{path}: {name} is not a number; {AGAIN}")

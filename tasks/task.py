@@ -10,7 +10,9 @@ import pandas as pd
 Kind = Literal["binary", "multilabel", "ordinal"]
 
 
-def _unchanged(labels: np.ndarray) -> np.ndarray:
+def _yes_or_no(labels: np.ndarray) -> np.ndarray:
+    if not (np.isnan(labels) | (labels == 0) | (labels == 1)).all():
+        raise ValueError("one is none of 0, 1 and unknown")
     return labels
 
 
@@ -31,7 +33,7 @@ class Task:
     monitor: Literal["auroc", "kappa"]
     classes: int
     samples: Callable[[pd.DataFrame, pd.DataFrame, str], pd.DataFrame]
-    encode: Callable[[np.ndarray], np.ndarray] = _unchanged
+    encode: Callable[[np.ndarray], np.ndarray] = _yes_or_no
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property

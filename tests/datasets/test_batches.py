@@ -513,13 +513,14 @@ def test_a_split_without_pairs_names_the_choice(store: Store, tmp_path: Path) ->
 def test_listfiles_of_another_store_are_refused(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "mixed", stays=10, images=5)
     stays = Store.open(folder).stays()
-    stays.assign(length=stays["length"] - 1).to_parquet(folder / "stays.parquet")
+    length = stays["length"] - 1
+    stays.assign(length=length, offset=length.cumsum() - length).to_parquet(folder / "stays.parquet")
     write_manifest(folder)
     with pytest.raises(ValueError, match="listfiles of phenotyping are not of this store"):
         samples_of(Store.open(folder))
 
 
-def first_sample(folder: Path, column: str, value: int) -> None:
+def first_sample(folder: Path, column: str, value: float) -> None:
     """Changes a number of the first phenotyping sample of train, that of stay 0."""
     path = folder / "phenotyping" / "train_listfile.csv"
     rows = pd.read_csv(path)
@@ -531,15 +532,60 @@ def first_sample(folder: Path, column: str, value: int) -> None:
 @pytest.mark.parametrize(
     ("column", "value"),
     [("stay_id", 30_000_001), ("stay_row", 3), ("stay_row", 99), ("stay_row", -1), ("bins", 999),
-     ("cxr_row", 4), ("cxr_row", 99), ("tail_row", 0), ("tail_row", 99_999)],
+     ("cxr_row", 4), ("cxr_row", 99), ("tail_row", 0), ("tail_row", 99_999), ("bins", 0), ("bins", -1),
+     ("end_hours", -1.0), ("end_hours", float("nan")), ("end_hours", float("inf"))],
 )  # fmt: skip
 def test_a_sample_that_is_not_its_stays_is_refused_with_its_line(
-    tmp_path: Path, column: str, value: int
+    tmp_path: Path, column: str, value: float
 ) -> None:
     folder = write_store(tmp_path / "mixed", stays=10, images=5)
     first_sample(folder, column, value)
     with pytest.raises(ValueError, match=r"1 of 6 train samples, the first on line 2, are not those"):
         samples_of(Store.open(folder))
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.5, float("inf")])
+def test_a_label_that_is_none_of_0_1_and_unknown_is_refused(tmp_path: Path, value: float) -> None:
+    folder = write_store(tmp_path / "odd", stays=10, images=5)
+    first_sample(folder, TASKS["phenotyping"].labels[3], value)
+    with pytest.raises(ValueError, match="train labels of phenotyping: one is none of 0, 1 and unknown"):
+        samples_of(Store.open(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("offset", "the hours of stays.parquet do not follow one another"),
+        ("hourly.npy", r"hourly.npy holds fewer hours than the \d+ of stays.parquet"),
+        ("cxr.npy", "cxr.npy does not hold the 5 images of cxr.parquet"),
+        ("stays.parquet", "stays.parquet holds no stay"),
+    ],
+)
+def test_tables_and_arrays_that_do_not_belong_together_are_refused(
+    tmp_path: Path, name: str, fault: str
+) -> None:
+    folder = write_store(tmp_path / "mixed", stays=10, images=5)
+    stays = pd.read_parquet(folder / "stays.parquet")
+    if name.endswith(".npy"):
+        np.save(folder / name, np.load(folder / name)[:3])
+    else:
+        other = stays[:0] if name == "stays.parquet" else stays.assign(offset=stays["offset"] + 1)
+        other.to_parquet(folder / "stays.parquet")
+    write_manifest(folder)
+    with pytest.raises(ValueError, match=fault):
+        samples_of(Store.open(folder))
+
+
+@pytest.mark.parametrize("residence", ["cpu", "disk"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_hours_that_are_no_finite_numbers_are_refused(tmp_path: Path, value: float, residence: str) -> None:
+    folder = write_store(tmp_path / "odd", stays=10, images=5)
+    hourly = np.load(folder / "hourly.npy")
+    hourly[3, 7] = value  # an LSTM would saturate, and predict as if nothing was
+    np.save(folder / "hourly.npy", hourly)
+    write_manifest(folder)
+    with pytest.raises(ValueError, match=r"hourly.npy: holds values that are no finite numbers"):
+        list(batches_of(Store.open(folder), data_pairs="ehr_all", data_device=residence).epoch(0))
 
 
 def test_labels_of_another_cohort_are_refused(tmp_path: Path) -> None:

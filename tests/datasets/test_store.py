@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLI
 from datasets.store import Store
 from tasks import TASKS
 from tests.stores import write_manifest, write_store
+
+LISTFILE = "radiology/test_listfile.csv"
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +83,132 @@ def test_a_cut_file_is_named_with_both_sizes(folder: Path) -> None:
         ValueError, match=rf"hourly\.npy has {whole - 1} bytes where the manifest says {whole}"
     ):
         Store.open(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["hourly.npy", "cxr.npy", "stays.parquet", "cxr.parquet", "normalizer.json", LISTFILE]
+)
+def test_a_changed_bit_is_found_when_a_file_is_read(folder: Path, name: str) -> None:
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    store = Store.open(folder)
+    reads = {
+        "hourly.npy": lambda: store.hourly, "cxr.npy": lambda: store.cxr, "stays.parquet": store.stays,
+        "cxr.parquet": store.images, "normalizer.json": store.normalizer,
+        LISTFILE: lambda: store.listfile("radiology", "test"),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=f"{name}: its content is not what the manifest says"):
+        reads[name]()
+
+
+@pytest.mark.parametrize("name", ["../other.npy", "/etc/hostname", "x/../../other.npy", "link.npy"])
+def test_no_file_outside_of_a_store_is_read(folder: Path, name: str) -> None:
+    (folder.parent / "other.npy").write_bytes(b"12")
+    if name == "link.npy":
+        (folder / name).symlink_to(folder.parent / "other.npy")
+    path = folder / "manifest.yaml"
+    manifest = yaml.safe_load(path.read_text())
+    manifest["files"][name] = {"bytes": 2, "sha256": "0"}
+    path.write_text(yaml.safe_dump(manifest))
+    with pytest.raises(ValueError, match=rf"{re.escape(name)} lies outside of the store"):
+        Store.open(folder)
+
+
+def test_a_store_behind_a_link_is_read(folder: Path) -> None:
+    (folder.parent / "latest").symlink_to(folder)
+    assert len(Store.open(folder.parent / "latest").stays()) == 20
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"files": None}, "does not say which files it holds"),
+        ({"files": {"a": {"bytes": "9", "sha256": "0"}}}, "does not say size and hash of a"),
+        ({"files": {7: {"bytes": 9, "sha256": "0"}}}, "does not say size and hash of 7"),
+        ({"synthetic": None}, "does not say whether it is synthetic"),
+        ({"store_version": True}, "the store has version True"),
+        ({"store_version": [1]}, "the store has version of no number"),
+    ],
+)
+def test_a_manifest_that_lacks_something_is_refused(folder: Path, change: dict, fault: str) -> None:
+    path = folder / "manifest.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | change))
+    with pytest.raises(ValueError, match=rf"manifest.yaml: {fault}"):
+        Store.open(folder)
+
+
+def test_a_manifest_runs_nothing(folder: Path) -> None:
+    path, marker = folder / "manifest.yaml", folder / "ran"
+    path.write_text(f"{path.read_text()}\nx: !!python/object/apply:os.system ['touch {marker}']\n")
+    with pytest.raises(ValueError, match=r"manifest.yaml: not YAML"):
+        Store.open(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((5, CHANNELS)),
+        np.zeros((5, CHANNELS - 1), np.float32),
+        np.zeros(5, np.float32),
+        np.zeros((5, CHANNELS), ">f4"),
+        np.array([{}], object),
+    ],
+    ids=["float64", "narrow", "flat", "swapped", "pickled"],
+)
+def test_hours_of_another_kind_are_refused(folder: Path, array: np.ndarray) -> None:
+    np.save(folder / "hourly.npy", array)
+    write_manifest(folder)
+    with pytest.raises(ValueError, match=r"hourly.npy.*(holds .*, not float32|no array that can be read)"):
+        _ = Store.open(folder).hourly
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"offset": "x"}, "offset is not a whole number"),
+        ({"length": np.nan}, "length is not a whole number"),
+        ({"los_hours": "x"}, "los_hours is not a number"),
+        (None, "cannot be read as a table"),
+    ],
+)
+def test_stays_of_another_kind_are_refused(folder: Path, change: dict | None, fault: str) -> None:
+    path = folder / "stays.parquet"
+    stays = Store.open(folder).stays()
+    if change is None:
+        path.write_bytes(b"PAR1 and no more")
+    else:
+        stays.assign(**change).to_parquet(path)
+    write_manifest(folder)
+    with pytest.raises(ValueError, match=rf"stays.parquet: {fault}"):
+        Store.open(folder).stays()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", "[" * 100_000, '{"channels": 1}', "std 0", "std nan", "mean short", "mean null"],
+)
+def test_a_normaliser_of_another_kind_is_refused(folder: Path, text: str) -> None:
+    path = folder / "normalizer.json"
+    fitted = json.loads(path.read_text())
+    key, _, what = text.partition(" ")
+    odd = {"0": [0.0] * 12, "nan": [float("nan")] * 12, "short": [1.0], "null": None}
+    path.write_text(json.dumps(fitted | {key: odd[what]}) if key in fitted else text)
+    write_manifest(folder)
+    with pytest.raises(ValueError, match=r"normalizer.json.*extract again"):
+        Store.open(folder).normalizer()
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"), [("1,x", "bins"), ("1,", "bins"), ("elephant,3", "y_true"), ("1", "Expected 2 columns")]
+)
+def test_a_listfile_of_another_kind_is_refused_without_its_values(folder: Path, row: str, fault: str) -> None:
+    store = listfile(folder, "readmission", f"y_true,bins\n1,2\n{row}\n")
+    with pytest.raises(ValueError, match=rf"train_listfile.csv.*{fault}") as error:
+        store.listfile("readmission", "train")
+    assert "elephant" not in str(error.value)
 
 
 def test_opening_reads_no_array(folder: Path) -> None:
