@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,21 +71,49 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
             f"{path.parent} holds {', '.join(near[-5:])}" if near else f"{path.parent} holds no .ckpt file"
         )
         raise FileNotFoundError(f"{path}: there is no such checkpoint; {found}")
-    torn = f"{path}: torn or not a checkpoint; copy it again, or take another"
-    if not zipfile.is_zipfile(path):
-        raise ValueError(torn)
-    try:
-        content: Checkpoint = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError:
-        rule = "a checkpoint holds only tensors, numbers, text, lists and dicts"
-        raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
-    except RuntimeError as error:
-        raise ValueError(torn) from error
+    content = _read(path, device)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
             f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
         )
-    return content
+    for rule, holds in _rules(content).items():
+        if not holds:
+            raise ValueError(f"{path}: not a checkpoint of ours: {rule}; copy it again, or take another")
+    return cast(Checkpoint, content)
+
+
+def _read(path: Path, device: torch.device | str) -> object:
+    """What a file holds, after the checksums of all its records, which torch itself does not compare."""
+    torn = f"{path}: torn or not a checkpoint; copy it again, or take another"
+    if not zipfile.is_zipfile(path):
+        raise ValueError(torn)
+    try:
+        with zipfile.ZipFile(path) as file:
+            if file.testzip() is not None:
+                raise ValueError(torn)
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError:
+        rule = "a checkpoint holds only tensors, numbers, text, lists and dicts"
+        raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # damaged bytes make readers raise anything
+        raise ValueError(torn) from error
+
+
+def _rules(content: Mapping[str, object]) -> dict[str, bool]:
+    """What a checkpoint must be, in words, and whether it is."""
+    parts, config, epoch = (content.get(name) for name in ("parts", "config", "epoch"))
+    held = list(parts.values()) if isinstance(parts, dict) else []
+    named = isinstance(parts, dict) and all(isinstance(part, dict) for part in held)
+    weights = [weight for part in held for weight in part.values()] if named else []
+    dense = all(isinstance(weight, Tensor) and weight.layout == torch.strided for weight in weights)
+    return {
+        "its parts are tensors by their names": named and dense,
+        "its config is settings by their names": isinstance(config, dict),
+        "its epoch is a number from 0": type(epoch) is int and epoch >= 0,
+        "its weights are finite numbers": dense and all(bool(w.isfinite().all()) for w in weights),
+    }
 
 
 @contextmanager
@@ -118,14 +146,21 @@ def load_part(module: nn.Module, checkpoint: Parts, name: str) -> str:
 
 
 def _faults(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    both = [key for key in wanted if key in given]
     shapes = [
         f"{key} is {list(given[key].shape)}, not {list(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        for key in both
+        if given[key].shape != wanted[key].shape
+    ]
+    numbers = [
+        f"{key} is {given[key].dtype}, not {wanted[key].dtype}"
+        for key in both
+        if given[key].is_floating_point() != wanted[key].is_floating_point()
     ]
     kinds = {
         "missing": [key for key in wanted if key not in given],
         "unexpected": [key for key in given if key not in wanted],
         "other shape": shapes,
+        "other numbers": numbers,
     }
     return [f"{kind} {', '.join(keys)}" for kind, keys in kinds.items() if keys]

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from tqdm import tqdm
 
 from utils import checkpoint, distributed, optim
 from utils.batch_norm import share_batch_norm
+from utils.checkpoint import Training
 from utils.optim import OptimConfig
 from utils.run import Run
 
@@ -190,6 +191,37 @@ def _improves(value: float, than: float, by: float, mode: str) -> bool:
     return not math.isnan(value) and (math.isnan(than) or gain > by)
 
 
+_KINDS = {"objective": dict, "optimizer": dict, "optimizer_name": str, "groups": list, "steps": int,
+          "progress": dict}  # fmt: skip
+
+
+def _rules(state: object, weights: Sequence[Tensor]) -> dict[str, bool]:
+    """What a training must hold to be resumed, in words, and whether it does; [...] the weights' tensors."""
+    held = state if isinstance(state, dict) else {}
+    known = all(isinstance(held.get(name), kind) for name, kind in _KINDS.items())
+    rules = {"the state of a training": known}
+    if known:
+        begun, moments = asdict(_Progress()), held["optimizer"]
+        told = {name: held["progress"].get(name) for name in begun}
+        rules["a tensor by each of the objective's names"] = all(
+            isinstance(weight, Tensor) for weight in held["objective"].values()
+        )
+        rules["where it stands"] = all(type(told[name]) is type(begun[name]) for name in begun)
+        rules["an optimiser's state of these weights"] = all(
+            _is_moment(place, moment, weights) for place, moment in moments.items()
+        )
+    return rules
+
+
+def _is_moment(place: object, moment: object, weights: Sequence[Tensor]) -> bool:
+    """Is this what an optimiser keeps of the weight at a place: finite, and of its shape or a number?"""
+    if not isinstance(place, int) or not 0 <= place < len(weights) or not isinstance(moment, dict):
+        return False
+    kept = [value for value in moment.values() if value is not None]
+    shapes = (torch.Size(), weights[place].shape)
+    return all(isinstance(v, Tensor) and v.shape in shapes and bool(v.isfinite().all()) for v in kept)
+
+
 class _Sums:
     """Sums over an epoch, on the device, of rows, counts and counted terms."""
 
@@ -299,7 +331,7 @@ class _Training:
         path = self.run.folder / "last.ckpt"
         if not self.run.config.resume or not path.is_file():
             return
-        state = checkpoint.load(path)["training"]
+        state = self._read_training(path)
         groups = self.optimizer.state_dict()["param_groups"]
         same = {
             "--optimizer": (state["optimizer_name"], self.config.optimizer),
@@ -322,6 +354,16 @@ class _Training:
         self.run.say(
             f"resumed {path} at epoch {self.progress.epoch}, step {self.progress.step} of {self.steps}"
         )
+
+    def _read_training(self, path: Path) -> Training:
+        """What last.ckpt adds for the loop. ValueError, with the path, if it is not that."""
+        state: object = checkpoint.load(path).get("training")
+        weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
+        for what, is_there in _rules(state, weights).items():
+            if not is_there:
+                cure = "copy it again, or start afresh under another --name"
+                raise ValueError(f"{path}: cannot be resumed, it lacks {what}; {cure}")
+        return cast(Training, state)
 
     def run_epoch(self) -> None:
         """Trains one epoch, or what is left of it, validates, judges, logs and saves."""

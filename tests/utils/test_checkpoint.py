@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,53 @@ def test_parts_load_strictly_or_not_at_all() -> None:
     assert all(torch.equal(net.state_dict()[key], before[key]) for key in before)
     with pytest.raises(ValueError, match="no part 'cxr'; it has ehr, head"):
         checkpoint.load_part(net, {"parts": {"head": {}, "ehr": {}}}, "cxr")
+
+
+@pytest.mark.parametrize("place", ["data/0", "data.pkl", "version"])
+def test_a_changed_bit_is_found(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, CONTENT)
+    with zipfile.ZipFile(path) as file:
+        info = next(info for info in file.infolist() if info.filename.endswith(place))
+        start = path.read_bytes().index(file.read(info)[:8])
+    content = bytearray(path.read_bytes())
+    content[start + 1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.ckpt: torn or not a checkpoint"):
+        checkpoint.load(path)
+
+
+WEIGHTS = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"parts": None}, "its parts are tensors by their names"),
+        ({"parts": [1]}, "its parts are tensors by their names"),
+        ({"parts": {"net": {"weight": 3}}}, "its parts are tensors by their names"),
+        ({"parts": {"net": {"weight": torch.eye(2).to_sparse()}}}, "its parts are tensors by their names"),
+        ({"parts": {"net": {"weight": torch.tensor([1.0, torch.nan])}}}, "its weights are finite numbers"),
+        ({"parts": {"net": {"weight": torch.tensor([1.0, torch.inf])}}}, "its weights are finite numbers"),
+        ({"config": "text"}, "its config is settings by their names"),
+        ({"epoch": "4"}, "its epoch is a number from 0"),
+        ({"epoch": -1}, "its epoch is a number from 0"),
+        ({"epoch": True}, "its epoch is a number from 0"),
+    ],
+)
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path, change: dict, fault: str) -> None:
+    checkpoint.save(tmp_path / "x.ckpt", CONTENT | change)
+    with pytest.raises(ValueError, match=rf"x\.ckpt: not a checkpoint of ours: {fault}"):
+        checkpoint.load(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64])
+def test_weights_of_another_kind_are_not_taken_for_numbers(kind: torch.dtype) -> None:
+    part = {"net": WEIGHTS | {"bias": torch.ones(2).to(kind)}}
+    with pytest.raises(ValueError, match=rf"other numbers bias is {kind}, not torch.float32"):
+        checkpoint.load_part(nn.Linear(3, 2), {"parts": part}, "net")
+
+
+def test_weights_of_less_precision_are_numbers(tmp_path: Path) -> None:
+    part = {name: weight.to(torch.bfloat16) for name, weight in WEIGHTS.items()}
+    assert checkpoint.load_part(nn.Linear(3, 2), {"parts": {"net": part}}, "net") == "net: 2/2 tensors"

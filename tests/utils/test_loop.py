@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,58 @@ def test_resuming_a_model_of_another_shape_names_the_checkpoint(tmp_path: Path) 
     other.net[3] = nn.Linear(8, 2)
     with pytest.raises(ValueError, match=r"last\.ckpt: part 'objective' does not fit: .*; resume with the"):
         train(toy_run(tmp_path, resume=True), ToyBatches(), other, OptimConfig(epochs=4))
+
+
+def other_progress(state: dict) -> None:
+    state["training"]["progress"]["epoch"] = "2"
+
+
+def other_steps(state: dict) -> None:
+    state["training"]["steps"] = None
+
+
+def no_state(state: dict) -> None:
+    del state["training"]
+
+
+def text_for_a_weight(state: dict) -> None:
+    state["training"]["objective"] |= dict.fromkeys(state["training"]["objective"], "x")
+
+
+def moment_of_another_shape(state: dict) -> None:
+    state["training"]["optimizer"][0]["exp_avg"] = torch.zeros(3)
+
+
+def moment_of_no_number(state: dict) -> None:
+    state["training"]["optimizer"][0]["exp_avg"].fill_(math.nan)
+
+
+def moment_of_no_weight(state: dict) -> None:
+    state["training"]["optimizer"][99] = {}
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        (no_state, "the state of a training"),
+        (other_steps, "the state of a training"),
+        (other_progress, "where it stands"),
+        (text_for_a_weight, "a tensor by each of the objective's names"),
+        (moment_of_another_shape, "an optimiser's state of these weights"),
+        (moment_of_no_number, "an optimiser's state of these weights"),
+        (moment_of_no_weight, "an optimiser's state of these weights"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_resumed_says_what_it_lacks(
+    tmp_path: Path, change: Callable[[dict], None], lacks: str
+) -> None:
+    run = toy_run(tmp_path)
+    train(run, ToyBatches(), ToyObjective())
+    state = checkpoint.load(run.folder / "last.ckpt")
+    change(state)
+    checkpoint.save(run.folder / "last.ckpt", state)
+    with pytest.raises(ValueError, match=rf"last\.ckpt: cannot be resumed, it lacks {lacks}"):
+        train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective(), OptimConfig(epochs=4))
 
 
 def test_a_resumed_run_obeys_new_settings(tmp_path: Path) -> None:
