@@ -9,10 +9,10 @@ JOBS ?= 2
 SHARED := -n $(JOBS) --dist worksteal  # tests that run at once
 MUTMUT := mutmut==3.8.1  # for make mutation alone, which installs it
 
-.PHONY: setup demo test lint coverage mutation faults
+.PHONY: setup demo test lint coverage mutation faults fuzz
 setup: $(VENV)/ready
 
-$(VENV)/ready: requirements.txt
+$(VENV)/ready: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
@@ -25,6 +25,9 @@ test: setup lint
 
 faults: setup  # some 10 minutes: kills each long command at random moments, goes on, and compares
 	OMP_NUM_THREADS=1 $(RUN) -m tests.faults
+
+fuzz: setup  # some 20 minutes: feeds faulty tables, images, stores, checkpoints and settings to the commands
+	$(RUN) -m tests.fuzz
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -1,0 +1,319 @@
+"""Faulty checkpoints: evaluated or resumed; the predictions are the clean ones, or the checkpoint is
+refused."""
+
+import copy
+import io
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import run_gpu
+from run_gpu import RunGPUConfig
+from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
+from tests.random_store import write_random_store
+from utils import checkpoint
+
+SETTINGS = (
+    "--protocol", "supervised", "--task", "in-hospital-mortality", "--fusion", "ehr", "--data_pairs",
+    "ehr_all", "--batch_size", "16", "--device", "cpu", "--bootstrap", "0", "--lr", "0.001",
+)  # fmt: skip
+SHAPE = ("--ehr_dim", "8", "--ehr_layers", "1")
+Tree = dict[str, object]
+
+
+class Executes:
+    """An object whose pickle would run a command when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, (f"touch {self.marker}",)
+
+
+def store(place: Place) -> Path:
+    """A store of random stays."""
+    folder = place.kept / "store"
+    return folder if folder.exists() else write_random_store(folder)
+
+
+def train(place: Place, folder: Path, *flags: object) -> Ended:
+    """Train a small classifier of the record into a folder."""
+    places = (
+        "--store",
+        store(place),
+        "--save_dir",
+        folder,
+        "--results_dir",
+        folder / "results",
+        "--name",
+        "run",
+    )
+    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *SHAPE, *places, *flags)
+
+
+def evaluate(place: Place, path: Path, folder: Path) -> Ended:
+    """Evaluate a checkpoint; its predictions come into folder/run."""
+    places = (
+        "--store",
+        store(place),
+        "--save_dir",
+        folder,
+        "--results_dir",
+        folder / "results",
+        "--name",
+        "run",
+    )
+    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *places, "--mode", "eval", "--load_state", path)
+
+
+def trained(place: Place) -> Path:
+    """The folder of a classifier trained for one epoch; in clean/ are its predictions, in twice/ those of one
+    that was resumed for another."""
+    folder = place.kept / "trained"
+    if not folder.exists():
+        ends = [
+            train(place, folder, "--epochs", 1),
+            evaluate(place, folder / "run" / "best.ckpt", folder / "clean"),
+        ]
+        shutil.copytree(folder / "run", folder / "twice" / "run")
+        ends.append(train(place, folder / "twice", "--epochs", 2, "--resume"))
+        if any(end.status for end in ends):
+            raise Failure(f"the clean run is refused: {[end.errors for end in ends]}")
+    return folder
+
+
+def predictions(folder: Path) -> str:
+    """What a run predicts of the test split."""
+    return (folder / "run" / "predictions_test.csv").read_text()
+
+
+# Damage to the file.
+
+
+def flipped_bits(draw: np.random.Generator, content: bytes) -> bytes:
+    damaged = bytearray(content)
+    for _ in range(draw.integers(1, 4)):
+        damaged[draw.integers(len(damaged))] ^= 1 << int(draw.integers(8))
+    return bytes(damaged)
+
+
+def flipped_bits_of_the_pickle(draw: np.random.Generator, content: bytes) -> bytes:
+    """Damage where the structure is told, in a zip file that is consistent in itself."""
+    return _zipped_again(
+        content, lambda name, part: flipped_bits(draw, part) if name.endswith(".pkl") else part
+    )
+
+
+def flipped_bits_of_a_tensor(draw: np.random.Generator, content: bytes) -> bytes:
+    """Damage to numbers, whose zip checksum then does not fit."""
+    with zipfile.ZipFile(io.BytesIO(content)) as held:
+        big = [info for info in held.infolist() if "/data/" in info.filename and info.file_size > 16]
+    info = pick(draw, big)
+    start = content.find(info.filename.encode()) + len(info.filename) + 100
+    damaged = bytearray(content)
+    damaged[min(start + int(draw.integers(info.file_size)), len(damaged) - 1)] ^= 1 << int(draw.integers(8))
+    return bytes(damaged)
+
+
+def _zipped_again(content: bytes, change: Callable[[str, bytes], bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return file.getvalue()
+
+
+def zero_block(draw: np.random.Generator, content: bytes) -> bytes:
+    start = int(draw.integers(len(content)))
+    length = int(draw.integers(1, 4096))
+    return content[:start] + b"\0" * len(content[start : start + length]) + content[start + length :]
+
+
+def cut_off(draw: np.random.Generator, content: bytes) -> bytes:
+    return content[: draw.integers(len(content))]
+
+
+def not_a_checkpoint(draw: np.random.Generator, content: bytes) -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("word/document.xml", "<xml/>")
+    return pick(draw, (b"", b"text", draw.bytes(400), archive.getvalue(), bytes(1000)))
+
+
+DAMAGE: dict[str, Callable[[np.random.Generator, bytes], bytes]] = {
+    "flipped bits": flipped_bits,
+    "flipped bits of the structure": flipped_bits_of_the_pickle,
+    "flipped bits of a tensor": flipped_bits_of_a_tensor,
+    "a block of zeros": zero_block,
+    "cut off": cut_off,
+    "not a checkpoint": not_a_checkpoint,
+}
+
+
+# Other content.
+
+JUNK = (
+    None,
+    "text",
+    7,
+    -1,
+    2.5,
+    float("nan"),
+    [],
+    {},
+    [1, "a"],
+    {"a": 1},
+    True,
+    torch.zeros(3),
+    torch.zeros(0),
+)
+
+
+def places_of(tree: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Paths to all entries of nested dicts and lists."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [way for key, value in items for way in ((*path, key), *places_of(value, (*path, key)))]
+
+
+def parent(tree: Tree, way: tuple[object, ...]) -> dict:
+    """What holds the entry at a path."""
+    for key in way[:-1]:
+        tree = tree[key]
+    return tree
+
+
+def other_entry(draw: np.random.Generator, held: Tree) -> None:
+    # Levels first: there are many more weights than settings.
+    ways = places_of(held)
+    depth = int(pick(draw, sorted({len(way) for way in ways})))
+    way = pick(draw, [way for way in ways if len(way) == depth])
+    if draw.integers(3) == 0 and isinstance(parent(held, way), dict):
+        del parent(held, way)[way[-1]]
+    else:
+        parent(held, way)[way[-1]] = pick(draw, JUNK)
+
+
+def other_version(draw: np.random.Generator, held: Tree) -> None:
+    held["format"] = pick(draw, ("medmod-checkpoint-0", "medmod-checkpoint-2", "", None, 1))
+
+
+def tensor_ways(held: Tree) -> list[tuple[object, ...]]:
+    """Paths to the weights."""
+    return [
+        way
+        for way in places_of(held["parts"], ("parts",))
+        if isinstance(parent(held, way)[way[-1]], torch.Tensor)
+    ]
+
+
+def other_shape(draw: np.random.Generator, held: Tree) -> None:
+    way = pick(draw, tensor_ways(held))
+    weight = parent(held, way)[way[-1]]
+    shapes = (
+        weight.unsqueeze(0),
+        weight[..., :-1],
+        weight.flatten(),
+        torch.zeros(()),
+        torch.cat([weight, weight]),
+    )
+    parent(held, way)[way[-1]] = pick(draw, [other for other in shapes if other.shape != weight.shape])
+
+
+def other_numbers(draw: np.random.Generator, held: Tree) -> None:
+    way = pick(draw, tensor_ways(held))
+    weight = parent(held, way)[way[-1]].clone()
+    weight.view(-1)[int(draw.integers(weight.numel()))] = pick(
+        draw, (float("nan"), float("inf"), -float("inf"))
+    )
+    kinds = (weight, weight.to(torch.complex64), torch.full(weight.shape, True), weight.to_sparse())
+    parent(held, way)[way[-1]] = pick(draw, kinds)
+
+
+CHANGES: dict[str, Callable[[np.random.Generator, Tree], None]] = {
+    "another entry": other_entry,
+    "other version": other_version,
+    "other shape of a weight": other_shape,
+    "weights that are no finite numbers": other_numbers,
+}
+
+
+def plain_pickle(draw: np.random.Generator, place: Place, held: Tree) -> bytes:
+    return pickle.dumps(pick(draw, (Executes(place.marker), {**held, "epoch": Executes(place.marker)})))
+
+
+def pickle_in_a_checkpoint(draw: np.random.Generator, place: Place, held: Tree) -> bytes:
+    way = pick(draw, [way for way in places_of(held) if isinstance(parent(held, way), dict)])
+    parent(held, way)[way[-1]] = Executes(place.marker)
+    file = io.BytesIO()
+    torch.save(held, file, _use_new_zipfile_serialization=bool(draw.integers(2)))
+    return file.getvalue()
+
+
+EXECUTES = {"pickle that runs code": plain_pickle, "checkpoint that runs code": pickle_in_a_checkpoint}
+
+
+def saved(held: Tree) -> bytes:
+    """A checkpoint of some content."""
+    file = io.BytesIO()
+    torch.save(held, file)
+    return file.getvalue()
+
+
+def attempt(content: bytes, draw: np.random.Generator, place: Place, *, error_alone: bool = False) -> str:
+    """Evaluate a checkpoint, or resume from it."""
+    source, folder = trained(place), place.folder / "out"
+    if draw.integers(2):
+        path = place.folder / "faulty.ckpt"
+        path.write_bytes(content)
+        ended, right = evaluate(place, path, folder), predictions(source / "clean")
+    else:
+        shutil.copytree(source / "run", folder / "run")
+        path = folder / "run" / "last.ckpt"
+        path.write_bytes(content)
+        ended, right = train(place, folder, "--epochs", 2, "--resume"), predictions(source / "twice")
+    return judge(ended, lambda: predictions(folder), [] if error_alone else [right], [path.name])
+
+
+def clean_content(place: Place) -> bytes:
+    """last.ckpt of the clean run, which holds what best.ckpt does and more."""
+    return (trained(place) / "run" / "last.ckpt").read_bytes()
+
+
+def attempt_damage(
+    damage: Callable[[np.random.Generator, bytes], bytes], draw: np.random.Generator, place: Place
+) -> str:
+    """A file that was damaged."""
+    return attempt(damage(draw, clean_content(place)), draw, place)
+
+
+def attempt_change(
+    change: Callable[[np.random.Generator, Tree], None], draw: np.random.Generator, place: Place
+) -> str:
+    """A file that something else has written."""
+    held = copy.deepcopy(checkpoint.load(trained(place) / "run" / "last.ckpt"))
+    change(draw, held)
+    return attempt(saved(held), draw, place)
+
+
+def attempt_execution(
+    make: Callable[[np.random.Generator, Place, Tree], bytes], draw: np.random.Generator, place: Place
+) -> str:
+    """A file that would run code: refused, and nothing is run."""
+    held = checkpoint.load(trained(place) / "run" / "last.ckpt")
+    return attempt(make(draw, place, held), draw, place, error_alone=True)
+
+
+def faults() -> list[Fault]:
+    """All kinds of faulty checkpoints."""
+    kinds = ((attempt_damage, DAMAGE), (attempt_change, CHANGES), (attempt_execution, EXECUTES))
+    return [
+        Fault("checkpoints", name, partial(how, made)) for how, all_ in kinds for name, made in all_.items()
+    ]

@@ -1,0 +1,10 @@
+"""All kinds of faults that the fuzzer knows, by group and name."""
+
+from tests.fuzz import checkpoints, images, settings, stores, tables
+from tests.fuzz.cases import Fault
+
+FAULTS: dict[tuple[str, str], Fault] = {
+    (fault.group, fault.name): fault
+    for group in (tables, images, checkpoints, stores, settings)
+    for fault in group.faults()
+}

@@ -1,0 +1,206 @@
+"""Faulty X-rays: a bad one is rejected and listed as if it was not there; a harmless one is read right."""
+
+import io
+import shutil
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from datasets.cxr import image_path
+from tests.fuzz.cases import CORRECT, Failure, Fault, Place, judge, pick
+from tests.fuzz.tables import contents, extract, put, read_clean
+from tests.random_cohort import random_cohort
+
+SIZE = (300, 260)
+CLOSE = 4.0  # grey levels, in the mean: what another encoding of the same picture may differ by
+
+
+def picture(number: int) -> Image.Image:
+    """A smooth picture that is like no other."""
+    rough = np.random.default_rng(number).integers(0, 256, (7, 6), np.uint8)
+    return Image.fromarray(rough).resize(SIZE, Image.Resampling.BICUBIC)
+
+
+def jpeg(image: Image.Image, **how: object) -> bytes:
+    """As a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"quality": 95, **how})
+    return file.getvalue()
+
+
+def frame_header(content: bytes) -> int:
+    """Where the start of frame is: precision, height and width stand 4, 5 and 7 bytes behind it."""
+    return min(place for marker in (b"\xff\xc0", b"\xff\xc2") if (place := content.find(marker)) > 0)
+
+
+def claiming(content: bytes, width: int, height: int, precision: int = 8) -> bytes:
+    """A JPEG whose header claims another size."""
+    place = frame_header(content)
+    return content[: place + 4] + struct.pack(">BHH", precision, height, width) + content[place + 9 :]
+
+
+def as_format(image: Image.Image, name: str) -> bytes:
+    """As a file of another format."""
+    file = io.BytesIO()
+    image.save(file, name)
+    return file.getvalue()
+
+
+def sixteen_bits(draw: np.random.Generator, image: Image.Image) -> bytes:
+    deep = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    return as_format(deep, pick(draw, ("PNG", "TIFF")))
+
+
+def cut(draw: np.random.Generator, image: Image.Image) -> bytes:
+    content = jpeg(image, progressive=bool(draw.integers(2)))
+    return content[: draw.integers(1, len(content))]
+
+
+def nulls_at_the_end(draw: np.random.Generator, image: Image.Image) -> bytes:
+    content = jpeg(image)
+    length = int(draw.integers(2, len(content)))
+    return content[:-length] + b"\0" * length
+
+
+def junk_behind_the_start(draw: np.random.Generator, image: Image.Image) -> bytes:
+    return b"\xff\xd8\xff\xe0" + draw.bytes(int(draw.integers(10, 4000))) + b"\xff\xd9"
+
+
+def small(draw: np.random.Generator, image: Image.Image) -> bytes:
+    return jpeg(image.resize((int(draw.integers(1, 64)), int(draw.integers(1, 400)))))
+
+
+def huge(draw: np.random.Generator, image: Image.Image) -> bytes:
+    return claiming(
+        jpeg(image), *pick(draw, ((20_000, 20_000), (65_000, 65_000), (13_000, 13_000), (65_500, 300)))
+    )
+
+
+BAD: dict[str, Callable[[np.random.Generator, Image.Image], bytes]] = {
+    "truncated": cut,
+    "empty": lambda draw, image: b"",
+    "all zero bytes": lambda draw, image: bytes(len(jpeg(image))),
+    "zero bytes at the end": nulls_at_the_end,
+    "16-bit": sixteen_bits,
+    "12-bit precision claimed": lambda draw, image: claiming(jpeg(image), *SIZE, precision=12),
+    "1x1 to 63 wide": small,
+    "20000x20000 and the like claimed": huge,
+    "no size claimed": lambda draw, image: claiming(jpeg(image), *pick(draw, ((0, 300), (300, 0), (0, 0)))),
+    "another format": lambda draw, image: as_format(image, pick(draw, ("PNG", "GIF", "BMP", "WEBP"))),
+    "not an image": lambda draw, image: pick(
+        draw, (b"<html>403</html>", draw.bytes(500), b"\xff\xd8\xff\xd9")
+    ),
+    "junk behind the start": junk_behind_the_start,
+}
+HARMLESS: dict[str, Callable[[np.random.Generator, Image.Image], bytes]] = {
+    "CMYK": lambda draw, image: jpeg(image.convert("CMYK")),
+    "colour": lambda draw, image: jpeg(image.convert("RGB")),
+    "progressive": lambda draw, image: jpeg(image, progressive=True),
+    "other quality": lambda draw, image: jpeg(image, quality=int(draw.integers(80, 101)), optimize=True),
+    "comment": lambda draw, image: jpeg(image, comment=b"x" * int(draw.integers(1, 60_000))),
+}
+
+
+def cohort(place: Place) -> Path:
+    """A clean cohort whose X-rays differ from each other."""
+    folder = place.kept / "pictures"
+    if not folder.exists():
+        random_cohort(1, 2).write(folder)
+        for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+            path.write_bytes(jpeg(picture(number)))
+    return folder
+
+
+def changed(place: Place, draw: np.random.Generator) -> tuple[Path, Path, str, Image.Image]:
+    """A copy of the cohort, the path of one of its X-rays, its dicom_id, and its picture."""
+    copy = Path(shutil.copytree(cohort(place), place.folder / "raw"))
+    table = read_clean(copy, "metadata")
+    row = int(draw.integers(len(table.rows)))
+    ids = (int(table.cell(row, "subject_id")), int(table.cell(row, "study_id")), table.cell(row, "dicom_id"))
+    path = image_path(copy / "cxr", *ids)
+    return copy, path, ids[2], picture(sorted(copy.rglob("*.jpg")).index(path))
+
+
+def store_without(place: Place, dicom_id: str = "") -> Path:
+    """The store of the clean cohort, or of one whose metadata do not know an image."""
+    store = place.kept / f"store-{dicom_id}"
+    if not store.exists():
+        copy = Path(shutil.copytree(cohort(place), place.folder / f"right-{dicom_id}"))
+        table = read_clean(copy, "metadata")
+        gone = [row for row in range(len(table.rows)) if table.cell(row, "dicom_id") == dicom_id]
+        put(copy, "metadata", table.without(*gone).content(), ".csv")
+        if (ended := extract(copy, store)).status:
+            raise Failure(f"the clean cohort is refused: {ended.errors}")
+    return store
+
+
+def attempt_bad(spoil: Callable[[Path], None], draw: np.random.Generator, place: Place) -> str:
+    """A bad image must leave the store as if it was not there, and be listed if it was wanted."""
+    copy, path, dicom_id, _ = changed(place, draw)
+    spoil(path)
+    ended = extract(copy, place.folder / "store")
+    right = contents(store_without(place, dicom_id))
+    end = judge(ended, lambda: contents(place.folder / "store"), [right], [dicom_id], error=False)
+    wanted = [dicom_id] if right != contents(store_without(place)) else []
+    listed = pd.read_csv(place.folder / "store" / "cxr_rejected.csv")
+    if listed["dicom_id"].tolist() != wanted or listed["reason"].isna().any():
+        raise Failure(f"wanted {wanted} in cxr_rejected.csv, found {listed.to_dict('records')}")
+    return end
+
+
+def attempt_harmless(
+    make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, place: Place
+) -> str:
+    """An unusual image must give the same pixels, but for what its encoding loses."""
+    copy, path, dicom_id, image = changed(place, draw)
+    path.write_bytes(make(draw, image))
+    ended = extract(copy, place.folder / "store")
+    clean, store = store_without(place), place.folder / "store"
+    judge(ended, lambda: _but_pixels(store), [_but_pixels(clean)], [dicom_id], error=False)
+    pixels = [np.load(folder / "cxr.npy").astype(float) for folder in (clean, store)]
+    apart = np.abs(pixels[0] - pixels[1]).mean(axis=(1, 2)).max(initial=0)
+    if apart > CLOSE:
+        raise Failure(f"{dicom_id}: pixels differ by {apart:.1f} grey levels in the mean")
+    return CORRECT
+
+
+def _but_pixels(store: Path) -> dict[str, str]:
+    return {name: told for name, told in contents(store).items() if name != "cxr.npy"}
+
+
+def missing(path: Path) -> None:
+    """No file."""
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    """A folder of that name."""
+    path.unlink()
+    path.mkdir()
+
+
+def link_to_nowhere(path: Path) -> None:
+    """A link that leads nowhere."""
+    path.unlink()
+    path.symlink_to(path.with_name("nowhere.jpg"))
+
+
+def attempt_content(
+    make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, place: Place
+) -> str:
+    """A bad file in place of an image."""
+    content = make(draw, picture(int(draw.integers(1000))))
+    return attempt_bad(lambda path: path.write_bytes(content) and None, draw, place)
+
+
+def faults() -> list[Fault]:
+    """All kinds of faulty images."""
+    bad = [Fault("images", name, partial(attempt_content, make)) for name, make in BAD.items()]
+    placed = {"missing": missing, "folder in its place": folder, "link to nowhere": link_to_nowhere}
+    bad += [Fault("images", name, partial(attempt_bad, spoil)) for name, spoil in placed.items()]
+    return bad + [Fault("images", name, partial(attempt_harmless, make)) for name, make in HARMLESS.items()]

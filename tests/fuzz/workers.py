@@ -1,0 +1,127 @@
+"""Workers that run the fuzzer's cases, each in a process of its own that a watchdog ends when it hangs."""
+
+import faulthandler
+import multiprocessing
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.fuzz.cases import Failure, Place
+
+STACKS = "stacks.txt"  # where a worker says what it was doing when it hung
+LOOKS = 300  # of a second each, after which a case hangs; the slowest takes a few on an idle machine
+
+
+class Case(NamedTuple):
+    """The case of a kind of fault that a number draws."""
+
+    group: str
+    fault: str
+    number: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a case ended: `end` is CORRECT, CLEAR_ERROR or "failure", whose text says what was wrong."""
+
+    case: Case
+    end: str
+    text: str = ""
+
+
+def attempt(case: Case, kept: Path) -> Outcome:
+    """Run a case in this process."""
+    from tests.fuzz.groups import FAULTS
+
+    draw = np.random.default_rng((case.seed, zlib.crc32(case.fault.encode()), case.number))
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+        place = Place(Path(folder), kept)
+        try:
+            end = FAULTS[case.group, case.fault].attempt(draw, place)
+            if place.marker.exists():
+                raise Failure("the input was executed")
+        except Failure as failure:
+            return Outcome(case, "failure", str(failure))
+    return Outcome(case, end)
+
+
+def _serve(pipe: Connection, scratch: str) -> None:
+    """Run the cases that come through a pipe."""
+    os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")  # tiny cohorts: threads only wait
+    kept = Path(scratch) / "kept"
+    kept.mkdir()
+    with (Path(scratch) / STACKS).open("w") as stacks:
+        while case := pipe.recv():
+            faulthandler.dump_traceback_later(0.9 * LOOKS, file=stacks)
+            pipe.send(attempt(case, kept))
+            faulthandler.cancel_dump_traceback_later()
+
+
+class Worker:
+    """A process that runs one case after another; a new one takes over when it hangs or dies."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._scratch = tempfile.TemporaryDirectory(prefix="fuzz")
+        (Path(self._scratch.name) / STACKS).touch()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._scratch.name), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def run(self, case: Case) -> Outcome:
+        """Run a case; a hang or a crash of the interpreter is a failure.
+
+        A hang is told by looks, not by the clock, which goes on while both processes are suspended.
+        """
+        try:
+            self._pipe.send(case)
+            if any(self._pipe.poll(1.0) for _ in range(LOOKS)):
+                return self._pipe.recv()
+            where = (Path(self._scratch.name) / STACKS).read_text()
+            text = f"a hang: no end after {LOOKS} looks\n{where}"
+        except (EOFError, ConnectionError):
+            text = "a crash: the interpreter died"
+        self.stop()
+        self._start()
+        return Outcome(case, "failure", text)
+
+    def stop(self) -> None:
+        """End the process and remove what it wrote."""
+        with suppress(ConnectionError):
+            self._pipe.send(None)
+        self._process.join(1)
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+        self._scratch.cleanup()
+
+
+def run_all(cases: Sequence[Case], jobs: int) -> Iterator[Outcome]:
+    """The outcomes of cases, in their order, from some workers."""
+    workers = [Worker() for _ in range(jobs)]
+    threads = [ThreadPoolExecutor(1) for _ in workers]  # a pipe is one thread's
+    try:
+        streams = [
+            thread.map(worker.run, cases[job::jobs])
+            for job, (thread, worker) in enumerate(zip(threads, workers, strict=True))
+        ]
+        for place in range(len(cases)):
+            yield next(streams[place % jobs])
+    finally:
+        for worker, thread in zip(workers, threads, strict=True):
+            thread.shutdown(wait=False, cancel_futures=True)
+            worker.stop()
