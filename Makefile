@@ -9,7 +9,7 @@ JOBS ?= 2
 SHARED := -n $(JOBS) --dist worksteal  # tests that run at once
 MUTMUT := mutmut==3.8.1  # for make mutation alone, which installs it
 
-.PHONY: setup demo test lint coverage mutation faults fuzz
+.PHONY: setup demo test lint coverage mutation faults fuzz audit
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt constraints.txt
@@ -42,3 +42,6 @@ mutation: setup
 	rm -rf mutants
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(VENV)/bin/mutmut run
 	$(RUN) -m tests.mutation
+
+audit: setup  # are all dependencies pinned, and, where the index answers, has one a known hole?
+	$(RUN) -m tests.audit

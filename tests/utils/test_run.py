@@ -62,7 +62,7 @@ def test_code_that_differs_from_its_commit_is_kept_as_a_patch(repository: Path, 
     git(tmp_path, "clone", "--quiet", "repository", "other")
     (repository / "train.py").write_text("lr = 2\n")
     (repository / "fusion.py").write_text("new = True\n")
-    (repository / "patients.csv").write_text("subject_id\n10000032\n")
+    (repository / "patients.csv").write_text("subject_id\n10000001\n")
     assert commit(repository) == clean + "+" and "patients" not in changes(repository)
     (tmp_path / "dirty.patch").write_text(changes(repository))
     git(tmp_path / "other", "apply", "../dirty.patch")
