@@ -103,11 +103,11 @@ class Pattern:
         return gzip.compress(text.encode(), LEVEL, mtime=0)
 
     def _shifted(self, rows: pl.DataFrame, copy: int) -> pl.DataFrame:
-        return rows.with_columns(
-            pl.col(column) + FIRST_ID[column] + copy * count
-            for column, count in self.ids.items()
-            if column in rows.columns
-        )
+        ids = {column: FIRST_ID[column] + copy * count for column, count in self.ids.items()}
+        renamed = [pl.col(column) + first for column, first in ids.items() if column in rows.columns]
+        if "dicom_id" in rows.columns:
+            renamed.append(pl.format("{}-{}", "dicom_id", pl.lit(copy)).alias("dicom_id"))
+        return rows.with_columns(renamed)
 
     def _link_films(self, out: Path, copies: int) -> None:
         metadata = self.tables[FILM_TABLES[0]].select("subject_id", "study_id", "dicom_id")

@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from benchmarks import batches, child, extraction, growth, images, report
+from benchmarks import child, extraction, images, report
 from benchmarks.record import COLUMNS
 from benchmarks.replicas import CHARTS, IV, LABS, READ, Pattern, write_store
 from datasets.events import items
@@ -18,7 +18,7 @@ from datasets.store import Store
 def rows_of(path: Path) -> pd.DataFrame:
     """The measured rows: every one whole, and no figure twice."""
     rows = pd.read_csv(path)
-    assert tuple(rows.columns) == COLUMNS and (rows["ours"].astype(float) > 0).all()
+    assert tuple(rows.columns) == COLUMNS and rows["ours"].astype(float).notna().all()
     assert not rows.duplicated(["benchmark", "work", "against"]).any()
     return rows
 
@@ -73,20 +73,6 @@ def test_images(tmp_path: Path) -> None:
     found = rows_of(tmp_path / "results.csv")
     against = ["published", "decoding alone", "cores", "the whole", "published", "target"]
     assert found["against"].tolist() == against
-
-
-def test_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = batches.BatchesBenchmark(20, 20, 60, 64, 1, tmp_path / "s", tmp_path / "results.csv")
-    batches.main(config)
-    assert len(rows_of(tmp_path / "results.csv")) == 6
-    assert "--data_device cpu under the same limit" in capsys.readouterr().out
-
-
-def test_growth(tmp_path: Path) -> None:
-    config = growth.GrowthBenchmark((20, 40), "synthetic", 20, tmp_path / "s", tmp_path / "results.csv")
-    growth.main(config)
-    found = rows_of(tmp_path / "results.csv")
-    assert len(found) == 4 * (2 + 3) and (found["unit"] == "exponent").sum() == 4
 
 
 def test_a_report_has_the_newest_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
