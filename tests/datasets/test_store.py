@@ -202,7 +202,8 @@ def test_a_normaliser_of_another_kind_is_refused(folder: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("row", "fault"), [("1,x", "bins"), ("1,", "bins"), ("elephant,3", "y_true"), ("1", "Expected 2 columns")]
+    ("row", "fault"),
+    [("1,x", "column #1"), ("1,", "bins"), ("elephant,3", "y_true"), ("1", "Expected 2 columns")],
 )
 def test_a_listfile_of_another_kind_is_refused_without_its_values(folder: Path, row: str, fault: str) -> None:
     store = listfile(folder, "readmission", f"y_true,bins\n1,2\n{row}\n")
