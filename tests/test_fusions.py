@@ -16,7 +16,7 @@ from models.fusion import FUSIONS
 from run_gpu import RunGPUConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
-from tests.stores import write_store
+from tests.stores import write_manifest, write_store
 from utils import checkpoint
 from utils.config import parse
 from utils.loop import predict
@@ -164,7 +164,9 @@ def test_only_the_own_xray_of_a_sample_has_a_say(tmp_path: Path, fusion: str) ->
     pixels = np.load(folder / "cxr.npy")
     pixels[np.setdiff1d(np.arange(len(pixels)), own)] ^= 255
     np.save(folder / "cxr.npy", pixels)
+    write_manifest(folder)
     assert np.array_equal(mortality(folder, fusion)[1], before)
     pixels[own] ^= 255
     np.save(folder / "cxr.npy", pixels)
+    write_manifest(folder)
     assert np.array_equal(mortality(folder, fusion)[1] != before, there)

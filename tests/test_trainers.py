@@ -18,6 +18,7 @@ from run_gpu import RunGPUConfig
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
+from tests.stores import write_manifest
 from tests.utils.toy import same
 from utils import checkpoint, results
 from utils.config import parse
@@ -143,6 +144,7 @@ def all_positive(store: Path, split: str) -> None:
     """Makes every label of in-hospital mortality in a split 1."""
     path = store / "in-hospital-mortality" / f"{split}_listfile.csv"
     pd.read_csv(path).assign(y_true=1).to_csv(path, index=False)
+    write_manifest(store)
 
 
 def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by_its_loss(

@@ -207,7 +207,9 @@ def _rules(state: object, weights: Sequence[Tensor]) -> dict[str, bool]:
             isinstance(weight, Tensor) for weight in held["objective"].values()
         )
         rules["where it stands"] = all(type(told[name]) is type(begun[name]) for name in begun)
-        rules["an optimiser's state of these weights"] = all(
+        given = [weight.shape for weight in held["objective"].values() if isinstance(weight, Tensor)]
+        same = all(weight.shape in given for weight in weights)  # else the objective's part tells it better
+        rules["an optimiser's state of these weights"] = not same or all(
             _is_moment(place, moment, weights) for place, moment in moments.items()
         )
     return rules

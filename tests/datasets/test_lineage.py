@@ -1,5 +1,6 @@
 """A checkpoint carries whom it knows, and is refused where they are held out."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from datasets.lineage import check_unseen, learnt_from
 from datasets.store import Store
-from tests.stores import write_store
+from tests.stores import write_manifest, write_store
 from utils import checkpoint
 
 
@@ -22,16 +23,14 @@ def resplit(store: Store, folder: Path, **moved: list[int]) -> Store:
     stays = store.stays()
     for split, numbers in moved.items():
         stays.loc[stays["subject_id"].isin([10_000_000 + n for n in numbers]), "split"] = split
-    folder.mkdir()
-    for path in store.folder.iterdir():
-        if path.name != "stays.parquet":
-            (folder / path.name).symlink_to(path)
+    shutil.copytree(store.folder, folder)
     stays.to_parquet(folder / "stays.parquet")
-    return Store(folder, store.manifest)
+    write_manifest(folder)
+    return Store.open(folder)
 
 
 def trained_on(store: Store, path: Path, *begun_with: Path) -> Path:
-    checkpoint.save(path, {"parts": {}, "config": {}, "subjects": learnt_from(store, begun_with)})
+    checkpoint.save(path, {"parts": {}, "config": {}, "epoch": 0, "subjects": learnt_from(store, begun_with)})
     return path
 
 
@@ -79,6 +78,6 @@ def test_what_a_model_began_with_is_not_forgotten(store: Store, tmp_path: Path) 
 
 
 def test_a_checkpoint_that_does_not_tell_is_refused(store: Store, tmp_path: Path) -> None:
-    checkpoint.save(tmp_path / "old.ckpt", {"parts": {}, "config": {}})
+    checkpoint.save(tmp_path / "old.ckpt", {"parts": {}, "config": {}, "epoch": 0})
     with pytest.raises(ValueError, match=r"old\.ckpt does not say whom it learnt from.*train it again"):
         check_unseen(store, tmp_path / "old.ckpt")
