@@ -14,14 +14,14 @@ from run_gpu import RunGPUConfig
 from simclr_trainer import SimCLRConfig
 from utils.config import parse
 
-PATIENTS = "--patients 1200 --image_size 64 --paired 0.9 --workers 0"
+PATIENTS = "--patients 1500 --image_size 64 --paired 0.9 --workers 0"
 PRETRAIN = (
     "--task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 "
-    "--optimizer adamw --lr 2e-3 --epochs 6 --warmup_epochs 1 --name simclr"
+    "--optimizer adamw --lr 2e-3 --epochs 10 --warmup_epochs 1 --name simclr"
 )
 PROBE = "--protocol lineareval --task in-hospital-mortality --batch_size 512 --epochs 100 --lr 1e-3"
 RANDOM = "--load_state random --vision_backbone resnet18 --name random"
-MARGIN = 0.04  # 0.22 when this was written
+MARGIN = 0.04  # 0.14 when this was written
 
 
 @pytest.fixture(scope="module")
@@ -56,5 +56,5 @@ def test_pretrained_features_predict_well_above_chance(auroc: dict[str, float]) 
     assert auroc["concatenation"] > 0.7
 
 
-def test_both_modalities_together_beat_one_alone_on_average(auroc: dict[str, float]) -> None:
-    assert auroc["concatenation"] > (auroc["ehr"] + auroc["cxr"]) / 2  # `make demo` has enough for each
+def test_both_modalities_together_beat_each_alone(auroc: dict[str, float]) -> None:
+    assert auroc["concatenation"] > max(auroc["ehr"], auroc["cxr"])

@@ -195,24 +195,27 @@ _KINDS = {"objective": dict, "optimizer": dict, "optimizer_name": str, "groups":
           "progress": dict}  # fmt: skip
 
 
-def _rules(state: object, weights: Sequence[Tensor]) -> dict[str, bool]:
-    """What a training must hold to be resumed, in words, and whether it does; [...] the weights' tensors."""
+def _rules(state: object) -> dict[str, bool]:
+    """What a training must hold to be resumed, in words, and whether it does."""
     held = state if isinstance(state, dict) else {}
-    known = all(isinstance(held.get(name), kind) for name, kind in _KINDS.items())
-    rules = {"the state of a training": known}
-    if known:
-        begun, moments = asdict(_Progress()), held["optimizer"]
-        told = {name: held["progress"].get(name) for name in begun}
-        rules["a tensor by each of the objective's names"] = all(
+    if not all(isinstance(held.get(name), kind) for name, kind in _KINDS.items()):
+        return {"the state of a training": False}
+    begun = asdict(_Progress())
+    told = {name: held["progress"].get(name) for name in begun}
+    return {
+        "a tensor by each of the objective's names": all(
             isinstance(weight, Tensor) for weight in held["objective"].values()
-        )
-        rules["where it stands"] = all(type(told[name]) is type(begun[name]) for name in begun)
-        given = [weight.shape for weight in held["objective"].values() if isinstance(weight, Tensor)]
-        same = all(weight.shape in given for weight in weights)  # else the objective's part tells it better
-        rules["an optimiser's state of these weights"] = not same or all(
-            _is_moment(place, moment, weights) for place, moment in moments.items()
-        )
-    return rules
+        ),
+        "where it stands": all(type(told[name]) is type(begun[name]) for name in begun),
+    }
+
+
+def _refuse(path: Path, rules: Mapping[str, bool]) -> None:
+    """ValueError, with the path, if a last.ckpt breaks a rule."""
+    for what, is_there in rules.items():
+        if not is_there:
+            cure = "copy it again, or start afresh under another --name"
+            raise ValueError(f"{path}: cannot be resumed, it lacks {what}; {cure}")
 
 
 def _is_moment(place: object, moment: object, weights: Sequence[Tensor]) -> bool:
@@ -333,7 +336,9 @@ class _Training:
         path = self.run.folder / "last.ckpt"
         if not self.run.config.resume or not path.is_file():
             return
-        state = self._read_training(path)
+        found: object = checkpoint.load(path).get("training")
+        _refuse(path, _rules(found))
+        state = cast(Training, found)
         groups = self.optimizer.state_dict()["param_groups"]
         same = {
             "--optimizer": (state["optimizer_name"], self.config.optimizer),
@@ -349,6 +354,7 @@ class _Training:
         with checkpoint.told_of(path, "resume with the settings of the run"):
             parts = {"objective": state["objective"]}
             checkpoint.load_part(self.objective, {"parts": parts}, "objective")
+        self._check_optimizer(path, state["optimizer"])
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         progress: Callable[..., _Progress] = _Progress  # its fields are as asdict wrote them
         self.progress = progress(**state["progress"])
@@ -357,15 +363,11 @@ class _Training:
             f"resumed {path} at epoch {self.progress.epoch}, step {self.progress.step} of {self.steps}"
         )
 
-    def _read_training(self, path: Path) -> Training:
-        """What last.ckpt adds for the loop. ValueError, with the path, if it is not that."""
-        state: object = checkpoint.load(path).get("training")
+    def _check_optimizer(self, path: Path, moments: Mapping[int, object]) -> None:
+        """ValueError, with the path, unless an optimiser's state is one of these weights."""
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
-        for what, is_there in _rules(state, weights).items():
-            if not is_there:
-                cure = "copy it again, or start afresh under another --name"
-                raise ValueError(f"{path}: cannot be resumed, it lacks {what}; {cure}")
-        return cast(Training, state)
+        own = all(_is_moment(place, moment, weights) for place, moment in moments.items())
+        _refuse(path, {"an optimiser's state of these weights": own})
 
     def run_epoch(self) -> None:
         """Trains one epoch, or what is left of it, validates, judges, logs and saves."""

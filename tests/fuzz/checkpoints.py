@@ -44,34 +44,21 @@ def store(place: Place) -> Path:
     return folder if folder.exists() else write_random_store(folder)
 
 
+def places(place: Place, folder: Path) -> tuple[object, ...]:
+    """Flags of a run on the store that writes into a folder."""
+    results = folder / "results"
+    return "--store", store(place), "--save_dir", folder, "--results_dir", results, "--name", "run"
+
+
 def train(place: Place, folder: Path, *flags: object) -> Ended:
     """Train a small classifier of the record into a folder."""
-    places = (
-        "--store",
-        store(place),
-        "--save_dir",
-        folder,
-        "--results_dir",
-        folder / "results",
-        "--name",
-        "run",
-    )
-    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *SHAPE, *places, *flags)
+    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *SHAPE, *places(place, folder), *flags)
 
 
 def evaluate(place: Place, path: Path, folder: Path) -> Ended:
     """Evaluate a checkpoint; its predictions come into folder/run."""
-    places = (
-        "--store",
-        store(place),
-        "--save_dir",
-        folder,
-        "--results_dir",
-        folder / "results",
-        "--name",
-        "run",
-    )
-    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *places, "--mode", "eval", "--load_state", path)
+    flags = ("--mode", "eval", "--load_state", path)
+    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *places(place, folder), *flags)
 
 
 def trained(place: Place) -> Path:
