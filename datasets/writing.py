@@ -19,6 +19,8 @@ EVENTS_SCHEMA = pa.schema(
      ("value", pa.float64())]
 )  # fmt: skip
 
+ROWS_AT_ONCE = 1 << 15  # of a listfile
+
 
 def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
     """Rows of events.parquet from deduplicated events (datasets.events.RECORD) and the stay_id of each
@@ -48,12 +50,12 @@ def write_listfiles(
     with ExitStack() as files:
         lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
         out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
-        for group in range(table.num_row_groups):
-            block = pl.from_arrow(table.read_row_group(group))
+        for number, batch in enumerate(table.iter_batches(ROWS_AT_ONCE)):
+            block = pl.from_arrow(batch)
             rows = pl.concat([known[block["stay_row"]], block], how="horizontal")
             for split in SPLITS:
                 own = rows.filter(pl.col("split") == split).select(columns)
-                own.write_csv(out[split], include_header=group == 0)
+                own.write_csv(out[split], include_header=number == 0)
                 with_image = int((own["cxr_row"] >= 0).sum())
                 counts[split] = counts[split][0] + len(own), counts[split][1] + with_image
     return counts
