@@ -50,12 +50,14 @@ def write_listfiles(
     with ExitStack() as files:
         lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
         out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
-        for number, batch in enumerate(table.iter_batches(ROWS_AT_ONCE)):
+        for file in out.values():
+            file.write((",".join(columns) + "\n").encode())
+        for batch in table.iter_batches(ROWS_AT_ONCE):
             block = pl.from_arrow(batch)
             rows = pl.concat([known[block["stay_row"]], block], how="horizontal")
             for split in SPLITS:
                 own = rows.filter(pl.col("split") == split).select(columns)
-                own.write_csv(out[split], include_header=number == 0)
+                own.write_csv(out[split], include_header=False)
                 with_image = int((own["cxr_row"] >= 0).sum())
                 counts[split] = counts[split][0] + len(own), counts[split][1] + with_image
     return counts
