@@ -51,7 +51,7 @@ def write_listfiles(
         lists = {s: files.enter_context(whole(folder / f"{s}_listfile.csv")) for s in SPLITS}
         out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
         for file in out.values():
-            file.write((",".join(columns) + "\n").encode())
+            pl.DataFrame(schema=columns).write_csv(file)
         for batch in table.iter_batches(ROWS_AT_ONCE):
             block = pl.from_arrow(batch)
             rows = pl.concat([known[block["stay_row"]], block], how="horizontal")
