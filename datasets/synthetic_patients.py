@@ -36,16 +36,16 @@ class Strengths:
     death_explained: float = 0.85
     death_shift: float = 1.2  # severity of those who died in a real cohort (`--for_stays`)
     condition_explained: float = 0.75
-    readmission_rate: float = 0.16  # of survivors, within 30 days
-    readmission_explained: float = 0.5
+    readmission_rate: float = 0.25  # of survivors, within 30 days
+    readmission_explained: float = 0.85
     stay_log_sd: float = 0.8  # of the length of an ICU stay, whose median is 60 h
     stay_explained: float = 0.7
     recovery: float = 0.9  # fall of severity over the ICU stay of a survivor
-    deterioration: float = 1.4  # rise of severity over the last 24 h before death
+    deterioration: float = 2.0  # rise of severity over the last 24 h before death
     vitals_signal: float = 1.0  # multiplies the loadings of vitals on the hidden states
     vitals_baseline: float = 0.5  # a patient's own level of each channel
     vitals_private: float = 0.6  # factors of a stay that move many vitals and mean nothing
-    vitals_noise: float = 3.0  # first-order autoregressive, hour by hour
+    vitals_noise: float = 4.0  # first-order autoregressive, hour by hour
     vitals_memory: float = 0.1  # its autocorrelation over one hour
     image_signal: float = 1.5  # multiplies the opacity of every sign
     image_error: float = 0.3  # error of each sign, drawn once a study
@@ -93,7 +93,7 @@ class Block:
 # Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in each outcome's liability.
 DEATH = (0.8, 0.6, 0.7, 0.7, 0.4, 0.2)
 STAY_LENGTH = (0.3, 0.1, 0.4, 0.3, 0.1, 0.0)
-READMISSION = (0.2, 0.6, 0.1, 0.6, 0.4, 0.8)
+READMISSION = (0.3, 0.8, 0.2, 0.7, 0.4, 0.2)
 # CCS number: (prevalence near that of the published cohort, weights).
 CONDITIONS = {
     "157": (0.22, (0.5, 0.2, 0.0, 0.1, 1.0, 0.2)), "109": (0.08, (0.6, 0.0, 0.0, 0.0, 0.0, 0.5)),

@@ -14,14 +14,14 @@ from run_gpu import RunGPUConfig
 from simclr_trainer import SimCLRConfig
 from utils.config import parse
 
-PATIENTS = "--patients 1500 --image_size 64 --paired 0.9 --workers 0"
+PATIENTS = "--patients 1500 --image_size 64 --paired 0.9 --workers 0 --seed 1"
 PRETRAIN = (
     "--task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 "
     "--optimizer adamw --lr 2e-3 --epochs 10 --warmup_epochs 1 --name simclr"
 )
-PROBE = "--protocol lineareval --task in-hospital-mortality --batch_size 512 --epochs 100 --lr 1e-3"
+PROBE = "--protocol lineareval --task phenotyping --batch_size 512 --epochs 100 --lr 1e-3"
 RANDOM = "--load_state random --vision_backbone resnet18 --name random"
-MARGIN = 0.04  # 0.14 when this was written
+MARGIN = 0.04  # 0.07, 0.08 and 0.12 with three seeds when this was written
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,7 @@ def auroc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
         for flags in (RANDOM, *(f"{pretrained} {fusion}" for fusion in ("ehr", "cxr", "concatenation"))):
             run_gpu.main(parse(RunGPUConfig, f"{probe} {flags}".split()))
     assert "synthetic" in told.getvalue()
-    rows = pd.read_csv(folder / "results/in-hospital-mortality.csv").query(
-        "split == 'test' and metric == 'auroc'"
-    )
+    rows = pd.read_csv(folder / "results/phenotyping.csv").query("split == 'test' and metric == 'auroc'")
     rows = rows[rows["label"] == "macro"]
     names = rows["fusion"].where(rows["objective"] == "simclr", "random")
     return dict(zip(names, rows["value"], strict=True))
