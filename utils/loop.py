@@ -588,7 +588,10 @@ class _Training:
     def _seed(self, step: int) -> None:
         """Makes what is random in a step a function of seed, epoch, step and rank: no state to save."""
         place = [self.run.seed, self.progress.epoch, step, self.run.process.rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+        seed = int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":  # until CUDA starts, `torch.manual_seed` would keep each call
+            torch.cuda.manual_seed(seed)
 
     def _autocast(self) -> torch.autocast:
         dtype = self.run.dtype
