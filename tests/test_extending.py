@@ -17,7 +17,7 @@ from utils import checkpoint
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "extending.md"
 OUTSIDE = shutil.ignore_patterns(".*", "data", "runs", "results", "mutants", "__pycache__")
-SLOW = "test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch"  # for all objectives
+SLOW = "test_two_processes_train_like_one_with_the_whole_batch"  # for all objectives
 BLOCK = re.compile(r"(?:`([\w./]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
 
