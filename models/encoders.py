@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torchvision import models as torchvision_models
 
 from datasets.schema import CHANNELS
+from models.convolution import trim_convolutions
 from utils.batch_norm import SharedBatchNorm
 from utils.distributed import all_reduce_sum
 
@@ -222,7 +223,8 @@ class CXREncoder(Encoder):
             )
         weights = "DEFAULT" if pretrained and download else None
         self.pretrained = pretrained
-        self.stages = Stages(*_stages(torchvision_models.get_model(name, weights=weights)))
+        network = trim_convolutions(torchvision_models.get_model(name, weights=weights))
+        self.stages = Stages(*_stages(network))
         self.stage_dims = _stage_dims(self.stages)
         self.feature_dim = self.stage_dims[-1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
