@@ -42,12 +42,12 @@ linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen
 if [[ -n $QUICK ]]; then
     small=(--image_size 32 --every_hours 24) backbone=(--vision_backbone resnet18)
     pretraining+=("${small[@]}" "${backbone[@]}" --batch_size 64 --transforms_cxr supervised
-        --optimizer adamw --lr 1e-3 --epochs 4 --warmup_epochs 1)
+        --optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
     linear+=("${small[@]}" --batch_size 256 --epochs 60 --lr 1e-2)
-    tuned+=("${small[@]}" --batch_size 16 --lr 3e-5 --head_lr 1e-2 --epochs 1)
+    tuned+=("${small[@]}" --batch_size 32 --lr 3e-5 --head_lr 1e-2 --epochs 2)
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 32 --lr 1e-3 --epochs 2)
-    hourly=(--batch_size 32) # many samples a stay
+    hourly=(--batch_size 64) # many samples a stay
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
