@@ -36,7 +36,7 @@ from datasets.synthetic_patients import (
     liability,
 )
 from datasets.synthetic_studies import draw_studies
-from datasets.synthetic_tables import UNREADABLE, draw_charts, draw_labs
+from datasets.synthetic_tables import draw_charts, draw_labs
 from tasks import TASKS
 from tests.utils.toy import room_for
 
@@ -76,7 +76,7 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthetic, "draw_block", spy)
-        write_synthetic(SyntheticConfig(out, patients=120, seed=5, image_size=96), Strengths())
+        write_synthetic(SyntheticConfig(out, patients=120, seed=7, image_size=96), Strengths())
     return out, held
 
 
@@ -114,7 +114,7 @@ def test_patients_are_drawn_and_let_go_block_by_block(drawing: tuple[Path, list[
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(made: Path, tmp_path: Path) -> None:
-    again = SyntheticConfig(tmp_path / "again", patients=120, seed=5, image_size=96)
+    again = SyntheticConfig(tmp_path / "again", patients=120, seed=7, image_size=96)
     write_synthetic(again, Strengths())
     assert contents(again.out) == contents(made)
     write_synthetic(SyntheticConfig(tmp_path / "other", patients=3, seed=6, image_size=96), Strengths())
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(made: Path
 
 
 def test_more_patients_leave_the_first_ones_as_they_are(made: Path, tmp_path: Path) -> None:
-    write_synthetic(SyntheticConfig(tmp_path, patients=BLOCK + 3, seed=5, image_size=96), Strengths())
+    write_synthetic(SyntheticConfig(tmp_path, patients=BLOCK + 3, seed=7, image_size=96), Strengths())
     few = table(tmp_path / "mimic-iv/hosp/patients.csv.gz")["subject_id"].implode()
     assert len(few[0]) == BLOCK + 3
     for path in tmp_path.rglob("*.csv.gz"):
@@ -256,7 +256,7 @@ def test_labs_are_unsorted_have_no_stay_and_sometimes_no_admission(made: Path) -
     assert not labs["charttime"].is_sorted() and not labs["subject_id"].is_sorted()
     assert 0.02 < labs["hadm_id"].is_null().mean() < 0.3
     assert {50931, 50809, 50817, 50820, 51478, 51491, 51094, 50831} <= set(labs["itemid"])
-    assert "NEG" in set(labs["value"]) and set(UNREADABLE) & set(labs["value"])
+    assert {"___", "NEG"} <= set(labs["value"])
 
 
 def test_films_are_in_the_releases_layout(made: Path) -> None:

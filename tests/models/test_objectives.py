@@ -213,7 +213,7 @@ def share_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
 def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
     """Trains on all rows or on a rank's, weighted by count as the loop does.
 
-    Tells the loss and gradients of the first step, and the weights and statistics that the last leaves.
+    Tells loss, gradients and running statistics of the first step, and the weights that the last leaves.
     """
     objective = make_objective(name).double().train()
     batch, model = whole_batch(), objective
@@ -231,9 +231,11 @@ def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
         if not told:
             found = {key: weight.grad.clone() for key, weight in objective.named_parameters()}
             told = {"loss": terms["loss"].detach(), "accuracy": terms["accuracy"], "gradients": found}
+            told["statistics"] = {
+                key: buffer.clone() for key, buffer in objective.named_buffers() if "running" in key
+            }
         optimizer.step()
-    left = {key: tensor for key, tensor in objective.state_dict().items() if tensor.is_floating_point()}
-    return told | {"left": left}
+    return told | {"weights": {key: weight.detach() for key, weight in objective.named_parameters()}}
 
 
 def train_all(process: Process, folder: Path) -> dict[str, dict[str, object]]:
@@ -255,5 +257,7 @@ def test_two_processes_train_like_one_with_the_whole_batch(
         assert rank[name]["accuracy"] == alone["accuracy"]
         for key, gradient in alone["gradients"].items():
             assert (rank[name]["gradients"][key] - gradient).abs().max() <= 1e-10 * gradient.abs().max(), key
-        for key, tensor in alone["left"].items():
-            torch.testing.assert_close(rank[name]["left"][key], tensor, rtol=0, atol=1e-10)
+        for key, statistic in alone["statistics"].items():
+            torch.testing.assert_close(rank[name]["statistics"][key], statistic, rtol=0, atol=1e-12)
+        for key, weight in alone["weights"].items():
+            torch.testing.assert_close(rank[name]["weights"][key], weight, rtol=0, atol=1e-10)
