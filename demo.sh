@@ -35,8 +35,8 @@ pretrained=$runs/simclr/last.ckpt
 start() { # start NAME FLAG ...: a classifier, two at a time; what it tells is in a file
     while (($(jobs -rp | wc -l) >= 2)); do wait -n; done
     printf '%s\n' "$1: $runs/$1.log"
-    OMP_NUM_THREADS=$((($(nproc) + 1) / 2)) "$PYTHON" run_gpu.py --name "$1" --results_dir "$results" \
-        "${trial[@]}" "${@:2}" >"$runs/$1.log" 2>&1 &
+    OMP_NUM_THREADS=$((($(nproc) + 1) / 2)) "${launch[@]}" run_gpu.py --name "$1" \
+        --results_dir "$results" "${trial[@]}" "${@:2}" >"$runs/$1.log" 2>&1 &
 }
 classify() { # all classifiers of both tasks, the longest first
     local tasks=(phenotyping in-hospital-mortality) task fusion
@@ -60,7 +60,10 @@ step "raw data" "$PYTHON" -m datasets.synthetic "${make_raw[@]}" --out "$data/ra
     --image_size 64 --paired 0.9 --workers 0
 step "extraction" "$PYTHON" -m datasets.extract --mimic_iv "$raw" --mimic_cxr "$data/raw/mimic-cxr-jpg" \
     --out "$data/store"
-step "SimCLR pretraining" "$PYTHON" simclr_trainer.py "${trial[@]}" --name simclr \
+exec 3< <("$PYTHON" -m utils.forks serve simclr_trainer run_gpu) # imports once for all runs
+read -r -u 3 socket
+launch=("$PYTHON" -SE utils/forks.py run "$socket")
+step "SimCLR pretraining" "${launch[@]}" simclr_trainer.py "${trial[@]}" --name simclr \
     --task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 \
     --optimizer adamw --lr 2e-3 --epochs "$epochs" --warmup_epochs 1
 step "linear evaluation and fine-tuning of two tasks" classify

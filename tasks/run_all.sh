@@ -29,12 +29,18 @@ root="$(dirname "$0")/.."
 [[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
 cd "$root"
 PYTHON=${PYTHON:-python}
-export LAUNCH="${LAUNCH:-$PYTHON}"
 TASK=${TASK:-phenotyping} QUICK=${QUICK:-} PAIRS=${PAIRS:-} JOBS=${JOBS:-1}
 OBJECTIVES=${OBJECTIVES:-simclr vicreg align} FUSIONS_OF=${FUSIONS_OF-$TASK}
 RUNS=${RUNS:-runs${QUICK:+/quick}} RESULTS=${RESULTS:-results${QUICK:+/quick}}
 
 if ((JOBS > 1)); then export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((($(nproc) + JOBS - 1) / JOBS))}; fi
+
+if [[ -n $QUICK && -z ${LAUNCH:-} ]]; then # short runs: imports once for all of them
+    exec 3< <("$PYTHON" -m utils.forks serve simclr_trainer vicreg_trainer align_trainer epoch_evaluation run_gpu)
+    read -r -u 3 socket
+    LAUNCH="$PYTHON -SE utils/forks.py run $socket"
+fi
+export LAUNCH="${LAUNCH:-$PYTHON}"
 
 pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
 hourly=()
