@@ -29,7 +29,14 @@ def start(folder: Path, *words: str, status: int = 0) -> subprocess.Popen[bytes]
     scontrol.chmod(0o755)
     job = {"PATH": f"{folder}:{os.environ['PATH']}", "LAUNCH": f"bash {program}", "SLURM_JOB_ID": "77"}
     places = {"RUNS": str(folder / "runs"), "RESULTS": str(folder / "results"), "SLURM_SUBMIT_DIR": str(ROOT)}
-    return subprocess.Popen(["bash", *words], cwd=ROOT, env={**os.environ, **job, **places})
+    return subprocess.Popen(
+        ["bash", *words], cwd=ROOT, env={**os.environ, **job, **places}, preexec_fn=heeding_interrupts
+    )
+
+
+def heeding_interrupts() -> None:
+    """Bash cannot trap a signal that it was started to ignore, as all in the background of a script is."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stopped(job: subprocess.Popen[bytes], folder: Path, number: signal.Signals = signal.SIGTERM) -> list[str]:
