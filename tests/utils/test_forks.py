@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,23 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-SE", str(ROOT / "utils/forks.py"), "run"]
 
 
-@pytest.fixture
-def socket(tmp_path: Path) -> Iterator[str]:
-    """Where a process listens that has imported a module whose import is counted."""
-    (tmp_path / "counted.py").write_text("print('imported', file=open('imports', 'a'))\n")
-    command = [sys.executable, "-m", "utils.forks", "serve", "counted"]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}", "TMPDIR": str(tmp_path)}
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True
-    ) as server:
+@contextmanager
+def serving(folder: Path, module: str) -> Iterator[str]:
+    """The socket of a process that has imported a module, which may lie in the folder."""
+    command = [sys.executable, "-m", "utils.forks", "serve", module]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{folder}", "TMPDIR": str(folder)}
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         yield server.stdout.readline().strip()
         server.kill()
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Iterator[str]:
+    """That of a process with a module whose imports are counted."""
+    (tmp_path / "counted.py").write_text("print('imported', file=open('imports', 'a'))\n")
+    with serving(tmp_path, "counted") as path:
+        yield path
 
 
 def script(folder: Path, text: str) -> str:
@@ -104,11 +110,6 @@ def test_it_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
 
 def test_threads_are_those_of_the_run(tmp_path: Path) -> None:
     name = script(tmp_path, "import torch\nprint(torch.get_num_threads())\n")
-    command = [sys.executable, "-m", "utils.forks", "serve", "torch"]
-    folder = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, cwd=ROOT, env=folder, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        place = server.stdout.readline().strip()
+    with serving(tmp_path, "torch") as path:
         environment = os.environ | {"OMP_NUM_THREADS": "3"}
-        assert subprocess.check_output([*RUN, place, name], env=environment, text=True) == "3\n"
-        server.kill()
+        assert subprocess.check_output([*RUN, path, name], env=environment, text=True) == "3\n"
