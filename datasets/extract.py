@@ -51,7 +51,7 @@ CXR_TABLES = ("metadata", "chexpert")
 EVENT_TABLES = ("chartevents", "labevents")
 MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that its records are made up
 NEVER = np.iinfo(np.int32).max
-STAYS_PER_BLOCK = 512  # stays whose samples are made at once
+STAYS_PER_BLOCK = 256  # stays whose samples are made at once
 THREADS = min(os.cpu_count() or 1, 4)  # that make grids, samples and lists; each holds some blocks of stays
 
 
