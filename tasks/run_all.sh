@@ -43,7 +43,7 @@ fi
 export LAUNCH="${LAUNCH:-$PYTHON}"
 
 pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
-hourly=()
+many=()
 linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen=("${linear[@]}")
 if [[ -n $QUICK ]]; then
     small=(--image_size 32 --every_hours 24) backbone=(--vision_backbone resnet18)
@@ -51,9 +51,9 @@ if [[ -n $QUICK ]]; then
         --optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
     linear+=("${small[@]}" --batch_size 256 --epochs 60 --lr 1e-2)
-    tuned+=("${small[@]}" --batch_size 32 --lr 3e-5 --head_lr 1e-2 --epochs 2)
-    fresh+=("${small[@]}" "${backbone[@]}" --batch_size 32 --lr 1e-3 --epochs 2)
-    hourly=(--batch_size 64) # many samples a stay
+    tuned+=("${small[@]}" --transforms_cxr supervised --batch_size 32 --lr 3e-5 --head_lr 1e-2 --epochs 2)
+    fresh+=("${small[@]}" "${backbone[@]}" --batch_size 32 --lr 1e-3 --epochs 4)
+    many=(--epochs 1) # samples a stay
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
@@ -144,7 +144,7 @@ pretrained() { # pretrained PAIRS TASKS FLAG ...: encoders from the pairs of a t
     finish
     for task in $2; do
         folder=${task//-/_} special=()
-        case $task in decompensation | length-of-stay) special=("${hourly[@]}") ;; esac
+        case $task in decompensation | length-of-stay | radiology) special=("${many[@]}") ;; esac
         for objective in $OBJECTIVES; do
             CHECKPOINT=$(best "$RUNS/$objective-$1")
             export CHECKPOINT

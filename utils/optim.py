@@ -199,14 +199,14 @@ def build(optim: OptimConfig, module: nn.Module) -> torch.optim.Optimizer:
         if optim.optimizer == "lars":
             bare["adapt"] = False
         groups += [group | {"share": share} for group in (full, bare) if group["params"]]
-    return _OPTIMIZERS[optim.optimizer](optim, groups, next(iter(weights.values())).is_cuda)
+    return _OPTIMIZERS[optim.optimizer](optim, groups)
 
 
-_OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, object]], bool], torch.optim.Optimizer]] = {
-    "lars": lambda o, groups, fused: LARS(
+_OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, object]]], torch.optim.Optimizer]] = {
+    "lars": lambda o, groups: LARS(
         groups, lr=o.lr, momentum=o.momentum, trust_coefficient=o.trust_coefficient
     ),
-    "adamw": lambda o, groups, fused: torch.optim.AdamW(groups, lr=o.lr, fused=fused),
-    "adam": lambda o, groups, fused: torch.optim.Adam(groups, lr=o.lr, fused=fused),
-    "sgd": lambda o, groups, fused: torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum),
+    "adamw": lambda o, groups: torch.optim.AdamW(groups, lr=o.lr, fused=True),
+    "adam": lambda o, groups: torch.optim.Adam(groups, lr=o.lr, fused=True),
+    "sgd": lambda o, groups: torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum, fused=True),
 }
