@@ -53,7 +53,7 @@ if [[ -n $QUICK ]]; then
     linear+=("${small[@]}" --batch_size 256 --epochs 60 --lr 1e-2)
     tuned+=("${small[@]}" --transforms_cxr supervised --batch_size 32 --lr 3e-5 --head_lr 3e-3 --epochs 3)
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 32 --lr 1e-3 --epochs 2)
-    many=(--epochs 1) # samples a stay
+    many=(--epochs 1) # for tasks with many samples
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
