@@ -43,7 +43,7 @@ fi
 export LAUNCH="${LAUNCH:-$PYTHON}"
 
 pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
-many=()
+many=() rare=()
 linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen=("${linear[@]}")
 if [[ -n $QUICK ]]; then
     small=(--image_size 32 --every_hours 24) backbone=(--vision_backbone resnet18)
@@ -51,9 +51,10 @@ if [[ -n $QUICK ]]; then
         --optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
     linear+=("${small[@]}" --batch_size 256 --epochs 60 --lr 1e-2)
-    tuned+=("${small[@]}" --transforms_cxr supervised --batch_size 32 --lr 3e-5 --head_lr 3e-3 --epochs 3)
+    tuned+=("${small[@]}" --transforms_cxr supervised --batch_size 32 --lr 1e-4 --head_lr 3e-3 --epochs 3)
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 32 --lr 1e-3 --epochs 2)
-    many=(--epochs 1) # for tasks with many samples
+    many=(--epochs 1)                                      # for tasks with many samples
+    rare=(--batch_size 64 --lr 3e-5 --head_lr 1e-2 --epochs 4) # for one with few positive ones among them
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
@@ -144,7 +145,10 @@ pretrained() { # pretrained PAIRS TASKS FLAG ...: encoders from the pairs of a t
     finish
     for task in $2; do
         folder=${task//-/_} special=()
-        case $task in decompensation | length-of-stay | radiology) special=("${many[@]}") ;; esac
+        case $task in
+            decompensation) special=("${rare[@]}") ;;
+            length-of-stay | radiology) special=("${many[@]}") ;;
+        esac
         for objective in $OBJECTIVES; do
             CHECKPOINT=$(best "$RUNS/$objective-$1")
             export CHECKPOINT
