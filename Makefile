@@ -23,10 +23,10 @@ demo: setup
 test: setup lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SHARED)
 
-faults: setup  # some 10 minutes: kills each long command at random moments, goes on, and compares
+faults: setup  # some 5 minutes: kills each long command at random moments, goes on, and compares
 	OMP_NUM_THREADS=1 $(RUN) -m tests.faults
 
-fuzz: setup  # some 20 minutes: feeds faulty tables, images, stores, checkpoints and settings to the commands
+fuzz: setup  # some 5 minutes: feeds faulty tables, images, stores, checkpoints and settings to the commands
 	$(RUN) -m tests.fuzz
 
 lint: setup
