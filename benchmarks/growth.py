@@ -63,7 +63,7 @@ def measure(pattern: Pattern, copies: int, patients: int, folder: Path) -> Size:
     """Extract `copies` of the pattern, read and probe the store, and remove it again."""
     store, extraction = write_store(pattern, folder, copies)
     flags = ("--store", store, "--data_pairs", "ehr_all")
-    read, reader = reading.run(*flags, "--data_device", "disk", "--epochs", "2")
+    read, reader = reading.run(*flags, "--data_device", "disk", "--epochs", "2", "--no-compared")
     probed, prober = probing.run(*flags)
     shutil.rmtree(store)
     costs = {

@@ -34,6 +34,8 @@ class Reading:
     """Task whose training samples are read."""
     epochs: int = 3
     """Epochs that are timed; the fastest counts."""
+    compared: bool = True
+    """Whether copying as many bytes and making as many views are timed too; they take memory of their own."""
     spare_mb: int = 0
     """Limit of the memory that is no file's (RLIMIT_DATA), beyond what Python and PyTorch hold at the start;
     0: none."""
@@ -43,8 +45,8 @@ class Reading:
 @dataclass(frozen=True)
 class Read:
     """Seconds of opening, of loading samples (and bringing data into memory) and of an epoch; what an epoch
-    holds; seconds of copying as many bytes of hours from one place in memory to another, and of making as
-    many views of images that are at hand."""
+    holds; the largest memory until then, in MiB; seconds of copying as many bytes of hours from one place in
+    memory to another, and of making as many views of images that are at hand."""
 
     opened: float
     loaded: float
@@ -52,6 +54,7 @@ class Read:
     samples: int
     hours: int
     images: int
+    peak_mb: float
     copied: float
     viewed: float
 
@@ -108,7 +111,6 @@ def read(config: Reading) -> Read:
         found = sizes(batches.epoch(epoch))
         times.append(time.perf_counter() - start)
     rows, hours, images = (list(part) for part in zip(*found, strict=True))
-    compared = not config.spare_mb
     return Read(
         opened - began,
         loaded - opened,
@@ -116,8 +118,9 @@ def read(config: Reading) -> Read:
         sum(rows),
         sum(hours),
         sum(images),
-        copying(hours, store.hourly.shape[1]) if compared and any(hours) else 0.0,
-        viewing(images, data) if compared and any(images) else 0.0,
+        child.own_peak(),
+        copying(hours, store.hourly.shape[1]) if config.compared and any(hours) else 0.0,
+        viewing(images, data) if config.compared and any(images) else 0.0,
     )
 
 

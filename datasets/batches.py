@@ -317,7 +317,12 @@ class Batches:
         self.samples, self.config, self.device, self.train = samples, config, torch.device(device), train
         self.seed, self.rank, self.world = seed, rank, world
         self.pairs = PAIRS[config.data_pairs]
-        hours, images = _needed_hours(samples, self.pairs), _needed_images(samples, self.pairs)
+        none = np.zeros(0, np.int64)
+        hours, images = (
+            (none, none)
+            if config.data_device == "disk"
+            else (_needed_hours(samples, self.pairs), _needed_images(samples, self.pairs))
+        )
         self.residence = _residence(config.data_device, self.device, hours, images, world)
         self._offset, self._tail_row = samples.offset, samples.tail_row
         self._cxr_row = samples.cxr_row if self.pairs.cxr else np.full_like(samples.cxr_row, -1)
