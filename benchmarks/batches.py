@@ -30,7 +30,7 @@ class BatchesBenchmark:
     """Synthetic patients that are written again and again under other ids."""
     films: int = 3
     """Images of each X-ray study, so that the store outgrows --spare_mb."""
-    spare_mb: int = 192
+    spare_mb: int = 256
     """MiB that reading from disk may take beyond what Python and PyTorch take, while the store has several
     times as much."""
     epochs: int = 3
