@@ -147,13 +147,16 @@ def epochs_to_do(asked: Evaluation) -> dict[int, list[Task]]:
 
 
 def settings_of(asked: Evaluation) -> dict[str, object]:
-    """What the rows of a table depend on, besides the checkpoints; and what the data are."""
+    """What the rows of a table depend on: the settings, the data, and the run that left the checkpoints."""
     settings = plain(asked.config)
     for name in ("run_dir", "task", "device"):
         del settings[name]
-    for name in ("data_device", "transforms_cxr"):
+    for name in ("store", "data_device", "transforms_cxr"):  # the store counts by its content
         del settings["data"][name]
-    return {"data": made_of(asked.store.manifest), "settings": settings}
+    path = asked.config.run_dir / "environment.yaml"
+    began = read_record(path).get("started", "") if path.is_file() else ""
+    told = {"data": made_of(asked.store.manifest), "store": asked.store.fingerprint, "pretraining": began}
+    return told | {"settings": settings}
 
 
 def check_settings(asked: Evaluation, task: Task) -> None:
@@ -167,6 +170,7 @@ def check_settings(asked: Evaluation, task: Task) -> None:
     if before != now:
         was, wanted = (flat(found) for found in (before, now["settings"]))
         other = [f"--{name} {was.get(name)}" for name in wanted if was.get(name) != wanted[name]]
+        other += [f"another {name}" for name in ("store", "pretraining") if before.get(name) != now[name]]
         cure = "use the same again, or move the table away"
         raise ValueError(
             f"{asked.table(task)} was made with {', '.join(other) or before.get('data')}; {cure}"

@@ -209,7 +209,10 @@ def open_trial(config: RunGPUConfig, suffix: str) -> Trial:
     began, task = time.monotonic(), TASKS[config.task]
     store = Store.open(config.data.store)  # before the run: a wrong --store leaves no folder behind
     name = f"{task.name}-{config.protocol}-{config.fusion}{suffix}"
-    run = start_run(config, name, made_of(store.manifest), store.fingerprint)
+    began_with = {
+        f"load_state_{name}": checkpoint.fingerprint(Path(p)) for name, p in sources(config).items()
+    }
+    run = start_run(config, name, made_of(store.manifest), store.fingerprint, began_with)
     return Trial(config, task, store, run, began)
 
 

@@ -207,6 +207,16 @@ def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> 
     assert told["data"] == "synthetic data" and told["settings"]["probe"]["epochs"] == 6
     with pytest.raises(ValueError, match=r"was made with --epochs 6; use the same again, or move the table"):
         evaluate(store, pretrained, *flags, "--epochs", "7")
+    other = Path(shutil.copytree(store, pretrained.parent / "copy"))
+    evaluate(other, pretrained, *flags)
+    (other / "manifest.yaml").write_text((other / "manifest.yaml").read_text() + "# of another content\n")
+    with pytest.raises(
+        ValueError, match=r"was made with another store; use the same again, or move the table"
+    ):
+        evaluate(other, pretrained, *flags)
+    (pretrained / "environment.yaml").write_text("started: 2030-01-01T00:00:00+00:00\n")
+    with pytest.raises(ValueError, match=r"was made with another pretraining; use the same again"):
+        evaluate(store, pretrained, *flags)
     (pretrained / "results_label_in-hospital-mortality_ehr.yaml").unlink()
     with pytest.raises(ValueError, match=r"lacks results_label_in-hospital-mortality_ehr\.yaml"):
         evaluate(store, pretrained, *flags)

@@ -195,8 +195,24 @@ def test_a_checkpoint_that_knows_test_patients_is_refused(
             run(flags, "--protocol", protocol, "--load_state", pretrained / "best.ckpt")
     with pytest.raises(ValueError, match=known):
         run(flags, "--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
+
+
+def test_a_run_does_not_go_on_with_other_data_or_encoders(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    other = write_random_store(tmp_path / "other", first_subject=92)
+    flags = (*settings, "--fusion", "ehr", "--name", "it")
+    run(flags, "--load_state", "random", *SHAPE)
+    kept = (tmp_path / "it" / "best.ckpt").read_bytes()
     with pytest.raises(ValueError, match=r"content of --store was \w{64} and is \w{64} now; resume with"):
-        run(flags, "--load_state", "random", *SHAPE, "--name", "it", "--resume")
+        run(flags, "--store", other, "--load_state", "random", *SHAPE, "--resume")
+    with pytest.raises(ValueError, match=r"--resume would mix the two: run\.seed 0 -> 1; give those"):
+        run(flags, "--load_state", "random", *SHAPE, "--seed", "1", "--resume")
+    with pytest.raises(
+        ValueError, match=r"--resume would mix the two: .*sources\.load_state_ehr None -> \w{64}"
+    ):
+        run(flags, "--load_state", pretrained / "best.ckpt", "--resume")
+    assert (tmp_path / "it" / "best.ckpt").read_bytes() == kept
 
 
 def test_lineareval_leaves_the_encoders_as_they_were(

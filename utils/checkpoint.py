@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -65,12 +66,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     which is never run.
     """
     path = Path(path)
-    if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
-        found = (
-            f"{path.parent} holds {', '.join(near[-5:])}" if near else f"{path.parent} holds no .ckpt file"
-        )
-        raise FileNotFoundError(f"{path}: there is no such checkpoint; {found}")
+    _check_there(path)
     content = _read(path, device)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
@@ -80,6 +76,21 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         if not holds:
             raise ValueError(f"{path}: not a checkpoint of ours: {rule}; copy it again, or take another")
     return cast(Checkpoint, content)
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a checkpoint's bytes, 64 characters. FileNotFoundError if it is missing."""
+    _check_there(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_there(path: Path) -> None:
+    if path.is_file():
+        return
+    near = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+    found = f"{path.parent} holds {', '.join(near[-5:])}" if near else f"{path.parent} holds no .ckpt file"
+    raise FileNotFoundError(f"{path}: there is no such checkpoint; {found}")
 
 
 def _read(path: Path, device: torch.device | str) -> object:

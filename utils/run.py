@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import random
+import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ("*.py", "*.sh")  # new files of these kinds are code; others may be anyone's data
 GIT_SECONDS = 10
+# Settings that a run may go on with when they differ: by their place in config.yaml. What a checkpoint or a
+# store holds is compared by its content.
+MAY_CHANGE = re.compile(
+    r"run\.(?!seed$)\w+|optim\.\w+|data\.(store|data_device|batch_size)|load_state\w*"
+    r"|results_dir|bootstrap|subgroups"
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Run:
     started: str = ""
     data: str = ""
     store: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
 
@@ -162,15 +170,21 @@ class Run:
         self._board.flush()
 
 
-def start_run(config: HasRun, describe: str, data: str = "", store: str = "") -> Run:
+def start_run(
+    config: HasRun, describe: str, data: str = "", store: str = "", sources: Mapping[str, str] | None = None
+) -> Run:
     """Starts a run: its process, seeds and number formats, and its folder with what it takes to repeat it.
 
     The folder gets config.yaml, environment.yaml and, if the code differs from its commit, dirty.patch.
 
     `config`: a dataclass with a RunConfig under `run`, written whole to config.yaml. `describe` names the run
     where --name does not, for example "simclr" or "phenotyping-finetune-ehr"; `data` says what it learns
-    from, for the titles of its plots, and `store` is the hash of that. FileExistsError if the folder holds a
-    run already and --resume is not given.
+    from, for the titles of its plots, `store` is the hash of that, and `sources` are those of the checkpoints
+    that it begins with, by flag.
+
+    Raises:
+        FileExistsError: the folder holds a run already and --resume is not given.
+        ValueError: --resume is, and the run began with other settings than a run may go on with.
     """
     chosen = config.run
     process = distributed.setup(chosen.device)
@@ -179,9 +193,11 @@ def start_run(config: HasRun, describe: str, data: str = "", store: str = "") ->
     folder = chosen.save_dir / name
     if (folder / "last.ckpt").exists() and not chosen.resume:
         raise FileExistsError(f"{folder} holds a run; continue it with --resume, or choose another --name")
+    if chosen.resume and (folder / "last.ckpt").exists():
+        _check_same(config, folder, sources or {})
     started = (_begun(folder) if chosen.resume else "") or datetime.now(UTC).isoformat(timespec="seconds")
     distributed.barrier()  # no rank may write before all have looked
-    run = Run(chosen, name, folder, process, commit(), started, data, store)
+    run = Run(chosen, name, folder, process, commit(), started, data, store, sources or {})
     if process.rank == 0:
         _open_folder(config, run)
     distributed.barrier()
@@ -237,6 +253,7 @@ def environment(run: Run) -> dict[str, object]:
         "commit": run.commit,
         "data": run.data,
         "store": run.store,
+        "sources": dict(run.sources),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if cuda else "cpu",
@@ -266,6 +283,21 @@ def _open_folder(config: HasRun, run: Run) -> None:
         write_text(patch, differs)
     else:
         patch.unlink(missing_ok=True)
+
+
+def _check_same(config: HasRun, folder: Path, sources: Mapping[str, str]) -> None:
+    """ValueError if a run that goes on began with other settings, but for those that may change."""
+    now = {"config.yaml": yaml.safe_load(settings.to_yaml(config)), "environment.yaml": {"sources": sources}}
+    before = {name: settings.read_record(folder / name) for name in now if (folder / name).is_file()}
+    if "environment.yaml" in before:
+        before["environment.yaml"] = {"sources": before["environment.yaml"].get("sources", {})}
+    differ = [line for name in before for line in _changes(before[name], now[name])]
+    differ = [line for line in differ if not MAY_CHANGE.fullmatch(line.split(" ", 1)[0])]
+    if differ:
+        raise ValueError(
+            f"{folder} began with other settings, and --resume would mix the two: {'; '.join(differ)}; give "
+            "those of the run, or choose another --name"
+        )
 
 
 def _begun(folder: Path) -> str:

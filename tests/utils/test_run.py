@@ -106,11 +106,28 @@ def test_a_folder_with_a_run_is_refused_without_resume(
     (run.folder / "last.ckpt").touch()
     with pytest.raises(FileExistsError, match="continue it with --resume, or choose another --name"):
         start_run(settings(tmp_path), "x")
-    start_run(Settings(replace(RunConfig(save_dir=tmp_path, device="cpu"), resume=True), width=4), "x")
+    start_run(settings(tmp_path, resume=True, save_minutes=2), "x")
     said = capsys.readouterr().out
-    assert "resumed with another setting: width 3 -> 4" in said and "run.resume" not in said
+    assert "resumed with another setting: run.save_minutes 10.0 -> 2" in said and "run.resume" not in said
     assert said.count("resumed with another setting") == 1
     assert run.read_log() == [{"epoch": "0", "step": "4", "loss": "1.0"}]
+
+
+def test_a_run_that_began_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
+    run = start_run(settings(tmp_path), "x", sources={"load_state_ehr": "a" * 64})
+    (run.folder / "last.ckpt").touch()
+    kept = {path: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
+    again, same = settings(tmp_path, resume=True), {"load_state_ehr": "a" * 64}
+    refused = {
+        "width 3 -> 4": (replace(again, width=4), same),
+        "run.seed 0 -> 1": (settings(tmp_path, resume=True, seed=1), same),
+        f"sources.load_state_ehr {'a' * 64} -> {'b' * 64}": (again, {"load_state_ehr": "b" * 64}),
+    }
+    for told, (other, sources) in refused.items():
+        with pytest.raises(ValueError, match=f"began with other settings, .*: {told}; give those of the run"):
+            start_run(other, "x", sources=sources)
+        assert kept == {path: path.read_bytes() for path in kept}
+    assert start_run(again, "x", sources=same).sources == same
 
 
 def test_a_run_that_goes_on_is_the_one_that_began(tmp_path: Path) -> None:
