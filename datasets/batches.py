@@ -61,7 +61,8 @@ class DataConfig:
     """Samples: paired have both modalities; partial are all, with an X-ray where there is one; ehr and cxr
     are one modality of the paired; ehr_all are all stays, cxr_all all X-rays."""
     data_ratio: float = 1.0
-    """Share of the unpaired train samples to keep, drawn with the run's seed; for partial and ehr_all."""
+    """Share of the train stays with unpaired samples to keep these of, drawn with the run's seed; for partial
+    and ehr_all."""
     retrieve_cxr: Literal["recent", "all"] = "recent"
     """X-ray of a sample: the last one before its prediction time, or all of them, each a sample."""
     every_hours: int = 1
@@ -154,7 +155,7 @@ def load_samples(
     if not pairs.unpaired:
         samples = samples.take(samples.cxr_row >= 0)
     elif split == "train" and config.data_ratio < 1:
-        samples = samples.take(_kept(samples.cxr_row < 0, config.data_ratio, seed))
+        samples = samples.take(_kept(samples.stay_id, samples.cxr_row < 0, config.data_ratio, seed))
     if pairs.every_image or config.retrieve_cxr == "all":
         samples = _with_every_image(samples, store)
     if not len(samples):
@@ -243,12 +244,11 @@ def _gap_days(store: Store, cxr_row: np.ndarray, end_hours: np.ndarray) -> np.nd
     return np.abs((end_hours - hours[cxr_row]) / 24).astype(np.float32)
 
 
-def _kept(droppable: np.ndarray, ratio: float, seed: int) -> np.ndarray:
-    """Mask [n]: all rows but the droppable ones that a draw of a share `ratio` leaves out."""
-    places = np.flatnonzero(droppable)
-    kept = np.random.default_rng(seed).permutation(places)[: round(ratio * len(places))]
-    mask = ~droppable
-    mask[kept] = True
+def _kept(stay_id: np.ndarray, droppable: np.ndarray, ratio: float, seed: int) -> np.ndarray:
+    """Mask [n]: all samples but the droppable ones of the stays that a draw of a share `ratio` leaves out."""
+    stays = np.unique(stay_id[droppable])
+    kept = np.random.default_rng(seed).permutation(stays)[: round(ratio * len(stays))]
+    mask: np.ndarray = ~droppable | np.isin(stay_id, kept)
     return mask
 
 
