@@ -61,11 +61,8 @@ def compare(config: CompareConfig) -> pd.DataFrame:
     """
     paths = [Path(run) / f"predictions_{config.split}.csv" for run in (config.run_a, config.run_b)]
     a, b = _read_same(*paths)
-    stays = _subjects(config)
-    unknown = np.setdiff1d(a.stay_id, stays.index)
-    if len(unknown):
-        raise ValueError(f"stay {unknown[0]} of {paths[0]} is not in the store; give its own by --store")
-    resamples = Resamples.of(stays.loc[a.stay_id].to_numpy(), config.resamples, config.seed)
+    subjects = subjects_of(a.stay_id, Path(config.run_a), config.store)
+    resamples = Resamples.of(subjects, config.resamples, config.seed)
     scores, drawn = zip(*(_scores(part, resamples) for part in (a, b)), strict=True)
     rows = []
     for one, two in zip(*scores, strict=True):
@@ -135,11 +132,13 @@ def _read_same(*paths: Path) -> tuple[Predictions, ...]:
     return tuple(_predictions(table, path) for table, path in zip(tables, paths, strict=True))
 
 
-def _subjects(config: CompareConfig) -> pd.Series:
-    """subject_id by stay_id."""
-    store = config.store
+def subjects_of(stay_id: np.ndarray, run: Path, store: str = "") -> np.ndarray:
+    """subject_id [n] of stays [n], from a store; an empty `store` is the one that the run was run on.
+
+    ValueError if there is no such store, or it does not know a stay.
+    """
     if not store:
-        path = Path(config.run_a) / "config.yaml"
+        path = run / "config.yaml"
         if not path.is_file():
             raise ValueError(f"{path} is missing, which names the store; give it by --store")
         store = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["store"]
@@ -148,7 +147,12 @@ def _subjects(config: CompareConfig) -> pd.Series:
         raise ValueError(
             f"{path} is missing, which tells the subject of each stay; give the store by --store"
         )
-    return pd.read_parquet(path, columns=["stay_id", "subject_id"]).set_index("stay_id")["subject_id"]
+    known = pd.read_parquet(path, columns=["stay_id", "subject_id"]).set_index("stay_id")["subject_id"]
+    unknown = np.setdiff1d(stay_id, known.index)
+    if len(unknown):
+        raise ValueError(f"stay {unknown[0]} of {run} is not in {store}; give its own store by --store")
+    subjects: np.ndarray = known.loc[stay_id].to_numpy()
+    return subjects
 
 
 def _scores(found: Predictions, resamples: Resamples) -> tuple[list[metrics.Score], bootstrap.Resampled]:

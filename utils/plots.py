@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from utils import metrics
 from utils.bootstrap import Resamples
+from utils.compare import subjects_of
 from utils.files import whole
 from utils.results import COLUMNS, EMBEDDINGS, PREDICTIONS, read_rows
 from utils.script import run_script
@@ -30,7 +31,7 @@ SMALL_TEXT = 8
 POINTS = 3000  # samples that t-SNE can place in about a minute
 
 HEEDED = {  # flags, by figure; the others have none
-    "roc": ("split", "label", "resamples", "seed"),
+    "roc": ("split", "label", "resamples", "seed", "store"),
     "calibration": ("split", "label"),
     "bars": ("split", "metric", "label", "run", "save_dir"),
     "heat": ("split", "metric", "label", "run", "save_dir"),
@@ -68,6 +69,8 @@ class PlotsConfig:
     """roc: draws of the bootstrap that gives the band around the curve; 0 for none."""
     seed: int = 0
     """roc, map: start of the random numbers of the bootstrap, of t-SNE and of which samples it places."""
+    store: str = ""
+    """roc: folder of the store, which tells the subject of each stay for the band; empty: that of the run."""
 
 
 def main(config: PlotsConfig) -> None:
@@ -131,11 +134,10 @@ def draw_epochs(table: pd.DataFrame, title: str) -> Figure:
 def draw_roc(predictions: pd.DataFrame, title: str, resamples: int = 0, seed: int = 0) -> Figure:
     """ROC and precision-recall curves, a line a label, and over several labels their mean.
 
-    With `resamples` a band of their 95 % interval, by a bootstrap over stays: the predictions name no
-    patient, so that it is a little narrow where patients have several stays.
+    With `resamples` a band of their 95 % interval, by a bootstrap over the column subject_id.
     """
     figure, (left, right) = _panels(2, title)
-    drawn = Resamples.of(predictions["stay_id"].to_numpy(), resamples, seed)
+    drawn = Resamples.of(predictions["subject_id"].to_numpy(), resamples, seed)
     of_row = pd.Series(drawn.subject, predictions.index)
     labels = {
         name: _ranked(part, of_row[part.index].to_numpy()) for name, part in _by_label(predictions).items()
@@ -278,7 +280,10 @@ def _epochs_of(config: PlotsConfig) -> tuple[Figure, Path]:
 
 def _roc_of(config: PlotsConfig) -> tuple[Figure, Path]:
     title = _title(config.source, f", {config.split}")
-    figure = draw_roc(_predictions(config), title, config.resamples, config.seed)
+    table = _predictions(config)
+    stays = table["stay_id"].to_numpy()
+    subjects = subjects_of(stays, config.source, config.store) if config.resamples else stays
+    figure = draw_roc(table.assign(subject_id=subjects), title, config.resamples, config.seed)
     return figure, config.source / f"roc_{config.split}.png"
 
 

@@ -203,6 +203,11 @@ def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
 
 def seed_table(config: TableConfig) -> str:
     """The table that TableConfig asks for. ValueError if no row is left."""
+    return FORMATS[config.format](over_seeds(chosen_rows(config)))
+
+
+def chosen_rows(config: TableConfig) -> pd.DataFrame:
+    """The result rows that TableConfig asks for. ValueError if none is left."""
     paths = [folder / f"{config.task}.csv" for folder in config.results_dir]
     for path in paths:
         if not path.is_file():
@@ -215,7 +220,17 @@ def seed_table(config: TableConfig) -> str:
         if rows.empty:
             where = ", ".join(map(str, paths))
             raise ValueError(f"{where}: there is no row of --{name} {value}, but of {held}")
-    return FORMATS[config.format](over_seeds(rows))
+    return rows
+
+
+def hidden_runs(rows: pd.DataFrame) -> list[str]:
+    """A line for each run that a table leaves out, as a later one under another name has the same seed."""
+    names = rows.sort_values("started", kind="stable").groupby([*ABOUT, "seed"], sort=False)["run"].unique()
+    return [
+        f"left out: {run}, as {runs[-1]} is later and has the same protocol, fusion, objective and seed"
+        for runs in names
+        for run in runs[:-1]
+    ]
 
 
 def _trained(rows: pd.DataFrame) -> pd.DataFrame:
@@ -270,8 +285,10 @@ FORMATS: dict[str, Callable[[pd.DataFrame], str]] = {
 
 
 def print_table(config: TableConfig) -> None:
-    """Print the table."""
+    """Print the table, and which runs it leaves out on the error stream."""
     print(seed_table(config))
+    for line in hidden_runs(chosen_rows(config)):
+        print(line, file=sys.stderr)
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

@@ -31,6 +31,16 @@ def run(tmp_path: Path) -> Path:
     guess = (0.6 * draw.random((200, 3)) + 0.4 * np.nan_to_num(truth) * draw.random((200, 3))).round(2)
     stays = np.arange(200) // 2
     results.write_predictions(folder / "predictions_test.csv", stays, stays, LABELS, truth, guess)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"store": str(store_of(tmp_path / "a", 1))}}))
+    return folder
+
+
+def store_of(folder: Path, stays_a_subject: int) -> Path:
+    """What a store says of the subjects of 100 stays."""
+    folder.mkdir()
+    stays = np.arange(100)
+    table = pd.DataFrame({"stay_id": stays, "subject_id": stays // stays_a_subject})
+    table.to_parquet(folder / "stays.parquet")
     return folder
 
 
@@ -145,20 +155,36 @@ def test_the_area_under_the_drawn_precision_is_the_average_precision(run: Path) 
     assert line.get_drawstyle() == "steps-pre"
 
 
-def test_the_band_surrounds_the_mean_curve_and_narrows_with_more_stays(run: Path) -> None:
+def band(figure: Figure) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end [101] of the band around a mean ROC curve."""
+    found = figure.axes[0].collections[0].get_paths()[0].vertices
+    low, high = (np.array([f(found[np.isclose(found[:, 0], x), 1]) for x in plots.GRID]) for f in (min, max))
+    return low, high
+
+
+def test_the_band_surrounds_the_mean_curve_and_narrows_with_more_subjects(run: Path) -> None:
     table = pd.read_csv(run / "predictions_test.csv").dropna()
     more = pd.concat([table.assign(stay_id=table["stay_id"] + 1000 * k) for k in range(9)], ignore_index=True)
     widths = []
     for predictions in (table.reset_index(drop=True), more):
-        axis = plots.draw_roc(predictions, "", resamples=40).axes[0]
-        (mean,) = (found for name, found in lines(axis).items() if name.startswith("mean of 3 labels"))
-        band = axis.collections[0].get_paths()[0].vertices
-        low, high = (
-            np.array([f(band[np.isclose(band[:, 0], x), 1]) for x in plots.GRID]) for f in (min, max)
-        )
+        figure = plots.draw_roc(predictions.assign(subject_id=predictions["stay_id"]), "", resamples=40)
+        (mean,) = (f for name, f in lines(figure.axes[0]).items() if name.startswith("mean of 3 labels"))
+        low, high = band(figure)
         assert (low[1:] <= mean[1:, 1] + 0.02).all() and (high >= mean[:, 1] - 0.02).all()
         widths.append((high - low).mean())
     assert 2 * widths[1] < widths[0] < 0.3
+
+
+def test_the_band_is_over_the_subjects_of_the_store(run: Path, tmp_path: Path) -> None:
+    few = store_of(tmp_path / "few", 20)
+    own, given = (band(drawn("roc", run, *flags)[0]) for flags in ((), ("--store", few)))
+    stays = pd.read_csv(run / "predictions_test.csv").dropna(ignore_index=True)
+    for found, size in ((own, 1), (given, 20)):
+        subjects = stays.assign(subject_id=stays["stay_id"] // size)
+        assert np.array_equal(found, band(plots.draw_roc(subjects, "", resamples=200)))
+    assert not np.array_equal(own, given)
+    with pytest.raises(ValueError, match=r"nowhere/stays\.parquet is missing, which tells the subject"):
+        drawn("roc", run, "--store", tmp_path / "nowhere")
 
 
 def test_calibration_shows_shares_of_equal_bins(run: Path) -> None:
@@ -260,7 +286,7 @@ def test_neighbours_stay_together_in_a_map() -> None:
         ("map {run}", r"mine/embeddings_test.npz: there is no such file; run_gpu.py --protocol lineareval"),
         ("map {run}/flat.npz", r"must be an .npz .*; it has \(3,\)"),
         ("map {run}/nan.npz", r"nan.npz: 1 numbers are not finite"),
-        ("roc {run}/one", r"every label has one class"),
+        ("roc {run}/one --resamples 0", r"every label has one class"),
     ],
 )
 def test_a_wrong_source_is_one_clear_error(run: Path, table: Path, words: str, message: str) -> None:

@@ -162,6 +162,18 @@ def test_a_table_sums_up_the_seeds_of_equal_runs(tmp_path: Path) -> None:
     assert len(table) == 2
 
 
+def test_a_run_that_a_later_one_hides_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    add_run(tmp_path, 0, 0.7, run="first")
+    add_run(tmp_path, 0, 0.8, run="second", started="2031-01-01")
+    add_run(tmp_path, 1, 0.9, run="third")
+    results.print_table(results.TableConfig("phenotyping", (tmp_path,)))
+    said = capsys.readouterr()
+    assert said.err.splitlines() == [
+        "left out: first, as second is later and has the same protocol, fusion, objective and seed"
+    ]
+    assert said.out.splitlines()[1].split()[4:6] == ["2", "0.8500"]
+
+
 def test_a_table_can_be_pasted_into_a_paper(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.75)
     text, markdown, latex = (
