@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
 from datasets.store import Store
-from utils.files import telling_when_full
+from utils.files import flush, telling_when_full
 from utils.script import run_script
 
 FOLDERS = {
@@ -56,7 +56,9 @@ def export(config: ExportConfig) -> None:
     try:
         with telling_when_full(partial, "nothing is left of this one"):
             _write_layout(store, stays, partial)
+            os.sync()  # once, as it is a file a stay
             partial.rename(config.out)
+            flush(config.out.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -141,7 +141,9 @@ def _writer(name: str) -> Callable[[Base, Path], list[str]]:
 RESUME = ("--resume",)
 JOBS = {
     "datasets.extract": Job(_extraction, {"store/**/*": same_bytes}, 40),
-    "simclr_trainer.py": Job(_training("simclr_trainer.py", *PRETRAIN), TRAINED, 40, RESUME),
+    "simclr_trainer.py": Job(_training("simclr_trainer.py", *PRETRAIN), TRAINED, 20, RESUME),
+    "vicreg_trainer.py": Job(_training("vicreg_trainer.py", *PRETRAIN), TRAINED, 10, RESUME),
+    "align_trainer.py": Job(_training("align_trainer.py", *PRETRAIN), TRAINED, 10, RESUME),
     "run_gpu.py finetune": Job(_testing(*FINETUNE), TESTED, 40, RESUME),
     "run_gpu.py lineareval": Job(_testing(*PROBE), TESTED, 25, RESUME),
     "run_gpu.py eval": Job(_evaluation, TESTED, 10, RESUME),
