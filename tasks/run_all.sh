@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # A table from nothing for each task of TASK: pretraining with every objective of OBJECTIVES, the best epoch
 # of each by a linear probe, linear evaluation and fine-tuning from it; the supervised baselines and fusions.
-# The same command goes on where it was stopped; a run with test rows in RESULTS/<task>.csv is not run again.
+# The same command goes on where it was stopped; a run with test rows in RESULTS/<task>.csv is not run again,
+# whatever its store and seed: give each of them its own RUNS and RESULTS.
 #
 #   STORE=data/mimic TASK="phenotyping in-hospital-mortality" bash tasks/run_all.sh
 #   STORE=data/mimic RUNS=runs/seed1 RESULTS=results/seed1 bash tasks/run_all.sh --seed 1
