@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.events import RECORD, deduplicate
-from datasets.hourly import Normalizer, bins_of, ends_inside_a_bin, hourly_grid, tail_rows
+from datasets.hourly import Normalizer, bin_of, bins_of, ends_inside_a_bin, hourly_grid, tail_rows
 from datasets.schema import CHANNELS, continuous_channels, variables
 
 
@@ -87,6 +87,47 @@ def test_later_events_change_no_earlier_row() -> None:
     early = records[records["second"] <= 10 * 3600]
     lengths = np.array([24])
     np.testing.assert_array_equal(hourly_grid(records, 0, lengths)[:10], hourly_grid(early, 0, lengths)[:10])
+
+
+PLACE, PLAIN = next((place, v) for place, v in enumerate(variables()) if not v.categories)
+
+
+def events_of(stay: int, seconds: list[int]) -> np.ndarray:
+    """One of a continuous variable at each of some seconds, of rising value."""
+    records = np.zeros(len(seconds), RECORD)
+    records["variable"] = PLACE
+    records["stay_row"], records["second"], records["value"] = stay, seconds, np.arange(1, len(seconds) + 1)
+    return records
+
+
+def test_the_number_of_the_first_stay_moves_nothing() -> None:
+    records, lengths = random_events(4, 2, 9, 80), np.array([9, 9])
+    moved = records.copy()
+    moved["stay_row"] += 7
+    np.testing.assert_array_equal(hourly_grid(moved, 7, lengths), hourly_grid(records, 0, lengths))
+
+
+def test_an_event_on_the_hour_belongs_to_the_hour_that_ends_however_late() -> None:
+    on_the_hour = [3600 * hour for hour in range(1, 2001)]
+    grid = hourly_grid(events_of(0, on_the_hour), 0, np.array([2000]))
+    np.testing.assert_array_equal(grid[:, PLAIN.first_channel], np.arange(1, 2001))
+    assert bins_of(2000.0) == bin_of(2000.0) + 1 == 2000
+
+
+def test_an_event_behind_the_last_bin_is_in_no_row() -> None:
+    later = events_of(0, [2 * 3600 + 1])
+    np.testing.assert_array_equal(
+        hourly_grid(later, 0, np.array([2, 2])), hourly_grid(later[:0], 0, np.array([2, 2]))
+    )
+
+
+@pytest.mark.parametrize("end", [0.5, 1999.5])
+def test_a_window_that_ends_inside_a_bin_holds_its_last_second_and_no_later_one(end: float) -> None:
+    last = round(end * 3600)
+    records = events_of(0, [last - 1, last, last + 1])
+    row = tail_rows(records, np.array([0]), np.array([end]))[0]
+    assert row[PLAIN.first_channel] == 2 and row[PLAIN.mask_channel] == 1
+    assert ends_inside_a_bin(np.array([end])) and not ends_inside_a_bin(np.array([2 * end]))
 
 
 def test_a_stay_without_events_stands_at_the_normal_values() -> None:
