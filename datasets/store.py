@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from datasets.schema import (
     variables,
 )
 from utils.config import load_yaml
+from utils.files import sha256
 
 MANIFEST = "manifest.yaml"
 AGAIN = "copy it again from where the store was made, or extract again"
@@ -43,8 +43,7 @@ class Described(TypedDict):
 
 def described(path: Path) -> Described:
     """Reads a file whole, some at a time, for what the manifest says of it."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
 @dataclass(frozen=True)

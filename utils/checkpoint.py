@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.distributed import is_main
-from utils.files import whole
+from utils.files import sha256, whole
 
 FORMAT = "medmod-checkpoint-1"
 
@@ -81,8 +80,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 def fingerprint(path: Path) -> str:
     """SHA-256 of a checkpoint's bytes, 64 characters. FileNotFoundError if it is missing."""
     _check_there(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)
 
 
 def _check_there(path: Path) -> None:

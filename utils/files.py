@@ -1,6 +1,7 @@
 """Files that are either whole or not there: written beside their place, flushed to disk, then renamed."""
 
 import errno
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -61,6 +62,12 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 characters; reads some at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -191,11 +191,15 @@ def start_run(
     set_numbers(chosen, process)
     name = chosen.name or describe
     folder = chosen.save_dir / name
-    if (folder / "last.ckpt").exists() and not chosen.resume:
-        raise FileExistsError(f"{folder} holds a run; continue it with --resume, or choose another --name")
-    if chosen.resume and (folder / "last.ckpt").exists():
+    if (folder / "last.ckpt").exists():
+        if not chosen.resume:
+            raise FileExistsError(
+                f"{folder} holds a run; continue it with --resume, or choose another --name"
+            )
         _check_same(config, folder, sources or {})
-    started = (_begun(folder) if chosen.resume else "") or datetime.now(UTC).isoformat(timespec="seconds")
+    # A run that goes on reports as the one that began.
+    began = _record(folder / "environment.yaml").get("started", "") if chosen.resume else ""
+    started = str(began) or datetime.now(UTC).isoformat(timespec="seconds")
     distributed.barrier()  # no rank may write before all have looked
     run = Run(chosen, name, folder, process, commit(), started, data, store, sources or {})
     if process.rank == 0:
@@ -287,12 +291,10 @@ def _open_folder(config: HasRun, run: Run) -> None:
 
 def _check_same(config: HasRun, folder: Path, sources: Mapping[str, str]) -> None:
     """ValueError if a run that goes on began with other settings, but for those that may change."""
-    now = {"config.yaml": yaml.safe_load(settings.to_yaml(config)), "environment.yaml": {"sources": sources}}
-    before = {name: settings.read_record(folder / name) for name in now if (folder / name).is_file()}
-    if "environment.yaml" in before:
-        before["environment.yaml"] = {"sources": before["environment.yaml"].get("sources", {})}
-    differ = [line for name in before for line in _changes(before[name], now[name])]
-    differ = [line for line in differ if not MAY_CHANGE.fullmatch(line.split(" ", 1)[0])]
+    now = yaml.safe_load(settings.to_yaml(config)) | {"sources": dict(sources)}
+    began_with = _record(folder / "environment.yaml").get("sources", {})
+    before = (_record(folder / "config.yaml") or now) | {"sources": began_with}
+    differ = [line for line in _changes(before, now) if not MAY_CHANGE.fullmatch(line.split(" ", 1)[0])]
     if differ:
         raise ValueError(
             f"{folder} began with other settings, and --resume would mix the two: {'; '.join(differ)}; give "
@@ -300,10 +302,9 @@ def _check_same(config: HasRun, folder: Path, sources: Mapping[str, str]) -> Non
         )
 
 
-def _begun(folder: Path) -> str:
-    """When the run in a folder began, "" if there is none: a run that goes on reports as the one it is."""
-    path = folder / "environment.yaml"
-    return str(settings.read_record(path).get("started", "")) if path.is_file() else ""
+def _record(path: Path) -> dict[str, object]:
+    """What a run wrote down, {} if it did not."""
+    return settings.read_record(path) if path.is_file() else {}
 
 
 def _changes(old: object, new: object, place: str = "") -> list[str]:
