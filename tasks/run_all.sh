@@ -44,7 +44,7 @@ fi
 export LAUNCH="${LAUNCH:-$PYTHON}"
 
 pretraining=(--save_dir "$RUNS") probing=(--fusion concatenation)
-many=() rare=()
+declare -A tuned_for=()
 linear=(--save_dir "$RUNS") tuned=("${linear[@]}") fresh=("${linear[@]}") frozen=("${linear[@]}")
 if [[ -n $QUICK ]]; then
     small=(--image_size 32 --every_hours 24) backbone=(--vision_backbone resnet18)
@@ -52,10 +52,16 @@ if [[ -n $QUICK ]]; then
         --optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1)
     probing+=("${small[@]}" --epochs 30)
     linear+=("${small[@]}" --batch_size 256 --epochs 60 --lr 1e-2)
-    tuned+=("${small[@]}" --transforms_cxr supervised --batch_size 32 --lr 1e-4 --head_lr 3e-3 --epochs 3)
+    tuned+=("${small[@]}" --transforms_cxr supervised --schedule cosine
+        --batch_size 32 --lr 3e-4 --head_lr 3e-3 --epochs 6)
+    tuned_for=(
+        [in-hospital-mortality]="--batch_size 16"
+        [decompensation]="--batch_size 16 --epochs 3"
+        [length-of-stay]="--batch_size 16 --lr 1e-4 --head_lr 1e-2 --epochs 2"
+        [radiology]="--epochs 2"
+        [readmission]="--epochs 8"
+    )
     fresh+=("${small[@]}" "${backbone[@]}" --batch_size 32 --lr 1e-3 --epochs 2)
-    many=(--epochs 1)                                      # for tasks with many samples
-    rare=(--batch_size 64 --lr 3e-5 --head_lr 1e-2 --epochs 4) # for one with few positive ones among them
     frozen+=("${small[@]}" --batch_size 64 --lr 2e-3 --epochs 8)
 fi
 
@@ -131,7 +137,7 @@ to_do() { # to_do OBJECTIVE TASK ...: those of the tasks that lack a classifier 
 }
 
 pretrained() { # pretrained PAIRS TASKS FLAG ...: encoders from the pairs of a task, and the TASKS from them
-    local left objective special
+    local left objective
     for objective in $OBJECTIVES; do
         if [[ -n $(to_do "$objective" $2) ]]; then pretrain "$1" "$objective" "${@:3}"; fi
     done
@@ -145,16 +151,13 @@ pretrained() { # pretrained PAIRS TASKS FLAG ...: encoders from the pairs of a t
     done
     finish
     for task in $2; do
-        folder=${task//-/_} special=()
-        case $task in
-            decompensation) special=("${rare[@]}") ;;
-            length-of-stay | radiology) special=("${many[@]}") ;;
-        esac
+        folder=${task//-/_}
         for objective in $OBJECTIVES; do
             CHECKPOINT=$(best "$RUNS/$objective-$1")
             export CHECKPOINT
             classify "$task-lineareval-concatenation-$objective" lineareval "${linear[@]}" "${@:3}"
-            classify "$task-finetune-concatenation-$objective" finetune "${tuned[@]}" "${special[@]}" "${@:3}"
+            classify "$task-finetune-concatenation-$objective" finetune "${tuned[@]}" \
+                ${tuned_for[$task]:-} "${@:3}"
         done
     done
 }

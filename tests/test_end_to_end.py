@@ -3,12 +3,14 @@ pairs."""
 
 import contextlib
 import io
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import run_gpu
 import simclr_trainer
+from benchmarks import planted
 from datasets import extract, synthetic
 from run_gpu import RunGPUConfig
 from simclr_trainer import SimCLRConfig
@@ -25,13 +27,20 @@ MARGIN = 0.04  # 0.07, 0.08 and 0.12 with three seeds when this was written
 
 
 @pytest.fixture(scope="module")
-def auroc(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Test AUROC of one linear layer on frozen encoders: random ones, and SimCLR's together and alone."""
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of the synthetic patients."""
     folder = tmp_path_factory.mktemp("main_job")
-    raw, store = folder / "raw", folder / "store"
+    raw = folder / "raw"
     synthetic.main(parse(synthetic.SyntheticConfig, f"{PATIENTS} --out {raw}".split()))
-    tables = f"--mimic_iv {raw}/mimic-iv --mimic_cxr {raw}/mimic-cxr-jpg --out {store}"
+    tables = f"--mimic_iv {raw}/mimic-iv --mimic_cxr {raw}/mimic-cxr-jpg --out {folder}/store"
     extract.main(parse(extract.ExtractConfig, tables.split()))
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def auroc(store: Path) -> dict[str, float]:
+    """Test AUROC of one linear layer on frozen encoders: random ones, and SimCLR's together and alone."""
+    folder = store.parent
     shared = f"--store {store} --save_dir {folder}/runs --image_size 32 --device cpu"
     simclr_trainer.main(parse(SimCLRConfig, f"{shared} {PRETRAIN}".split()))
     probe = f"{shared} {PROBE} --results_dir {folder}/results"
@@ -56,3 +65,16 @@ def test_pretrained_features_predict_well_above_chance(auroc: dict[str, float]) 
 
 def test_both_modalities_together_beat_each_alone(auroc: dict[str, float]) -> None:
     assert auroc["concatenation"] > max(auroc["ehr"], auroc["cxr"])
+
+
+def test_hidden_states_allow_more_than_records_and_images_show(store: Path, auroc: dict[str, float]) -> None:
+    config = parse(planted.PlantedConfig, f"--store {store} --patients 1500 --seed 1".split())
+    allowed = {task.name: score for task, _, score in planted.allowed(config)}
+    assert auroc["concatenation"] + 0.05 < allowed["phenotyping"] < 0.97
+    assert allowed["in-hospital-mortality"] > 0.85
+
+
+def test_hidden_states_of_other_patients_are_refused(store: Path) -> None:
+    config = parse(planted.PlantedConfig, f"--store {store} --patients 1500 --seed 2".split())
+    with pytest.raises(ValueError, match=r"are not those of .* --seed 2; give"):
+        next(planted.allowed(config))
