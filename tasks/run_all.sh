@@ -57,7 +57,7 @@ if [[ -n $QUICK ]]; then
     tuned_for=(
         [in-hospital-mortality]="--batch_size 16"
         [decompensation]="--batch_size 16 --epochs 3"
-        [length-of-stay]="--batch_size 16 --lr 1e-4 --head_lr 1e-2 --epochs 2"
+        [length-of-stay]="--batch_size 16 --lr 3e-5 --head_lr 1e-2 --epochs 2"
         [radiology]="--epochs 2"
         [readmission]="--epochs 8"
     )
