@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -58,9 +57,8 @@ def draw_states(patients: int, seed: int) -> HiddenStates:
         courses.append(drawn.course)
         rows += len(drawn.course.latents)
     arrays = {
-        place.name: np.concatenate([getattr(course, place.name) for course in courses])
-        for place in dataclasses.fields(Course)
-        if place.name != "strengths"
+        name: np.concatenate([getattr(course, name) for course in courses])
+        for name in ("latents", "start", "end", "death")
     }
     return HiddenStates(Course(**arrays, strengths=Strengths()), pd.concat(stays))
 
