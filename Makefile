@@ -41,7 +41,7 @@ mutation: setup
 	$(RUN) -m pip install --quiet --disable-pip-version-check $(MUTMUT)
 	rm -rf mutants
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(VENV)/bin/mutmut run
-	$(RUN) -m tests.mutation
+	$(RUN) -m tools.mutation
 
 audit: setup  # are all dependencies pinned, and, where the index answers, has one a known hole?
-	$(RUN) -m tests.audit
+	$(RUN) -m tools.audit

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from datasets.batches import DataConfig, check_pairs, load_batches
-from datasets.lineage import learnt_from
 from datasets.store import Store
+from evaluation.scoring import data_description
 from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
@@ -15,12 +15,12 @@ from models.losses import Denominator
 from models.objectives.align import ALIGN
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TASKS
-from tasks.report import made_of
+from training.loop import fit
+from training.optim import OptimConfig
+from training.provenance import training_subjects
 from utils import distributed
-from utils.loop import fit
-from utils.optim import OptimConfig
+from utils.cli import run_cli
 from utils.run import RunConfig, start_run
-from utils.script import run_script
 
 PUBLISHED_ENCODERS = EncoderConfig(ehr_dim=256)
 PUBLISHED = OptimConfig("adamw", lr=6.026e-5, weight_decay=1e-4, epochs=300, schedule="cosine")
@@ -51,7 +51,7 @@ def main(config: AlignConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check_pairs(config.data)
     task, store = TASKS[config.task], Store.open(config.data.store)
-    run = start_run(config, "align", made_of(store.manifest), store.fingerprint)
+    run = start_run(config, "align", data_description(store.manifest), store.fingerprint)
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")
@@ -60,9 +60,9 @@ def main(config: AlignConfig) -> None:
     heads = build_heads(encoders, config.width)
     objective = ALIGN(encoders, heads, config.temperature, config.denominator, config.swap)
     made = Pretraining("align", config.encoders, config.width)
-    subjects = learnt_from(store)
+    subjects = training_subjects(store)
     pairs = (train.samples.cxr_row >= 0).sum()
-    run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
+    run.info(f"{pairs} pairs to learn from, {data_description(store.manifest)}")
     fit(
         objective,
         train,
@@ -77,4 +77,4 @@ def main(config: AlignConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, AlignConfig)
+    run_cli(main, AlignConfig)

@@ -9,8 +9,8 @@ from typing import Literal
 from torch import nn
 
 from datasets.batches import DataConfig, check_pairs, load_batches
-from datasets.lineage import learnt_from
 from datasets.store import Store
+from evaluation.scoring import data_description
 from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
@@ -22,12 +22,12 @@ from models.objectives.simclr import SimCLR
 from models.objectives.tsimclr import TSimCLR
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TASKS
-from tasks.report import made_of
+from training.loop import fit
+from training.optim import OptimConfig
+from training.provenance import training_subjects
 from utils import distributed
-from utils.loop import fit
-from utils.optim import OptimConfig
+from utils.cli import run_cli
 from utils.run import RunConfig, start_run
-from utils.script import run_script
 
 PUBLISHED = OptimConfig("lars", lr=0.6044, weight_decay=1e-4, epochs=300, warmup_epochs=10, schedule="cosine")
 
@@ -68,7 +68,7 @@ def main(config: SimCLRConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check(config)
     task, store = TASKS[config.task], Store.open(config.data.store)
-    run = start_run(config, config.objective, made_of(store.manifest), store.fingerprint)
+    run = start_run(config, config.objective, data_description(store.manifest), store.fingerprint)
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")
@@ -77,9 +77,9 @@ def main(config: SimCLRConfig) -> None:
     heads = build_heads(encoders, config.width)
     objective = OBJECTIVES[config.objective](encoders, heads, config)
     made = Pretraining(config.objective, config.encoders, config.width)
-    subjects = learnt_from(store)
+    subjects = training_subjects(store)
     pairs = (train.samples.cxr_row >= 0).sum()
-    run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
+    run.info(f"{pairs} pairs to learn from, {data_description(store.manifest)}")
     fit(
         objective,
         train,
@@ -113,4 +113,4 @@ def check(config: SimCLRConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, SimCLRConfig)
+    run_cli(main, SimCLRConfig)

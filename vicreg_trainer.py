@@ -6,20 +6,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from datasets.batches import DataConfig, check_pairs, load_batches
-from datasets.lineage import learnt_from
 from datasets.store import Store
+from evaluation.scoring import data_description
 from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives.vicreg import VICReg
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TASKS
-from tasks.report import made_of
+from training.loop import fit
+from training.optim import OptimConfig
+from training.provenance import training_subjects
 from utils import distributed
-from utils.loop import fit
-from utils.optim import OptimConfig
+from utils.cli import run_cli
 from utils.run import RunConfig, start_run
-from utils.script import run_script
 
 PUBLISHED = OptimConfig("lars", lr=0.5989, weight_decay=1e-4, epochs=300, warmup_epochs=10, schedule="cosine")
 
@@ -48,7 +48,7 @@ def main(config: VICRegConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check_pairs(config.data)
     task, store = TASKS[config.task], Store.open(config.data.store)
-    run = start_run(config, "vicreg", made_of(store.manifest), store.fingerprint)
+    run = start_run(config, "vicreg", data_description(store.manifest), store.fingerprint)
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")
@@ -57,9 +57,9 @@ def main(config: VICRegConfig) -> None:
     heads = build_heads(encoders, config.width)
     objective = VICReg(encoders, heads, config.invariance, config.variance, config.covariance)
     made = Pretraining("vicreg", config.encoders, config.width)
-    subjects = learnt_from(store)
+    subjects = training_subjects(store)
     pairs = (train.samples.cxr_row >= 0).sum()
-    run.say(f"{pairs} pairs to learn from, {made_of(store.manifest)}")
+    run.info(f"{pairs} pairs to learn from, {data_description(store.manifest)}")
     fit(
         objective,
         train,
@@ -74,4 +74,4 @@ def main(config: VICRegConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, VICRegConfig)
+    run_cli(main, VICRegConfig)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.record import RESULTS, table
-from utils.script import run_script
+from utils.cli import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = (
@@ -54,4 +54,4 @@ def main(config: AllConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, AllConfig)
+    run_cli(main, AllConfig)

@@ -10,7 +10,7 @@ from benchmarks.reading import MEGABYTE
 from benchmarks.record import RESULTS, Figure, cores, record
 from benchmarks.replicas import Pattern, write_store
 from datasets.store import Store
-from utils.script import run_script
+from utils.cli import run_cli
 
 # Of the published loader, timed once on two cores of a machine of this kind: stays a second (200 to 300) and
 # hours a second of its EHR reader, which opens a CSV file a sample; images a second of one thread, from
@@ -22,7 +22,8 @@ PACKAGES = ("numpy", "torch")
 @dataclass(frozen=True)
 class BatchesBenchmark:
     """Read epochs of a synthetic store: records alone, pairs with training views, and from disk under a
-    limit of memory."""
+    limit of memory.
+    """
 
     patients: int = 2000
     """Patients of the store; as many stays pass the cohort's rules, of which six in ten have X-rays."""
@@ -104,4 +105,4 @@ def main(config: BatchesBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, BatchesBenchmark)
+    run_cli(main, BatchesBenchmark)

@@ -14,9 +14,9 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.record import RESULTS, Figure, cores, record
-from utils import bootstrap
-from utils.bootstrap import Resamples
-from utils.script import run_script
+from evaluation import bootstrap
+from evaluation.bootstrap import Resamples
+from utils.cli import run_cli
 
 T = TypeVar("T")
 MEGABYTE = 2**20
@@ -67,7 +67,8 @@ def published(draws: Resamples, truth: np.ndarray, probability: np.ndarray) -> n
 
 def timed(work: Callable[[], T]) -> tuple[T, float, float]:
     """What `work` returns, its seconds of all cores together, which others on the machine hardly change, and
-    the seconds that it took."""
+    the seconds that it took.
+    """
     spent, began = time.process_time(), time.perf_counter()
     found = work()
     return found, time.process_time() - spent, time.perf_counter() - began
@@ -118,4 +119,4 @@ def main(config: BootstrapBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, BootstrapBenchmark)
+    run_cli(main, BootstrapBenchmark)

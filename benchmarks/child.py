@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @dataclass(frozen=True)
 class Ended:
     """A command that ended: seconds on the clock and of all cores together, its largest memory in MiB, the
-    largest part of that which is no file's (and so cannot be dropped), and what it printed."""
+    largest part of that which is no file's (and so cannot be dropped), and what it printed.
+    """
 
     seconds: float
     core_seconds: float

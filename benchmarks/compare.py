@@ -11,7 +11,7 @@ from typing import NamedTuple
 import tyro
 
 from benchmarks.record import NOT_MEASURED, table
-from utils.script import run_script
+from utils.cli import run_cli
 
 FALL = 0.1  # of a ratio, beyond which it is told
 KEY = ("benchmark", "work", "against")
@@ -90,4 +90,4 @@ def main(config: CompareConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, CompareConfig)
+    run_cli(main, CompareConfig)

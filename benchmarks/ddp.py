@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, cores, record
-from utils.script import run_script
+from utils.cli import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2
@@ -110,4 +110,4 @@ def main(config: DDPBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, DDPBenchmark)
+    run_cli(main, DDPBenchmark)

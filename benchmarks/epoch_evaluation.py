@@ -18,11 +18,19 @@ from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
 from datasets.batches import Batches, DataConfig, Samples
-from datasets.distinct import SharedRows
-from datasets.lineage import learnt_from
 from datasets.schema import SPLITS
 from datasets.store import Store
-from epoch_evaluation import (
+from datasets.unique_inputs import UniqueInputs
+from models.classifier import ClassifierConfig, start_classifier
+from models.encoders import EncoderConfig, build_encoders
+from models.fusion import FUSIONS, LinearFusion
+from models.heads import build_heads
+from models.pretraining import Pretraining, pretraining_checkpoint
+from training.features import SharedFeatures
+from training.loop import predict
+from training.probe import ProbeConfig
+from training.provenance import training_subjects
+from training.select_epoch import (
     EpochEvaluationConfig,
     Evaluation,
     features_of,
@@ -30,16 +38,8 @@ from epoch_evaluation import (
     probe_task,
     read_samples,
 )
-from models.classifier import ClassifierConfig, start_classifier
-from models.encoders import EncoderConfig, build_encoders
-from models.features import SharedFeatures
-from models.fusion import FUSIONS, LinearFusion
-from models.heads import build_heads
-from models.pretraining import Pretraining, pretraining_checkpoint
-from models.probe import ProbeConfig
 from utils import checkpoint
-from utils.loop import predict
-from utils.script import run_script
+from utils.cli import run_cli
 
 SHARES = {"train": 0.72, "val": 0.08, "test": 0.2}
 
@@ -77,7 +77,7 @@ def prepare(config: EpochEvaluationBenchmark, folder: Path) -> EpochEvaluationCo
     torch.manual_seed(0)
     encoders = build_encoders(shape)
     content = pretraining_checkpoint(Pretraining("simclr", shape), encoders, build_heads(encoders, 1))
-    subjects = learnt_from(Store.open(store))
+    subjects = training_subjects(Store.open(store))
     checkpoint.save(folder / "run/run_epoch_00.ckpt", content | {"epoch": 0, "subjects": subjects})
     return EpochEvaluationConfig(
         run_dir=folder / "run",
@@ -89,7 +89,7 @@ def prepare(config: EpochEvaluationBenchmark, folder: Path) -> EpochEvaluationCo
 
 
 class HeldRows(NamedTuple):
-    """SharedRows whose batches are on the device already."""
+    """UniqueInputs whose batches are on the device already."""
 
     batches: Resident
     places: Callable[[Hashable], Tensor]
@@ -103,7 +103,8 @@ def measure(config: EpochEvaluationBenchmark, folder: Path) -> list[Figure]:
         (task.name, split): read_samples(asked, task, split) for task in asked.tasks for split in SPLITS
     }
     rows = {
-        name: SharedRows(asked.store, samples, name, asked.config.data, asked.process) for name in modalities
+        name: UniqueInputs(asked.store, samples, name, asked.config.data, asked.process)
+        for name in modalities
     }
     features = features_of(asked, path, rows)  # the first time is slower
     ours = timed(lambda: features_of(asked, path, rows), asked)
@@ -161,4 +162,4 @@ def main(config: EpochEvaluationBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, EpochEvaluationBenchmark)
+    run_cli(main, EpochEvaluationBenchmark)

@@ -14,7 +14,7 @@ from benchmarks.child import Ended
 from benchmarks.fit import at_size
 from benchmarks.record import RESULTS, Figure, cores, record, table
 from benchmarks.replicas import IV, Mix, Pattern
-from utils.script import run_script
+from utils.cli import run_cli
 
 # Rows a second of the published extraction (the MIMIC-IV port of mimic3-benchmarks in MedMod), timed once on
 # two cores of a machine of this kind; not timed again here.
@@ -100,7 +100,8 @@ def figures(found: Sequence[Measured], mix: Mix) -> list[Figure]:
 
 def print_steps(found: Sequence[Measured]) -> None:
     """Where the seconds of each size went, and the core-seconds of both, which a loaded machine hardly
-    changes."""
+    changes.
+    """
     names = list(found[0].steps)
     head = ("rows", *names, "start and rest", "core-s", "zcat core-s")
     lines = [head]
@@ -124,4 +125,4 @@ def main(config: ExtractionBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, ExtractionBenchmark)
+    run_cli(main, ExtractionBenchmark)

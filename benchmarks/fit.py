@@ -6,7 +6,7 @@ import numpy as np
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """p of the power law cost = c * size^p that fits best; 1 is linear growth.
+    """P of the power law cost = c * size^p that fits best; 1 is linear growth.
 
     >>> round(exponent([1, 2, 4], [3.0, 12.0, 48.0]), 6)
     2.0

@@ -13,7 +13,7 @@ from benchmarks.extraction import MIMIC_ROWS
 from benchmarks.fit import at_size, exponent
 from benchmarks.record import RESULTS, Figure, cores, record
 from benchmarks.replicas import STAYS, Mix, Pattern, write_store
-from utils.script import run_script
+from utils.cli import run_cli
 
 MIMIC_STAYS = 94_458  # in icustays of MIMIC-IV 3.1
 LARGEST_EXPONENT = 1.05
@@ -119,4 +119,4 @@ def main(config: GrowthBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, GrowthBenchmark)
+    run_cli(main, GrowthBenchmark)

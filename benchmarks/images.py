@@ -19,9 +19,9 @@ from benchmarks.replicas import Pattern, films_in_stays, write_store
 from datasets.cxr import IMAGES_PER_PART, cache_images, image_path
 from datasets.schema import IMAGE_SIZE
 from datasets.store import Store
-from datasets.synthetic_images import SIGNS, Film, draw_film
-from datasets.synthetic_patients import Strengths
-from utils.script import run_script
+from datasets.synthetic.images import SIGNS, Film, draw_film
+from datasets.synthetic.patients import Strengths
+from utils.cli import run_cli
 from utils.threads import in_order
 
 T = TypeVar("T")
@@ -161,4 +161,4 @@ def main(config: ImagesBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, ImagesBenchmark)
+    run_cli(main, ImagesBenchmark)

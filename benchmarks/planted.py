@@ -13,18 +13,19 @@ from sklearn.preprocessing import StandardScaler
 
 from datasets.batches import DataConfig, Samples, load_samples
 from datasets.store import Store
-from datasets.synthetic_patients import BLOCK, HOUR, Course, Strengths, draw_block
+from datasets.synthetic.patients import BLOCK, HOUR, Course, Strengths, draw_block
+from evaluation import metrics
+from evaluation.label_checks import check_learnable
+from evaluation.scoring import compute_scores
 from tasks import TASKS, Task
-from tasks.classes import check_learnable
-from tasks.report import judge
-from utils import metrics
-from utils.script import run_script
+from utils.cli import run_cli
 
 
 @dataclass(frozen=True)
 class PlantedConfig:
     """Score, on each task's test split, a logistic regression that sees, in place of records and X-rays,
-    the hidden states of synthetic patients at the prediction time, and the hours since ICU admission."""
+    the hidden states of synthetic patients at the prediction time, and the hours since ICU admission.
+    """
 
     patients: int = 1000
     """Number of patients that the store was made from."""
@@ -109,7 +110,7 @@ def allowed(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]:
         if lacking := check_learnable(task, train.labels):
             raise ValueError(f"{task.name}: {lacking}; make the store from more patients")
         probability = predict(task, train, states, states.of(test))
-        yield task, len(test), metrics.headline(judge(task, test.labels, probability))[task.monitor]
+        yield task, len(test), metrics.headline(compute_scores(task, test.labels, probability))[task.monitor]
 
 
 def main(config: PlantedConfig) -> None:
@@ -120,4 +121,4 @@ def main(config: PlantedConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, PlantedConfig)
+    run_cli(main, PlantedConfig)

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from benchmarks import child
 from datasets.batches import DataConfig, Samples, load_samples
+from datasets.features import FeatureBatches
 from datasets.schema import SPLITS
 from datasets.store import Store
-from models.features import FeatureBatches
-from models.probe import ProbeConfig, train_probe
+from evaluation import metrics
+from evaluation.scoring import compute_scores
 from tasks import TASKS, Task
-from tasks.report import judge
-from utils import metrics
-from utils.script import run_script
+from training.probe import ProbeConfig, train_probe
+from utils.cli import run_cli
 
 BOTH_ENCODERS = 128 + 512  # features of the default LSTM and ResNet-34
 
@@ -28,7 +28,8 @@ BOTH_ENCODERS = 128 + 512  # features of the default LSTM and ResNet-34
 @dataclass(frozen=True)
 class Probing:
     """Train a linear probe on made-up features of a store's samples, as `epoch_evaluation.py` does with those
-    of a checkpoint; prints its seconds."""
+    of a checkpoint; prints its seconds.
+    """
 
     task: str = "phenotyping"
     """Task that is probed."""
@@ -44,7 +45,7 @@ def made_up(samples: Samples, batch_size: int, train: bool) -> FeatureBatches:
 
 def validated(task: Task, truth: Samples, probability: Tensor) -> float:
     """The task's monitor."""
-    return metrics.headline(judge(task, truth.labels, probability.numpy()))[task.monitor]
+    return metrics.headline(compute_scores(task, truth.labels, probability.numpy()))[task.monitor]
 
 
 def main(config: Probing) -> None:
@@ -59,7 +60,7 @@ def main(config: Probing) -> None:
     score = partial(validated, task, samples["val"])
     found = train_probe(task.kind, task.outputs, batches, config.probe, 0, score)
     for split, part in samples.items():
-        judge(task, part.labels, found[split].numpy())
+        score(task, part.labels, found[split].numpy())
     print(json.dumps(time.perf_counter() - began))
 
 
@@ -70,4 +71,4 @@ def run(*flags: str | Path) -> tuple[float, child.Ended]:
 
 
 if __name__ == "__main__":
-    run_script(main, Probing)
+    run_cli(main, Probing)

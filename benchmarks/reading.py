@@ -18,7 +18,7 @@ from datasets.batches import Batches, DataConfig, load_samples
 from datasets.schema import IMAGE_SIZE, Batch
 from datasets.store import Store
 from tasks import TASKS
-from utils.script import run_script
+from utils.cli import run_cli
 
 MEGABYTE = 2**20
 # Arrow's own allocator reserves a gibibyte of addresses at its first use and fills little of it; RLIMIT_DATA
@@ -46,7 +46,8 @@ class Reading:
 class Read:
     """Seconds of opening, of loading samples (and bringing data into memory) and of an epoch; what an epoch
     holds; the largest memory until then, in MiB; seconds of copying as many bytes of hours from one place in
-    memory to another, and of making as many views of images that are at hand."""
+    memory to another, and of making as many views of images that are at hand.
+    """
 
     opened: float
     loaded: float
@@ -138,4 +139,4 @@ def run(*flags: str | Path) -> tuple[Read, child.Ended]:
 
 
 if __name__ == "__main__":
-    run_script(main, Reading)
+    run_cli(main, Reading)

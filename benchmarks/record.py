@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from utils.results import append_rows
+from evaluation.results import append_rows
 from utils.run import commit
 
 RESULTS = Path(__file__).parent / "results.csv"
@@ -57,7 +57,8 @@ class Figure:
 
 def record(path: Path, benchmark: str, packages: Sequence[str], figures: Sequence[Figure]) -> None:
     """Prints the figures as a table, and adds a row each with this machine, the versions, the commit and the
-    date."""
+    date.
+    """
     shown = ("work", "unit", "ours", "against", "other", "ratio", "peak_mb")
     print(table([shown, *([figure.cells()[name] for name in shown] for figure in figures)]))
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -18,8 +18,17 @@ from datasets.cohort import select_stays
 from datasets.cxr import image_path, link_images
 from datasets.events import items
 from datasets.raw import read
-from datasets.synthetic import CHEXPERT, CXR, IV, MARK, METADATA, SENTENCE, SyntheticConfig, write_synthetic
-from datasets.synthetic_patients import Strengths
+from datasets.synthetic.patients import Strengths
+from datasets.synthetic.release import (
+    CHEXPERT,
+    CXR,
+    IV,
+    MARK,
+    METADATA,
+    SENTENCE,
+    SyntheticConfig,
+    write_synthetic,
+)
 from utils.threads import in_order
 
 Mix = Literal["demo", "synthetic"]
@@ -41,7 +50,8 @@ LEVEL = 1  # of gzip: 13 bytes of text to one, as the release's chartevents
 @dataclass(frozen=True)
 class Pattern:
     """Patients to be written many times. `tables`: by name below the raw folder, ids counted from 0;
-    `ids`: how many of each there are; `films`: for each row of the metadata where its JPEG lies."""
+    `ids`: how many of each there are; `films`: for each row of the metadata where its JPEG lies.
+    """
 
     tables: dict[str, pl.DataFrame]
     ids: dict[str, int]

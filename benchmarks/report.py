@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks.compare import KEY
 from benchmarks.record import RESULTS
-from utils.script import run_script
+from utils.cli import run_cli
 
 SHOWN = ("work", "unit", "ours", "against", "other", "ratio", "peak_mb")
 HEAD = """# Figures
@@ -59,4 +59,4 @@ def main(config: ReportConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, ReportConfig)
+    run_cli(main, ReportConfig)

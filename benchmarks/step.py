@@ -32,11 +32,11 @@ from models.heads import build_heads
 from models.objectives.simclr import SimCLR
 from simclr_trainer import PUBLISHED, SimCLRConfig
 from tasks import TASKS
+from training.loop import fit
+from training.optim import OptimConfig
 from utils import distributed
-from utils.loop import fit
-from utils.optim import OptimConfig
+from utils.cli import run_cli
 from utils.run import RunConfig, start_run
-from utils.script import run_script
 
 MEBIBYTE = 2**20
 EPOCHS, EPOCH_SECONDS = 300, 28 * 60  # published; the authors note the seconds of 7,756 pairs
@@ -283,7 +283,8 @@ def first_steps(config: StepBenchmark, store: Path) -> tuple[float, float]:
 
 def measure(config: StepBenchmark, folder: Path) -> tuple[Found, float]:
     """{row: (ours, what it is held against)} of what the device has, and the MiB that training took at most:
-    of the GPU's memory, or of the process."""
+    of the GPU's memory, or of the process.
+    """
     device = torch.device(device_of(config))
     work = WORK[device.type]
     store = write_store(folder / "store", work)
@@ -371,4 +372,4 @@ def main(config: StepBenchmark) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, StepBenchmark)
+    run_cli(main, StepBenchmark)

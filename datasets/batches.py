@@ -32,7 +32,7 @@ ORDER, VIEWS = 0, 1  # what a random stream of an epoch is for
 SMALLEST_IMAGE = 32
 
 
-class Pairs(NamedTuple):
+class SampleSelection(NamedTuple):
     """What a choice of --data_pairs reads, and whether stays without an X-ray and all X-rays are samples."""
 
     ehr: bool
@@ -41,13 +41,13 @@ class Pairs(NamedTuple):
     every_image: bool = False
 
 
-PAIRS: dict[str, Pairs] = {
-    "paired": Pairs(ehr=True, cxr=True),
-    "partial": Pairs(ehr=True, cxr=True, unpaired=True),
-    "ehr": Pairs(ehr=True, cxr=False),
-    "cxr": Pairs(ehr=False, cxr=True),
-    "ehr_all": Pairs(ehr=True, cxr=False, unpaired=True),
-    "cxr_all": Pairs(ehr=False, cxr=True, every_image=True),
+SAMPLE_SELECTIONS: dict[str, SampleSelection] = {
+    "paired": SampleSelection(ehr=True, cxr=True),
+    "partial": SampleSelection(ehr=True, cxr=True, unpaired=True),
+    "ehr": SampleSelection(ehr=True, cxr=False),
+    "cxr": SampleSelection(ehr=False, cxr=True),
+    "ehr_all": SampleSelection(ehr=True, cxr=False, unpaired=True),
+    "cxr_all": SampleSelection(ehr=False, cxr=True, every_image=True),
 }
 
 
@@ -79,7 +79,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """ValueError, naming the flag, for a value that cannot work or would do nothing."""
-        pairs = PAIRS[self.data_pairs]
+        pairs = SAMPLE_SELECTIONS[self.data_pairs]
         if self.batch_size < 1:
             raise ValueError(f"--batch_size must be 1 or more, not {self.batch_size}")
         if not SMALLEST_IMAGE <= self.image_size <= 4 * IMAGE_SIZE:
@@ -148,7 +148,7 @@ def load_samples(
         ValueError: the store has no such task, or no sample is left.
     """
     samples = _read_samples(store, task_name, labels, encode, split)
-    pairs = PAIRS[config.data_pairs]
+    pairs = SAMPLE_SELECTIONS[config.data_pairs]
     if not len(samples):
         raise ValueError(f"{store.folder}: {task_name} has no {split} sample; the cohort is too small for it")
     samples = _thinned(samples, config.every_hours)
@@ -269,7 +269,7 @@ def _with_every_image(samples: Samples, store: Store) -> Samples:
     paired = samples.cxr_row >= 0
     first = samples.cxr_row.copy()
     first[paired] = np.searchsorted(stay_row, stay_row[samples.cxr_row[paired]])
-    place, image = runs(first, samples.cxr_row - first + 1)
+    place, image = concat_ranges(first, samples.cxr_row - first + 1)
     found = samples.take(place)
     gaps = _gap_days(store, image, found.end_hours)
     return Samples(**{**_arrays(found), "cxr_row": image, "gap_days": gaps})
@@ -279,7 +279,7 @@ def _arrays(samples: Samples) -> dict[str, np.ndarray]:
     return {field.name: getattr(samples, field.name) for field in fields(samples)}
 
 
-def runs(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def concat_ranges(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Runs of consecutive numbers one after another: which run, and the number.
 
     >>> [part.tolist() for part in runs(np.array([7, 20]), np.array([2, 3]))]
@@ -316,7 +316,7 @@ class Batches:
         """Brings the data to where they shall lie. ValueError if that is a GPU and `device` is none."""
         self.samples, self.config, self.device, self.train = samples, config, torch.device(device), train
         self.seed, self.rank, self.world = seed, rank, world
-        self.pairs = PAIRS[config.data_pairs]
+        self.pairs = SAMPLE_SELECTIONS[config.data_pairs]
         none = np.zeros(0, np.int64)
         hours, images = (
             (none, none)
@@ -440,7 +440,7 @@ def check_pairs(config: DataConfig) -> None:
     ...
     ValueError: --data_pairs ehr holds no pairs; use --data_pairs paired or partial
     """
-    if not (PAIRS[config.data_pairs].ehr and PAIRS[config.data_pairs].cxr):
+    if not (SAMPLE_SELECTIONS[config.data_pairs].ehr and SAMPLE_SELECTIONS[config.data_pairs].cxr):
         raise ValueError(
             f"--data_pairs {config.data_pairs} holds no pairs; use --data_pairs paired or partial"
         )
@@ -459,7 +459,7 @@ def packed_rows(offset: np.ndarray, bins: np.ndarray, tail_row: np.ndarray) -> t
     """
     longest = bins[0] if len(bins) else 0
     batch_sizes = len(bins) - np.cumsum(np.bincount(bins, minlength=longest + 1))[:longest]
-    hour, sample = runs(np.zeros(longest, np.int64), batch_sizes)
+    hour, sample = concat_ranges(np.zeros(longest, np.int64), batch_sizes)
     rows = offset[sample] + hour
     begun = np.cumsum(batch_sizes) - batch_sizes
     cut = np.flatnonzero(tail_row >= 0)
@@ -545,7 +545,7 @@ def _to(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
-def _needed_hours(samples: Samples, pairs: Pairs) -> np.ndarray:
+def _needed_hours(samples: Samples, pairs: SampleSelection) -> np.ndarray:
     """Rows of hourly.npy that the samples read, each once, in rising order; a stay's are consecutive."""
     if not pairs.ehr:
         return np.zeros(0, np.int64)
@@ -553,10 +553,10 @@ def _needed_hours(samples: Samples, pairs: Pairs) -> np.ndarray:
     longest = np.zeros(len(offset), np.int64)
     np.maximum.at(longest, stay, samples.bins)
     tails = np.unique(samples.tail_row[samples.tail_row >= 0])
-    return np.concatenate([runs(offset, longest)[1], tails])
+    return np.concatenate([concat_ranges(offset, longest)[1], tails])
 
 
-def _needed_images(samples: Samples, pairs: Pairs) -> np.ndarray:
+def _needed_images(samples: Samples, pairs: SampleSelection) -> np.ndarray:
     """Rows of cxr.npy that the samples read, each once, in rising order."""
     return np.unique(samples.cxr_row[samples.cxr_row >= 0]) if pairs.cxr else np.zeros(0, np.int64)
 

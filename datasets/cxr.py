@@ -122,7 +122,8 @@ def read_image(path: Path) -> np.ndarray | str:
 
 def _cut_off(size: tuple[int, int], path: Path) -> str:
     """Why a JPEG of some size in pixels cannot be whole, "" if it can; the decoder fills up what is
-    missing."""
+    missing.
+    """
     held = path.stat().st_size
     with path.open("rb") as file:
         file.seek(-min(held, END_WITHIN), os.SEEK_END)

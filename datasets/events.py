@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 import yaml
 
-from datasets.raw import check_end, find_table, scan, timestamps, told
+from datasets.raw import check_not_truncated, explain_parse_error, find_table, scan, timestamps
 from datasets.schema import RESOURCES, variables
-from utils.files import telling_when_full
+from utils.files import explain_disk_full
 
 # One cleaned observation: the stay's row, whole seconds since intime, the variable's place, its value (for a
 # category its slot), and the order of values charted at the same second, of which the greatest stays.
-RECORD = np.dtype(
+EVENT_DTYPE = np.dtype(
     [("stay_row", "<i4"), ("second", "<i4"), ("variable", "u1"), ("value", "<f8"), ("order", "<u8")]
 )
 STAYS_PER_BUCKET = 256
@@ -70,9 +70,10 @@ def items(protocol: str) -> pl.DataFrame:
 
 
 @dataclass(frozen=True)
-class Charted:
+class RawObservations:
     """What was charted, [n] each: the item, the text without blanks around it, the number that it is (NaN:
-    none)."""
+    none).
+    """
 
     item: np.ndarray
     text: pl.Series
@@ -90,46 +91,46 @@ def _float(text: pl.Expr) -> pl.Expr:
     return text.cast(pl.Float64, strict=False).fill_null(np.nan)
 
 
-def _part_of_pressure(part: int) -> Callable[[Charted, str], np.ndarray]:
+def _part_of_pressure(part: int) -> Callable[[RawObservations, str], np.ndarray]:
     """ "120/80" -> one of its numbers; a plain number is itself."""
     number = _float(pl.col("text").str.split("/").list.get(part, null_on_oob=True))
-    told = pl.when(pl.col("text").str.contains("/", literal=True)).then(number).otherwise(np.nan)
+    number_or_nan = pl.when(pl.col("text").str.contains("/", literal=True)).then(number).otherwise(np.nan)
 
-    def clean(rows: Charted, protocol: str) -> np.ndarray:
+    def clean(rows: RawObservations, protocol: str) -> np.ndarray:
         value, pairs = rows.number.copy(), np.flatnonzero(np.isnan(rows.number))
         if len(pairs):
-            value[pairs] = rows.text[pairs].to_frame("text").select(told).to_series().to_numpy()
+            value[pairs] = rows.text[pairs].to_frame("text").select(number_or_nan).to_series().to_numpy()
         return value
 
     return clean
 
 
-def _oxygen_fraction(rows: Charted, protocol: str) -> np.ndarray:
+def _oxygen_fraction(rows: RawObservations, protocol: str) -> np.ndarray:
     if protocol == "medmod":
         return rows.number * HUNDREDTH
     fraction = np.where(rows.number > 1, rows.number * HUNDREDTH, rows.number)
     return np.where(fraction > 0, fraction, np.nan)
 
 
-def _saturation(rows: Charted, protocol: str) -> np.ndarray:
+def _saturation(rows: RawObservations, protocol: str) -> np.ndarray:
     return np.where(rows.number <= 1, rows.number * 100, rows.number)
 
 
-def _height(rows: Charted, protocol: str) -> np.ndarray:
+def _height(rows: RawObservations, protocol: str) -> np.ndarray:
     inches = (rows.item == 226707) & (protocol == "corrected")
     return np.where(inches, rows.number * INCH, rows.number)
 
 
-def _temperature(rows: Charted, protocol: str) -> np.ndarray:
+def _temperature(rows: RawObservations, protocol: str) -> np.ndarray:
     fahrenheit = (rows.number >= 79) | ((rows.item == 223761) & (protocol == "corrected"))
     return np.where(fahrenheit, (rows.number - 32) * 5 * NINTH, rows.number)
 
 
-def _weight(rows: Charted, protocol: str) -> np.ndarray:
+def _weight(rows: RawObservations, protocol: str) -> np.ndarray:
     return np.where(rows.item == 226531, rows.number * POUND, rows.number)
 
 
-def _capillary(rows: Charted, protocol: str) -> np.ndarray:
+def _capillary(rows: RawObservations, protocol: str) -> np.ndarray:
     text = pl.col("text").str.to_lowercase()
     slow, normal = text.str.contains("abnormal|delayed"), text.str.contains("normal|brisk")
     value = pl.when(slow).then(1.0).when(normal).then(0.0).otherwise(np.nan)
@@ -147,14 +148,14 @@ def _slots() -> pl.DataFrame:
     return pl.DataFrame(rows, {"itemid": pl.Int64, "text": pl.String, "slot": pl.Float64}, orient="row")
 
 
-def _category(rows: Charted, protocol: str) -> np.ndarray:
+def _category(rows: RawObservations, protocol: str) -> np.ndarray:
     asked = pl.DataFrame({"itemid": rows.item, "text": rows.text})
     found = asked.join(_slots(), on=["itemid", "text"], how="left", maintain_order="left")
     return found["slot"].fill_null(np.nan).to_numpy()
 
 
 # Each gives the values of some rows, in the units of the variables or as slots; NaN where there is none.
-RULES: dict[str, Callable[[Charted, str], np.ndarray]] = {
+RULES: dict[str, Callable[[RawObservations, str], np.ndarray]] = {
     "number": lambda rows, protocol: rows.number,
     "category": _category,
     "systolic": _part_of_pressure(0),
@@ -198,7 +199,7 @@ def _cleaning(protocol: str) -> dict[str, np.ndarray]:
     return {column: table[column].to_numpy() for column in table.columns if column != "source"}
 
 
-def clean(rows: Charted, protocol: str) -> np.ndarray:
+def clean(rows: RawObservations, protocol: str) -> np.ndarray:
     """RECORDs [n] with variable, value and order; the value is NaN where it is unusable.
 
     A value is unusable if it is no number, not finite as the float32 of the grid, none of the categories, or
@@ -206,7 +207,7 @@ def clean(rows: Charted, protocol: str) -> np.ndarray:
     """
     table = _cleaning(protocol)
     known = np.searchsorted(table["itemid"], rows.item)
-    records, by_value = np.empty(len(rows), RECORD), np.empty(len(rows))
+    records, by_value = np.empty(len(rows), EVENT_DTYPE), np.empty(len(rows))
     records["variable"] = variable = table["variable"][known]
     for code, (name, rule) in enumerate(RULES.items()):
         own = np.flatnonzero(table["rule"][known] == code)
@@ -255,8 +256,8 @@ def observations(
     wanted = items(protocol).filter(pl.col("source") == source)["itemid"]
     own, path, complete = _Stays.of(stays), find_table(root, table), False
     if path.suffix != ".gz":
-        check_end(path)
-    with told(root, table):
+        check_not_truncated(path)
+    with explain_parse_error(root, table):
         raw = scan(root, table, row_index="row", behind="value")
         cut = (
             pl.col("itemid").is_null() | pl.col("charttime").is_null()
@@ -269,7 +270,7 @@ def observations(
                 complete = bool(batch["behind"][-1])
             yield _in_stay(batch.filter(pl.col("itemid").is_not_null()), own, protocol)
     if not complete:  # a last row that goes on behind its value was not cut off before
-        check_end(path)
+        check_not_truncated(path)
 
 
 def _in_stay(batch: pl.DataFrame, own: _Stays, protocol: str) -> np.ndarray:
@@ -281,11 +282,15 @@ def _in_stay(batch: pl.DataFrame, own: _Stays, protocol: str) -> np.ndarray:
         inside &= (stay_id == NO_ID) | (stay_id == own.stay_id[place])
     rows, text = np.flatnonzero(inside), pl.col("value").str.strip_chars()
     place = place[rows]
-    told = batch[rows].select(
+    parsed = batch[rows].select(
         "itemid", time=timestamps("charttime").dt.epoch("s").fill_null(NO_ID), text=text, number=_float(text)
     )
-    second = told["time"].to_numpy() - own.intime[place]
-    charted = Charted(told["itemid"].to_numpy(), told["text"], told["number"].to_numpy())
+    second = parsed["time"].to_numpy() - own.intime[place]
+    charted = RawObservations(
+        parsed["itemid"].to_numpy(),
+        parsed["text"],
+        parsed["number"].to_numpy(),
+    )
     rows = np.flatnonzero((second >= 0) & (second <= own.last_second[place]))
     records = clean(charted.take(rows), protocol)
     records["stay_row"], records["second"] = own.stay_row[place[rows]], second[rows]
@@ -313,8 +318,8 @@ def partition(rows: Iterator[np.ndarray], folder: Path, first: np.ndarray) -> No
     def flush() -> None:
         if not waiting:
             return
-        whole = np.dtype((np.void, RECORD.itemsize))  # ten times as fast as field by field
-        records = np.concatenate([part.view(whole) for part in waiting]).view(RECORD)
+        raw_bytes = np.dtype((np.void, EVENT_DTYPE.itemsize))  # ten times as fast as field by field
+        records = np.concatenate([part.view(raw_bytes) for part in waiting]).view(EVENT_DTYPE)
         waiting.clear()
         _note_first(records["stay_row"], records["second"], first)
         bucket = records["stay_row"] // STAYS_PER_BUCKET
@@ -323,7 +328,7 @@ def partition(rows: Iterator[np.ndarray], folder: Path, first: np.ndarray) -> No
         ends = np.cumsum(counts)
         for number, start, end in zip(numbers, ends - counts, ends, strict=True):
             path = bucket_path(folder, int(number))
-            with telling_when_full(path), path.open("ab") as file:
+            with explain_disk_full(path), path.open("ab") as file:
                 file.write(records.take(order[start:end]).tobytes())
 
     for records in rows:
@@ -346,9 +351,10 @@ def bucket_path(folder: Path, number: int) -> Path:
 
 def read_bucket(folder: Path, number: int, protocol: str) -> np.ndarray:
     """A bucket's observations, one a (stay, second, variable), in that order, with the derived ones of the
-    protocol."""
+    protocol.
+    """
     path = bucket_path(folder, number)
-    records = np.fromfile(path, RECORD) if path.exists() else np.empty(0, RECORD)
+    records = np.fromfile(path, EVENT_DTYPE) if path.exists() else np.empty(0, EVENT_DTYPE)
     records = deduplicate(records)
     return with_glasgow_total(records) if protocol == "corrected" else records
 
@@ -377,7 +383,7 @@ def with_glasgow_total(records: np.ndarray) -> np.ndarray:
         parts[name] = dict(zip(moments[score > 0].tolist(), score[score > 0].tolist(), strict=True))
     eye, motor, verbal = parts.values()
     moments = sorted(eye.keys() & motor.keys() & verbal.keys())
-    added = np.zeros(len(moments), RECORD)
+    added = np.zeros(len(moments), EVENT_DTYPE)
     slots = {int(text): slot for slot, text in enumerate(variables()[total].categories)}
     added["stay_row"] = [moment >> 32 for moment in moments]
     added["second"] = [moment & 0xFFFFFFFF for moment in moments]

@@ -1,5 +1,6 @@
 """A store to the published folder layout: `python -m datasets.export --layout medfuse --store DIR --out
-DIR`."""
+DIR`.
+"""
 
 import csv
 import os
@@ -16,8 +17,8 @@ from tqdm import tqdm
 
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
 from datasets.store import Store
-from utils.files import flush, telling_when_full
-from utils.script import run_script
+from utils.cli import run_cli
+from utils.files import explain_disk_full, flush
 
 FOLDERS = {
     "train": "train",
@@ -54,7 +55,7 @@ def export(config: ExportConfig) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     stays = store.stays()
     try:
-        with telling_when_full(partial, "nothing is left of this one"):
+        with explain_disk_full(partial, "nothing is left of this one"):
             _write_layout(store, stays, partial)
             os.sync()  # once, as it is a file a stay
             partial.rename(config.out)
@@ -151,4 +152,4 @@ def _write_episode(path: Path, stay: pd.Series, table: pd.DataFrame) -> None:
 
 
 if __name__ == "__main__":
-    run_script(export, ExportConfig)
+    run_cli(export, ExportConfig)

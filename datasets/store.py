@@ -29,8 +29,8 @@ from utils.files import sha256
 MANIFEST = "manifest.yaml"
 AGAIN = "copy it again from where the store was made, or extract again"
 # Columns of tables and listfiles that count or name, and those that measure.
-WHOLE = ("subject_id", "stay_id", "offset", "length", *SAMPLE_COLUMNS[1:])
-NUMBERS = ("hours", "los_hours")
+INTEGER_COLUMNS = ("subject_id", "stay_id", "offset", "length", *SAMPLE_COLUMNS[1:])
+FLOAT_COLUMNS = ("hours", "los_hours")
 HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
 
@@ -41,7 +41,7 @@ class Described(TypedDict):
     sha256: str
 
 
-def described(path: Path) -> Described:
+def file_digest(path: Path) -> Described:
     """Reads a file whole, some at a time, for what the manifest says of it."""
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
@@ -78,7 +78,7 @@ class Store:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the manifest, which holds that of every file: equal for equal content, 64 characters."""
-        return described(self.folder / MANIFEST)["sha256"]
+        return file_digest(self.folder / MANIFEST)["sha256"]
 
     @cached_property
     def hourly(self) -> np.ndarray:
@@ -109,7 +109,7 @@ class Store:
             tasks = ", ".join(sorted(found.parent.name for found in self.folder.glob("*/train_listfile.csv")))
             raise ValueError(f"{path} is missing; the tasks of this store are: {tasks}")
         self._check(path)
-        whole = dict.fromkeys(WHOLE, pa.int64())
+        whole = dict.fromkeys(INTEGER_COLUMNS, pa.int64())
         options = csv.ConvertOptions(include_columns=columns, column_types=whole)
         try:
             table = csv.read_csv(path, convert_options=options)
@@ -117,7 +117,7 @@ class Store:
             told = re.split(": invalid value|, got", str(error))[0]  # the rest quotes what is in the file
             raise ValueError(f"{path}: {told}; if an older version made it, extract again") from None
         untyped = [field.name for field in table.schema if pa.types.is_null(field.type)]
-        found = table.to_pandas().astype({name: "float64" for name in untyped if name not in WHOLE})
+        found = table.to_pandas().astype({name: "float64" for name in untyped if name not in INTEGER_COLUMNS})
         _check_kinds(path, found, [name for name in found if name != "stay"])
         return found
 
@@ -141,7 +141,7 @@ class Store:
         told = self.manifest["files"].get(path.relative_to(self.folder).as_posix())
         if path in self._checked or told is None or told["bytes"] > HASHED_BYTES:
             return
-        if described(path)["sha256"] != told["sha256"]:
+        if file_digest(path)["sha256"] != told["sha256"]:
             raise ValueError(f"{path}: its content is not what the manifest says, only its size; {AGAIN}")
         self._checked.add(path)
 
@@ -170,7 +170,7 @@ class Store:
                 f"{path}: cannot be read as a table with the columns that are needed "
                 f"({type(error).__name__}); {AGAIN}"
             ) from None
-        _check_kinds(path, table, NUMBERS)
+        _check_kinds(path, table, FLOAT_COLUMNS)
         return table
 
 
@@ -241,7 +241,7 @@ def _fitted(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 def _check_kinds(path: Path, table: pd.DataFrame, numbers: Sequence[str]) -> None:
     """ValueError, naming the column, unless what counts is whole numbers, and what measures is numbers."""
     for name, column in table.items():
-        if name in WHOLE and column.dtype.kind not in "iu":
+        if name in INTEGER_COLUMNS and column.dtype.kind not in "iu":
             raise ValueError(f"{path}: {name} is not a whole number in each row; {AGAIN}")
         if name in numbers and column.dtype.kind not in "iuf":
             raise ValueError(f"{path}: {name} is not a number; {AGAIN}")

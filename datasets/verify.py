@@ -10,8 +10,8 @@ from pathlib import Path
 import tyro
 
 from datasets.splits import check_disjoint
-from datasets.store import MANIFEST, Store, described, read_manifest
-from utils.script import run_script
+from datasets.store import MANIFEST, Store, file_digest, read_manifest
+from utils.cli import run_cli
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def differences(folder: Path) -> Iterator[str]:
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     held = sorted(there & told.keys())
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(held, pool.map(lambda name: described(folder / name), held), strict=True))
+        found = dict(zip(held, pool.map(lambda name: file_digest(folder / name), held), strict=True))
     for name in sorted((there | told.keys()) - {MANIFEST}):
         if name not in there:
             yield f"{name}: missing"
@@ -61,4 +61,4 @@ def main(config: VerifyConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, VerifyConfig)
+    run_cli(main, VerifyConfig)

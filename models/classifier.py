@@ -10,28 +10,27 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from datasets.schema import Batch
-from models.encoders import SHAPE, EncoderConfig, build_encoders
-from models.features import FeatureBatch
-from models.fusion import FUSIONS, FusionConfig, LinearFusion, Opinions, build_fusion
+from datasets.schema import Batch, FeatureBatch
+from models.encoders import FIELDS_OF_ENCODER, EncoderConfig, build_encoders
+from models.fusion import FUSIONS, BranchLogits, FusionConfig, LinearFusion, build_fusion
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
 from models.pretraining import load_pretrained, read_pretraining
 from utils import checkpoint
-from utils.config import build, plain
+from utils.config import from_dict, to_dict
 
 
-class Kind(NamedTuple):
+class OutputHead(NamedTuple):
     """What a kind of task makes of logits: with labels, sum and number of entropies; and probabilities."""
 
     entropies: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     probabilities: Callable[[Tensor], Tensor]
 
 
-KINDS: dict[str, Kind] = {
-    "binary": Kind(binary_cross_entropies, torch.sigmoid),
-    "multilabel": Kind(binary_cross_entropies, torch.sigmoid),
-    "ordinal": Kind(class_cross_entropies, lambda logits: logits.softmax(dim=-1)),
+KINDS: dict[str, OutputHead] = {
+    "binary": OutputHead(binary_cross_entropies, torch.sigmoid),
+    "multilabel": OutputHead(binary_cross_entropies, torch.sigmoid),
+    "ordinal": OutputHead(class_cross_entropies, lambda logits: logits.softmax(dim=-1)),
 }
 
 
@@ -61,12 +60,12 @@ class ClassifierConfig:
         fusion, default = FUSIONS[self.fusion], FusionConfig()
         unused = [
             f"--{name}"
-            for name, value in plain(self.fusion_settings).items()
+            for name, value in to_dict(self.fusion_settings).items()
             if name not in fusion.settings and value != getattr(default, name)
         ]
         rules = {
             f"has no setting {', '.join(unused)}; leave it out": unused,
-            "acts inside the encoders, where no heads can be; use --fusion_layer 0": fusion.inside
+            "acts inside the encoders, where no heads can be; use --fusion_layer 0": fusion.intermediate
             and self.fusion_layer == 3,
             "learns more than the one linear layer of --protocol lineareval; use --fusion ehr, cxr or "
             "concatenation": self.protocol == "lineareval" and not issubclass(fusion, LinearFusion),
@@ -94,22 +93,22 @@ class Classifier(nn.Module):
 
         Where a fusion has several opinions, a label counts once for each that can judge its sample.
         """
-        logits, judges = self._opinions(batch)
-        labels = torch.where(judges[..., None], batch.labels, torch.nan)
+        logits, valid = self._opinions(batch)
+        labels = torch.where(valid[..., None], batch.labels, torch.nan)
         entropies, known = self.kind.entropies(logits.flatten(0, 1), labels.flatten(0, 1))
         return {"loss": entropies / known.clamp(min=1.0), "count": known}
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
         """Batch of B samples -> probabilities [B, outputs] float32: the mean over opinions."""
-        logits, judges = self._opinions(batch)
-        shares = judges / judges.sum(dim=0)
+        logits, valid = self._opinions(batch)
+        shares = valid / valid.sum(dim=0)
         return (self.kind.probabilities(logits.float()) * shares[..., None]).sum(dim=0)
 
-    def _opinions(self, batch: Batch | FeatureBatch) -> Opinions:
+    def _opinions(self, batch: Batch | FeatureBatch) -> BranchLogits:
         logits = self.fusion(batch)
-        if isinstance(logits, Opinions):
+        if isinstance(logits, BranchLogits):
             return logits
-        return Opinions(logits[None], logits.new_ones((1, len(logits)), dtype=torch.bool))
+        return BranchLogits(logits[None], logits.new_ones((1, len(logits)), dtype=torch.bool))
 
     def parts(self) -> dict[str, nn.Module]:
         """Its modules by the names of a checkpoint's parts: encoders and heads as pretraining names them."""
@@ -151,7 +150,9 @@ def start_classifier(
     if states:
         made = {modality: read_pretraining(states[path]) for modality, path in sources.items()}
         shape = {
-            name: getattr(made[modality].encoders, name) for modality in made for name in SHAPE[modality]
+            name: getattr(made[modality].encoders, name)
+            for modality in made
+            for name in FIELDS_OF_ENCODER[modality]
         }
         config = replace(
             config,
@@ -164,7 +165,7 @@ def start_classifier(
     for modality, path in sources.items():
         names = (f"{modality}_encoder", f"{modality}_head")
         parts = {name: part for name, part in classifier.parts().items() if name in names}
-        with checkpoint.told_of(path, f"give another checkpoint by --load_state_{modality}"):
+        with checkpoint.error_context(path, f"give another checkpoint by --load_state_{modality}"):
             load_pretrained(parts, states[path])
     return classifier, config
 
@@ -173,7 +174,7 @@ def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> d
     """What a checkpoint of a classifier, or of a part of it, holds: {"parts": ..., "config": plain dict}."""
     return {
         "parts": {name: module.state_dict() for name, module in classifier.parts().items()},
-        "config": plain(config),
+        "config": to_dict(config),
     }
 
 
@@ -184,9 +185,9 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
         raise ValueError(
             f"{path} holds encoders and no classifier; give the best.ckpt of a run of run_gpu.py"
         )
-    config = build(ClassifierConfig, state["config"], str(path))
+    config = from_dict(ClassifierConfig, state["config"], str(path))
     classifier = build_classifier(config, download=False)
-    with checkpoint.told_of(path, "give the best.ckpt of a run of this version"):
+    with checkpoint.error_context(path, "give the best.ckpt of a run of this version"):
         load_classifier(classifier, state)
     return classifier, config, state["epoch"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from models.losses import widened
+from models.losses import upcast
 
 SHOWN = ("val_image_deviation", "val_ehr_deviation")  # columns of the log that tell a collapse
 
@@ -28,7 +28,7 @@ def sphere_measures(image: Tensor, ehr: Tensor) -> dict[str, Tensor]:
     {'image_deviation': 1.0, 'ehr_deviation': 0.0, 'alignment': 1.0, 'uniformity': -2.0}
     """
     with torch.autocast(image.device.type, enabled=False):
-        image, ehr = (functional.normalize(part, dim=1) for part in widened(image, ehr))
+        image, ehr = (functional.normalize(part, dim=1) for part in upcast(image, ehr))
         if len(image) < 2:
             nothing = image.new_zeros(())
             return dict.fromkeys(("image_deviation", "ehr_deviation", "alignment", "uniformity"), nothing)

@@ -13,14 +13,14 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from torchvision import models as torchvision_models
 
 from datasets.schema import CHANNELS
+from models.batch_norm import CPUSyncBatchNorm
 from models.convolution import trim_convolutions
-from utils.batch_norm import SharedBatchNorm
 from utils.distributed import all_reduce_sum
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BACKBONES = tuple(torchvision_models.list_models(module=torchvision_models, include=["*resne*", "densenet*"]))
-SPAN = 16  # hours; see _by_spans
+CHUNK_HOURS = 16  # hours; see _by_spans
 SMALLEST_IMAGE = 32  # every backbone halves the image five times
 
 
@@ -40,13 +40,13 @@ class EncoderConfig:
     """Start from ImageNet weights, which torchvision downloads, and normalise images as they were."""
 
 
-SHAPE = {  # the fields of EncoderConfig that shape each encoder
+FIELDS_OF_ENCODER = {  # the fields of EncoderConfig that shape each encoder
     "ehr": ("ehr_dim", "ehr_layers", "ehr_dropout"),
     "cxr": ("vision_backbone", "pretrained"),
 }
 
 
-class Hours(NamedTuple):
+class HourlyStates(NamedTuple):
     """Hidden states of B stays by the hour, [T, B, D], and their lengths in hours, [B] on the CPU.
 
     What stands beyond the end of a stay is never read.
@@ -100,7 +100,7 @@ def _by_spans(lstm: nn.LSTM, steps: PackedSequence) -> tuple[PackedSequence, Ten
     On a CPU, PyTorch's gradient of every step is a tensor as long as all steps, so that whole stays would
     cost the square of their hours.
     """
-    spans = steps.batch_sizes.split(SPAN)
+    spans = steps.batch_sizes.split(CHUNK_HOURS)
     parts = steps.data.split([int(sizes.sum()) for sizes in spans])
     state, states, ended = None, [], []
     for data, sizes, next_sizes in zip(parts, spans, (*spans[1:], spans[0][:0]), strict=True):
@@ -124,14 +124,9 @@ class Encoder(nn.Module):
 class EHREncoder(Encoder):
     """LSTM over hourly bins; the feature of a stay is the hidden state of its last valid hour.
 
-    Orthogonal recurrent weights, Xavier input weights, zero biases. `lower`, then `upper` is what `forward`
-    does, for fusions that act between its layers: `lstm` is all of them but the last, or the only one, and
-    `top` the last, or None.
-
-    >>> from torch.nn.utils.rnn import pack_sequence
-    >>> stays = pack_sequence([torch.zeros(3, 76), torch.zeros(48, 76)], enforce_sorted=False)
-    >>> EHREncoder(feature_dim=16)(stays).shape
-    torch.Size([2, 16])
+    Orthogonal recurrent weights, Xavier input weights, zero biases. `encode_lower_layers`, then
+    `encode_top_layer` is what `forward` does, for fusions that act between its layers: `lstm` is all of them
+    but the last, or the only one, and `top` the last, or None.
     """
 
     def __init__(
@@ -153,12 +148,12 @@ class EHREncoder(Encoder):
             else:
                 nn.init.zeros_(weight)
 
-    def lower(self, ehr: PackedSequence) -> Hours:
+    def encode_lower_layers(self, ehr: PackedSequence) -> HourlyStates:
         """Packed [sum of hours, channels] -> hidden states below the last layer, or of the only one."""
-        return Hours(*pad_packed_sequence(run_lstm(self.lstm, ehr)[0]))
+        return HourlyStates(*pad_packed_sequence(run_lstm(self.lstm, ehr)[0]))
 
-    def upper(self, hours: Hours) -> Tensor:
-        """What `lower` gave, changed or not -> [B, feature_dim] float32."""
+    def encode_top_layer(self, hours: HourlyStates) -> Tensor:
+        """What `encode_lower_layers` gave, changed or not -> [B, feature_dim] float32."""
         last = hours.last() if self.top is None else self._above(self.top, hours.packed())[1]
         feature: Tensor = self.dropout(last)
         return feature
@@ -169,7 +164,7 @@ class EHREncoder(Encoder):
         feature: Tensor = self.dropout(last if self.top is None else self._above(self.top, states)[1])
         return feature
 
-    def at(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
+    def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
         """[n, feature_dim]: what `forward` gives of stays cut off after an hour; stay, last: int64 [n].
 
         An hour's state looks back only, so one pass over a stay gives the features of all its prefixes.
@@ -201,14 +196,10 @@ class CXREncoder(Encoder):
     """A torchvision ResNet or DenseNet without its classifier.
 
     `stages` are its five parts in order (stem, then four blocks) and `stage_dims` their output channels, for
-    fusions that act between them: `prepare`, each stage in turn under `statistics`, `pool` is what `forward`
-    does. With `pretrained` the weights are ImageNet's and images are normalised as ImageNet was; without it
-    images stay in [0, 1]. `download=False` builds the same module for a checkpoint to fill, and fetches
-    nothing.
-
-    >>> encoder = CXREncoder("resnet18")
-    >>> encoder(torch.rand(2, 1, 64, 64)).shape, encoder.feature_dim, encoder.stage_dims
-    (torch.Size([2, 512]), 512, (64, 64, 128, 256, 512))
+    fusions that act between them: `prepare`, each stage in turn under `safe_batch_norm`, `pool` is what
+    `forward` does. With `pretrained` the weights are ImageNet's and images are normalised as ImageNet was;
+    without it images stay in [0, 1]. `download=False` builds the same module for a checkpoint to fill, and
+    fetches nothing.
     """
 
     mean: Tensor
@@ -254,10 +245,10 @@ class CXREncoder(Encoder):
         than none, for which data-parallel training would wait.
         """
         maps = self.prepare(cxr)
-        with self.statistics(len(cxr)):
+        with self.safe_batch_norm(len(cxr)):
             return self.pool(self.stages(maps))
 
-    def statistics(self, images: int) -> AbstractContextManager[None]:
+    def safe_batch_norm(self, images: int) -> AbstractContextManager[None]:
         """What the stages are to run in, with the number of images of this process.
 
         One image alone has no batch statistics (a layer refuses to see a single value per channel, and none
@@ -268,7 +259,7 @@ class CXREncoder(Encoder):
 
     def _images_in_statistics(self, images: int) -> float:
         """Images that batch norm averages over: those of this process, or of all where it is synchronised."""
-        shared = any(isinstance(part, nn.SyncBatchNorm | SharedBatchNorm) for part in self.modules())
+        shared = any(isinstance(part, nn.SyncBatchNorm | CPUSyncBatchNorm) for part in self.modules())
         return all_reduce_sum(images) if shared and self.training else images
 
 
@@ -323,10 +314,10 @@ def build_encoders(
     return {name: builders[name]() for name in modalities}
 
 
-def at_present_rows(features: Tensor, present: Tensor) -> Tensor:
+def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
     """[P, D] of the rows that are present, [B] bool -> [B, D] with zeros at the others; no device sync.
 
-    >>> at_present_rows(torch.ones(1, 2), torch.tensor([False, True]))
+    >>> scatter_rows(torch.ones(1, 2), torch.tensor([False, True]))
     tensor([[0., 0.],
             [1., 1.]])
     """
@@ -336,10 +327,10 @@ def at_present_rows(features: Tensor, present: Tensor) -> Tensor:
     return empty.masked_scatter(present[:, None].expand_as(empty), features)
 
 
-def present_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
+def gather_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
     """[B, D], bool [B] of which `count` are present -> [count, D]: the rows of these; no device sync.
 
-    >>> present_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([False, True]), 1)
+    >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([False, True]), 1)
     tensor([[2.]])
     """
     if count == len(present):

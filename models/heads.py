@@ -60,10 +60,10 @@ class HeadedEncoder(Encoder):
         feature: Tensor = self.head(self.encoder(modality))
         return feature
 
-    def at(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
+    def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
         """[n, feature_dim], as EHREncoder.at."""
         assert isinstance(self.encoder, EHREncoder), "hours have prefixes"
-        feature: Tensor = self.head(self.encoder.at(ehr, stay, last))
+        feature: Tensor = self.head(self.encoder.prefix_features(ehr, stay, last))
         return feature
 
 

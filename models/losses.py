@@ -12,7 +12,7 @@ Denominator = Literal["decoupled", "full"]
 DENOMINATORS: tuple[Denominator, ...] = ("decoupled", "full")
 
 
-def widened(*embeddings: Tensor) -> tuple[Tensor, ...]:
+def upcast(*embeddings: Tensor) -> tuple[Tensor, ...]:
     """The embeddings in float32 or better: sums over pairs lose too much in half precision.
 
     >>> [x.dtype for x in widened(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.float64))]
@@ -29,7 +29,7 @@ def similarities(image: Tensor, ehr: Tensor) -> Tensor:
             [0., 0.]])
     """
     with torch.autocast(image.device.type, enabled=False):
-        image, ehr = widened(image, ehr)
+        image, ehr = upcast(image, ehr)
         return functional.normalize(image, dim=1) @ functional.normalize(ehr, dim=1).T
 
 
@@ -137,7 +137,7 @@ def vicreg(
     """
     _check_pairs(image, ehr)
     with torch.autocast(image.device.type, enabled=False):
-        image, ehr = widened(image, ehr)
+        image, ehr = upcast(image, ehr)
         if len(image) < 2:
             nothing = 0.0 * (image.sum() + ehr.sum())
             return dict.fromkeys(("loss", "invariance", "variance", "covariance"), nothing)

@@ -9,7 +9,7 @@ from torch import nn
 
 from models.encoders import EncoderConfig
 from utils.checkpoint import Checkpoint, Parts, load_part
-from utils.config import build, plain
+from utils.config import from_dict, to_dict
 
 PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
@@ -38,7 +38,7 @@ def pretraining_checkpoint(
     named = {f"{name}_encoder": module for name, module in encoders.items()}
     named |= {f"{name}_head": module for name, module in heads.items()}
     parts = {name: module.state_dict() for name, module in named.items()}
-    return {"parts": parts, "config": plain(pretraining)}
+    return {"parts": parts, "config": to_dict(pretraining)}
 
 
 def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
@@ -48,7 +48,7 @@ def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
     """
     config = checkpoint["config"]
     known = {field.name: config[field.name] for field in fields(Pretraining) if field.name in config}
-    return build(Pretraining, known, "the checkpoint")
+    return from_dict(Pretraining, known, "the checkpoint")
 
 
 def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list[str]:

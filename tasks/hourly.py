@@ -8,7 +8,8 @@ SHORTEST_HOURS = 4  # a prediction needs more than this much of the stay
 
 def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
     """A row a whole hour t of each stay with t > 4, t > first event and t <= last_hour: stay_row,
-    end_hours."""
+    end_hours.
+    """
     usable = stays["first_event_hours"].notna().to_numpy()
     first = np.floor(np.maximum(SHORTEST_HOURS, stays["first_event_hours"].fillna(0).to_numpy())) + 1
     last = np.floor(last_hour + 1e-6)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-Kind = Literal["binary", "multilabel", "ordinal"]
+TaskKind = Literal["binary", "multilabel", "ordinal"]
 
 
 def _yes_or_no(labels: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ class Task:
     """
 
     name: str
-    kind: Kind
+    kind: TaskKind
     labels: tuple[str, ...]
     monitor: Literal["auroc", "kappa"]
     classes: int

@@ -45,7 +45,7 @@ def write_store(folder: Path, stays: int = 60, images: int = 40, seed: int = 0) 
 def write_manifest(folder: Path, **counts: int) -> None:
     """Write the manifest of the files that are there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.yaml")
-    described = {
+    file_digest = {
         path.relative_to(folder).as_posix(): {
             "bytes": path.stat().st_size,
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
@@ -61,7 +61,7 @@ def write_manifest(folder: Path, **counts: int) -> None:
         "synthetic_images": True,
         "uncertain": "zeros",
     }
-    content = {**head, **counts, "inputs": {}, "versions": {}, "files": described}
+    content = {**head, **counts, "inputs": {}, "versions": {}, "files": file_digest}
     (folder / "manifest.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 

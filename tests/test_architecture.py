@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FLOORS = ("datasets", "models", "tasks", "utils")
+FLOORS = ("datasets", "models", "tasks", "training", "evaluation", "utils")
 SCRIPTS = tuple(path.stem for path in sorted(ROOT.glob("*.py")))
 SOURCES = tuple(sorted([*ROOT.glob("*.py"), *(p for floor in FLOORS for p in (ROOT / floor).rglob("*.py"))]))
 
 MAY_IMPORT = {
-    "scripts": ("models", "tasks", "datasets", "utils"),
+    "scripts": ("training", "evaluation", "models", "tasks", "datasets", "utils"),
+    "training": ("training", "evaluation", "models", "tasks", "datasets", "utils"),
+    "evaluation": ("evaluation", "tasks", "datasets", "utils"),
     "models": ("models", "datasets.schema", "utils"),
     "tasks": ("tasks", "datasets", "utils"),
     "datasets": ("datasets", "utils"),
@@ -115,10 +117,10 @@ def test_a_file_opens_with_one_sentence(path: Path) -> None:
     [
         ("models/heads.py", "from datasets.store import Store", ["datasets.store"]),
         ("models/heads.py", "from datasets import batches", ["datasets.batches"]),
-        ("models/heads.py", "from datasets import schema\nimport utils.loop", []),
+        ("models/heads.py", "from datasets import schema\nimport utils.run", []),
         ("models/heads.py", "def late() -> None:\n    import tasks", ["tasks"]),
         ("tasks/task.py", "import models.heads", ["models.heads"]),
-        ("utils/loop.py", "from datasets.schema import Batch", ["datasets.schema"]),
+        ("utils/run.py", "from datasets.schema import Batch", ["datasets.schema"]),
         ("run_gpu.py", "from simclr_trainer import SimCLRConfig", ["simclr_trainer"]),
         ("datasets/store.py", "from tasks import TASKS", ["tasks.TASKS"]),
         ("datasets/extract.py", "def main() -> None:\n    from tasks import TASKS", []),

@@ -1,5 +1,6 @@
 """The main job on synthetic patients: what is planted in both modalities is found by pretraining on their
-pairs."""
+pairs.
+"""
 
 import contextlib
 import io
@@ -8,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import run_gpu
 import simclr_trainer
 from benchmarks import planted
-from datasets import extract, synthetic
-from run_gpu import RunGPUConfig
+from datasets import extract
+from datasets.synthetic import release as synthetic
 from simclr_trainer import SimCLRConfig
+from training import classify
+from training.classify import ClassifyConfig
 from utils.config import parse
 
 PATIENTS = "--patients 1500 --image_size 64 --paired 0.9 --workers 0 --seed 1"
@@ -47,7 +49,7 @@ def auroc(store: Path) -> dict[str, float]:
     pretrained = f"--load_state {folder}/runs/simclr/last.ckpt --fusion"
     with contextlib.redirect_stdout(io.StringIO()) as told:
         for flags in (RANDOM, *(f"{pretrained} {fusion}" for fusion in ("ehr", "cxr", "concatenation"))):
-            run_gpu.main(parse(RunGPUConfig, f"{probe} {flags}".split()))
+            classify.classify(parse(ClassifyConfig, f"{probe} {flags}".split()))
     assert "synthetic" in told.getvalue()
     rows = pd.read_csv(folder / "results/phenotyping.csv").query("split == 'test' and metric == 'auroc'")
     rows = rows[rows["label"] == "macro"]

@@ -13,24 +13,24 @@ import pytest
 import torch
 import yaml
 
-import epoch_evaluation
 import simclr_trainer
 from datasets.batches import Batches, DataConfig, Samples
-from datasets.distinct import SharedRows
 from datasets.schema import SPLITS
-from epoch_evaluation import EpochEvaluationConfig, open_evaluation
+from datasets.unique_inputs import UniqueInputs
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
-from run_gpu import RunGPUConfig, check
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
-from tasks.selection import columns
 from tests.random_store import write_random_store
 from tests.stores import write_store
+from training import select_epoch
+from training.classify import ClassifyConfig, check
+from training.epoch_table import columns
+from training.loop import predict
+from training.select_epoch import EpochEvaluationConfig, open_evaluation
 from utils import checkpoint
+from utils.cli import leaving_on_sigterm
 from utils.config import parse
-from utils.loop import predict
-from utils.script import leaving_on_sigterm
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
@@ -65,7 +65,7 @@ def settings(store: Path, run_dir: Path, *flags: str) -> EpochEvaluationConfig:
 
 def evaluate(store: Path, run_dir: Path, *flags: str) -> None:
     """Runs epoch_evaluation.py in this process."""
-    epoch_evaluation.main(settings(store, run_dir, *flags))
+    select_epoch.select_epoch(settings(store, run_dir, *flags))
 
 
 def table(run_dir: Path, task: str, end: str = "") -> pd.DataFrame:
@@ -94,7 +94,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
 ) -> None:
     whole = Path(shutil.copytree(pretrained, tmp_path / "whole"))
     evaluate(store, whole, "--task", ",".join(TWO))
-    probes, write_row = [], epoch_evaluation.write_row
+    probes, write_row = [], select_epoch.write_row
 
     def stop_after(asked: object, task: object, row: dict[str, float]) -> None:
         write_row(asked, task, row)
@@ -102,7 +102,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
         if len(probes) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(epoch_evaluation, "write_row", stop_after)
+    monkeypatch.setattr(select_epoch, "write_row", stop_after)
     with pytest.raises(SystemExit) as left, leaving_on_sigterm():
         evaluate(store, pretrained, "--task", ",".join(TWO))
     assert left.value.code == 0 and len(probes) == 3
@@ -122,8 +122,8 @@ def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
     later = pretrained / "pre_epoch_02.ckpt"
     away = later.rename(pretrained.parent / "later.ckpt")
     evaluate(store, pretrained, "--fusion", "ehr")
-    probed, train_probe = [], epoch_evaluation.train_probe
-    monkeypatch.setattr(epoch_evaluation, "train_probe", lambda *a: probed.append(1) or train_probe(*a))
+    probed, train_probe = [], select_epoch.train_probe
+    monkeypatch.setattr(select_epoch, "train_probe", lambda *a: probed.append(1) or train_probe(*a))
     evaluate(store, pretrained, "--fusion", "ehr")
     assert not probed
     away.rename(later)
@@ -140,19 +140,19 @@ def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path,
     flags = ("--data_pairs", "partial", "--fusion_layer", str(layer), "--task", ",".join(tasks))
     asked = open_evaluation(settings(write_store(tmp_path / "store", 24, 20), trained, *flags))
     samples = {
-        (name, split): epoch_evaluation.read_samples(asked, TASKS[name], split)
+        (name, split): select_epoch.read_samples(asked, TASKS[name], split)
         for name in tasks
         for split in SPLITS
     }
     shared = {
-        name: SharedRows(asked.store, samples, name, asked.config.data, asked.process)
+        name: UniqueInputs(asked.store, samples, name, asked.config.data, asked.process)
         for name in ("ehr", "cxr")
     }
     everyone = sum(map(len, samples.values()))
     assert len(shared["ehr"].batches.stays.samples) < shared["ehr"].count < everyone
     assert any((part.tail_row >= 0).any() for part in samples.values())
     path = trained / "pre_epoch_01.ckpt"
-    features = epoch_evaluation.features_of(asked, path, shared)
+    features = select_epoch.features_of(asked, path, shared)
     for name, part in samples.items():
         found = features.of(name)
         assert torch.allclose(found, separate_features(asked.store, path, layer, part), atol=1e-5)
@@ -185,7 +185,7 @@ def test_the_best_epoch_is_named_with_a_command_that_uses_it(
     shown = subprocess.check_output(
         command.split(), cwd=ROOT, env=os.environ | {"LAUNCH": "printf %s\\n"}, text=True
     )
-    config = parse(RunGPUConfig, shown.splitlines()[1:])
+    config = parse(ClassifyConfig, shown.splitlines()[1:])
     check(config)
     assert config.load_state == str(pretrained / f"pre_epoch_{best:02d}.ckpt")
     assert (config.protocol, config.task, config.fusion) == ("lineareval", "in-hospital-mortality", "ehr")
@@ -246,9 +246,9 @@ def test_two_checkpoints_of_one_epoch_are_refused(tmp_path: Path) -> None:
     for name in ("a_epoch_01.ckpt", "b_epoch_01.ckpt", "a_epoch_00.ckpt"):
         (tmp_path / name).touch()
     with pytest.raises(ValueError, match="are of one epoch"):
-        epoch_evaluation.find_checkpoints(tmp_path)
+        select_epoch.find_checkpoints(tmp_path)
     (tmp_path / "b_epoch_01.ckpt").rename(tmp_path / "a_epoch_100.ckpt")
-    assert list(epoch_evaluation.find_checkpoints(tmp_path)) == [0, 1, 100]
+    assert list(select_epoch.find_checkpoints(tmp_path)) == [0, 1, 100]
 
 
 def test_two_processes_find_what_one_finds(store: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -7,19 +7,19 @@ import pandas as pd
 import pytest
 import torch
 
-import run_gpu
 from datasets.batches import Batches, DataConfig, Samples, load_samples
 from datasets.store import Store
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig
 from models.fusion import FUSIONS
-from run_gpu import RunGPUConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
 from tests.stores import write_manifest, write_store
+from training import classify
+from training.classify import ClassifyConfig
+from training.loop import predict
 from utils import checkpoint
 from utils.config import parse
-from utils.loop import predict
 
 FAST = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--epochs", "1")
 SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
@@ -34,11 +34,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_store(tmp_path_factory.mktemp("data") / "store")
 
 
-def run(store: Path, folder: Path, *flags: str | Path) -> RunGPUConfig:
+def run(store: Path, folder: Path, *flags: str | Path) -> ClassifyConfig:
     """Runs run_gpu.py in this process; its config."""
     places = ("--store", store, "--save_dir", folder, "--results_dir", folder / "results")
-    config = parse(RunGPUConfig, [*map(str, (*places, *FAST, *flags))])
-    run_gpu.main(config)
+    config = parse(ClassifyConfig, [*map(str, (*places, *FAST, *flags))])
+    classify.classify(config)
     return config
 
 
@@ -124,13 +124,13 @@ def test_a_modality_that_no_one_looks_at_is_not_loaded(
 )
 def test_settings_that_contradict_each_other_are_refused(flags: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        run_gpu.check(parse(RunGPUConfig, flags.split()))
+        classify.check(parse(ClassifyConfig, flags.split()))
 
 
 def test_the_shape_of_a_fresh_encoder_may_be_given_beside_a_trained_one() -> None:
     flags = "--protocol supervised --fusion joint --load_state_cxr x.ckpt --ehr_dim 256 --ehr_layers 2"
-    config = parse(RunGPUConfig, flags.split())
-    assert run_gpu.check(config) is None and config.encoders.ehr_layers == 2
+    config = parse(ClassifyConfig, flags.split())
+    assert classify.check(config) is None and config.encoders.ehr_layers == 2
 
 
 def test_eval_refuses_other_settings_than_those_of_training(store, unimodal, tmp_path) -> None:

@@ -9,18 +9,18 @@ from typing import get_type_hints
 import pytest
 
 import align_trainer
-import epoch_evaluation
-import run_gpu
 import simclr_trainer
 import vicreg_trainer
-from datasets import export, extract, synthetic
-from tasks import scripts, summary
-from utils import compare, plots, results
-from utils.script import run_script
+from datasets import export, extract
+from datasets.synthetic import release as synthetic
+from evaluation import compare, plots, results, summary
+from tools import write_scripts as scripts
+from training import classify, select_epoch
+from utils.cli import run_cli
 
 PROGRAMS = (
     simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig, align_trainer.AlignConfig,
-    run_gpu.RunGPUConfig, epoch_evaluation.EpochEvaluationConfig, extract.ExtractConfig,
+    classify.ClassifyConfig, select_epoch.EpochEvaluationConfig, extract.ExtractConfig,
     export.ExportConfig, synthetic.SyntheticConfig, scripts.ScriptsConfig, summary.SummaryConfig,
     results.TableConfig, compare.CompareConfig, plots.PlotsConfig,
 )  # fmt: skip
@@ -39,7 +39,7 @@ def test_help_tells_the_program_and_each_flag_with_its_default(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["program", "--help"])
     with pytest.raises(SystemExit) as left:
-        run_script(lambda _: None, config)
+        run_cli(lambda _: None, config)
     shown = re.sub(r"[\s\u2502]", "", capsys.readouterr().out)  # however the terminal breaks its lines
     assert left.value.code == 0
     told = inspect.getdoc(config)

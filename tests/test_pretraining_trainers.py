@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import align_trainer
-import run_gpu
 import simclr_trainer
 import vicreg_trainer
 from align_trainer import AlignConfig
-from run_gpu import RunGPUConfig
 from simclr_trainer import OBJECTIVES, SimCLRConfig
 from tests.random_store import write_random_store
+from training import classify
+from training.classify import ClassifyConfig
 from utils import checkpoint
 from utils.config import parse
 from vicreg_trainer import VICRegConfig
@@ -59,7 +59,7 @@ def test_every_tensor_of_a_pretraining_loads_downstream(
     capsys.readouterr()
     flags = ("--store", str(store), "--save_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"))
     probe = ("--load_state", str(left / "last.ckpt"), "--fusion_layer", "3", "--epochs", "1", "--name", "it")
-    run_gpu.main(parse(RunGPUConfig, [*flags, *probe, *SMALL[:6]]))
+    classify.classify(parse(ClassifyConfig, [*flags, *probe, *SMALL[:6]]))
     printed = capsys.readouterr().out
     for part, tensors in held["parts"].items():
         assert f"loaded {part}: {len(tensors)}/{len(tensors)} tensors" in printed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import audit
+from tools import audit
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRETS = {

@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 import torch
 
-import run_gpu
 import simclr_trainer
 from datasets.schema import SPLITS
-from run_gpu import RunGPUConfig
+from evaluation import results
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
 from tests.stores import write_manifest
-from tests.utils.toy import same
-from utils import checkpoint, results
+from tests.training.toy import same
+from training import classify
+from training.classify import ClassifyConfig
+from utils import checkpoint
 from utils.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,10 +50,10 @@ def settings(store: Path, tmp_path: Path) -> list[str]:
     return [*places, "--epochs", "2", "--lr", "0.001", *SMALL]
 
 
-def run(settings: list[str], *flags: str | Path) -> RunGPUConfig:
+def run(settings: list[str], *flags: str | Path) -> ClassifyConfig:
     """Runs run_gpu.py in this process; its config."""
-    config = parse(RunGPUConfig, [*map(str, (*settings, *flags))])
-    run_gpu.main(config)
+    config = parse(ClassifyConfig, [*map(str, (*settings, *flags))])
+    classify.classify(config)
     return config
 
 
@@ -323,7 +324,7 @@ def test_its_own_config_repeats_a_run_in_another_process(settings: list[str], tm
     flags = ("--protocol", "supervised", "--task", "phenotyping", "--name", "it", *SHAPE)
     config = run(settings, *flags)
     again = ["--config", str(tmp_path / "it" / "config.yaml"), "--name", "again"]
-    assert parse(RunGPUConfig, again) == replace(config, run=replace(config.run, name="again"))
+    assert parse(ClassifyConfig, again) == replace(config, run=replace(config.run, name="again"))
     subprocess.run([sys.executable, "run_gpu.py", *again], cwd=ROOT, check=True, capture_output=True)
     for split in SPLITS[1:]:
         one, two = (tmp_path / name / f"predictions_{split}.csv" for name in ("it", "again"))

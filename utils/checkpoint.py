@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from utils.distributed import is_main
-from utils.files import sha256, whole
+from utils.files import atomic_write, sha256
 
 FORMAT = "medmod-checkpoint-1"
 
@@ -51,7 +51,7 @@ def save(path: Path, content: Mapping[str, object]) -> None:
     Tensors, numbers, text, lists and dicts only, so that `load` needs no pickle. OSError, saying that nothing
     was lost, if the disk is full: the file that stood there before is intact.
     """
-    with whole(Path(path)) as partial, partial.open("wb") as file:
+    with atomic_write(Path(path)) as partial, partial.open("wb") as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
         except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk behind its own
@@ -126,7 +126,7 @@ def _rules(content: Mapping[str, object]) -> dict[str, bool]:
 
 
 @contextmanager
-def told_of(path: Path | str, cure: str) -> Iterator[None]:
+def error_context(path: Path | str, cure: str) -> Iterator[None]:
     """Begin an error about what a checkpoint holds with its path, and end it with the cure."""
     try:
         yield

@@ -62,12 +62,12 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     return settings
 
 
-def plain(config: object) -> dict[str, object]:
+def to_dict(config: object) -> dict[str, object]:
     """A config as nested dicts of YAML's and checkpoints' plain types; paths become text, tuples lists."""
     return {field.name: _plain(getattr(config, field.name)) for field in _fields(type(config))}
 
 
-def build(cls: type[T], values: Mapping[str, object], source: str = "config") -> T:
+def from_dict(cls: type[T], values: Mapping[str, object], source: str = "config") -> T:
     """The inverse of `plain`; keys left out keep their defaults.
 
     ValueError, beginning with `source`, for a key or value that does not fit, with the nearest right name.
@@ -84,7 +84,7 @@ def build(cls: type[T], values: Mapping[str, object], source: str = "config") ->
 
 def to_yaml(config: object) -> str:
     """A config as YAML, nested as its dataclasses are, in their order."""
-    text: str = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -104,7 +104,8 @@ def from_yaml(cls: type[T], text: str, source: str = "config") -> T:
 
 def load_yaml(text: str | bytes, source: str) -> object:
     """What YAML says, {} if it is empty. ValueError, beginning with `source`, if it is none, holds objects,
-    or a key twice."""
+    or a key twice.
+    """
     try:
         return yaml.load(text, Loader=_SafeLoader) or {}
     except (yaml.YAMLError, ValueError) as error:
@@ -113,7 +114,7 @@ def load_yaml(text: str | bytes, source: str) -> object:
         raise ValueError(f"{source}: not YAML of settings: it is nested too deeply") from None
 
 
-def read_record(path: Path) -> dict[str, object]:
+def read_yaml_mapping(path: Path) -> dict[str, object]:
     """What a YAML file beside a run or a table says of it. ValueError, with the path, if it is no mapping."""
     told = load_yaml(path.read_bytes(), str(path))
     if not isinstance(told, dict):
@@ -121,7 +122,7 @@ def read_record(path: Path) -> dict[str, object]:
     return told
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Sequence[str]) -> str:
     """What to add to "unknown ...": the known name most like `name`, or all of a few.
 
     >>> nearest("--lrr", ["--lr", "--seed"])
@@ -140,7 +141,7 @@ def _fields(cls: type) -> tuple[dataclasses.Field[object], ...]:
 
 def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value):
-        return plain(value)
+        return to_dict(value)
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -190,7 +191,7 @@ def _check_keys(cls: type, values: Mapping[str, object], place: str) -> None:
     for key in values:
         if key not in known:
             deeper = [f"{place}{path}" for path in _paths(cls) if path.rpartition(".")[2] == key]
-            hint = nearest(f"{place}{key}", deeper or list(known.values()))
+            hint = did_you_mean(f"{place}{key}", deeper or list(known.values()))
             raise ValueError(f"unknown key {place}{key}{hint}")
 
 
@@ -292,7 +293,9 @@ def _check_flags(cls: type, argv: Sequence[str]) -> None:
     for word in argv:
         name = word[2:].partition("=")[0].replace("-", "_")
         if word.startswith("--") and name not in known:
-            raise ValueError(f"unknown flag --{name}{nearest(f'--{name}', [f'--{flag}' for flag in known])}")
+            raise ValueError(
+                f"unknown flag --{name}{did_you_mean(f'--{name}', [f'--{flag}' for flag in known])}"
+            )
 
 
 def _unwrap_docstrings(cls: type) -> None:

@@ -18,7 +18,7 @@ class FullDisk(OSError):
 
 
 @contextmanager
-def telling_when_full(path: Path, then: str = "what was finished is kept") -> Iterator[None]:
+def explain_disk_full(path: Path, then: str = "what was finished is kept") -> Iterator[None]:
     """Tell a full disk once, with the place and the cure; `then` says what becomes of what was written.
 
     Raises:
@@ -36,7 +36,7 @@ def telling_when_full(path: Path, then: str = "what was finished is kept") -> It
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place to write to; on success it becomes `path` at once, on failure nothing is left of it.
 
     Raises:
@@ -45,7 +45,7 @@ def whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with telling_when_full(path):
+        with explain_disk_full(path):
             yield partial
             flush(partial)
             partial.replace(path)
@@ -72,20 +72,21 @@ def sha256(path: Path) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small text file whole."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, whole; never a pickle. Not by NumPy, which does not say that a disk is full."""
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         file.write(npy_header(array.dtype, array.shape))
         file.write(array.reshape(-1).data)
 
 
 def npy_header(dtype: type | np.dtype, shape: tuple[int, ...]) -> bytes:
     """What stands before the rows of a .npy file, so that rows too many for memory can be written one by
-    one."""
+    one.
+    """
     header = io.BytesIO()
     description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)

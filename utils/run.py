@@ -87,7 +87,7 @@ class HasRun(Protocol):
 
 @dataclass
 class Run:
-    """A started run. `say` and `log` write on the main process only."""
+    """A started run. `info` and `log` write on the main process only."""
 
     config: RunConfig
     name: str
@@ -113,7 +113,7 @@ class Run:
         half = wanted == "bf16" or (wanted == "auto" and self.process.device.type == "cuda")
         return torch.bfloat16 if half else torch.float32
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Prints a line, beside the progress bar."""
         if self.process.rank == 0:
             tqdm.write(text)
@@ -136,7 +136,8 @@ class Run:
 
     def rewind(self, epoch: int, step: int) -> None:
         """Forgets what log.csv and TensorBoard hold of `epoch` (from 0) and later; `step` is its first
-        step."""
+        step.
+        """
         if self.process.rank:
             return
         self._first_step = step + 1  # an epoch is logged at its last step
@@ -205,7 +206,7 @@ def start_run(
     if process.rank == 0:
         _open_folder(config, run)
     distributed.barrier()
-    run.say(f"run {folder} on {process.device} x {process.world}, {str(run.dtype).removeprefix('torch.')}")
+    run.info(f"run {folder} on {process.device} x {process.world}, {str(run.dtype).removeprefix('torch.')}")
     return run
 
 
@@ -234,7 +235,8 @@ def commit(place: Path = ROOT) -> str:
 
 def changes(place: Path = ROOT) -> str:
     """By what the code differs from its commit, new scripts among it, as `git apply` takes it; "" if by
-    nothing, or outside a repository."""
+    nothing, or outside a repository.
+    """
     new = _git(place, "ls-files", "--others", "--exclude-standard", "-z", "--", *SCRIPTS).split("\0")
     made = (_git(place, "diff", "--no-index", "--binary", "--", os.devnull, name) for name in new if name)
     return _git(place, "diff", "--binary", "HEAD", "--", ".") + "".join(made)
@@ -278,8 +280,8 @@ def _open_folder(config: HasRun, run: Run) -> None:
         run.rewind(0, 0)
     else:
         for path in (path for path in files if path.is_file()):
-            for change in _changes(settings.read_record(path), yaml.safe_load(files[path])):
-                run.say(f"resumed with another setting: {change}")
+            for change in _changes(settings.read_yaml_mapping(path), yaml.safe_load(files[path])):
+                run.info(f"resumed with another setting: {change}")
     for path, text in files.items():
         write_text(path, text)
     patch, differs = run.folder / "dirty.patch", changes()
@@ -304,7 +306,7 @@ def _check_same(config: HasRun, folder: Path, sources: Mapping[str, str]) -> Non
 
 def _record(path: Path) -> dict[str, object]:
     """What a run wrote down, {} if it did not."""
-    return settings.read_record(path) if path.is_file() else {}
+    return settings.read_yaml_mapping(path) if path.is_file() else {}
 
 
 def _changes(old: object, new: object, place: str = "") -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from models.encoders import Encoder
-from models.fusion.base import Fusion, Opinions
+from models.fusion.base import BranchLogits, Fusion
 from models.fusion.concatenation import Concatenation
 from models.fusion.cxr import CXR
 from models.fusion.daft import DAFT
@@ -19,7 +19,7 @@ from models.fusion.medfuse_tokens import MedFuseTokens
 from models.fusion.mmtm import MMTM
 from models.fusion.unified import Unified
 
-__all__ = ["FUSIONS", "Fusion", "FusionConfig", "LinearFusion", "Opinions", "build_fusion"]
+__all__ = ["FUSIONS", "BranchLogits", "Fusion", "FusionConfig", "LinearFusion", "build_fusion"]
 
 FUSIONS: dict[str, type[Fusion]] = {
     "ehr": EHR,

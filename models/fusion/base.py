@@ -12,15 +12,15 @@ from datasets.schema import Batch
 from models.encoders import Encoder
 
 
-class Opinions(NamedTuple):
+class BranchLogits(NamedTuple):
     """Logits of M classifiers side by side, [M, B, outputs], and which samples each can judge, bool [M, B].
 
     Every sample has at least one judge. Each classifier learns from its own logits alone, and the probability
-    of a sample is the mean of those of its judges.
+    of a sample is the mean of those of its valid.
     """
 
     logits: Tensor
-    judges: Tensor
+    valid: Tensor
 
 
 class Fusion(nn.Module, ABC):
@@ -30,14 +30,14 @@ class Fusion(nn.Module, ABC):
     and loaded as parts of a checkpoint. Weights of its own belong to modules, which are parts too.
 
     modalities: what it reads of a batch; settings: the fields of FusionConfig that its constructor takes;
-    inside: whether it acts between the layers of the encoders, so that no heads can stand on top of these;
-    freezes: whether it leaves the encoders as they are, so that they must have been trained before.
+    intermediate: whether it acts between the encoders' layers, so that no heads can stand on top of them;
+    freezes_encoders: whether it leaves the encoders as they are, so that they must have been trained before.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("ehr", "cxr")
     settings: ClassVar[tuple[str, ...]] = ()
-    inside: ClassVar[bool] = False
-    freezes: ClassVar[bool] = False
+    intermediate: ClassVar[bool] = False
+    freezes_encoders: ClassVar[bool] = False
     ehr_encoder: Encoder
     cxr_encoder: Encoder
 
@@ -47,5 +47,5 @@ class Fusion(nn.Module, ABC):
             self.add_module(f"{name}_encoder", encoders[name])
 
     @abstractmethod
-    def forward(self, batch: Batch) -> Tensor | Opinions:
+    def forward(self, batch: Batch) -> Tensor | BranchLogits:
         """Batch of B samples -> logits [B, outputs], or those of several classifiers."""

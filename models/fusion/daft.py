@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, Hours
+from models.encoders import Encoder, HourlyStates
 from models.fusion.staged import StagedFusion, squeeze
 
 RATIO = 7  # by which the bottleneck is narrower than its input
@@ -20,7 +20,7 @@ class ScaleAndShift(nn.Module):
         self.bottleneck = nn.Linear(image_dim + ehr_dim, bottleneck, bias=False)
         self.scale_and_shift = nn.Linear(bottleneck, 2 * ehr_dim, bias=False)
 
-    def forward(self, maps: Tensor, hours: Hours, has_cxr: Tensor) -> tuple[Tensor, Hours]:
+    def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
         """Maps [P, C, H, W] of the samples with an image, hours and bool [B] -> the maps, changed hours."""
         narrow = self.bottleneck(squeeze(maps, hours, has_cxr)).relu()
         scale, shift = self.scale_and_shift(narrow).chunk(2, dim=1)
@@ -40,6 +40,6 @@ class DAFT(StagedFusion):
 
     def forward(self, batch: Batch) -> Tensor:
         """Batch of B samples -> logits [B, outputs]."""
-        _, hours = self.meet(batch, self.last_meeting)
-        logits: Tensor = self.linear(self.ehr_encoder.upper(hours))
+        _, hours = self.fuse(batch, self.last_fusion_stage)
+        logits: Tensor = self.linear(self.ehr_encoder.encode_top_layer(hours))
         return logits

@@ -10,7 +10,7 @@ from models.fusion.joint import Joint
 class Early(Joint):
     """Joint fusion whose encoders are frozen: no gradient, always in eval mode."""
 
-    freezes = True
+    freezes_encoders = True
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders, outputs)

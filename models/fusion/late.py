@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, at_present_rows
-from models.fusion.base import Fusion, Opinions
+from models.encoders import Encoder, scatter_rows
+from models.fusion.base import BranchLogits, Fusion
 
 
 class Late(Fusion):
@@ -22,8 +22,8 @@ class Late(Fusion):
         self.ehr_linear = nn.Linear(encoders["ehr"].feature_dim, outputs)
         self.cxr_linear = nn.Linear(encoders["cxr"].feature_dim, outputs)
 
-    def forward(self, batch: Batch) -> Opinions:
-        """Batch of B samples -> logits [2, B, outputs] and judges [2, B] of EHR and image."""
+    def forward(self, batch: Batch) -> BranchLogits:
+        """Batch of B samples -> logits [2, B, outputs] and valid [2, B] of EHR and image."""
         ehr = self.ehr_linear(self.ehr_encoder(batch.ehr))
-        image = at_present_rows(self.cxr_linear(self.cxr_encoder(batch.cxr)), batch.has_cxr)
-        return Opinions(torch.stack([ehr, image]), torch.stack([batch.has_ehr, batch.has_cxr]))
+        image = scatter_rows(self.cxr_linear(self.cxr_encoder(batch.cxr)), batch.has_cxr)
+        return BranchLogits(torch.stack([ehr, image]), torch.stack([batch.has_ehr, batch.has_cxr]))

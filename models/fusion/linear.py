@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, at_present_rows
+from models.encoders import Encoder, scatter_rows
 from models.fusion.base import Fusion
 
 
@@ -24,10 +24,11 @@ class LinearFusion(Fusion):
 
     def features(self, batch: Batch) -> Tensor:
         """Batch of B samples -> [B, feature_dim]: those of the encoders side by side, in the order of
-        `modalities`; an absent image is a vector of zeros, whatever the others show."""
+        `modalities`; an absent image is a vector of zeros, whatever the others show.
+        """
         read = {
             "ehr": lambda: self.ehr_encoder(batch.ehr),
-            "cxr": lambda: at_present_rows(self.cxr_encoder(batch.cxr), batch.has_cxr),
+            "cxr": lambda: scatter_rows(self.cxr_encoder(batch.cxr), batch.has_cxr),
         }
         return torch.cat([read[name]() for name in self.modalities], dim=1)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import CXREncoder, Encoder, Hours, at_present_rows, present_rows
+from models.encoders import CXREncoder, Encoder, HourlyStates, gather_rows, scatter_rows
 from models.fusion.staged import StagedFusion, squeeze
 
 RATIO = 4  # by which the joint layer is narrower than twice its input
@@ -22,10 +22,10 @@ class Gates(nn.Module):
         self.image_gate = nn.Linear(joint_dim, image_dim)
         self.ehr_gate = nn.Linear(joint_dim, ehr_dim)
 
-    def forward(self, maps: Tensor, hours: Hours, has_cxr: Tensor) -> tuple[Tensor, Hours]:
+    def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
         """Maps [P, C, H, W] of the samples with an image, hours and bool [B] -> gated maps and hours."""
         joint = self.joint(squeeze(maps, hours, has_cxr)).relu()
-        gate = present_rows(self.image_gate(joint).sigmoid(), has_cxr, len(maps))
+        gate = gather_rows(self.image_gate(joint).sigmoid(), has_cxr, len(maps))
         states = hours.states * self.ehr_gate(joint).sigmoid()
         return maps * gate[:, :, None, None], hours._replace(states=states)
 
@@ -42,7 +42,7 @@ class MMTM(StagedFusion):
 
     def forward(self, batch: Batch) -> Tensor:
         """Batch of B samples -> logits [B, outputs]."""
-        maps, hours = self.meet(batch, len(self.image_dims) - 1)
-        image = at_present_rows(CXREncoder.pool(maps), batch.has_cxr)
-        logits: Tensor = self.linear(torch.cat([self.ehr_encoder.upper(hours), image], dim=1))
+        maps, hours = self.fuse(batch, len(self.image_dims) - 1)
+        image = scatter_rows(CXREncoder.pool(maps), batch.has_cxr)
+        logits: Tensor = self.linear(torch.cat([self.ehr_encoder.encode_top_layer(hours), image], dim=1))
         return logits

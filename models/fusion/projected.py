@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, at_present_rows
+from models.encoders import Encoder, scatter_rows
 from models.fusion.base import Fusion
 
 
@@ -23,4 +23,4 @@ class ProjectedFusion(Fusion):
         An absent image is a vector of zeros, after the projection.
         """
         image = self.projection(self.cxr_encoder(batch.cxr))
-        return self.ehr_encoder(batch.ehr), at_present_rows(image, batch.has_cxr)
+        return self.ehr_encoder(batch.ehr), scatter_rows(image, batch.has_cxr)

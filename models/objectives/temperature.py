@@ -12,7 +12,7 @@ class LearnableTemperature(nn.Module):
     """A positive divisor of cosines that the training moves, never below 0.01.
 
     The weight is log(1 / temperature), so that no step makes the temperature negative; a single number, it is
-    left out of weight decay (utils.optim.build). ValueError for a start below 0.01.
+    left out of weight decay (training.optim.build). ValueError for a start below 0.01.
 
     >>> round(LearnableTemperature(0.07)().item(), 4)
     0.07

@@ -1,5 +1,6 @@
 """Radiology: which of CheXpert's 14 findings does an X-ray of the stay show, given it and the record up to
-it?"""
+it?
+"""
 
 import pandas as pd
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.compare import CompareConfig, compare, main
 from benchmarks.record import COLUMNS, Figure
-from utils.results import append_rows
+from evaluation.results import append_rows
 
 
 def rows(path: Path, *figures: Figure, benchmark: str = "images") -> Path:

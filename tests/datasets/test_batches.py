@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequenc
 from datasets import augment
 from datasets import batches as module
 from datasets.augment import centre_view
-from datasets.batches import PAIRS, Batches, DataConfig, Samples, load_samples, packed_rows
+from datasets.batches import SAMPLE_SELECTIONS, Batches, DataConfig, Samples, load_samples, packed_rows
 from datasets.schema import CHANNELS, SPLITS, Batch
 from datasets.store import Store
 from tasks import TASKS
@@ -130,7 +130,7 @@ def test_some_samples_end_inside_a_bin(store: Store) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("pairs", PAIRS)
+@pytest.mark.parametrize("pairs", SAMPLE_SELECTIONS)
 def test_each_sample_comes_once_with_its_labels(store: Store, task: str, pairs: str) -> None:
     batches = batches_of(store, task, "val", data_pairs=pairs)
     found = list(batches.epoch(0))
@@ -494,7 +494,7 @@ def test_settings_that_cannot_work_or_do_nothing_are_refused(
 
 
 def test_every_choice_of_pairs_has_a_meaning() -> None:
-    assert set(get_args(get_type_hints(DataConfig)["data_pairs"])) == set(PAIRS)
+    assert set(get_args(get_type_hints(DataConfig)["data_pairs"])) == set(SAMPLE_SELECTIONS)
 
 
 def test_a_store_without_images_says_how_to_get_pairs(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datasets.events import RECORD, items, observations, order_of_numbers, partition, read_bucket
+from datasets.events import EVENT_DTYPE, items, observations, order_of_numbers, partition, read_bucket
 from datasets.schema import variables
 from tests.raw_tables import chart, lab, write_mimic_iv
-from tests.utils.toy import room_for
+from tests.training.toy import room_for
 
 NAMES = [variable.name for variable in variables()]
 
@@ -168,7 +168,7 @@ def test_order_of_numbers_is_the_order_of_numbers() -> None:
 
 def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    records = np.empty(4000, RECORD)
+    records = np.empty(4000, EVENT_DTYPE)
     for name, most in (("stay_row", 1500), ("second", 50), ("variable", 17), ("value", 2)):
         records[name] = rng.integers(0, most, 4000)
     records["order"] = order_of_numbers(records["value"].copy())
@@ -178,7 +178,7 @@ def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path
         partition(batches, tmp_path / name, np.full(1500, 99, np.int32))
     for number in range(3):
         one, other = (read_bucket(tmp_path / name, number, "medmod") for name in "ab")
-        assert len(one) and one.dtype == RECORD and (one == other).all()
+        assert len(one) and one.dtype == EVENT_DTYPE and (one == other).all()
 
 
 def test_a_full_disk_names_the_bucket_and_the_cure(tmp_path: Path) -> None:

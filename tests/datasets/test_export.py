@@ -11,7 +11,7 @@ from datasets.schema import SAMPLE_COLUMNS, variables
 from datasets.splits import split_of
 from tasks import TASKS
 from tests.raw_tables import chart, write_mimic_iv
-from tests.utils.toy import room_for
+from tests.training.toy import room_for
 
 FOLDER = "test" if split_of(1) == "test" else "train"
 

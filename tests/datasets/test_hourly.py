@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.events import RECORD, deduplicate
-from datasets.hourly import Normalizer, bin_of, bins_of, ends_inside_a_bin, hourly_grid, tail_rows
+from datasets.events import EVENT_DTYPE, deduplicate
+from datasets.hourly import Normalizer, bin_of, bins_of, ends_mid_bin, hourly_grid, tail_rows
 from datasets.schema import CHANNELS, continuous_channels, variables
 
 
 def random_events(seed: int, stays: int, hours: float, count: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    records = np.zeros(count, RECORD)
+    records = np.zeros(count, EVENT_DTYPE)
     records["stay_row"] = rng.integers(0, stays, count)
     records["second"] = rng.integers(0, int(hours * 3600) + 1, count)
     records["second"][: count // 4] //= 3600
@@ -77,7 +77,7 @@ def test_a_window_is_a_prefix_of_the_grid_but_for_a_last_row_that_ends_inside_a_
             [(r["second"] / 3600, r["variable"], r["value"]) for r in records], hours, timestep
         )
         found = whole[: len(wanted)].copy()
-        if ends_inside_a_bin(np.array([hours]), timestep)[0]:
+        if ends_mid_bin(np.array([hours]), timestep)[0]:
             found[-1] = tail_rows(records, np.array([0]), np.array([hours]), timestep)[0]
         np.testing.assert_array_equal(found, wanted)
 
@@ -94,7 +94,7 @@ PLACE, PLAIN = next((place, v) for place, v in enumerate(variables()) if not v.c
 
 def events_of(stay: int, seconds: list[int]) -> np.ndarray:
     """One of a continuous variable at each of some seconds, of rising value."""
-    records = np.zeros(len(seconds), RECORD)
+    records = np.zeros(len(seconds), EVENT_DTYPE)
     records["variable"] = PLACE
     records["stay_row"], records["second"], records["value"] = stay, seconds, np.arange(1, len(seconds) + 1)
     return records
@@ -127,14 +127,14 @@ def test_a_window_that_ends_inside_a_bin_holds_its_last_second_and_no_later_one(
     records = events_of(0, [last - 1, last, last + 1])
     row = tail_rows(records, np.array([0]), np.array([end]))[0]
     assert row[PLAIN.first_channel] == 2 and row[PLAIN.mask_channel] == 1
-    assert ends_inside_a_bin(np.array([end])) and not ends_inside_a_bin(np.array([2 * end]))
+    assert ends_mid_bin(np.array([end])) and not ends_mid_bin(np.array([2 * end]))
 
 
 def test_a_stay_without_events_stands_at_the_normal_values() -> None:
-    grid = hourly_grid(np.zeros(0, RECORD), 5, np.array([3]))
+    grid = hourly_grid(np.zeros(0, EVENT_DTYPE), 5, np.array([3]))
     assert grid.shape == (3, CHANNELS)
     assert grid[0, 50] == 86 and grid[0, 2] == 59 and not grid[:, 59:].any()
-    assert (grid[0] == tail_rows(np.zeros(0, RECORD), np.array([5]), np.array([1.5]))[0]).all()
+    assert (grid[0] == tail_rows(np.zeros(0, EVENT_DTYPE), np.array([5]), np.array([1.5]))[0]).all()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Nothing leaks: no later event, no later image, no subject in two splits, no test record in the
-statistics."""
+statistics.
+"""
 
 from copy import deepcopy
 from datetime import datetime, timedelta

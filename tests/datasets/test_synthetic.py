@@ -10,21 +10,14 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from datasets import raw, synthetic
+from datasets import raw
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
 from datasets.extract import ExtractConfig, extract
 from datasets.store import Store
-from datasets.synthetic import (
-    MARK,
-    SyntheticConfig,
-    main,
-    read_stays,
-    write_films_for,
-    write_synthetic,
-)
-from datasets.synthetic_images import Film, draw_film
-from datasets.synthetic_patients import (
+from datasets.synthetic import release as synthetic
+from datasets.synthetic.images import Film, draw_film
+from datasets.synthetic.patients import (
     BLOCK,
     CONDITIONS,
     LATENTS,
@@ -35,10 +28,18 @@ from datasets.synthetic_patients import (
     happens,
     liability,
 )
-from datasets.synthetic_studies import draw_studies
-from datasets.synthetic_tables import draw_charts, draw_labs
+from datasets.synthetic.release import (
+    MARK,
+    SyntheticConfig,
+    main,
+    read_stays,
+    write_films_for,
+    write_synthetic,
+)
+from datasets.synthetic.studies import draw_studies
+from datasets.synthetic.tables import draw_charts, draw_labs
 from tasks import TASKS
-from tests.utils.toy import room_for
+from tests.training.toy import room_for
 
 # Columns of MIMIC-IV 2.2 and MIMIC-CXR-JPG 2.0.0, in order.
 COLUMNS = {

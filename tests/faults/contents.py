@@ -64,7 +64,8 @@ def _leaves(value: object, place: str) -> list[bytes]:
 
 def contents(folder: Path, looks: dict[str, Callable[[Path], str]]) -> dict[str, str]:
     """{file: what it holds} of the files that `looks` names by patterns; and every file that is left over
-    from a write: there must be none."""
+    from a write: there must be none.
+    """
     found = {}
     for pattern, look in looks.items():
         for path in sorted(path for path in folder.glob(pattern) if path.is_file()):

@@ -26,7 +26,8 @@ TESTED = {
 
 def register_small_network() -> None:
     """Adds a DenseNet of a few thousand weights to torchvision's, so that a checkpoint costs little to
-    write; before models.encoders looks which there are."""
+    write; before models.encoders looks which there are.
+    """
 
     def densenet_tiny(**_: object) -> DenseNet:
         return DenseNet(4, (1, 1, 1, 1), 8, bn_size=1)
@@ -156,8 +157,8 @@ JOBS = {
         15,
         beside=lambda base, folder: [_writer(name)(base, folder) for name in ("one", "two")],
     ),
-    "utils.plots": Job(
-        lambda base, folder: ["-m", "utils.plots", "curves", str(folder / "run")],
+    "evaluation.plots": Job(
+        lambda base, folder: ["-m", "evaluation.plots", "curves", str(folder / "run")],
         {"run/*.png": same_bytes},
         10,
         copied="runs/run",

@@ -25,7 +25,8 @@ LOOKS = 600_000  # after which a process hangs
 @dataclass
 class Touches:
     """How often a process touched the disk below a folder: opened a file to write or flush it, renamed or
-    removed one. Counted in memory that the process shares with this one."""
+    removed one. Counted in memory that the process shares with this one.
+    """
 
     folder: Path
     fatal: int = 0

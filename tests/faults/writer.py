@@ -5,8 +5,8 @@ from pathlib import Path
 
 import tyro
 
-from utils import results
-from utils.script import run_script
+from evaluation import results
+from utils.cli import run_cli
 
 REPORTS, ROWS = 12, 25
 
@@ -31,4 +31,4 @@ def main(config: WriterConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, WriterConfig)
+    run_cli(main, WriterConfig)

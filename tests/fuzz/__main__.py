@@ -10,7 +10,7 @@ from tqdm import tqdm
 from tests.fuzz.cases import CLEAR_ERROR, CORRECT
 from tests.fuzz.groups import FAULTS
 from tests.fuzz.workers import Case, Outcome, run_all
-from utils.script import run_script
+from utils.cli import run_cli
 
 ENDS = (CORRECT, CLEAR_ERROR, "failure")
 
@@ -67,4 +67,4 @@ def main(config: FuzzConfig) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, FuzzConfig)
+    run_cli(main, FuzzConfig)

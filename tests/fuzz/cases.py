@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from utils.script import run_script
+from utils.cli import run_cli
 
 T = TypeVar("T")
 
@@ -28,7 +28,8 @@ class Failure(AssertionError):
 @dataclass(frozen=True)
 class Place:
     """Where a case works: `folder` is its own, `kept` serves all cases of a worker, such as for clean
-    results."""
+    results.
+    """
 
     folder: Path
     kept: Path
@@ -61,12 +62,12 @@ class Ended:
 
 
 def run(main: Callable[[T], object], config: type[T], *words: object) -> Ended:
-    """Run a command as from a shell, in this process: flags, errors and status by utils.script.run_script."""
-    return run_main(lambda: run_script(main, config), *words)
+    """Run a command as from a shell, in this process: flags, errors and status by utils.cli.run_cli."""
+    return run_main(lambda: run_cli(main, config), *words)
 
 
 def run_main(main: Callable[[], object], *words: object) -> Ended:
-    """`run` for a command that calls run_script itself."""
+    """`run` for a command that calls run_cli itself."""
     out, errors, status = io.StringIO(), io.StringIO(), 0
     with (
         patch.object(sys, "argv", ["command", *map(str, words)]),

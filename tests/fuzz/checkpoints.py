@@ -1,5 +1,6 @@
 """Faulty checkpoints: evaluated or resumed; the predictions are the clean ones, or the checkpoint is
-refused."""
+refused.
+"""
 
 import copy
 import io
@@ -14,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import run_gpu
-from run_gpu import RunGPUConfig
 from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.random_store import write_random_store
+from training import classify
+from training.classify import ClassifyConfig
 from utils import checkpoint
 
 SETTINGS = (
@@ -52,18 +53,19 @@ def places(place: Place, folder: Path) -> tuple[object, ...]:
 
 def train(place: Place, folder: Path, *flags: object) -> Ended:
     """Train a small classifier of the record into a folder."""
-    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *SHAPE, *places(place, folder), *flags)
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *places(place, folder), *flags)
 
 
 def evaluate(place: Place, path: Path, folder: Path) -> Ended:
     """Evaluate a checkpoint; its predictions come into folder/run."""
     flags = ("--mode", "eval", "--load_state", path)
-    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *places(place, folder), *flags)
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *places(place, folder), *flags)
 
 
 def trained(place: Place) -> Path:
     """The folder of a classifier trained for one epoch; in clean/ are its predictions, in twice/ those of one
-    that was resumed for another."""
+    that was resumed for another.
+    """
     folder = place.kept / "trained"
     if not folder.exists():
         ends = [

@@ -10,21 +10,21 @@ import numpy as np
 import yaml
 
 import align_trainer
-import epoch_evaluation
-import run_gpu
 import simclr_trainer
 import vicreg_trainer
-from datasets import export, extract, synthetic
-from tasks import summary
+from datasets import export, extract
+from datasets.synthetic import release as synthetic
+from evaluation import results, summary
 from tests.fuzz.cases import CORRECT, Ended, Failure, Fault, Place, clear_error, pick, run
 from tests.fuzz.stores import BOMB
+from training import classify, select_epoch
 from utils import config as settings
-from utils import results
 
 Draw = np.random.Generator
 COMMANDS = (
-    run_gpu.RunGPUConfig, simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig, align_trainer.AlignConfig,
-    epoch_evaluation.EpochEvaluationConfig, extract.ExtractConfig, export.ExportConfig,
+    classify.ClassifyConfig, simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig,
+    align_trainer.AlignConfig,
+    select_epoch.EpochEvaluationConfig, extract.ExtractConfig, export.ExportConfig,
     synthetic.SyntheticConfig, results.TableConfig, summary.SummaryConfig,
 )  # fmt: skip
 WORDS = (
@@ -154,7 +154,7 @@ def no_value(draw: Draw, place: Place) -> str:
 
 def twice(draw: Draw, place: Place) -> str:
     """A flag that is given twice: the last wins."""
-    cls, caught = run_gpu.RunGPUConfig, Caught()
+    cls, caught = classify.ClassifyConfig, Caught()
     first, last = draw.integers(1, 1000, 2)
     flag = pick(draw, ("--epochs", "--batch-size", "--batch_size", "--seed"))
     ended = run(caught, cls, flag, first, f"{flag.replace('_', '-')}={last}")
@@ -167,7 +167,7 @@ def no_config_file(draw: Draw, place: Place) -> str:
     """A --config that is no file."""
     (place.folder / "folder").mkdir()
     path = pick(draw, (place.folder / "none.yaml", place.folder / "folder", "", "/dev/null/x"))
-    ended = run(Caught(), run_gpu.RunGPUConfig, *pick(draw, ((f"--config={path}",), ("--config", path))))
+    ended = run(Caught(), classify.ClassifyConfig, *pick(draw, ((f"--config={path}",), ("--config", path))))
     return judged(ended, False, ["--config"], f"--config {path}")
 
 
@@ -189,7 +189,7 @@ def parse_file(content: bytes, place: Place, cls: type) -> str:
     path, caught = place.folder / "config.yaml", Caught()
     path.write_bytes(content)
     ended = run(caught, cls, "--config", path, *required(cls))
-    right = ended.status == 0 and agrees(yaml.safe_load(content) or {}, settings.plain(caught.settings))
+    right = ended.status == 0 and agrees(yaml.safe_load(content) or {}, settings.to_dict(caught.settings))
     return judged(ended, right, [path.name], repr(content[:300]))
 
 
@@ -212,35 +212,35 @@ def odd_entry(draw: Draw, place: Place) -> str:
 
 def odd_bytes(draw: Draw, place: Place) -> str:
     """A config.yaml with some bytes changed."""
-    content = bytearray(whole_file(run_gpu.RunGPUConfig).encode())
+    content = bytearray(whole_file(classify.ClassifyConfig).encode())
     for _ in range(draw.integers(1, 5)):
         at = int(draw.integers(len(content)))
         content[at : at + int(draw.integers(2))] = pick(
             draw, (b"\0", b"\t", b":", b"\xff", b"-", b"&a ", b"*a ", b"{", b"'", b"\r\n", b"%", b"@")
         )
-    return parse_file(bytes(content), place, run_gpu.RunGPUConfig)
+    return parse_file(bytes(content), place, classify.ClassifyConfig)
 
 
 def odd_file(draw: Draw, place: Place) -> str:
     """A file that is no settings at all, or says the same in another way."""
-    text = whole_file(run_gpu.RunGPUConfig)
+    text = whole_file(classify.ClassifyConfig)
     odd = (b"", b"\n", b"---\n", b"- 1\n", b"text", b"7", b"\0", draw.bytes(200), text.encode("utf-16"),
            ("\ufeff" + text).encode(), text.replace("\n", "\r\n").encode(), b"x: " + b"[" * 20_000,
            ("%YAML 1.2\n---\n" + text).encode(), (text + "---\n" + text).encode(), BOMB.encode(),
            (BOMB + "optim: *j\n").encode(), (BOMB + "task: *j\n").encode(),
            b"a: &a\n  b: *a\noptim: *a\n")  # fmt: skip
-    return parse_file(pick(draw, odd), place, run_gpu.RunGPUConfig)
+    return parse_file(pick(draw, odd), place, classify.ClassifyConfig)
 
 
 def key_twice(draw: Draw, place: Place) -> str:
     """A key with two values: neither is the right one."""
-    text = whole_file(run_gpu.RunGPUConfig)
+    text = whole_file(classify.ClassifyConfig)
     more = pick(
         draw, ("protocol: finetune\n", "optim: {epochs: 7}\n", "run: {seed: 3}\n", "task: readmission\n")
     )
     path = place.folder / "config.yaml"
     path.write_text(more + text)
-    ended = run(Caught(), run_gpu.RunGPUConfig, "--config", path)
+    ended = run(Caught(), classify.ClassifyConfig, "--config", path)
     return judged(ended, False, [path.name], more)
 
 
@@ -250,7 +250,9 @@ def runs_code(draw: Draw, place: Place) -> str:
     line = pick(draw, ("task: {}\n", "optim: {}\n", "optim:\n  lr: {}\n", "? {}\n: 1\n", "x: {}\n"))
     path = place.folder / "config.yaml"
     path.write_text(line.format(f"!!python/{tag} ['touch {place.marker}']"))
-    return judged(run(Caught(), run_gpu.RunGPUConfig, "--config", path), False, [path.name], path.read_text())
+    return judged(
+        run(Caught(), classify.ClassifyConfig, "--config", path), False, [path.name], path.read_text()
+    )
 
 
 FLAGS = {"odd value": odd_value, "odd flag": odd_flag, "no value": no_value, "flag twice": twice,

@@ -1,5 +1,6 @@
 """Faulty stores: evaluated with a trained classifier, whose predictions are the clean ones, or the store is
-refused."""
+refused.
+"""
 
 import csv
 import io
@@ -15,14 +16,14 @@ import numpy as np
 import pandas as pd
 import yaml
 
-import run_gpu
 from datasets import verify
-from datasets.store import described
+from datasets.store import file_digest
 from datasets.verify import VerifyConfig
-from run_gpu import RunGPUConfig
 from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.fuzz.checkpoints import Executes, flipped_bits, predictions, zero_block
 from tests.random_store import write_random_store
+from training import classify
+from training.classify import ClassifyConfig
 
 TASK = "in-hospital-mortality"
 SETTINGS = ("--protocol", "supervised", "--task", TASK, "--fusion", "concatenation", "--device", "cpu",
@@ -43,7 +44,7 @@ def evaluate(place: Place, store: Path, folder: Path) -> Ended:
     """Evaluate the trained classifier on a store; its predictions come into folder/run."""
     places = ("--store", store, "--save_dir", folder, "--results_dir", folder / "results")
     state = ("--mode", "eval", "--load_state", place.kept / "pair" / "run" / "best.ckpt")
-    return run(run_gpu.main, RunGPUConfig, *SETTINGS, *places, *state)
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *places, *state)
 
 
 def right_predictions(place: Place) -> str:
@@ -51,7 +52,7 @@ def right_predictions(place: Place) -> str:
     folder = place.kept / "pair"
     if not folder.exists():
         places = ("--store", clean(place), "--save_dir", folder, "--results_dir", folder / "results")
-        ends = [run(run_gpu.main, RunGPUConfig, *SETTINGS, *SHAPE, *places)]
+        ends = [run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *places)]
         ends.append(evaluate(place, clean(place), folder / "clean"))
         if any(end.status for end in ends):
             raise Failure(f"the clean store is refused: {[end.errors for end in ends]}")
@@ -62,7 +63,7 @@ def agree(store: Path) -> None:
     """Make the manifest say what the files are, as whoever wrote them would."""
     path = store / "manifest.yaml"
     manifest = yaml.safe_load(path.read_text())
-    manifest["files"] = {name: described(store / name) for name in manifest["files"]}
+    manifest["files"] = {name: file_digest(store / name) for name in manifest["files"]}
     path.write_text(yaml.safe_dump(manifest, sort_keys=False))
 
 

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from datasets.schema import FeatureBatch
 from models.classifier import Classifier
-from models.features import FeatureBatch, OnFeatures
+from models.linear_probe import LinearProbe
 
 
 def make_batch(labels: list[list[float]], features: int = 4) -> FeatureBatch:
@@ -16,7 +17,7 @@ def make_batch(labels: list[list[float]], features: int = 4) -> FeatureBatch:
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel"])
 def test_the_loss_is_the_mean_over_known_labels(kind: str) -> None:
-    classifier = Classifier(OnFeatures(nn.Linear(4, 2)), kind)
+    classifier = Classifier(LinearProbe(nn.Linear(4, 2)), kind)
     batch = make_batch([[1.0, torch.nan], [0.0, 1.0], [torch.nan, torch.nan]])
     known = ~batch.labels.isnan()
     logits = classifier.fusion(batch)
@@ -26,7 +27,7 @@ def test_the_loss_is_the_mean_over_known_labels(kind: str) -> None:
 
 
 def test_the_ordinal_loss_is_the_mean_over_known_classes() -> None:
-    classifier = Classifier(OnFeatures(nn.Linear(4, 10)), "ordinal")
+    classifier = Classifier(LinearProbe(nn.Linear(4, 10)), "ordinal")
     batch = make_batch([[9.0], [torch.nan], [0.0]])
     expected = functional.cross_entropy(classifier.fusion(batch)[[0, 2]], torch.tensor([9, 0]))
     terms = classifier(batch)
@@ -35,7 +36,7 @@ def test_the_ordinal_loss_is_the_mean_over_known_classes() -> None:
 
 @pytest.mark.parametrize(("kind", "outputs"), [("binary", 1), ("multilabel", 5), ("ordinal", 10)])
 def test_a_batch_without_any_label_costs_nothing(kind: str, outputs: int) -> None:
-    classifier = Classifier(OnFeatures(nn.Linear(4, outputs)), kind)
+    classifier = Classifier(LinearProbe(nn.Linear(4, outputs)), kind)
     labels = 1 if kind == "ordinal" else outputs
     loss = classifier(make_batch([[torch.nan] * labels] * 3))["loss"]
     loss.backward()
@@ -44,7 +45,7 @@ def test_a_batch_without_any_label_costs_nothing(kind: str, outputs: int) -> Non
 
 @pytest.mark.parametrize(("kind", "outputs"), [("binary", 1), ("multilabel", 5), ("ordinal", 10)])
 def test_predictions_are_probabilities(kind: str, outputs: int) -> None:
-    classifier = Classifier(OnFeatures(nn.Linear(4, outputs)), kind)
+    classifier = Classifier(LinearProbe(nn.Linear(4, outputs)), kind)
     batch = make_batch([[0.0]] * 3)
     probabilities, logits = classifier.predict(batch), classifier.fusion(batch)
     assert probabilities.shape == (3, outputs)
@@ -54,7 +55,7 @@ def test_predictions_are_probabilities(kind: str, outputs: int) -> None:
 
 @pytest.mark.parametrize("kind", ["binary", "ordinal"])
 def test_half_precision_logits_still_give_float32(kind: str) -> None:
-    classifier, batch = Classifier(OnFeatures(nn.Linear(4, 1)), kind), make_batch([[0.0]] * 3)
+    classifier, batch = Classifier(LinearProbe(nn.Linear(4, 1)), kind), make_batch([[0.0]] * 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert classifier.fusion(batch).dtype == torch.bfloat16
         assert classifier.predict(batch).dtype == classifier(batch)["loss"].dtype == torch.float32

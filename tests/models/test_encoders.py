@@ -9,18 +9,18 @@ from torchvision.models import resnet18
 
 from datasets.schema import CHANNELS
 from models.encoders import (
+    CHUNK_HOURS,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    SPAN,
     CXREncoder,
     EHREncoder,
     EncoderConfig,
-    Hours,
-    at_present_rows,
+    HourlyStates,
     build_encoders,
-    present_rows,
+    gather_rows,
     run_lstm,
     running_statistics,
+    scatter_rows,
 )
 
 
@@ -52,7 +52,10 @@ def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
 
 
 def test_spans_of_hours_give_the_states_and_gradients_of_the_whole() -> None:
-    lstm, ehr = torch.nn.LSTM(CHANNELS, 8), packed(SPAN, 1, 3 * SPAN + 1, SPAN + 1, 2 * SPAN)
+    lstm, ehr = (
+        torch.nn.LSTM(CHANNELS, 8),
+        packed(CHUNK_HOURS, 1, 3 * CHUNK_HOURS + 1, CHUNK_HOURS + 1, 2 * CHUNK_HOURS),
+    )
     found = []
     for states, last in (run_lstm(lstm, ehr), (lambda out: (out[0], out[1][0][-1]))(lstm(ehr))):
         lstm.zero_grad()
@@ -69,21 +72,21 @@ def test_the_features_at_an_hour_are_those_of_a_stay_that_ends_there(layers: int
     stay, last = torch.tensor([1, 0, 1, 2]), torch.tensor([47, 4, 20, 0])
     cut = [stays(5, 48, 1)[s][: hour + 1] for s, hour in zip(stay, last, strict=True)]
     expected = encoder(pack_sequence(cut, enforce_sorted=False))
-    assert torch.allclose(encoder.at(packed(5, 48, 1), stay, last), expected, atol=1e-6)
+    assert torch.allclose(encoder.prefix_features(packed(5, 48, 1), stay, last), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_lower_then_upper_layers_are_the_forward_pass(layers: int) -> None:
     encoder, ehr = EHREncoder(feature_dim=8, layers=layers).eval(), packed(5, 48, 1, 17)
-    hours = encoder.lower(ehr)
+    hours = encoder.encode_lower_layers(ehr)
     assert hours.states.shape == (48, 4, 8) and hours.lengths.tolist() == [5, 48, 1, 17]
-    assert torch.allclose(encoder.upper(hours), encoder(ehr), atol=1e-6)
+    assert torch.allclose(encoder.encode_top_layer(hours), encoder(ehr), atol=1e-6)
 
 
 def test_dropout_acts_between_layers_and_on_the_feature() -> None:
     encoder, ehr = EHREncoder(feature_dim=64, layers=2, dropout=0.5), packed(4)
-    hours = encoder.lower(ehr)
-    kept = [encoder.upper(hours)[0], encoder(ehr)[0]]
+    hours = encoder.encode_lower_layers(ehr)
+    kept = [encoder.encode_top_layer(hours)[0], encoder(ehr)[0]]
     evaluated = encoder.eval()(ehr)[0]
     for feature in kept:
         assert (feature == 0).any() and not torch.allclose(feature[feature != 0], 2 * evaluated[feature != 0])
@@ -91,10 +94,10 @@ def test_dropout_acts_between_layers_and_on_the_feature() -> None:
 
 def test_hours_beyond_a_stay_are_never_read() -> None:
     states = torch.randn(6, 3, 4)
-    hours = Hours(states, torch.tensor([2, 6, 1]))
+    hours = HourlyStates(states, torch.tensor([2, 6, 1]))
     changed = states.clone()
     changed[2:, 0] = changed[1:, 2] = torch.nan
-    for read in (Hours.mean, Hours.last):
+    for read in (HourlyStates.mean, HourlyStates.last):
         assert torch.equal(read(hours), read(hours._replace(states=changed)))
     assert torch.allclose(hours.mean()[0], states[:2, 0].mean(dim=0))
     assert torch.equal(hours.last(), torch.stack([states[1, 0], states[5, 1], states[0, 2]]))
@@ -232,7 +235,7 @@ def test_only_the_asked_encoders_are_built_and_by_their_configuration() -> None:
 @pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
 def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present: list[bool]) -> None:
     features = torch.randn(sum(present), 4, requires_grad=True)
-    placed = at_present_rows(features, torch.tensor(present))
+    placed = scatter_rows(features, torch.tensor(present))
     assert torch.equal(placed[torch.tensor(present)], features)
     assert not placed[~torch.tensor(present)].any()
     placed.sum().backward()
@@ -243,7 +246,7 @@ def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present:
 def test_rows_of_the_present_are_taken_in_their_order(present: list[bool]) -> None:
     values = torch.randn(3, 4)
     assert torch.equal(
-        present_rows(values, torch.tensor(present), sum(present)), values[torch.tensor(present)]
+        gather_rows(values, torch.tensor(present), sum(present)), values[torch.tensor(present)]
     )
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.features import FeatureBatches
+from datasets.features import FeatureBatches
 
 
 def make_batches(rows: int = 10, size: int = 4, **settings) -> FeatureBatches:

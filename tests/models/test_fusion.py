@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from datasets.schema import Batch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
-from models.encoders import EncoderConfig, Hours
+from models.encoders import EncoderConfig, HourlyStates
 from models.fusion import FUSIONS, FusionConfig
 from models.fusion.daft import ScaleAndShift
 from models.fusion.mmtm import Gates
@@ -18,7 +18,7 @@ from models.heads import HeadedEncoder
 SMALL = EncoderConfig(ehr_dim=16, vision_backbone="resnet18")
 WITH_IMAGES = [name for name, fusion in FUSIONS.items() if "cxr" in fusion.modalities]
 BOTH = [name for name in WITH_IMAGES if "ehr" in FUSIONS[name].modalities]
-WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.inside else (0, 3))]
+WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.intermediate else (0, 3))]
 DEFAULT = FusionConfig()
 IN_EVERY_SETTING = [
     *((name, DEFAULT) for name in FUSIONS),
@@ -248,7 +248,7 @@ def test_tokens_stand_between_behind_and_in_place_of_the_modalities(make_batch, 
 
 def test_mmtm_gates_each_channel_by_the_means_of_both() -> None:
     gates, maps, states = Gates(8, 4), torch.rand(1, 8, 3, 3), torch.randn(5, 2, 4)
-    hours = Hours(states, torch.tensor([5, 2]))
+    hours = HourlyStates(states, torch.tensor([5, 2]))
     gated, after = gates(maps, hours, torch.tensor([False, True]))
     assert gates.joint.out_features == 2 * (8 + 4) // 4
     for sample, (image, length) in enumerate([(torch.zeros(8), 5), (maps[0].mean(dim=(1, 2)), 2)]):
@@ -260,7 +260,7 @@ def test_mmtm_gates_each_channel_by_the_means_of_both() -> None:
 
 def test_daft_scales_and_shifts_each_hour_by_the_means_of_both() -> None:
     block, maps, states = ScaleAndShift(8, 6), torch.rand(1, 8, 3, 3), torch.randn(5, 2, 6)
-    hours = Hours(states, torch.tensor([5, 2]))
+    hours = HourlyStates(states, torch.tensor([5, 2]))
     same, after = block(maps, hours, torch.tensor([False, True]))
     assert same is maps and block.bottleneck.out_features == (8 + 6) // 7
     for sample, (image, length) in enumerate([(torch.zeros(8), 5), (maps[0].mean(dim=(1, 2)), 2)]):
@@ -275,9 +275,9 @@ def test_daft_scales_and_shifts_each_hour_by_the_means_of_both() -> None:
 @pytest.mark.parametrize(("layer_after", "stages"), [(0, "0"), (3, "3"), (-1, "01234")])
 def test_modalities_meet_after_the_asked_stages(fusion: str, layer_after: int, stages: str) -> None:
     fused = make_classifier(fusion, settings=FusionConfig(layer_after=layer_after)).fusion
-    assert "".join(fused.meetings) == stages
-    for stage, meeting in fused.meetings.items():
-        first = next(meeting.children())
+    assert "".join(fused.fusion_blocks) == stages
+    for stage, block in fused.fusion_blocks.items():
+        first = next(block.children())
         assert first.in_features == 16 + (64, 64, 128, 256, 512)[int(stage)]
 
 

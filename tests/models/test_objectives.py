@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 import simclr_trainer
 from datasets.schema import Batch
 from models import losses
+from models.batch_norm import convert_sync_batch_norm
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives.align import ALIGN, LARGEST_SWAP, swapped
@@ -24,10 +25,9 @@ from models.objectives.vicreg import VICReg
 from simclr_trainer import SimCLRConfig
 from tests.random_batches import random_batch
 from tests.utils.ranks import run_on_ranks
-from utils import optim
-from utils.batch_norm import share_batch_norm
+from training import optim
+from training.optim import OptimConfig
 from utils.distributed import Process
-from utils.optim import OptimConfig
 
 
 def of_trainer(name: str) -> Callable[..., PairObjective]:
@@ -121,7 +121,7 @@ def test_a_few_steps_lower_the_loss(name: str) -> None:
 def test_what_is_learnt_beside_the_weights_is_not_decayed(name: str, learnt: int) -> None:
     objective = make_objective(name)
     numbers = [weight for weight in objective.parameters() if weight.ndim == 0]
-    groups = optim.build(OptimConfig("adamw", weight_decay=0.1), objective).param_groups
+    groups = optim.build_optimizer(OptimConfig("adamw", weight_decay=0.1), objective).param_groups
     bare = [id(weight) for group in groups if group["weight_decay"] == 0 for weight in group["params"]]
     assert len(numbers) == learnt and {id(weight) for weight in numbers} == set(bare)
 
@@ -218,7 +218,7 @@ def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
     objective = make_objective(name).double().train()
     batch, model = whole_batch(), objective
     if process is not None:
-        model = DistributedDataParallel(share_batch_norm(objective, process.device))
+        model = DistributedDataParallel(convert_sync_batch_norm(objective, process.device))
         batch = share_of(batch, SHARES[process.rank])
     torch.manual_seed(7 + (process.rank if process is not None else 0))  # the loop's differs by rank too
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.05, momentum=0.9)

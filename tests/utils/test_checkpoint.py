@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.utils.toy import room_for
+from tests.training.toy import room_for
 from utils import checkpoint
 
 CONTENT = {

@@ -116,7 +116,7 @@ FULL = Whole("x", Data(3, 0.1, Path("a b"), "partial"), (), (4, 5), 7, True)
 @pytest.mark.parametrize("settings", [Whole("x"), Whole("1"), Whole("null"), FULL])
 def test_yaml_gives_back_the_settings(settings: Whole) -> None:
     assert config.from_yaml(Whole, config.to_yaml(settings)) == settings
-    assert config.build(Whole, config.plain(settings)) == settings
+    assert config.from_dict(Whole, config.to_dict(settings)) == settings
 
 
 def test_a_file_gives_defaults_and_flags_win(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_yaml_error_exits_like_a_flag_error(tmp_path: Path, capsys: pytest.Cap
 
 def test_what_yaml_cannot_hold_is_an_error() -> None:
     with pytest.raises(TypeError, match="not set"):
-        config.plain(Whole({1}))
+        config.to_dict(Whole({1}))
 
 
 # A few aliases that name some billions of texts.
@@ -195,7 +195,7 @@ def test_a_value_without_end_is_told_in_short(end: str) -> None:
         config.from_yaml(Whole, BOMB + end)
     assert len(str(error.value)) < 1000
     with pytest.raises(ValueError, match="task must be str, not") as error:
-        config.build(Whole, {"task": yaml.safe_load(BOMB)["j"]})
+        config.from_dict(Whole, {"task": yaml.safe_load(BOMB)["j"]})
     assert len(str(error.value)) < 1000
 
 
@@ -221,14 +221,14 @@ def test_a_config_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.Captur
 def test_a_record_must_hold_keys(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"a\.yaml must hold keys, not \[1\]"):
-        config.read_record(tmp_path / "a.yaml")
+        config.read_yaml_mapping(tmp_path / "a.yaml")
 
 
 @given(st.text() | st.binary())
 def test_any_text_is_settings_or_one_error(text: str | bytes) -> None:
     try:
         found = config.load_yaml(text, "c.yaml")
-        built = config.build(Whole, found, "c.yaml")
+        built = config.from_dict(Whole, found, "c.yaml")
     except ValueError as error:
         assert str(error).startswith("c.yaml")
     else:
@@ -244,7 +244,7 @@ KEYS = st.sampled_from(
 @given(st.dictionaries(KEYS, st.recursive(LEAVES, lambda part: st.lists(part) | st.dictionaries(KEYS, part))))
 def test_settings_that_are_built_are_those_that_were_written(values: dict) -> None:
     try:
-        built = config.plain(config.build(Whole, values))
+        built = config.to_dict(config.from_dict(Whole, values))
     except ValueError:
         return
     for name, value in values.items():

@@ -99,7 +99,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 FAILING = """
 from dataclasses import dataclass
 from utils import distributed
-from utils.script import run_script
+from utils.cli import run_cli
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def main(config: Config) -> None:
     distributed.barrier()
 
 
-run_script(main, Config)
+run_cli(main, Config)
 """
 
 

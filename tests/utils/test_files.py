@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.utils.toy import room_for
-from utils.files import npy_header, whole, write_array, write_text
+from tests.training.toy import room_for
+from utils.files import atomic_write, npy_header, write_array, write_text
 
 FULL = r"no space left to write .*{name} \(File too large\); free space there and run the same command again"
 
@@ -36,7 +36,7 @@ def test_a_full_disk_is_told_and_the_file_of_before_is_intact(tmp_path: Path, na
 
 def test_a_full_disk_is_told_once_by_files_that_are_written_together(tmp_path: Path) -> None:
     def write() -> None:
-        with whole(tmp_path / "a") as a, whole(tmp_path / "b") as b:
+        with atomic_write(tmp_path / "a") as a, atomic_write(tmp_path / "b") as b:
             b.touch()
             a.write_bytes(bytes(100_000))
 

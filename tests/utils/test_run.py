@@ -174,7 +174,7 @@ def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.Captur
     run = Run(RunConfig(), "x", tmp_path, Process(rank=1, world=2))
     run.log({"epoch": 0, "step": 1})
     run.rewind(0, 0)
-    run.say("hello")
+    run.info("hello")
     assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
 
 

@@ -1,0 +1,1 @@
+"""Synthetic MIMIC-IV and MIMIC-CXR-JPG releases: `python -m datasets.synthetic`."""

@@ -1,0 +1,47 @@
+"""What several tasks read is named once, and every sample finds its own."""
+
+from pathlib import Path
+
+import numpy as np
+
+from datasets.batches import DataConfig, Samples, load_samples
+from datasets.schema import SPLITS
+from datasets.store import Store
+from datasets.unique_inputs import READ, distinct
+from tasks import TASKS
+from tests.stores import write_store
+
+
+def parts_of(folder: Path) -> list[Samples]:
+    """All samples of all tasks."""
+    store, config = Store.open(write_store(folder)), DataConfig(data_pairs="partial")
+    return [
+        load_samples(store, task.name, task.labels, task.encode, split, config, 0)
+        for task in TASKS.values()
+        for split in SPLITS
+    ]
+
+
+def keys(samples: Samples, modality: str) -> np.ndarray:
+    return np.stack([getattr(samples, name) for name in READ[modality]], axis=1)
+
+
+def test_each_piece_is_there_once_and_every_sample_finds_its_own(tmp_path: Path) -> None:
+    parts = parts_of(tmp_path / "store")
+    for modality in READ:
+        rows, places = distinct(parts, modality)
+        assert len(np.unique(keys(rows, modality), axis=0)) == len(rows) < sum(map(len, parts))
+        assert [len(place) for place in places] == [len(part) for part in parts]
+        for part, place in zip(parts, places, strict=True):
+            there = place >= 0
+            assert np.array_equal(keys(rows, modality)[place[there]], keys(part, modality)[there])
+            assert np.array_equal(there, part.cxr_row >= 0 if modality == "cxr" else np.ones(len(part)))
+
+
+def test_samples_that_differ_in_the_other_modality_share(tmp_path: Path) -> None:
+    part = parts_of(tmp_path / "store")[0]
+    paired = part.take(part.cxr_row >= 0).take(slice(0, 1))
+    other = Samples(**{**vars(paired), "cxr_row": paired.cxr_row + 1})
+    rows, places = distinct([paired, other], "ehr")
+    assert len(rows) == 1 and [place.tolist() for place in places] == [[0], [0]]
+    assert len(distinct([paired, other], "cxr")[0]) == 2

@@ -1,0 +1,166 @@
+"""The bootstrap equals scikit-learn and slow loops on the samples that were really drawn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from evaluation import bootstrap, metrics
+from evaluation.bootstrap import Resamples
+from evaluation.metrics import Amounts
+
+SAMPLES = st.lists(
+    st.tuples(st.integers(0, 9), st.sampled_from([0.0, 1.0, math.nan]), st.integers(0, 6)),
+    min_size=2,
+    max_size=60,
+)
+
+
+def drawn(resamples: Resamples, number: int) -> np.ndarray:
+    """Places of the samples of one resample, each as often as its subject was drawn."""
+    times = resamples.counts(range(number, number + 1))[0][resamples.subject]
+    return np.repeat(np.arange(len(times)), times)
+
+
+def cohort(seed: int, samples: int = 80, labels: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Subject [n], truth [n, L] with unknown labels and probability [n, L] with ties."""
+    source = np.random.default_rng(seed)
+    truth = source.integers(0, 2, (samples, labels)).astype(float)
+    truth[source.random(truth.shape) < 0.2] = np.nan
+    return source.integers(0, 40, samples), truth, source.random(truth.shape).round(1)
+
+
+@given(SAMPLES, st.integers(0, 5))
+def test_areas_of_every_resample_equal_the_reference(rows: list[tuple], seed: int) -> None:
+    subject, truth, score = np.array(rows).T
+    resamples = Resamples.of(subject, 5, seed)
+    auroc, auprc = bootstrap.areas(resamples, truth[:, None], score[:, None], threads=2)
+    for number in range(5):
+        index = drawn(resamples, number)
+        index = index[~np.isnan(truth[index])]
+        if len(set(truth[index])) < 2:
+            assert math.isnan(auroc[number, 0]) and math.isnan(auprc[number, 0])
+            continue
+        want = reference.roc_auc_score(truth[index], score[index])
+        assert auroc[number, 0] == pytest.approx(want, abs=1e-12)
+        want = reference.average_precision_score(truth[index], score[index])
+        assert auprc[number, 0] == pytest.approx(want, abs=1e-12)
+
+
+@pytest.mark.parametrize("digits", [1, 3, 17])
+def test_areas_of_many_samples_equal_the_reference(digits: int) -> None:
+    source = np.random.default_rng(0)
+    truth = (source.random((3000, 2)) < (0.1, 0.6)).astype(float)
+    score = (0.3 * truth + source.random(truth.shape)).round(digits).astype(np.float32)
+    resamples = Resamples.of(source.integers(0, 2000, 3000), 70, seed=1)
+    auroc, auprc = bootstrap.areas(resamples, truth, score)
+    for number in (0, 33, 69):
+        index = drawn(resamples, number)
+        for label in range(2):
+            pair = truth[index, label], score[index, label]
+            assert auroc[number, label] == pytest.approx(reference.roc_auc_score(*pair), abs=1e-12)
+            want = reference.average_precision_score(*pair)
+            assert auprc[number, label] == pytest.approx(want, abs=1e-12)
+
+
+def test_every_binary_score_and_mean_of_a_resample_is_that_of_its_samples() -> None:
+    subject, truth, guess = cohort(0)
+    truth[:, 3] = np.where(np.arange(80) == 5, 1, 0)  # its one positive is in some resamples only
+    labels, groups = ("a", "b", "c", "d"), {"pair": ("b", "d"), "rare": ("d",)}
+    resamples = Resamples.of(subject, 25, seed=3)
+    found = bootstrap.evaluate("multilabel", labels, groups, truth, guess, resamples)
+    for number in range(25):
+        index = drawn(resamples, number)
+        scores = metrics.evaluate("multilabel", labels, groups, truth[index], guess[index])
+        assert len(scores) == len(found)
+        for score in scores:
+            got = found[score["label"], score["metric"]][number]
+            assert got == pytest.approx(score["value"], abs=1e-12, nan_ok=True)
+    missing = int(np.isnan(found["d", "auroc"]).sum())
+    assert 0 < missing < 25
+    assert bootstrap.undefined(found) == {"d": missing, "rare": missing}
+
+
+def test_every_ordinal_score_of_a_resample_is_that_of_its_samples() -> None:
+    source = np.random.default_rng(0)
+    truth, guess = source.integers(0, 4, (60, 1)).astype(float), source.random((60, 4))
+    truth[:5] = np.nan
+    hours = np.where(np.isnan(truth[:, 0]), np.nan, 10 * truth[:, 0] + source.random(60))
+    means = np.array([5.0, 15.0, np.nan, 35.0])
+    resamples = Resamples.of(source.integers(0, 30, 60), 20, seed=0)
+    found = bootstrap.evaluate("ordinal", ("los",), {}, truth, guess, resamples, Amounts(hours, means))
+    assert {name for _, name in found} == {"kappa", "accuracy", "mad", "mse", "mape"}
+    for number in range(20):
+        index = drawn(resamples, number)
+        amounts = Amounts(hours[index], means)
+        for score in metrics.evaluate("ordinal", ("los",), {}, truth[index], guess[index], amounts):
+            assert found[score["label"], score["metric"]][number] == pytest.approx(score["value"], abs=1e-9)
+
+
+def test_samples_of_a_subject_are_drawn_together() -> None:
+    subject = np.array([7, 9, 7, 3, 9, 7])
+    resamples = Resamples.of(subject, 50, seed=0)
+    counts = resamples.counts(range(50))
+    assert (counts.sum(1) == 3).all() and len(np.unique(counts, axis=0)) > 5
+    mean = bootstrap.totals(resamples, np.arange(6), np.zeros(6, int), (subject == 7) * 1.0, 1)[:, 0]
+    assert set(mean) <= {0, 3, 6, 9}
+
+
+def test_draws_are_a_function_of_the_seed_and_not_of_blocks_or_threads() -> None:
+    subject, truth, guess = cohort(1)
+    one, two = (bootstrap.areas(Resamples.of(subject, 90, 5), truth, guess, n) for n in (1, 3))
+    np.testing.assert_array_equal(one, two)
+    few = bootstrap.areas(Resamples.of(subject, 7, 5), truth, guess)
+    np.testing.assert_array_equal(np.array(one)[:, :7], few)
+    other = bootstrap.areas(Resamples.of(subject, 7, 6), truth, guess)
+    assert not np.allclose(few, other, equal_nan=True)
+
+
+def test_part_of_the_samples_keeps_the_draws() -> None:
+    subject, truth, guess = cohort(2)
+    resamples, part = Resamples.of(subject, 4, 0), np.arange(80) % 3 == 0
+    rest = np.where(part[:, None], truth, np.nan)
+    np.testing.assert_array_equal(
+        bootstrap.areas(resamples.take(part), truth[part], guess[part]),
+        bootstrap.areas(resamples, rest, guess),
+    )
+
+
+def test_an_interval_is_of_percentiles_and_a_score_without_value_has_none() -> None:
+    subject, truth, guess = cohort(3)
+    truth[:, 1] = 0
+    labels = ("a", "b", "c", "d")
+    found = bootstrap.evaluate("multilabel", labels, {}, truth, guess, Resamples.of(subject, 200, 0))
+    scores = bootstrap.with_intervals(metrics.evaluate("multilabel", labels, {}, truth, guess), found)
+    for score in scores:
+        if math.isnan(score["value"]):
+            assert (score["label"], "low" in score) == ("b", False)
+            continue
+        want = np.nanpercentile(found[score["label"], score["metric"]], (2.5, 97.5))
+        assert (score["low"], score["high"]) == pytest.approx(tuple(want))
+        if score["metric"] != "ece":  # which is biased upwards in a resample
+            assert score["low"] <= score["value"] <= score["high"]
+    assert bootstrap.undefined(found) == {"b": 200}
+
+
+def test_scores_that_are_nan_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 of 2 scores are NaN"):
+        bootstrap.areas(Resamples.of(np.arange(2), 3, 0), np.array([[0.0], [1]]), np.array([[0.1], [np.nan]]))
+
+
+def test_counts_have_room_for_the_samples_of_any_resample() -> None:
+    for samples, room in ((2**15 - 1, np.int32), (2**15, np.int64)):  # of one subject of 2**16
+        counts = Resamples(np.zeros(samples, np.int64), 2**16, 1, seed=0).counts(range(2))
+        assert counts.dtype == room and counts.sum(1).tolist() == [2**16, 2**16]
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_drawn_or_defined_has_no_interval() -> None:
+    for values in (np.full(3, np.nan), np.zeros(0)):
+        low, high = bootstrap.interval(values)
+        assert math.isnan(low) and math.isnan(high)

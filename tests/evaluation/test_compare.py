@@ -1,0 +1,110 @@
+"""Two runs are compared on the same draws of the same samples, or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from evaluation import bootstrap, metrics, results
+from evaluation.bootstrap import Resamples
+from evaluation.compare import CompareConfig, compare, main, read_predictions
+
+STAYS = np.arange(300, 420)
+SUBJECTS = 10 + STAYS // 2
+
+
+def write_run(
+    folder: Path, truth: np.ndarray, guess: np.ndarray, labels: tuple[str, ...] = ("a", "b")
+) -> Path:
+    """A run's folder, on a store beside it."""
+    store = folder.parent / "store"
+    store.mkdir(exist_ok=True)
+    pd.DataFrame({"stay_id": STAYS, "subject_id": SUBJECTS}).to_parquet(store / "stays.parquet")
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"store": str(store)}}))
+    stays = STAYS[: len(truth)]
+    results.write_predictions(folder / "predictions_test.csv", stays, stays * 0.5, labels, truth, guess)
+    return folder
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    """Two labels of 120 stays, some unknown."""
+    source = np.random.default_rng(0)
+    labels = source.integers(0, 2, (120, 2)).astype(float)
+    labels[:9, 1] = np.nan
+    return labels
+
+
+def guesses(truth: np.ndarray, strength: float, seed: int) -> np.ndarray:
+    return np.nan_to_num(truth) * strength + np.random.default_rng(seed).random(truth.shape)
+
+
+def test_a_difference_is_that_of_the_scores_on_the_same_draws(truth: np.ndarray, tmp_path: Path) -> None:
+    guess = [guesses(truth, strength, seed) for seed, strength in enumerate((0.2, 0.9))]
+    runs = [write_run(tmp_path / name, truth, g) for name, g in zip("ab", guess, strict=True)]
+    table = compare(CompareConfig(*runs, labels=True, resamples=80)).set_index(["label", "metric"])
+    resamples = Resamples.of(SUBJECTS, 80, 0)
+    area = [bootstrap.areas(resamples, truth, g)[0] for g in guess]
+    for place, label in enumerate(("a", "b")):
+        row = table.loc[label, "auroc"]
+        one, two = (metrics.auroc(truth[:, place], g[:, place]) for g in guess)
+        assert (row["a"], row["b"], row["difference"]) == pytest.approx((one, two, two - one))
+        want = np.percentile(area[1][:, place] - area[0][:, place], (2.5, 97.5))
+        assert (row["low"], row["high"]) == pytest.approx(tuple(want))
+    macro = table.loc["macro", "auroc"]
+    assert macro["low"] > 0 and macro["p"] == pytest.approx(2 / 81) and macro["n"] == 231
+
+
+def test_a_run_does_not_differ_from_itself(truth: np.ndarray, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", truth, guesses(truth, 0.3, 0))
+    table = compare(CompareConfig(run, run, resamples=20))
+    assert set(table["label"]) == {"macro"} and set(table["metric"]) == {"auroc", "auprc", "brier", "ece"}
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None) and (table["p"] == 1).all()
+
+
+def test_runs_of_length_of_stay_are_compared_by_kappa(tmp_path: Path, capsys: object) -> None:
+    truth = np.random.default_rng(0).integers(0, 3, (120, 1)).astype(float)
+    truth[3] = np.nan
+    right = np.eye(3)[np.nan_to_num(truth[:, 0]).astype(int)]
+    runs = [
+        write_run(tmp_path / "a", truth, np.roll(right, 1, axis=0), ("los",)),
+        write_run(tmp_path / "b", truth, right, ("los",)),
+    ]
+    table = compare(CompareConfig(*runs, resamples=40)).set_index("metric")
+    assert table.loc["kappa", "b"] == 1 and table.loc["accuracy", "n"] == 119
+    found = read_predictions(runs[0] / "predictions_test.csv")
+    assert found.kind == "ordinal" and found.labels == ("los",)
+    np.testing.assert_array_equal(found.truth, truth)
+    main(CompareConfig(*runs, resamples=5))
+    assert "kappa" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("change", "named"), [("fewer", "lines"), ("truth", "truth"), ("label", "label")])
+def test_runs_on_other_samples_are_refused(
+    truth: np.ndarray, tmp_path: Path, change: str, named: str
+) -> None:
+    one = write_run(tmp_path / "a", truth, guesses(truth, 0.3, 0))
+    labels = ("a", "c") if change == "label" else ("a", "b")
+    other = (
+        truth[:100] if change == "fewer" else np.where(truth == 1, 0, truth) if change == "truth" else truth
+    )
+    two = write_run(tmp_path / "b", other, guesses(other, 0.3, 0), labels)
+    with pytest.raises(ValueError, match=rf"of different samples \(.*{named}.*evaluate both"):
+        compare(CompareConfig(one, two))
+
+
+def test_what_is_missing_is_named_with_its_cure(truth: np.ndarray, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "a", truth, guesses(truth, 0.3, 0))
+    with pytest.raises(ValueError, match=r"nowhere/predictions_test.csv is missing; give the folder"):
+        compare(CompareConfig(run, tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="give the store by --store"):
+        compare(CompareConfig(run, run, store=str(tmp_path)))
+    path = run / "predictions_test.csv"
+    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
+    with pytest.raises(ValueError, match="it was cut"):
+        read_predictions(path)

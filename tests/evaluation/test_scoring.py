@@ -1,0 +1,148 @@
+"""A report writes predictions and rows, and its table tells means, groups and what is in no mean."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datasets.batches import Samples
+from datasets.store import Store
+from evaluation.metrics import Score
+from evaluation.scoring import (
+    ScoringContext,
+    class_means,
+    compute_scores,
+    score_with_intervals,
+    summary,
+    write_report,
+)
+from evaluation.subgroups import parse_subgroups, sample_subgroups
+from tasks import TASKS
+from tests.stores import write_store
+
+
+def make_samples(labels: np.ndarray) -> Samples:
+    count = np.arange(len(labels))
+    return Samples(count + 300, *[count] * 4, count + 48.0, count * 0.0, labels.astype(np.float32), labels)
+
+
+def test_the_table_has_a_line_for_the_mean_and_each_group() -> None:
+    task, draw = TASKS["phenotyping"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (40, 25)), draw.random((40, 25))
+    lines = summary(task, compute_scores(task, truth, guess)).splitlines()
+    assert [line.split()[0] for line in lines] == ["auroc", "macro", *task.groups]
+    assert lines[1].split()[-2:] == ["1000", str(truth.sum())]
+
+
+def test_a_label_of_one_class_is_named_and_left_out() -> None:
+    task, draw = TASKS["radiology"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (40, 14)), draw.random((40, 14))
+    truth[:, 5] = 0
+    table = summary(task, compute_scores(task, truth, guess))
+    assert table.endswith(f"one class of them: {task.labels[5]}") and "nan" not in table
+
+
+def judging(count: int, resamples: int = 50, **columns: np.ndarray) -> ScoringContext:
+    """Each sample of a subject of its own, but the first two of one."""
+    return ScoringContext(
+        pd.DataFrame({"subject_id": np.maximum(np.arange(count), 1)} | columns), resamples, 0
+    )
+
+
+def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
+    return {(score["label"], score["metric"]): score for score in scores}
+
+
+def test_a_report_adds_rows_and_writes_predictions(tmp_path: Path) -> None:
+    task = TASKS["in-hospital-mortality"]
+    samples, guess = make_samples(np.array([[0.0], [1.0], [np.nan]])), np.array([[0.2], [0.9], [0.5]])
+    predictions = tmp_path / "predictions_test.csv"
+    for run in ("one", "two"):
+        told = {"run": run, "split": "test"}
+        text = write_report(task, samples, guess, judging(3), predictions, tmp_path, told)
+    rows = pd.read_csv(tmp_path / "in-hospital-mortality.csv")
+    auroc = rows[(rows["metric"] == "auroc") & (rows["label"] == "y_true")]
+    assert auroc["run"].tolist() == ["one", "two"] and auroc["value"].tolist() == [1, 1]
+    assert auroc["n"].tolist() == [2, 2] and auroc["positives"].tolist() == [1, 1]
+    written = pd.read_csv(predictions)
+    assert written["stay_id"].tolist() == [300, 301, 302] and written["truth"].isna().tolist() == [
+        False
+    ] * 2 + [True]
+    assert str(predictions) in text and "in-hospital-mortality.csv" in text
+
+
+def test_every_score_has_an_interval_or_none_is_asked_for() -> None:
+    task, draw = TASKS["phenotyping"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (90, 25)).astype(float), draw.random((90, 25))
+    scores, resampled = score_with_intervals(task, make_samples(truth), guess, judging(90))
+    assert len(scores) == len(resampled) == 4 * (25 + 4)
+    assert all(score["low"] < score["high"] for score in scores)
+    plain, nothing = score_with_intervals(task, make_samples(truth), guess, judging(90, resamples=0))
+    assert nothing == {} and plain == compute_scores(task, truth, guess)
+
+
+def test_subgroups_have_the_scores_of_their_own_samples_and_a_gap() -> None:
+    task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (90, 1)).astype(float), draw.random((90, 1))
+    race = np.array(["white", "asian", "unknown"])[np.arange(90) % 3]
+    found = by_name(score_with_intervals(task, make_samples(truth), guess, judging(90, race=race))[0])
+    own = {}
+    for name in ("white", "asian", "unknown"):
+        here = race == name
+        alone = by_name(compute_scores(task, truth[here].astype(np.float32), guess[here]))
+        score = found[f"macro[race={name}]", "auroc"]
+        own[name] = alone["macro", "auroc"]["value"]
+        assert (score["value"], score["n"]) == (own[name], 30) and score["low"] < score["high"]
+    gap = found["macro[race]", "auroc_gap"]
+    assert gap["value"] == abs(own["white"] - own["asian"]) and gap["n"] == 60
+    assert 0 <= gap["low"] < gap["high"]
+
+
+def test_a_gap_of_one_sample_drawn_in_two_groups_is_nothing() -> None:
+    task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (40, 1)).astype(float), draw.random((40, 1))
+    twice = [np.concatenate([part, part]) for part in (truth, guess, np.arange(40))]
+    table = pd.DataFrame({"subject_id": twice[2], "sex": np.repeat(["F", "M"], 40)})
+    found = by_name(
+        score_with_intervals(task, make_samples(twice[0]), twice[1], ScoringContext(table, 30, 0))[0]
+    )
+    gap = found["macro[sex]", "auroc_gap"]
+    assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)  # both groups see the same draws of subjects
+
+
+def test_length_of_stay_is_judged_in_hours_of_the_train_split() -> None:
+    task, hours = TASKS["length-of-stay"], np.array([[2.0], [4.0], [30.0], [np.nan]])
+    train = make_samples(task.encode(hours))
+    means = class_means(task, replace(train, raw_labels=hours))
+    assert means[:2].tolist() == [3, 30] and np.isnan(means[2:]).all()
+    truth, guess = np.array([[5.0], [20.0], [34.0]]), np.eye(10)[[0, 0, 1]]
+    samples = replace(make_samples(task.encode(truth)), raw_labels=truth)
+    found = by_name(score_with_intervals(task, samples, guess, replace(judging(3), class_means=means))[0])
+    assert found["macro", "mad"]["value"] == (2 + 17 + 4) / 3
+    assert found["y_true", "mse"]["value"] == (4 + 289 + 16) / 3
+    assert found["macro", "mape"]["low"] <= found["macro", "mape"]["value"] < found["macro", "mape"]["high"]
+    assert {name for _, name in found} == {"kappa", "accuracy", "mad", "mse", "mape"}
+
+
+def test_resamples_without_a_value_are_counted_in_the_text(tmp_path: Path) -> None:
+    task = TASKS["in-hospital-mortality"]
+    samples, guess = make_samples(np.eye(20)[:, :1]), np.linspace(0, 1, 20)[:, None]
+    path = tmp_path / "predictions_test.csv"
+    text = write_report(task, samples, guess, judging(20, 100), path, tmp_path, {"run": "one"})
+    assert "resamples of 100 without a value, in no interval: y_true (3" in text
+
+
+def test_people_of_samples_come_from_their_stays(tmp_path: Path) -> None:
+    store = Store.open(write_store(tmp_path / "store"))
+    stays = store.stays().iloc[[3, 0, 3]]
+    samples = replace(make_samples(np.zeros((3, 1))), stay_id=stays["stay_id"].to_numpy())
+    found = sample_subgroups(store, samples, ("sex", "age"))
+    assert found["subject_id"].tolist() == stays["subject_id"].tolist()
+    assert found["sex"].tolist() == stays["sex"].tolist() and list(found) == ["subject_id", "sex", "age"]
+
+
+def test_another_subgroup_is_refused() -> None:
+    with pytest.raises(ValueError, match="--subgroups age,insurance: insurance must be among age, sex, race"):
+        parse_subgroups("age,insurance")

@@ -1,0 +1,58 @@
+"""The best epoch is the one that validates best, and only whole rows count."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from datasets.schema import SPLITS
+from evaluation import metrics, results
+from tasks import TASKS
+from training.epoch_table import best_epoch, columns, epoch_row, read_epochs
+
+PHENOTYPING, STAY = TASKS["phenotyping"], TASKS["length-of-stay"]
+
+
+def test_columns_are_means_then_labels() -> None:
+    assert columns(PHENOTYPING)[:7] == (
+        "epoch", "train_auroc", "train_auprc", "val_auroc", "val_auprc", "test_auroc", "test_auprc",
+    )  # fmt: skip
+    assert columns(PHENOTYPING)[7] == f"train_auroc[{PHENOTYPING.labels[0]}]"
+    assert len(columns(PHENOTYPING)) == 7 + 3 * 25
+    assert not any("auroc" in name or "auprc" in name for name in columns(STAY))
+
+
+def test_a_row_has_the_scores_of_every_split() -> None:
+    draw = np.random.default_rng(0)
+    truth = {split: draw.integers(0, 2, (30, 25)).astype(np.float32) for split in SPLITS}
+    guess = {split: draw.random((30, 25), np.float32) for split in SPLITS}
+    truth["val"][:, 3] = 1
+    row = epoch_row(PHENOTYPING, 4, truth, guess)
+    assert set(row) == set(columns(PHENOTYPING)) and row["epoch"] == 4
+    label = PHENOTYPING.labels[7]
+    assert row[f"test_auroc[{label}]"] == metrics.auroc(truth["test"][:, 7], guess["test"][:, 7])
+    each = [row[f"val_auroc[{name}]"] for name in PHENOTYPING.labels]
+    assert np.isnan(each[3]) and row["val_auroc"] == pytest.approx(np.nanmean(each))
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [([0.5, 0.7, 0.6], 11), ([0.7, 0.5, 0.7], 10), ([np.nan, 0.1, np.nan], 11), ([np.nan] * 3, None)],
+)
+def test_the_best_epoch_validates_best(scores: list[float], best: int | None) -> None:
+    table = pd.DataFrame({"epoch": [10, 11, 12], "val_kappa": scores, "test_kappa": [0.9, 0.1, 0.2]})
+    assert best_epoch(table, STAY) == best
+
+
+def test_a_table_is_read_whole_in_order_and_each_epoch_once(tmp_path: Path) -> None:
+    path, names = tmp_path / "a.csv", columns(STAY)
+    assert read_epochs(path, STAY).empty
+    for epoch, value in ((2, 0.25), (0, 1 / 3), (2, 0.5)):
+        results.append_rows(path, names, [dict.fromkeys(names, value) | {"epoch": epoch}], "")
+    with open(path, "a") as file:
+        file.write("1,0.5")
+    table = read_epochs(path, STAY)
+    assert table["epoch"].tolist() == [0, 2] and table["val_kappa"].tolist() == [1 / 3, 0.25]
+    with pytest.raises(ValueError, match=r"a.csv is no table of phenotyping's epochs; move it away"):
+        read_epochs(path, PHENOTYPING)

@@ -1,0 +1,511 @@
+"""The loop resumes bit for bit, agrees over ranks, and stops when it should."""
+
+from __future__ import annotations
+
+import csv
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, same, send, toy_run
+from tests.utils.ranks import run_on_ranks
+from training.loop import FitResult, fit, predict
+from training.optim import OptimConfig
+from utils import checkpoint, distributed
+from utils.cli import leaving_on_sigterm
+from utils.distributed import Process
+from utils.run import Run
+
+CONFIG = OptimConfig(epochs=3, lr=0.01, warmup_epochs=1, schedule="cosine", clip=1.0)
+TIMES = ("seconds", "samples_per_second")
+
+
+def train(
+    run: Run,
+    batches: ToyBatches,
+    objective: nn.Module,
+    config: OptimConfig = CONFIG,
+    val: ToyBatches | None = None,
+) -> FitResult:
+    val = val or ToyBatches(n=7, train=False)
+    return fit(objective, batches, val, config, run, save=objective.content, keep_every_epoch=True)
+
+
+def log_of(run: Run) -> list[dict[str, str]]:
+    with open(run.folder / "log.csv", newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(file)
+        ]
+
+
+def crash(epoch: int, step: int) -> None:
+    if (epoch, step) == (1, 3):
+        raise RuntimeError("power cut")
+
+
+def assert_same_training(one: Run, other: Run) -> None:
+    assert same(checkpoint.load(one.folder / "last.ckpt"), checkpoint.load(other.folder / "last.ckpt"))
+    assert same(checkpoint.load(one.folder / "best.ckpt"), checkpoint.load(other.folder / "best.ckpt"))
+    assert log_of(one) == log_of(other)
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "adamw", "sgd"])
+@pytest.mark.parametrize("step", [0, 2, 3])
+def test_stopped_by_a_signal_and_resumed_is_bit_identical(tmp_path: Path, optimizer: str, step: int) -> None:
+    config = OptimConfig(optimizer=optimizer, epochs=3, lr=0.01, warmup_epochs=1, schedule="cosine", clip=1.0)
+    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train(whole, ToyBatches(), ToyObjective(), config)
+    with pytest.raises(SystemExit) as stop:
+        train(broken, ToyBatches(at=send(signal.SIGTERM, 1, step)), ToyObjective(), config)
+    assert stop.value.code == 0
+    assert len(log_of(broken)) == 1
+    train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9), config)
+    assert_same_training(whole, broken)
+
+
+def test_crashed_after_a_timed_save_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b", save_minutes=1e-9)
+    train(whole, ToyBatches(), ToyObjective())
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(broken, ToyBatches(at=crash), ToyObjective())
+    assert checkpoint.load(broken.folder / "last.ckpt")["training"]["progress"]["step"] in (2, 3)
+    train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9))
+    assert_same_training(whole, broken)
+
+
+def test_stopped_in_validation_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train(whole, ToyBatches(), ToyObjective(), val=ToyBatches(n=7, batch_size=2, train=False))
+    stopping = ToyBatches(n=7, batch_size=2, train=False, at=send(signal.SIGINT, 0, 1))
+    with pytest.raises(SystemExit) as stop:
+        train(broken, ToyBatches(), ToyObjective(), val=stopping)
+    assert stop.value.code == 130
+    again = ToyBatches(n=7, batch_size=2, train=False)
+    train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9), val=again)
+    assert_same_training(whole, broken)
+
+
+def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None:
+    def train_scored(run: Run, at: int, seed: int = 0) -> None:
+        objective, epochs = ToyObjective(seed=seed), []
+
+        def score() -> dict[str, float]:
+            epochs.append(0)
+            if len(epochs) == at:
+                signal.raise_signal(signal.SIGTERM)
+            return {"auroc": predict(lambda batch: objective.net(batch.x), ToyBatches()).mean().item()}
+
+        config = OptimConfig(epochs=3, lr=0.01, monitor="auroc", mode="max")
+        fit(objective, ToyBatches(), None, config, run, save=objective.content, score=score)
+
+    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train_scored(whole, at=-1)
+    with pytest.raises(SystemExit) as stop:
+        train_scored(broken, at=2)
+    assert stop.value.code == 0 and len(log_of(broken)) == 1
+    train_scored(toy_run(tmp_path / "b", resume=True), at=-1, seed=9)
+    assert_same_training(whole, broken)
+
+
+def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_signal_behind_the_last_epoch_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    monkeypatch.setattr(Run, "rewind", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop, leaving_on_sigterm():
+        train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective())  # nothing is left to train
+    assert stop.value.code == 0
+
+
+def test_resuming_a_finished_run_trains_nothing(tmp_path: Path) -> None:
+    first = train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    before = (tmp_path / "toy" / "last.ckpt").read_bytes()
+    assert train(toy_run(tmp_path, resume=True), ToyBatches(at=crash), ToyObjective(seed=9)) == first
+    assert (tmp_path / "toy" / "last.ckpt").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("batches", "config", "message"),
+    [
+        (
+            ToyBatches(batch_size=5),
+            OptimConfig(optimizer="sgd", epochs=4),
+            "--optimizer was adamw and is sgd",
+        ),
+        (ToyBatches(batch_size=3), OptimConfig(epochs=4), "batches an epoch was 4 and is 7"),
+    ],
+)
+def test_resuming_with_settings_that_cannot_fit_is_refused(
+    tmp_path: Path, batches: ToyBatches, config: OptimConfig, message: str
+) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    with pytest.raises(ValueError, match=message):
+        train(toy_run(tmp_path, resume=True), batches, ToyObjective(), config)
+
+
+def test_resuming_a_model_of_another_shape_names_the_checkpoint(tmp_path: Path) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective())
+    other = ToyObjective()
+    other.net[3] = nn.Linear(8, 2)
+    with pytest.raises(ValueError, match=r"last\.ckpt: part 'objective' does not fit: .*; resume with the"):
+        train(toy_run(tmp_path, resume=True), ToyBatches(), other, OptimConfig(epochs=4))
+
+
+def other_progress(state: dict) -> None:
+    state["training"]["progress"]["epoch"] = "2"
+
+
+def other_steps(state: dict) -> None:
+    state["training"]["steps"] = None
+
+
+def no_state(state: dict) -> None:
+    del state["training"]
+
+
+def text_for_a_weight(state: dict) -> None:
+    state["training"]["objective"] |= dict.fromkeys(state["training"]["objective"], "x")
+
+
+def moment_of_another_shape(state: dict) -> None:
+    state["training"]["optimizer"][0]["exp_avg"] = torch.zeros(3)
+
+
+def moment_of_no_number(state: dict) -> None:
+    state["training"]["optimizer"][0]["exp_avg"].fill_(math.nan)
+
+
+def moment_of_no_weight(state: dict) -> None:
+    state["training"]["optimizer"][99] = {}
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        (no_state, "the state of a training"),
+        (other_steps, "the state of a training"),
+        (other_progress, "where it stands"),
+        (text_for_a_weight, "a tensor by each of the objective's names"),
+        (moment_of_another_shape, "an optimiser's state of these weights"),
+        (moment_of_no_number, "an optimiser's state of these weights"),
+        (moment_of_no_weight, "an optimiser's state of these weights"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_resumed_says_what_it_lacks(
+    tmp_path: Path, change: Callable[[dict], None], lacks: str
+) -> None:
+    run = toy_run(tmp_path)
+    train(run, ToyBatches(), ToyObjective())
+    state = checkpoint.load(run.folder / "last.ckpt")
+    change(state)
+    checkpoint.save(run.folder / "last.ckpt", state)
+    with pytest.raises(ValueError, match=rf"last\.ckpt: cannot be resumed, it lacks {lacks}"):
+        train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective(), OptimConfig(epochs=4))
+
+
+def test_a_resumed_run_obeys_new_settings(tmp_path: Path) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective(), OptimConfig(epochs=1, weight_decay=0.1))
+    later = OptimConfig(epochs=2, weight_decay=0.0, lr=1e-30)
+    before = checkpoint.load(tmp_path / "toy" / "last.ckpt")["parts"]["net"]
+    train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective(), later)
+    assert same(checkpoint.load(tmp_path / "toy" / "last.ckpt")["parts"]["net"], before)
+
+
+def test_log_and_checkpoints_of_every_epoch(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    train(run, ToyBatches(), ToyObjective())
+    rows = run.read_log()
+    columns = "epoch step seconds samples_per_second lr train_loss train_error val_loss val_error"
+    assert list(rows[0]) == columns.split()
+    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "4"), ("1", "8"), ("2", "12")]
+    found = {path.name for path in run.folder.glob("*.ckpt")}
+    assert found == {"best.ckpt", "last.ckpt", "toy_epoch_00.ckpt", "toy_epoch_01.ckpt", "toy_epoch_02.ckpt"}
+    assert list((run.folder / "tb").iterdir())
+
+
+def test_validation_loss_is_the_mean_over_samples(tmp_path: Path) -> None:
+    objective, val = ToyObjective(), ToyBatches(n=7, batch_size=6, train=False)
+    run = toy_run(tmp_path)
+    train(run, ToyBatches(), objective, OptimConfig(epochs=1), val)
+    objective.eval()
+    want = (objective.net(val.x) - val.y).square().mean().item()
+    assert float(run.read_log()[0]["val_loss"]) == pytest.approx(want, rel=1e-6)
+
+
+class Counted(ToyObjective):
+    """Mean over the samples with a positive x_0 only, and over how many."""
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        known = batch.x[:, 0] > 0
+        loss = ((self.net(batch.x) - batch.y).square()[:, 0] * known).sum() / known.sum().clamp(min=1)
+        return {"loss": loss, "count": known.sum()}
+
+
+def test_validation_loss_counts_what_the_objective_counts(tmp_path: Path) -> None:
+    objective, val = Counted(), ToyBatches(n=9, batch_size=2, train=False)
+    run = toy_run(tmp_path)
+    train(run, ToyBatches(), objective, OptimConfig(epochs=1), val)
+    objective.eval()
+    known = val.x[:, 0] > 0
+    want = (objective.net(val.x) - val.y).square()[known].mean().item()
+    assert float(run.read_log()[0]["val_loss"]) == pytest.approx(want, rel=1e-6)
+
+
+def test_gradients_are_not_recorded_in_validation_and_the_mode_is_eval(tmp_path: Path) -> None:
+    seen = []
+
+    class Watching(ToyObjective):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            seen.append((self.training, torch.is_inference_mode_enabled()))
+            return super().forward(batch)
+
+    train(toy_run(tmp_path), ToyBatches(), Watching(), OptimConfig(epochs=1))
+    assert seen == [(True, False)] * 4 + [(False, True)] * 2
+
+
+class Poisoned(ToyObjective):
+    """NaN loss on any batch that holds sample 13."""
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        terms = super().forward(batch)
+        return terms | {"loss": terms["loss"] * (math.nan if (batch.row == 13).any() else 1.0)}
+
+
+def test_a_loss_that_is_not_finite_names_its_samples_and_spoils_no_checkpoint(tmp_path: Path) -> None:
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective(), OptimConfig(epochs=1))
+    run = toy_run(tmp_path, resume=True, save_minutes=1e-9)
+    with pytest.raises(ValueError, match=r"nan at epoch 1, step \d, on the training samples .*\b13\b"):
+        train(run, ToyBatches(), Poisoned())
+    saved = checkpoint.load(run.folder / "last.ckpt")["parts"]["net"]
+    assert all(value.isfinite().all() for value in saved.values())
+
+
+def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    class PoisonedLater(Poisoned):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            return ToyObjective.forward(self, batch) if self.training else super().forward(batch)
+
+    for batch_size, step in ((4, 3), (20, 0)):  # the last batch, and the only one
+        val, run = ToyBatches(n=14, batch_size=batch_size, train=False), toy_run(tmp_path / str(batch_size))
+        with pytest.raises(ValueError, match=rf"at epoch 0, step {step}, on the validation samples .*\b13;"):
+            train(run, ToyBatches(), PoisonedLater(), val=val)
+        assert not (run.folder / "best.ckpt").exists()
+
+
+def test_a_prediction_that_is_not_finite_names_its_samples() -> None:
+    wrong = torch.tensor([2, 7])
+    with pytest.raises(ValueError, match=r"NaN or infinity of the samples 2, 7 of 11; look"):
+        predict(lambda batch: batch.x / (~torch.isin(batch.row, wrong))[:, None], ToyBatches(n=11))
+
+
+def test_training_is_in_the_precision_asked_for_and_predictions_in_float32(tmp_path: Path) -> None:
+    seen = []
+
+    class Watching(ToyObjective):
+        def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+            seen.append(self.net(batch.x).dtype)
+            return super().forward(batch)
+
+    objective = Watching()
+    train(toy_run(tmp_path, precision="bf16"), ToyBatches(), objective, OptimConfig(epochs=1))
+    assert set(seen) == {torch.bfloat16} and objective.net[0].weight.dtype is torch.float32
+    assert predict(lambda batch: objective.net(batch.x), ToyBatches()).dtype == np.float32
+
+
+def test_only_what_asks_for_it_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda part: compiled.append(part))
+    objective = ToyObjective()
+    objective.net.compiles = True
+    train(toy_run(tmp_path, compile=True), ToyBatches(), objective, OptimConfig(epochs=1))
+    assert compiled == [objective.net]
+
+
+def scores(values: list[float]) -> object:
+    remaining = iter(values)
+    return lambda: {"auroc": next(remaining)}
+
+
+@pytest.mark.parametrize(
+    ("values", "result"),
+    [
+        ([0.5, 0.7, 0.75, 0.7, 0.9], FitResult(2, 0.75, 4, True)),  # 0.75 is the best, but too small a gain
+        ([0.5, 0.7, 0.75, 0.9, 0.9], FitResult(3, 0.9, 5, False)),
+        ([math.nan, 0.2, 0.25, 0.1, 0.3], FitResult(2, 0.25, 4, True)),
+    ],
+)
+def test_early_stop_waits_for_patience_and_keeps_the_best(
+    tmp_path: Path, values: list[float], result: FitResult
+) -> None:
+    config = OptimConfig(epochs=5, patience=2, min_delta=0.1, monitor="auroc", mode="max")
+    run, objective = toy_run(tmp_path), ToyObjective()
+    got = fit(objective, ToyBatches(), None, config, run, save=objective.content, score=scores(values))
+    assert got == result
+    assert checkpoint.load(run.folder / "best.ckpt")["epoch"] == result.best_epoch
+
+
+def test_a_plateau_lowers_the_rate(tmp_path: Path) -> None:
+    config = OptimConfig(
+        epochs=5,
+        lr=0.1,
+        schedule="plateau",
+        plateau_patience=1,
+        gamma=0.5,
+        patience=0,
+        monitor="auroc",
+        mode="max",
+    )
+    run, objective = toy_run(tmp_path), ToyObjective()
+    fit(objective, ToyBatches(), None, config, run, save=objective.content, score=scores([0.5] * 5))
+    assert [float(row["lr"]) for row in run.read_log()] == [0.1, 0.1, 0.1, 0.05, 0.05]
+
+
+def test_an_unknown_monitor_names_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match="auprc is not logged; choose one of train_loss, train_error, val_loss"
+    ):
+        train(toy_run(tmp_path), ToyBatches(), ToyObjective(), OptimConfig(monitor="auprc"))
+    objective = ToyObjective()
+    with pytest.raises(ValueError, match="val_loss needs validation batches"):
+        fit(objective, ToyBatches(), None, OptimConfig(), toy_run(tmp_path), save=objective.content)
+
+
+def test_predictions_come_in_the_order_of_samples() -> None:
+    batches = ToyBatches(n=11, batch_size=4)  # shuffled
+    assert np.array_equal(predict(lambda batch: batch.x, batches), batches.x.numpy())
+
+
+class Twice(ToyBatches):
+    def epoch(self, epoch: int, start: int = 0):
+        yield from super().epoch(epoch)
+        yield from super().epoch(epoch)
+
+
+def test_predictions_of_samples_seen_twice_are_refused() -> None:
+    with pytest.raises(ValueError, match="each of the samples 0 to 10 once"):
+        predict(lambda batch: batch.x, Twice(n=11))
+
+
+class Contrast(nn.Module):
+    """A loss of the global batch: every pair of samples of all ranks meets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Linear(3, 2).double()
+        self.temperature = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        z = distributed.gather_with_gradient(self.net(batch.x))
+        return {"loss": (z @ z.T / self.temperature).logsumexp(1).mean()}
+
+    def content(self) -> dict[str, object]:
+        return {"parts": {"net": self.net.state_dict()}, "config": {}}
+
+
+class CountedDouble(Counted):
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0, dtype=torch.float64)
+
+
+class Unequal(ToyObjective):
+    def __init__(self) -> None:
+        super().__init__(dropout=0.0, dtype=torch.float64)
+
+
+class Partly(Unequal):
+    """A part of the model serves few samples only, so that a rank may have no gradient for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rare = nn.Linear(3, 1).double()
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        guess, few = self.net(batch.x), batch.row < 5
+        if few.any():
+            guess = guess.index_add(0, few.nonzero()[:, 0], self.rare(batch.x[few]))
+        return {"loss": (guess - batch.y).square().mean()}
+
+
+OBJECTIVES = {"mean": Unequal, "counted": CountedDouble, "gathered": Contrast, "partly": Partly}
+
+
+def fit_double(process: Process, folder: Path, kind: str) -> tuple[dict[str, Tensor], list[dict[str, str]]]:
+    """20 samples in global batches of 7 (last 6): uneven parts on two ranks."""
+    objective = OBJECTIVES[kind]()
+    data, val = (
+        ToyBatches(n, 7, process, train=shuffled, dtype=torch.float64)
+        for n, shuffled in ((20, True), (9, False))
+    )
+    config = OptimConfig(optimizer="sgd", lr=0.05, weight_decay=1e-3, epochs=3, monitor="train_loss")
+    run = toy_run(folder / kind, process)
+    fit(objective, data, val, config, run, save=objective.content)
+    return objective.state_dict(), log_of(run) if process.rank == 0 else []
+
+
+def fit_all(process: Process, folder: Path) -> dict[str, tuple[dict[str, Tensor], list[dict[str, str]]]]:
+    return {kind: fit_double(process, folder, kind) for kind in OBJECTIVES}
+
+
+def test_two_processes_train_like_one(tmp_path: Path) -> None:
+    alone = fit_all(Process(), tmp_path / "alone")
+    ranks = run_on_ranks(fit_all, tmp_path / "ranks")
+    for kind in OBJECTIVES:
+        for key, value in alone[kind][0].items():
+            for rank in ranks:
+                torch.testing.assert_close(rank[kind][0][key], value, rtol=0, atol=1e-10)
+        for mine, theirs in zip(alone[kind][1], ranks[0][kind][1], strict=True):
+            assert {k: float(v) for k, v in mine.items()} == pytest.approx(
+                {k: float(v) for k, v in theirs.items()}
+            )
+
+
+def stop_one(process: Process, folder: Path) -> dict[str, object]:
+    """Predictions with an empty part; NaN on one rank; scores that differ by rank; SIGTERM to rank 1."""
+    told: dict[str, object] = {}
+    hook = send(signal.SIGTERM, 1, 1) if process.rank == 1 else send(signal.SIGTERM, -1, -1)
+    objective, run = ToyObjective(), toy_run(folder, process)
+    batches, val = ToyBatches(process=process), ToyBatches(n=8, process=process, train=False)
+    short = ToyBatches(n=19, process=process)  # the last batch has one row, too few for two ranks
+    told["predicted"] = predict(lambda batch: batch.x, ToyBatches(n=13, process=process, train=False))
+    try:
+        fit(Poisoned(), batches, val, CONFIG, run, save=objective.content)
+    except ValueError as error:
+        told["nan"] = str(error)
+    config = OptimConfig(epochs=9, patience=1, monitor="score", mode="max")
+    told["early"] = fit(
+        objective,
+        short,
+        None,
+        config,
+        run,
+        save=objective.content,
+        score=lambda: {"score": float(process.rank)},
+    ).epochs_run
+    run = toy_run(folder / "term", process)
+    try:
+        fit(objective, ToyBatches(process=process, at=hook), val, CONFIG, run, save=objective.content)
+    except SystemExit as stop:
+        told["code"] = stop.code
+    return told
+
+
+def test_all_ranks_stop_together(tmp_path: Path) -> None:
+    ranks = run_on_ranks(stop_one, tmp_path)
+    for told in ranks:
+        assert told["code"] == 0
+        assert told["nan"].startswith("the loss became nan at epoch 0, step")
+        assert told["early"] == 2
+        assert np.array_equal(told["predicted"], ToyBatches(n=13).x.numpy())
+    progress = checkpoint.load(tmp_path / "term" / "toy" / "last.ckpt")["training"]["progress"]
+    assert (progress["epoch"], progress["step"]) == (1, 3)

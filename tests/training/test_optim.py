@@ -1,0 +1,139 @@
+"""LARS agrees with a slow reference; rates follow their schedule."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training import optim
+from training.optim import LARS, OptimConfig, learning_rate
+
+
+def slow_lars(weight: Tensor, gradients: list[Tensor], adapt: bool) -> Tensor:
+    """LARS by its definition: momentum 0.9, decay 0.1, trust 0.02, rates 0.5 and then 0.25."""
+    buffer = torch.zeros_like(weight)
+    for gradient, rate in zip(gradients, (0.5, 0.25), strict=True):
+        decay, scale = (0.1, 1.0) if adapt else (0.0, 1.0)
+        if adapt and weight.norm() > 0 and gradient.norm() > 0:
+            scale = 0.02 * weight.norm() / (gradient.norm() + decay * weight.norm())
+        buffer = 0.9 * buffer + scale * (gradient + decay * weight)
+        weight = weight - rate * buffer
+    return weight
+
+
+class Mixed(nn.Module):
+    """A matrix, a bias, a zero matrix, a temperature, a frozen matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(3, 2).double()
+        self.zero = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+        self.temperature = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+        self.frozen = nn.Parameter(torch.ones(2, 2, dtype=torch.float64), requires_grad=False)
+
+
+@pytest.mark.parametrize("exclude", ["norm_bias", "none"])
+def test_lars_equals_its_definition(exclude: str) -> None:
+    module = Mixed()
+    config = OptimConfig(
+        optimizer="lars", lr=0.5, weight_decay=0.1, trust_coefficient=0.02, lars_exclude=exclude
+    )
+    optimizer = optim.build_optimizer(config, module)
+    weights = [(name, w) for name, w in module.named_parameters() if w.requires_grad]
+    steps = [[torch.randn_like(w) for _ in range(2)] for _, w in weights]
+    smallest = 2 if exclude == "norm_bias" else 1
+    want = [slow_lars(w.detach(), g, w.ndim >= smallest) for (_, w), g in zip(weights, steps, strict=True)]
+    for step, rate in enumerate((0.5, 0.25)):
+        for (_, weight), gradients in zip(weights, steps, strict=True):
+            weight.grad = gradients[step]
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+    for (_, weight), reference in zip(weights, want, strict=True):
+        torch.testing.assert_close(weight.detach(), reference)
+    assert torch.equal(module.frozen, torch.ones_like(module.frozen))
+
+
+def test_lars_skips_weights_without_a_gradient_and_returns_the_closure() -> None:
+    one, other = (nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    optimizer = LARS([one, other], lr=1.0)
+
+    def closure() -> Tensor:
+        loss = one.sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 4
+    assert not torch.equal(one, torch.ones(2, 2)) and torch.equal(other, torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("name", ["lars", "adamw", "adam", "sgd"])
+def test_a_temperature_is_never_decayed(name: str) -> None:
+    module = Mixed()
+    optimizer = optim.build_optimizer(OptimConfig(optimizer=name, weight_decay=0.1), module)
+    decay = {id(w): group["weight_decay"] for group in optimizer.param_groups for w in group["params"]}
+    assert decay[id(module.temperature)] == 0 and decay[id(module.linear.weight)] == 0.1
+    assert decay[id(module.linear.bias)] == (0 if name == "lars" else 0.1)
+    assert id(module.frozen) not in decay
+
+
+class Slower(OptimConfig):
+    """Biases learn at a tenth of the rate."""
+
+    def lr_scale(self, name: str) -> float:
+        """By the name of the weight."""
+        return 0.1 if name.endswith("bias") else 1.0
+
+
+@pytest.mark.parametrize("name", ["lars", "adamw"])
+def test_weights_are_grouped_by_their_share_of_the_rate(name: str) -> None:
+    module = Mixed()
+    optimizer = optim.build_optimizer(Slower(optimizer=name), module)
+    share = {id(w): group["share"] for group in optimizer.param_groups for w in group["params"]}
+    assert share[id(module.linear.bias)] == 0.1
+    assert share[id(module.linear.weight)] == share[id(module.temperature)] == 1.0
+
+
+def test_nothing_to_train_is_an_error() -> None:
+    with pytest.raises(ValueError, match="every weight of the model is frozen"):
+        optim.build_optimizer(OptimConfig(), nn.Linear(1, 1).requires_grad_(False))
+
+
+def rates(config: OptimConfig, steps: int, falls: int = 0) -> list[float]:
+    return [learning_rate(config, e, s, steps, falls) for e in range(config.epochs) for s in range(steps)]
+
+
+def test_warm_up_rises_step_by_step_and_cosine_falls_to_nothing() -> None:
+    got = rates(OptimConfig(lr=2.0, epochs=6, warmup_epochs=2, schedule="cosine"), 5)
+    assert got[:10] == pytest.approx([2.0 * (i + 1) / 10 for i in range(10)])
+    assert got[10] == 2.0 and got[20] == pytest.approx(1.0)
+    assert all(a > b for a, b in pairwise(got[10:])) and 0 < got[-1] < 0.03
+
+
+def test_steps_fall_at_60_and_80_percent_of_the_epochs() -> None:
+    got = rates(OptimConfig(lr=1.0, epochs=10, schedule="step"), 2)
+    assert got == pytest.approx([1.0] * 12 + [0.1] * 4 + [0.01] * 4)
+
+
+def test_plateau_and_constant() -> None:
+    assert rates(OptimConfig(lr=1.0, epochs=2, schedule="plateau", gamma=0.5), 1, falls=2) == [0.25, 0.25]
+    assert rates(OptimConfig(lr=1.0, epochs=2, schedule="constant"), 1, falls=2) == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("lr", 0.0), ("epochs", 0), ("warmup_epochs", -1), ("momentum", 1.0), ("milestones", (0.5, 1.0))],
+)
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"--{name} .* is out of range; use "):
+        OptimConfig(**{name: value})
+
+
+def test_a_warm_up_longer_than_the_training_tells_both_and_the_cure() -> None:
+    with pytest.raises(ValueError, match=r"--epochs 2: .* --warmup_epochs 10, .*; use --warmup_epochs 0"):
+        OptimConfig(epochs=2, warmup_epochs=10)
+    assert OptimConfig(epochs=10, warmup_epochs=10).warmup_epochs == 10

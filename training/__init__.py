@@ -1,0 +1,1 @@
+"""How networks are trained: the loop, optimisers, pretraining, classifiers, probes, and epoch selection."""
