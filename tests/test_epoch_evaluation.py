@@ -154,7 +154,7 @@ def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path,
     path = trained / "pre_epoch_01.ckpt"
     features = select_epoch.features_of(asked, path, shared)
     for name, part in samples.items():
-        found = features.of(name)
+        found = features.features_of(name)
         assert torch.allclose(found, separate_features(asked.store, path, layer, part), atol=1e-5)
         assert not torch.equal(found[0], found[-1])
     assert any((part.cxr_row < 0).any() for part in samples.values())

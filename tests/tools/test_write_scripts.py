@@ -173,7 +173,7 @@ def test_a_script_reads_what_the_one_before_it_leaves(script: Path) -> None:
         assert config.load_state == ""
         for modality in ("ehr", "cxr"):
             left = parsed(folder / f"supervised_{modality}.sh").run
-            wanted = str(left.save_dir / left.name / "best.ckpt") if FUSIONS[config.fusion].freezes else ""
+            wanted = str(left.save_dir / left.name / "best.ckpt") if FUSIONS[config.fusion].freezes_encoders else ""
             assert getattr(config, f"load_state_{modality}") == wanted
     else:
         left = parsed(folder / "simclr.sh").run
@@ -307,7 +307,7 @@ def test_supervised_classifiers_have_the_published_values(task: str, name: str) 
     assert (optim.optimizer, optim.lr, optim.weight_decay) == ("adam", rate, 0.0)
     assert (optim.epochs, config.data.batch_size) == (50, 16)
     assert (optim.schedule, optim.gamma, optim.plateau_patience) == ("plateau", 0.5, 10)
-    if "ehr" in fusion.modalities and not fusion.freezes:
+    if "ehr" in fusion.modalities and not fusion.freezes_encoders:
         assert (encoders.ehr_dim, encoders.ehr_layers, encoders.ehr_dropout) == (256, 2, 0.3)
     if "cxr" in fusion.modalities:
         assert (encoders.vision_backbone, config.data.transforms_cxr) == ("resnet34", "supervised")
@@ -413,7 +413,7 @@ def test_run_all_makes_the_whole_table_of_its_tasks(tmp_path: Path, quick: str) 
 
 def test_run_all_shares_encoders_and_takes_the_objectives_and_fusions_asked_for(tmp_path: Path) -> None:
     tasks, objectives = ("phenotyping", "radiology"), ("align", "clip", "tsimclr")
-    asked = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "SAMPLE_SELECTIONS": "readmission"}
+    asked = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "PAIRS": "readmission"}
     commands = run_all(tmp_path, **asked, FUSIONS_OF="radiology")
     pretrainings = [settings(words) for words in commands if words[0].endswith("_trainer.py")]
     assert [config.run.name for config in pretrainings] == [f"{name}-readmission" for name in objectives]
