@@ -1,0 +1,38 @@
+"""The project's own files agree: the conda environment with the requirements, the version with the changelog."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def requirements() -> list[str]:
+    """Return the pinned packages of requirements.txt."""
+    return [line for line in (ROOT / "requirements.txt").read_text().splitlines() if "==" in line]
+
+
+def test_the_conda_environment_names_the_pinned_packages_itself() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, _, packages = environment["dependencies"]
+    assert packages["pip"] == requirements()
+    assert python == "python=3.11"
+
+
+def test_the_version_has_a_dated_section_in_the_changelog() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    sections = re.findall(r"^## (\S+) - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == version
+
+
+def test_no_line_of_a_document_is_longer_than_120_columns() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("tasks/*/README.md")]
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in documents
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > 120
+    ]
+    assert documents and not long
