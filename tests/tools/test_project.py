@@ -1,4 +1,4 @@
-"""The project's own files agree: the conda environment with the requirements, the version with the changelog."""
+"""The project's own files agree: environment with requirements, version with changelog; documents are narrow."""
 
 import re
 import tomllib

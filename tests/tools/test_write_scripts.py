@@ -173,7 +173,11 @@ def test_a_script_reads_what_the_one_before_it_leaves(script: Path) -> None:
         assert config.load_state == ""
         for modality in ("ehr", "cxr"):
             left = parsed(folder / f"supervised_{modality}.sh").run
-            wanted = str(left.save_dir / left.name / "best.ckpt") if FUSIONS[config.fusion].freezes_encoders else ""
+            wanted = (
+                str(left.save_dir / left.name / "best.ckpt")
+                if FUSIONS[config.fusion].freezes_encoders
+                else ""
+            )
             assert getattr(config, f"load_state_{modality}") == wanted
     else:
         left = parsed(folder / "simclr.sh").run
