@@ -1,4 +1,4 @@
-"""The project's own files agree: environment with requirements, version with changelog; documents are narrow."""
+"""The project files agree with each other, and documents are narrow."""
 
 import re
 import tomllib
