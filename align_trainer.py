@@ -7,7 +7,6 @@ from typing import Literal
 
 from datasets.batches import DataConfig, check_pairs, load_batches
 from datasets.store import Store
-from evaluation.scoring import data_description
 from models.embeddings import SHOWN
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
@@ -51,7 +50,7 @@ def main(config: AlignConfig) -> None:
     """Train the encoders; a checkpoint an epoch goes to the run's folder."""
     check_pairs(config.data)
     task, store = TASKS[config.task], Store.open(config.data.store)
-    run = start_run(config, "align", data_description(store.manifest), store.fingerprint)
+    run = start_run(config, "align", store.data_description, store.fingerprint)
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")
@@ -62,7 +61,7 @@ def main(config: AlignConfig) -> None:
     made = Pretraining("align", config.encoders, config.width)
     subjects = training_subjects(store)
     pairs = (train.samples.cxr_row >= 0).sum()
-    run.info(f"{pairs} pairs to learn from, {data_description(store.manifest)}")
+    run.info(f"{pairs} pairs to learn from, {store.data_description}")
     fit(
         objective,
         train,

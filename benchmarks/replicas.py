@@ -18,12 +18,12 @@ from datasets.cohort import select_stays
 from datasets.cxr import image_path, link_images
 from datasets.events import items
 from datasets.raw import read
+from datasets.schema import SYNTHETIC_MARKER
 from datasets.synthetic.patients import Strengths
 from datasets.synthetic.release import (
     CHEXPERT,
     CXR,
     IV,
-    MARK,
     METADATA,
     SENTENCE,
     SyntheticConfig,
@@ -95,7 +95,7 @@ class Pattern:
                 for member in in_order(self._member, self._parts(table, copies), os.cpu_count() or 1):
                     file.write(member)
         for root in {name.split("/")[0] for name in self.tables}:
-            (out / root / MARK).write_text(SENTENCE)
+            (out / root / SYNTHETIC_MARKER).write_text(SENTENCE)
         if self.films:
             self._link_films(out, copies)
         return [out / f"{name}.csv.gz" for name in self.tables]

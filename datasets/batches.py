@@ -106,12 +106,13 @@ class DataConfig:
 class Samples:
     """Where n samples of a split lie in the store, and what is known of them; arrays of n rows each.
 
-    stay_id; offset, bins, tail_row, cxr_row: int64, as in the store (-1: none); end_hours: float64,
-    prediction time since ICU admission; gap_days: float32, from the image to the prediction time, NaN without
-    image; labels: float32 [n, L], targets; raw_labels: float64 [n, L], as in the listfile. NaN labels are
-    unknown.
+    subject_id, stay_id: int64; offset, bins, tail_row, cxr_row: int64, as in the store (-1: none); end_hours:
+    float64, prediction time since ICU admission; gap_days: float32, from the image to the prediction time,
+    NaN without image; labels: float32 [n, L], targets; raw_labels: float64 [n, L], as in the listfile. NaN
+    labels are unknown.
     """
 
+    subject_id: np.ndarray
     stay_id: np.ndarray
     offset: np.ndarray
     bins: np.ndarray
@@ -183,11 +184,12 @@ def _read_samples(
         encoded = encode(raw)
     except ValueError as error:
         raise ValueError(f"{store.folder}: {split} labels of {task}: {error}; extract again") from error
-    offset = store.stays(["offset"])["offset"].to_numpy(np.int64)[rows["stay_row"]]
+    stays = store.stays(["subject_id", "offset"]).iloc[rows["stay_row"].to_numpy()]
     cxr_row, end_hours = rows["cxr_row"].to_numpy(), rows["end_hours"].to_numpy()
     return Samples(
+        subject_id=stays["subject_id"].to_numpy(np.int64),
         stay_id=rows["stay_id"].to_numpy(),
-        offset=offset,
+        offset=stays["offset"].to_numpy(np.int64),
         bins=rows["bins"].to_numpy(),
         tail_row=rows["tail_row"].to_numpy(),
         cxr_row=cxr_row,

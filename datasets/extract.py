@@ -30,7 +30,7 @@ from datasets.cxr import cache_images, link_images
 from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket
 from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
 from datasets.raw import find_table, read, scan
-from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION
+from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER
 from datasets.splits import read_subjects
 from datasets.store import file_digest
 from datasets.store_writer import (
@@ -49,7 +49,6 @@ from utils.threads import in_order
 IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
 CXR_TABLES = ("metadata", "chexpert")
 EVENT_TABLES = ("chartevents", "labevents")
-MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that its records are made up
 NEVER = np.iinfo(np.int32).max
 STAYS_PER_BLOCK = 256  # stays whose samples are made at once
 THREADS = min(os.cpu_count() or 1, 4)  # that make grids, samples and lists; each holds some blocks of stays
@@ -283,8 +282,8 @@ class Extraction:
         """Write the manifest last: a folder without it is no store."""
         stays = pq.read_metadata(self.out / "stays.parquet").num_rows
         made_up = {
-            "synthetic": _is_made_up(self.config.mimic_iv),
-            "synthetic_images": _is_made_up(self.config.mimic_cxr),
+            "synthetic": _is_synthetic(self.config.mimic_iv),
+            "synthetic_images": _is_synthetic(self.config.mimic_cxr),
         }
         there = (p for p in self.out.rglob("*") if p.is_file() and self.work not in p.parents)
         files = sorted(p for p in there if p.suffix != ".partial")  # a killed run's own manifest, for one
@@ -320,8 +319,8 @@ def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
     return pl.DataFrame(schema=TABLES["metadata"].columns), pl.DataFrame(schema=TABLES["chexpert"].columns)
 
 
-def _is_made_up(folder: Path | None) -> bool:
-    return folder is not None and any((place / MARKER).exists() for place in (folder, folder.parent))
+def _is_synthetic(folder: Path | None) -> bool:
+    return folder is not None and any((path / SYNTHETIC_MARKER).exists() for path in (folder, folder.parent))
 
 
 def _buckets(stays: pd.DataFrame) -> Iterator[slice]:

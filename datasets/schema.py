@@ -18,6 +18,7 @@ CHANNELS = 76
 IMAGE_SIZE = 256
 SPLITS = ("train", "val", "test")
 RESOURCES = Path(__file__).parent / "resources"
+SYNTHETIC_MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that it holds no real records
 
 # CheXpert's fourteen observations in the order of the release's columns; also the labels of the radiology
 # task.

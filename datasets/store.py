@@ -80,6 +80,13 @@ class Store:
         """SHA-256 of the manifest, which holds that of every file: equal for equal content, 64 characters."""
         return file_digest(self.folder / MANIFEST)["sha256"]
 
+    @property
+    def data_description(self) -> str:
+        """Whose data these are: "real data", "real records with synthetic X-rays" or "synthetic data"."""
+        if self.manifest["synthetic"]:
+            return "synthetic data"
+        return "real records with synthetic X-rays" if self.manifest["synthetic_images"] else "real data"
+
     @cached_property
     def hourly(self) -> np.ndarray:
         """[rows, 76] float32, memory-mapped, raw units: the grids of all stays, then ends of samples."""

@@ -184,14 +184,3 @@ def _left_out(resampled: Resampled, count: int) -> list[str]:
     some = {label: missed for label, missed in bootstrap.undefined(resampled).items() if missed < count}
     named = ", ".join(f"{label} ({missed})" for label, missed in some.items())
     return [f"resamples of {count} without a value, in no interval: {named}"] if some else []
-
-
-def data_description(manifest: Mapping[str, object]) -> str:
-    """What the numbers of a store are about: patients, or synthetic data without clinical meaning.
-
-    >>> data_description({"synthetic": False, "synthetic_images": True})
-    'real records with synthetic X-rays'
-    """
-    if manifest["synthetic"]:
-        return "synthetic data"
-    return "real records with synthetic X-rays" if manifest["synthetic_images"] else "real data"

@@ -18,7 +18,7 @@ from datasets.store import Store
 from datasets.unique_inputs import LOADS, UniqueInputs
 from evaluation import metrics, results, subgroups
 from evaluation.label_checks import check_learnable, has_scorable_label
-from evaluation.scoring import ScoringContext, class_means, compute_scores, data_description, write_report
+from evaluation.scoring import ScoringContext, class_means, compute_scores, write_report
 from models.classifier import (
     Classifier,
     ClassifierConfig,
@@ -218,7 +218,7 @@ def open_experiment(config: ClassifyConfig, suffix: str) -> Experiment:
     began_with = {
         f"load_state_{name}": checkpoint.fingerprint(Path(p)) for name, p in sources(config).items()
     }
-    run = start_run(config, name, data_description(store.manifest), store.fingerprint, began_with)
+    run = start_run(config, name, store.data_description, store.fingerprint, began_with)
     return Experiment(config, task, store, run, began)
 
 
@@ -376,4 +376,4 @@ def report(
     means = class_means(task, samples["train"]) if task.kind == "ordinal" else None
     judging = ScoringContext(people, config.bootstrap, run.seed, means)
     text = write_report(task, here, probability, judging, predictions, config.results_dir, told)
-    run.info(f"\n{task.name}, {split}, {data_description(experiment.store.manifest)}\n{text}")
+    run.info(f"\n{task.name}, {split}, {experiment.store.data_description}\n{text}")

@@ -24,7 +24,7 @@ from datasets.store import Store
 from datasets.unique_inputs import UniqueInputs
 from evaluation import metrics, plots, results
 from evaluation.label_checks import check_learnable
-from evaluation.scoring import compute_scores, data_description
+from evaluation.scoring import compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
 from models.fusion import FUSIONS
@@ -157,7 +157,7 @@ def settings_of(job: Evaluation) -> dict[str, object]:
     path = job.config.run_dir / "environment.yaml"
     began = read_yaml_mapping(path).get("started", "") if path.is_file() else ""
     told = {
-        "data": data_description(job.store.manifest),
+        "data": job.store.data_description,
         "store": job.store.fingerprint,
         "pretraining": began,
     }
@@ -202,7 +202,7 @@ def probe_epochs(job: Evaluation, todo: Mapping[int, list[Task]]) -> None:
     rows = partial(UniqueInputs, job.store, samples, config=job.config.data, process=job.process)
     shared = {name: rows(modality=name) for name in FUSIONS[job.config.fusion].modalities}
     count = sum(map(len, todo.values()))
-    say(f"{count} probes on {len(todo)} checkpoints, {data_description(job.store.manifest)}")
+    say(f"{count} probes on {len(todo)} checkpoints, {job.store.data_description}")
     for name, found in shared.items():
         say(f"{name}: {found.count} distinct of {sum(map(len, samples.values()))} samples")
     began = time.monotonic()
@@ -278,7 +278,7 @@ def report_best_epoch(job: Evaluation, task: Task) -> None:
     if len(job.tasks) == 1:
         write_text(config.run_dir / "results_label.csv", table.to_csv(index=False))
     title = f"{config.run_dir.resolve().name}: linear probe, {task.name}, {config.fusion}"
-    figure = plots.draw_epochs(table, f"{title}\n{data_description(job.store.manifest)}")
+    figure = plots.draw_epochs(table, f"{title}\n{job.store.data_description}")
     plots.save(figure, path.with_suffix(".png"))
     say(f"\ntable: {path}\ncurve: {path.with_suffix('.png')}")
     best = best_epoch(table[table["epoch"].isin(job.checkpoints)], task)

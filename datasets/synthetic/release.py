@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from datasets import raw
 from datasets.cxr import image_path
+from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
 from datasets.synthetic.images import Film, write_film
 from datasets.synthetic.patients import (
@@ -38,7 +39,6 @@ from datasets.synthetic.studies import Studies, draw_studies, findings_table, me
 from datasets.synthetic.tables import draw_charts, draw_labs, item_tables
 from utils.files import explain_disk_full
 
-MARK = "SYNTHETIC"  # a file of this name says that the folder holds no real records
 SENTENCE = "Synthetic data made by `python -m datasets.synthetic`: no record here is of a real patient.\n"
 FAKE_FILMS = "Synthetic X-rays made by `python -m datasets.synthetic` for real stays: no finding is real.\n"
 FILMS_PER_TASK = 32
@@ -144,7 +144,7 @@ def _unfinished(out: Path, names: Iterable[str]) -> Iterator[Path]:
 @contextmanager
 def _tables(root: Path, sentence: str) -> Iterator[Tables]:
     root.mkdir()
-    (root / MARK).write_text(sentence)
+    (root / SYNTHETIC_MARKER).write_text(sentence)
     tables = Tables(root)
     try:
         yield tables

@@ -306,3 +306,18 @@ def test_the_manifest_lists_every_file(written: Path) -> None:
     listed = set(yaml.safe_load((written / "manifest.yaml").read_text())["files"])
     there = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
     assert there - listed == {"manifest.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "synthetic_images", "description"),
+    [
+        (False, False, "real data"),
+        (False, True, "real records with synthetic X-rays"),
+        (True, True, "synthetic data"),
+    ],
+)
+def test_a_store_says_whose_data_it_holds(
+    tmp_path: Path, synthetic: bool, synthetic_images: bool, description: str
+) -> None:
+    manifest = {"synthetic": synthetic, "synthetic_images": synthetic_images}
+    assert Store(tmp_path, manifest).data_description == description

@@ -14,6 +14,7 @@ from datasets import raw
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
 from datasets.extract import ExtractConfig, extract
+from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
 from datasets.synthetic import release as synthetic
 from datasets.synthetic.images import Film, draw_film
@@ -29,7 +30,6 @@ from datasets.synthetic.patients import (
     liability,
 )
 from datasets.synthetic.release import (
-    MARK,
     SyntheticConfig,
     main,
     read_stays,
@@ -156,7 +156,7 @@ def test_columns_are_those_of_the_releases(made: Path) -> None:
 
 def test_each_folder_says_that_it_is_synthetic(made: Path) -> None:
     for name in ("mimic-iv", "mimic-cxr-jpg"):
-        assert "no record here is of a real patient" in (made / name / MARK).read_text()
+        assert "no record here is of a real patient" in (made / name / SYNTHETIC_MARKER).read_text()
 
 
 def test_patients_are_adults_with_stays_as_varied_as_real_ones(made: Path) -> None:
@@ -320,7 +320,7 @@ def test_films_for_stays_need_no_patients_of_ours(made: Path, tmp_path: Path) ->
     config = SyntheticConfig(tmp_path / "cxr", seed=1, image_size=64, for_stays=made / "mimic-iv")
     write_films_for(config, made / "mimic-iv", Strengths())
     root = config.out / "mimic-cxr-jpg"
-    assert not (config.out / "mimic-iv").exists() and "real stays" in (root / MARK).read_text()
+    assert not (config.out / "mimic-iv").exists() and "real stays" in (root / SYNTHETIC_MARKER).read_text()
     metadata, stays = raw.read(root, "metadata").with_columns(study_time()), read_stays(made / "mimic-iv")
     assert set(metadata["subject_id"]) <= set(stays["subject_id"])
     epoch = pl.col("time").dt.epoch("s").is_between("intime", "outtime")

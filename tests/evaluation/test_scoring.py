@@ -25,7 +25,9 @@ from tests.stores import write_store
 
 def make_samples(labels: np.ndarray) -> Samples:
     count = np.arange(len(labels))
-    return Samples(count + 300, *[count] * 4, count + 48.0, count * 0.0, labels.astype(np.float32), labels)
+    return Samples(
+        count + 100, count + 300, *[count] * 4, count + 48.0, count * 0.0, labels.astype(np.float32), labels
+    )
 
 
 def test_the_table_has_a_line_for_the_mean_and_each_group() -> None:
