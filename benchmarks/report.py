@@ -1,8 +1,9 @@
-"""The newest row of every figure as Markdown: python -m benchmarks.report > docs/performance_figures.md."""
+"""Print the newest row of every figure: `python -m benchmarks.report > docs/performance_figures.md`."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,25 +13,26 @@ from benchmarks.compare import KEY
 from benchmarks.record import RESULTS
 from utils.cli import run_cli
 
-SHOWN = ("work", "unit", "ours", "against", "other", "ratio", "peak_mb")
+COLUMNS = ("unit", "ours", "against", "other", "ratio", "peak_mb")
+MEASURED = ("machine", "cores", "versions", "commit", "date")
+WIDTH = 118
 HEAD = """# Figures
 
-Made by `python -m benchmarks.report`. What they mean stands in [performance.md](performance.md). Data are
-synthetic. A ratio above 1 is better than what stands beside it, in any unit.
+Made by `python -m benchmarks.report`; [performance.md](performance.md) explains them. Data are synthetic. `ours` is
+compared with `other`, which `against` names. A ratio above 1 means that ours is better, whatever the unit.
 """
-MEASURED = ("machine", "cores", "versions", "commit", "date")
 
 
 @dataclass(frozen=True)
 class ReportConfig:
-    """Print the newest row of every figure, a table a benchmark, with where and when it was measured."""
+    """Print the newest row of every figure as Markdown, with where and when it was measured."""
 
     results: Path = RESULTS
-    """File of measured rows."""
+    """CSV file of measured rows."""
 
 
 def line(cells: list[str]) -> str:
-    """A row of a Markdown table.
+    """Return a row of a Markdown table.
 
     >>> line(["a", "b"])
     '| a | b |'
@@ -39,22 +41,28 @@ def line(cells: list[str]) -> str:
 
 
 def section(name: str, rows: pd.DataFrame) -> list[str]:
-    """Lines about a benchmark."""
-    places = [" ".join(row) for row in rows[list(MEASURED)].drop_duplicates().itertuples(index=False)]
-    table = [list(SHOWN), ["---"] * len(SHOWN), *rows[list(SHOWN)].to_numpy().tolist()]
-    where = f"Measured on {'; '.join(places)}."
-    return [f"## `python -m benchmarks.{name}`", "", *map(line, table), "", where, ""]
+    """Return the lines of one benchmark: a table for each work, then where it was measured."""
+    lines = [f"## `python -m benchmarks.{name}`", ""]
+    for work, figures in rows.groupby("work", sort=False):
+        table = [list(COLUMNS), ["---"] * len(COLUMNS), *figures[list(COLUMNS)].to_numpy().tolist()]
+        lines += [*textwrap.wrap(f"*{work}*", WIDTH), "", *map(line, table), ""]
+    machines = [" ".join(row) for row in rows[list(MEASURED)].drop_duplicates().itertuples(index=False)]
+    return [*lines, *textwrap.wrap(f"Measured on {'; '.join(machines)}.", WIDTH), ""]
 
 
 def main(config: ReportConfig) -> None:
-    """Print it; ValueError if nothing was measured yet."""
+    """Print the figures.
+
+    Raises:
+        ValueError: nothing was measured yet.
+    """
     if not config.results.is_file():
-        raise ValueError(f"{config.results}: there is no such file; python -m benchmarks.all makes one")
+        raise ValueError(f"{config.results}: no such file; python -m benchmarks.all writes it")
     rows = pd.read_csv(config.results, dtype=str, keep_default_na=False)
     newest = rows.drop_duplicates(list(KEY), keep="last")
     lines = [HEAD]
-    for name, own in newest.groupby("benchmark", sort=False):
-        lines += section(name, own)
+    for name, figures in newest.groupby("benchmark", sort=False):
+        lines += section(name, figures)
     sys.stdout.write("\n".join(lines))
 
 
