@@ -18,8 +18,9 @@ MEASURED = ("machine", "cores", "versions", "commit", "date")
 WIDTH = 118
 HEAD = """# Figures
 
-Made by `python -m benchmarks.report`; [performance.md](performance.md) explains them. Data are synthetic. `ours` is
-compared with `other`, which `against` names. A ratio above 1 means that ours is better, whatever the unit.
+Made by `python -m benchmarks.report`; [performance.md](performance.md) explains them. Data are synthetic.
+`ours` is compared with `other`, which `against` names. A ratio above 1 means that ours is better, whatever
+the unit.
 """
 
 
