@@ -16,8 +16,8 @@ import polars as pl
 from benchmarks.child import Ended, run_module
 from datasets.cohort import select_stays
 from datasets.cxr import image_path, link_images
-from datasets.events import items
-from datasets.raw import read
+from datasets.events.cleaning import item_map
+from datasets.raw.reading import read_table
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.synthetic.patients import Strengths
 from datasets.synthetic.release import (
@@ -130,7 +130,7 @@ class Pattern:
 
 def _with_other_items(table: pl.DataFrame, source: str, share: float) -> pl.DataFrame:
     """Add rows of other items, at the moments of those there are, until the read ones are a `share`."""
-    wanted = items("medmod").filter(pl.col("source") == source)["itemid"].cast(pl.String)
+    wanted = item_map("medmod").filter(pl.col("source") == source)["itemid"].cast(pl.String)
     read = table["itemid"].is_in(wanted.implode())
     unread = table.filter(~read)
     rng = np.random.default_rng(0)
@@ -158,9 +158,9 @@ def _renumbered(tables: dict[str, pl.DataFrame], column: str) -> tuple[dict[str,
 
 def films_in_stays(raw: Path) -> int:
     """X-rays of a raw folder that an extraction will keep: AP, read, and within a stay of the cohort."""
-    tables = {name: read(raw / IV, name) for name in ("icustays", "admissions", "patients")}
+    tables = {name: read_table(raw / IV, name) for name in ("icustays", "admissions", "patients")}
     stays = select_stays(**tables, protocol="medmod").stays.with_row_index("stay_row")
-    metadata, findings = (read(raw / CXR, name) for name in ("metadata", "chexpert"))
+    metadata, findings = (read_table(raw / CXR, name) for name in ("metadata", "chexpert"))
     return len(link_images(metadata, findings, stays, ("AP",)))
 
 

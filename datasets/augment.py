@@ -1,10 +1,10 @@
-"""Image views: affine, crop, resize and flip as one warp of a batch on its device, then jitter."""
+"""Image views: affine, crop, resize and flip of a batch in one warp on its device, then colour jitter."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,16 +15,24 @@ from datasets.schema import IMAGE_SIZE
 
 Transforms = Literal["simclrv2", "supervised"]
 CROP = 224  # pixels of the stored 256 x 256 that an evaluation view shows; also the published size of a view
-AT_ONCE = {"cpu": 8}  # images warped at once: few stay in a processor's cache, three times as fast; else 1024
+# Images per warp. On a CPU, few images stay in its cache, which is three times as fast.
+CHUNK_SIZES = {"cpu": 8}
+DEFAULT_CHUNK_SIZE = 1024
 
 
 @dataclass(frozen=True)
-class Ranges:
-    """Bounds of the random parameters of a training view, from torchvision's transforms as published.
+class ParameterRanges:
+    """Bounds of a training view's random parameters, from torchvision's transforms as published.
 
-    degrees and shear (along x): -value to value; translate: -value to value, as a share of the side; scale,
-    crop: lowest and highest, crop as a share of the side; jitter: brightness and contrast factors of
-    1 - value to 1 + value, with probability jitter_share.
+    Attributes:
+        degrees: Rotation, from -value to value.
+        translate: Shift along each axis, from -value to value, as a fraction of the side.
+        scale: Lowest and highest scale.
+        shear: Shear along x in degrees, from -value to value.
+        crop: Lowest and highest side of the crop, as a fraction of the image's.
+        jitter: Brightness and contrast factors, from 1 - value to 1 + value.
+        jitter_probability: Probability that an image is jittered.
+        flip_probability: Probability that an image is flipped.
     """
 
     degrees: float
@@ -33,22 +41,47 @@ class Ranges:
     shear: float
     crop: tuple[float, float]
     jitter: float
-    jitter_share: float
-    flip_share: float = 0.5
+    jitter_probability: float
+    flip_probability: float = 0.5
 
 
-RANGES: dict[str, Ranges] = {
-    "simclrv2": Ranges(45, 0.1, (0.7, 1.5), 25, (0.6, 1.0), 0.8, 0.8),
-    "supervised": Ranges(45, 0.15, (0.85, 1.15), 0, (CROP / IMAGE_SIZE, CROP / IMAGE_SIZE), 0, 0),
+RANGES: dict[str, ParameterRanges] = {
+    "simclrv2": ParameterRanges(45, 0.1, (0.7, 1.5), 25, (0.6, 1.0), 0.8, 0.8),
+    "supervised": ParameterRanges(45, 0.15, (0.85, 1.15), 0, (CROP / IMAGE_SIZE, CROP / IMAGE_SIZE), 0, 0),
 }
+
+
+class Geometry(NamedTuple):
+    """Geometric parameters of n views, in coordinates that run from -1 to 1 across the image.
+
+    Attributes:
+        angle: Rotation [n] in radians.
+        shear: Shear along x [n] in radians.
+        scale: Scale [n].
+        shift: Translation [n, 2] along x and y; 2 is the side of the image.
+        crop: Side of the crop [n], as a fraction of the image's.
+        centre: Centre of the crop [n, 2].
+        flip: -1 (mirrored left to right) or 1 [n].
+    """
+
+    angle: np.ndarray
+    shear: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+    crop: np.ndarray
+    centre: np.ndarray
+    flip: np.ndarray
 
 
 class Views(NamedTuple):
     """What is done to each of n images, whatever their size.
 
-    matrix: float32 [n, 2, 3], from a place in the view to the place in the image that it shows, both (x, y)
-    from -1 to 1 between the outer edges; brightness, contrast: float32 [n], factors, 1 changes nothing;
-    brightness_first: bool [n].
+    Attributes:
+        matrix: float32 [n, 2, 3], maps a point of the view to the point of the image that it shows, both
+            (x, y) from -1 to 1 between the outer edges.
+        brightness: float32 factors [n]; 1 changes nothing.
+        contrast: float32 factors [n]; 1 changes nothing.
+        brightness_first: bool [n], whether brightness is changed before contrast.
     """
 
     matrix: np.ndarray
@@ -56,9 +89,23 @@ class Views(NamedTuple):
     contrast: np.ndarray
     brightness_first: np.ndarray
 
-    def take(self, index: np.ndarray | slice) -> Self:
-        """The views of some of the images."""
-        return type(self)(*(part[index] for part in self))
+    def take(self, index: np.ndarray | slice) -> Views:
+        """Return the views of some of the images."""
+        return Views(*(array[index] for array in self))
+
+
+def draw_geometry(rng: np.random.Generator, count: int, ranges: ParameterRanges) -> Geometry:
+    """Draw the geometric parameters of `count` training views."""
+    angle = np.radians(rng.uniform(-ranges.degrees, ranges.degrees, count))
+    shear = np.radians(rng.uniform(-ranges.shear, ranges.shear, count))
+    scale = rng.uniform(*ranges.scale, count)
+    shift = rng.uniform(-2 * ranges.translate, 2 * ranges.translate, (count, 2))
+    crop = rng.uniform(*ranges.crop, count)
+    # A crop of fixed size ("supervised") is taken at the centre, one of random size ("simclrv2") anywhere.
+    is_random_crop = ranges.crop[0] < ranges.crop[1]
+    centre = rng.uniform(-1, 1, (count, 2)) * (1 - crop)[:, None] * is_random_crop
+    flip = np.where(rng.random(count) < ranges.flip_probability, -1.0, 1.0)
+    return Geometry(angle, shear, scale, shift, crop, centre, flip)
 
 
 def random_views(rng: np.random.Generator, count: int, transforms: Transforms) -> Views:
@@ -68,97 +115,80 @@ def random_views(rng: np.random.Generator, count: int, transforms: Transforms) -
     (3, 2, 3)
     """
     ranges = RANGES[transforms]
-    angle = np.radians(rng.uniform(-ranges.degrees, ranges.degrees, count))
-    shear = np.radians(rng.uniform(-ranges.shear, ranges.shear, count))
-    scale = rng.uniform(*ranges.scale, count)
-    shift = rng.uniform(-2 * ranges.translate, 2 * ranges.translate, (count, 2))
-    crop = rng.uniform(*ranges.crop, count)
-    # A train view of "supervised" is cropped at the centre, one of "simclrv2" anywhere.
-    anywhere = ranges.crop[0] < ranges.crop[1]
-    centre = rng.uniform(-1, 1, (count, 2)) * (1 - crop)[:, None] * anywhere
-    flip = np.where(rng.random(count) < ranges.flip_share, -1.0, 1.0)
-    jittered = rng.random(count) < ranges.jitter_share
-    factors = np.where(jittered, rng.uniform(1 - ranges.jitter, 1 + ranges.jitter, (2, count)), 1.0)
-    matrix = compose(angle, shear, scale, shift, crop, centre, flip)
-    return Views(matrix, *factors.astype(np.float32), rng.random(count) < 0.5)
+    geometry = draw_geometry(rng, count, ranges)
+    jittered = rng.random(count) < ranges.jitter_probability
+    factors = rng.uniform(1 - ranges.jitter, 1 + ranges.jitter, (2, count))
+    brightness, contrast = np.where(jittered, factors, 1.0).astype(np.float32)
+    return Views(compose(geometry), brightness, contrast, rng.random(count) < 0.5)
 
 
-def compose(
-    angle: np.ndarray,
-    shear: np.ndarray,
-    scale: np.ndarray,
-    shift: np.ndarray,
-    crop: np.ndarray,
-    centre: np.ndarray,
-    flip: np.ndarray,
-) -> np.ndarray:
-    """Affine about the image's centre, then crop, resize and flip: view -> image matrices, float32 [n, 2, 3].
+def compose(geometry: Geometry) -> np.ndarray:
+    """Return view -> image matrices, float32 [n, 2, 3], of affine, crop, resize and flip in this order.
 
-    The affine is torchvision's: angle and shear along x in radians [n], scale [n], shift [n, 2] where 2 is
-    the side of the image. crop: share of the side [n]; centre: middle of the crop [n, 2]; flip: -1 or 1 [n].
+    The affine is torchvision's, about the image's centre.
 
-    >>> one, none = np.ones(1), np.zeros(1)
-    >>> compose(none, none, one, np.zeros((1, 2)), one / 2, np.full((1, 2), 0.5), -one)[0].tolist()
+    >>> one, zero = np.ones(1), np.zeros(1)
+    >>> geometry = Geometry(zero, zero, one, np.zeros((1, 2)), one / 2, np.full((1, 2), 0.5), -one)
+    >>> compose(geometry)[0].tolist()
     [[-0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]
     """
-    cosine, sine, tangent = np.cos(angle), np.sin(angle), np.tan(shear)
+    cosine, sine, tangent = np.cos(geometry.angle), np.sin(geometry.angle), np.tan(geometry.shear)
     # The inverse of scale * rotation * [[1, -tan(shear)], [0, 1]], as torchvision composes them.
-    inverse = (
-        np.stack([cosine - tangent * sine, sine + tangent * cosine, -sine, cosine], axis=1).reshape(-1, 2, 2)
-        / scale[:, None, None]
-    )
-    zoom = np.stack([crop * flip, crop], axis=1)
-    offset = np.einsum("nij,nj->ni", inverse, centre - shift)
+    entries = np.stack([cosine - tangent * sine, sine + tangent * cosine, -sine, cosine], axis=1)
+    inverse = entries.reshape(-1, 2, 2) / geometry.scale[:, None, None]
+    zoom = np.stack([geometry.crop * geometry.flip, geometry.crop], axis=1)
+    offset = np.einsum("nij,nj->ni", inverse, geometry.centre - geometry.shift)
     return np.concatenate([inverse * zoom[:, None, :], offset[:, :, None]], axis=2).astype(np.float32)
 
 
 def warp(images: Tensor, views: Views, size: int) -> Tensor:
-    """uint8 [P, 256, 256] and their P views -> float32 [P, 1, size, size] in [0, 1], on the images' device.
+    """Render P views of uint8 [P, 256, 256] as float32 [P, 1, size, size] in [0, 1], on the images' device.
 
-    Bilinear; what lies outside an image is black. Images are first averaged over squares of pixels where the
-    view is at most half as fine as the image, so that nothing aliases.
+    Interpolation is bilinear, and what lies outside an image is black. If a view is at most half as fine as
+    the image, squares of pixels are averaged first, so that nothing aliases.
     """
-    step = AT_ONCE.get(images.device.type, 1024)
-    parts = (slice(start, start + step) for start in range(0, max(len(images), 1), step))
-    return torch.cat([_warp(images[part], views.take(part), size) for part in parts])
+    step = CHUNK_SIZES.get(images.device.type, DEFAULT_CHUNK_SIZE)
+    chunks = (slice(start, start + step) for start in range(0, max(len(images), 1), step))
+    return torch.cat([_warp_chunk(images[chunk], views.take(chunk), size) for chunk in chunks])
 
 
-def _warp(images: Tensor, views: Views, size: int) -> Tensor:
-    pixels = _averaged(images, size)
+def _warp_chunk(images: Tensor, views: Views, size: int) -> Tensor:
+    pixels = _average_pixels(images, size)
     matrix = torch.from_numpy(views.matrix).to(images.device, non_blocking=True)
-    seen = functional.grid_sample(pixels, _grid(matrix, size), "bilinear", "zeros", align_corners=False)
-    return _jitter(seen.mul_(1 / 255).clamp_(0, 1), views)
+    warped = functional.grid_sample(pixels, _grid(matrix, size), "bilinear", "zeros", align_corners=False)
+    return _jitter(warped.mul_(1 / 255).clamp_(0, 1), views)
 
 
 def centre_view(images: Tensor, size: int) -> Tensor:
-    """Evaluation view: uint8 [P, 256, 256] -> their central 224 x 224, float32 [P, 1, size, size] in [0, 1].
+    """Render the evaluation view: the central 224 x 224 of uint8 [P, 256, 256], float32 [P, 1, size, size].
 
-    Pixels as they are where size is 224, means of squares of them where it divides 224 by a power of two.
+    Values are in [0, 1]. Pixels are unchanged if size is 224, and means of squares of pixels if size divides
+    224 by a power of two.
     """
-    if size * _coarseness(size) == CROP:
+    if size * _pixels_per_pixel(size) == CROP:
         edge = (IMAGE_SIZE - CROP) // 2
-        return _averaged(images[:, edge : edge + CROP, edge : edge + CROP], size) / 255
-    count, share = len(images), CROP / IMAGE_SIZE
-    matrix = np.broadcast_to(np.array([[share, 0, 0], [0, share, 0]], np.float32), (count, 2, 3)).copy()
-    one = np.ones(count, np.float32)
-    return warp(images, Views(matrix, one, one, one > 0), size)
+        return _average_pixels(images[:, edge : edge + CROP, edge : edge + CROP], size) / 255
+    count, zoom = len(images), CROP / IMAGE_SIZE
+    matrix = np.broadcast_to(np.array([[zoom, 0, 0], [0, zoom, 0]], np.float32), (count, 2, 3)).copy()
+    ones = np.ones(count, np.float32)
+    return warp(images, Views(matrix, ones, ones, ones > 0), size)
 
 
-def _coarseness(size: int) -> int:
-    """Pixels of the image along a pixel of the view, as the power of two below; at least 1."""
-    return 2 ** max(0, math.floor(math.log2(CROP / size)))
+def _pixels_per_pixel(size: int) -> int:
+    """Return the image's pixels along one pixel of the view, rounded down to a power of two, at least 1."""
+    return 1 << max(0, math.floor(math.log2(CROP / size)))
 
 
-def _averaged(images: Tensor, size: int) -> Tensor:
-    """uint8 [P, H, W] -> float32 [P, 1, H / k, W / k], 0 to 255: means of squares of k x k pixels."""
-    pixels, k = images.unsqueeze(1).float(), _coarseness(size)
+def _average_pixels(images: Tensor, size: int) -> Tensor:
+    """Average squares of k x k pixels: uint8 [P, H, W] -> float32 [P, 1, H / k, W / k], 0 to 255."""
+    pixels, k = images.unsqueeze(1).float(), _pixels_per_pixel(size)
     return functional.avg_pool2d(pixels, k) if k > 1 else pixels
 
 
 def _grid(matrix: Tensor, size: int) -> Tensor:
-    """[P, 2, 3] -> [P, size, size, 2]: where in the image each pixel of the view lies.
+    """Return the point in the image of each pixel of the view: [P, 2, 3] -> [P, size, size, 2].
 
-    Not torch's affine_grid: that is a matrix product, which TF32 would round to a tenth of a pixel.
+    Replaces torch's affine_grid, which is a matrix product that TF32 would round to a tenth of a pixel.
     """
     middle = (2 * torch.arange(size, device=matrix.device, dtype=torch.float32) + 1) / size - 1
     x, y = middle[None, None, :, None], middle[None, :, None, None]
@@ -167,16 +197,16 @@ def _grid(matrix: Tensor, size: int) -> Tensor:
 
 
 def _jitter(pixels: Tensor, views: Views) -> Tensor:
-    """Brightness and contrast of [P, 1, S, S] in each image's order, as torchvision's ColorJitter does it."""
+    """Change brightness and contrast of [P, 1, S, S] in each image's order, as torchvision's ColorJitter."""
     if np.all(views.brightness == 1) and np.all(views.contrast == 1):
         return pixels
     first = views.brightness_first
-    for brightens in (first, ~first):
-        # Both are factor * pixels + rest: brightness leaves black as it is, contrast the image's mean.
-        factor = np.where(brightens, views.brightness, views.contrast)
-        towards_mean = np.where(brightens, np.float32(0), 1 - views.contrast)
-        told = torch.from_numpy(np.stack([factor, towards_mean])).to(pixels.device, non_blocking=True)
-        factor, towards_mean = told[:, :, None, None, None]
+    for is_brightness in (first, ~first):
+        # Both are factor * pixels + rest: brightness keeps black as it is, contrast keeps the image's mean.
+        factors = np.where(is_brightness, views.brightness, views.contrast)
+        mean_weights = np.where(is_brightness, np.float32(0), 1 - views.contrast)
+        weights = torch.from_numpy(np.stack([factors, mean_weights])).to(pixels.device, non_blocking=True)
+        factor, mean_weight = weights[:, :, None, None, None]
         mean = pixels.mean(3, keepdim=True).mean(2, keepdim=True)
-        pixels = torch.addcmul(towards_mean * mean, pixels, factor).clamp_(0, 1)
+        pixels = torch.addcmul(mean_weight * mean, pixels, factor).clamp_(0, 1)
     return pixels

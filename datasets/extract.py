@@ -27,9 +27,11 @@ from tqdm import tqdm
 from datasets.cohort import condition_labels, select_stays
 from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
-from datasets.events import STAYS_PER_BUCKET, observations, partition, read_bucket
-from datasets.hourly import Normalizer, bins_of, hourly_grid, tail_rows
-from datasets.raw import find_table, read, scan
+from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
+from datasets.events.streaming import stream_observations
+from datasets.hourly import Normalizer, bins_of, hourly_grid, partial_bin_rows
+from datasets.raw.reading import read_table, scan_table
+from datasets.raw.tables import TABLES, find_table
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER
 from datasets.splits import read_subjects
 from datasets.store import file_digest
@@ -98,7 +100,7 @@ class Extraction:
             roots |= dict.fromkeys(CXR_TABLES, config.mimic_cxr)
         self.tables = {name: find_table(root, name) for name, root in roots.items()}
         for name, root in roots.items():
-            scan(root, name)  # a missing column is told now, not after hours of images
+            scan_table(root, name)  # a missing column is told now, not after hours of images
 
     @cached_property
     def identity(self) -> dict[str, object]:
@@ -122,9 +124,11 @@ class Extraction:
         lists = tuple(
             read_subjects(path) if path else None for path in (config.test_subjects, config.val_subjects)
         )
-        raw = {name: read(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
-        found = select_stays(**raw, protocol=config.protocol, subjects=lists)
-        diagnoses = read(config.mimic_iv, "diagnoses_icd").with_columns(pl.col("icd_code").str.strip_chars())
+        raw = {name: read_table(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
+        found = select_stays(**raw, protocol=config.protocol, subject_lists=lists)
+        diagnoses = read_table(config.mimic_iv, "diagnoses_icd").with_columns(
+            pl.col("icd_code").str.strip_chars()
+        )
         labels = {
             protocol: condition_labels(diagnoses, found.stays["hadm_id"], protocol)
             for protocol in ("medmod", "corrected")
@@ -140,7 +144,7 @@ class Extraction:
         if self.config.mimic_cxr is None:
             self._write_images(link_images(*_no_xrays(), stays, self.config.views), iter(()), [])
             return
-        metadata, chexpert = (read(self.config.mimic_cxr, name) for name in CXR_TABLES)
+        metadata, chexpert = (read_table(self.config.mimic_cxr, name) for name in CXR_TABLES)
         images = link_images(metadata, chexpert, stays, self.config.views)
         parts, reasons = cache_images(images, self.config.mimic_cxr, self.work / "images")
         self._write_images(images, parts, reasons)
@@ -180,8 +184,8 @@ class Extraction:
         first = np.full(len(stays), NEVER, np.int32)
         for table in EVENT_TABLES:
             with _progress(self.tables[table]) as watch:
-                rows = observations(self.config.mimic_iv, table, stays, self.config.protocol, watch)
-                partition(rows, self.buckets, first)
+                rows = stream_observations(self.config.mimic_iv, table, stays, self.config.protocol, watch)
+                write_buckets(rows, self.buckets, first)
         for path in self.buckets.iterdir():
             flush(path)
         write_array(self.work / "first_second.npy", first)
@@ -255,7 +259,7 @@ class Extraction:
         own = cuts[cuts["stay_row"].between(rows.start, rows.stop - 1)]
         records = read_bucket(self.buckets, rows.start // STAYS_PER_BUCKET, self.config.protocol)
         moments = own["stay_row"].to_numpy(), own["end_hours"].to_numpy()
-        return tail_rows(records, *moments, self.config.timestep).data
+        return partial_bin_rows(records, *moments, self.config.timestep).data
 
     def listfiles(self) -> None:
         """Write the listfiles and the attrition table."""
@@ -314,8 +318,6 @@ STEPS = ("cohort", "xrays", "events", "samples", "grid", "listfiles", "manifest"
 
 
 def _no_xrays() -> tuple[pl.DataFrame, pl.DataFrame]:
-    from datasets.raw import TABLES
-
     return pl.DataFrame(schema=TABLES["metadata"].columns), pl.DataFrame(schema=TABLES["chexpert"].columns)
 
 

@@ -1,19 +1,18 @@
-"""Hourly tables from charted events: the 76-channel grid, the rows that end inside a bin, and the
-normaliser.
-"""
+"""Hourly grid of 76 channels, last rows of windows that end inside a bin, and the normalizer."""
 
 import json
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from datasets.schema import CHANNELS, continuous_channels, variables
 
-EDGE = 1e-6  # an event at the very end of a bin belongs to it
+EDGE = 1e-6  # tolerance in bins: an event at the very end of a bin belongs to it
 
 
 def bins_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
-    """Number of bins of `timestep` hours in a window of `hours`.
+    """Return the number of bins of `timestep` hours in a window of `hours`.
 
     >>> bins_of(48.0).item(), bins_of(48.1).item(), bins_of(48.0, 0.8).item()
     (48, 49, 60)
@@ -22,7 +21,7 @@ def bins_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
 
 
 def bin_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
-    """Bin of an event `hours` after intime.
+    """Return the bin of an event `hours` after intime.
 
     >>> bin_of([0.0, 1.0, 47.9], 1.0).tolist()
     [0, 0, 47]
@@ -31,20 +30,21 @@ def bin_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
 
 
 def ends_mid_bin(hours: np.ndarray, timestep: float = 1.0) -> np.ndarray:
-    """Is the window's end not the end of its last bin, so that later events of that bin must stay out?"""
-    return bins_of(hours, timestep) * timestep - hours > EDGE * timestep + 1e-9
+    """Return whether windows end inside their last bin, whose later events must then be left out."""
+    remaining: np.ndarray = bins_of(hours, timestep) * timestep - hours
+    return remaining > EDGE * timestep + 1e-9
 
 
 def expand(codes: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Values or slots [N, 17] and their mask [N, 17] -> channels [N, 76], float32."""
+    """Turn values or slots [N, 17] and their mask [N, 17] into channels [N, 76], float32."""
     grid = np.zeros((len(codes), CHANNELS), np.float32)
     rows = np.arange(len(codes))
-    for place, variable in enumerate(variables()):
+    for index, variable in enumerate(variables()):
         if variable.categories:
-            grid[rows, variable.first_channel + codes[:, place].astype(np.int64)] = 1
+            grid[rows, variable.first_channel + codes[:, index].astype(np.int64)] = 1
         else:
-            grid[:, variable.first_channel] = codes[:, place]
-        grid[:, variable.mask_channel] = observed[:, place]
+            grid[:, variable.first_channel] = codes[:, index]
+        grid[:, variable.mask_channel] = observed[:, index]
     return grid
 
 
@@ -53,26 +53,30 @@ def _normal_codes() -> np.ndarray:
 
 
 def hourly_grid(
-    records: np.ndarray, first_stay: int, lengths: np.ndarray, timestep: float = 1.0
+    events: np.ndarray, first_stay: int, lengths: np.ndarray, timestep: float = 1.0
 ) -> np.ndarray:
-    """Grids of consecutive stays, one below the other: [sum of lengths, 76], float32, in the units of the
-    variables.
+    """Return the grids of consecutive stays, one after the other: [sum of lengths, 76], float32.
 
-    `records`: deduplicated events of stays first_stay ... in order of time (datasets.events.RECORD);
-    `lengths`: bins of each stay. In a bin the last event wins; a value is carried forward, and before the
-    first one stands the normal value.
+    Values are in the variables' units. The last event in a bin wins; later bins carry its value forward, and
+    bins before the first event hold the normal value.
+
+    Args:
+        events: Deduplicated events (EVENT_DTYPE) of the stays from row `first_stay` on, in order of time.
+        first_stay: Row of the first stay.
+        lengths: Number of bins of each stay.
+        timestep: Hours per bin.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
-    stay = records["stay_row"] - first_stay
-    row = starts[stay] + bin_of(records["second"] / 3600, timestep)
+    stay = events["stay_row"] - first_stay
+    row = starts[stay] + bin_of(events["second"] / 3600, timestep)
     inside = row < ends[stay]
-    cell = (row[inside], records["variable"][inside])
-    codes, observed = np.zeros((int(lengths.sum()), 17)), np.zeros((int(lengths.sum()), 17), bool)
-    codes[cell] = records["value"][
-        inside
-    ]  # in order of time, so that the last event of a bin is the one that stays
-    observed[cell] = True
+    cells = (row[inside], events["variable"][inside])
+    shape = (int(lengths.sum()), len(variables()))
+    codes = np.zeros(shape)
+    codes[cells] = events["value"][inside]  # in order of time, so that the last event of a bin is kept
+    observed = np.zeros(shape, bool)
+    observed[cells] = True
     latest = np.where(observed, np.arange(len(codes))[:, None], -1)
     np.maximum.accumulate(latest, axis=0, out=latest)
     seen = latest >= np.repeat(starts, lengths)[:, None]
@@ -80,51 +84,58 @@ def hourly_grid(
     return expand(np.where(seen, carried, _normal_codes()), observed)
 
 
-def tail_rows(
-    records: np.ndarray, stay_row: np.ndarray, end_hours: np.ndarray, timestep: float = 1.0
+def partial_bin_rows(
+    events: np.ndarray, stay_row: np.ndarray, end_hours: np.ndarray, timestep: float = 1.0
 ) -> np.ndarray:
-    """Last rows of windows that end inside a bin: [N, 76], made of events up to end_hours alone.
+    """Return the last rows [N, 76] of windows that end inside a bin, made of events up to the end alone.
 
-    `records` as in hourly_grid, of any stays that include `stay_row`.
+    Args:
+        events: As in `hourly_grid`, of any stays that include those of the windows.
+        stay_row: The stay of each window [N].
+        end_hours: The end of each window [N], in hours since intime.
+        timestep: Hours per bin.
     """
-    place = np.arange(17)
-    key = _moment(records["stay_row"], records["variable"], records["second"])
-    order = np.argsort(key, kind="stable")
-    key, values, seconds = key[order], records["value"][order], records["second"][order]
-    asked = _moment(stay_row[:, None], place[None], np.floor(end_hours[:, None] * 3600 + 1e-3))
-    found = np.searchsorted(key, asked, side="right") - 1
-    at = np.maximum(found, 0)
-    if not len(key):
-        return expand(np.broadcast_to(_normal_codes(), asked.shape), np.zeros(asked.shape, bool))
-    seen = (found >= 0) & (key[at] >> 32 == asked >> 32)
+    event_keys = _sort_key(events["stay_row"], events["variable"], events["second"])
+    order = np.argsort(event_keys, kind="stable")
+    event_keys, values, seconds = event_keys[order], events["value"][order], events["second"][order]
+    last_second = np.floor(end_hours[:, None] * 3600 + 1e-3)
+    window_keys = _sort_key(stay_row[:, None], np.arange(len(variables()))[None], last_second)
+    if not len(events):
+        return expand(np.broadcast_to(_normal_codes(), window_keys.shape), np.zeros(window_keys.shape, bool))
+    latest = np.searchsorted(event_keys, window_keys, side="right") - 1
+    has_earlier = latest >= 0
+    latest = np.maximum(latest, 0)
+    seen = has_earlier & (event_keys[latest] >> 32 == window_keys >> 32)
     last_bin = bins_of(end_hours, timestep) - 1
-    observed = seen & (bin_of(seconds[at] / 3600, timestep) == last_bin[:, None])
-    return expand(np.where(seen, values[at], _normal_codes()), observed)
+    observed = seen & (bin_of(seconds[latest] / 3600, timestep) == last_bin[:, None])
+    return expand(np.where(seen, values[latest], _normal_codes()), observed)
 
 
-def _moment(stay_row: np.ndarray, variable: np.ndarray, second: np.ndarray) -> np.ndarray:
-    group = stay_row.astype(np.int64) * 17 + variable
+def _sort_key(stay_row: np.ndarray, variable: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return int64 keys that sort by stay, variable and second; stay and variable are above bit 32."""
+    group: np.ndarray = stay_row.astype(np.int64) * len(variables()) + variable
     return group << 32 | second.astype(np.int64)
 
 
 @dataclass
 class Normalizer:
-    """Mean and standard deviation of the 12 continuous channels, fitted on the hours of train stays alone."""
+    """Mean and standard deviation of the 12 continuous channels, fitted on the hours of train stays alone.
+
+    Sums are of distances to the normal values, so that no precision is lost to cancellation.
+    """
 
     count: int
     total: np.ndarray
     squares: np.ndarray
 
     @classmethod
-    def empty(cls) -> "Normalizer":
-        """A normaliser that has seen nothing."""
+    def empty(cls) -> Self:
+        """Return a normalizer that is fitted on nothing."""
         width = len(continuous_channels())
         return cls(0, np.zeros(width), np.zeros(width))
 
     def add(self, grid: np.ndarray) -> None:
-        """Take in rows of a train stay's grid [N, 76]. Sums are of distances to the normal values: no
-        cancellation.
-        """
+        """Add rows [N, 76] of a train stay's grid."""
         distance = grid[:, continuous_channels()].astype(np.float64) - self._origin()
         self.count += len(grid)
         self.total += distance.sum(0)
@@ -135,20 +146,16 @@ class Normalizer:
         return np.array([v.normal_code for v in variables() if not v.categories])
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, standard deviation) in the units of the channels; a channel that never varies has deviation
-        1.
-        """
+        """Return mean and standard deviation [12] in the channels' units, 1 for a constant channel."""
         if not self.count:
-            width = len(continuous_channels())
-            return self._origin(), np.ones(width)
+            return self._origin(), np.ones_like(self.total)
         mean = self.total / self.count
         deviation = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
         return self._origin() + mean, np.where(deviation > 1e-7, deviation, 1.0)
 
     def to_json(self) -> str:
-        """As stored in normalizer.json."""
+        """Return the text of normalizer.json."""
         mean, deviation = self.statistics()
         names = [v.name for v in variables() if not v.categories]
-        return (
-            json.dumps({"channels": names, "mean": mean.tolist(), "std": deviation.tolist()}, indent=2) + "\n"
-        )
+        content = {"channels": names, "mean": mean.tolist(), "std": deviation.tolist()}
+        return json.dumps(content, indent=2) + "\n"

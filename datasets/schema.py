@@ -1,4 +1,4 @@
-"""Names and types of everything that the extraction writes and the training reads."""
+"""Names and types that the extraction and the training share: store columns, variables and batches."""
 
 from __future__ import annotations
 
@@ -20,27 +20,31 @@ SPLITS = ("train", "val", "test")
 RESOURCES = Path(__file__).parent / "resources"
 SYNTHETIC_MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that it holds no real records
 
-# CheXpert's fourteen observations in the order of the release's columns; also the labels of the radiology
-# task.
+# CheXpert's fourteen observations in the order of the release's columns; also the radiology task's labels.
 FINDINGS = (
     "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Enlarged Cardiomediastinum", "Fracture",
     "Lung Lesion", "Lung Opacity", "No Finding", "Pleural Effusion", "Pleural Other", "Pneumonia",
     "Pneumothorax", "Support Devices",
 )  # fmt: skip
 
-# What a listfile says of a sample behind its labels: the prediction time in hours since ICU admission, the
-# stay's row in stays.parquet, the sample's number of hourly bins, and the rows of hourly.npy and cxr.npy that
-# end it (-1: none).
+# Columns of a listfile after the labels: the prediction time in hours since ICU admission, the stay's row in
+# stays.parquet, the number of hourly bins, the row of hourly.npy that replaces the last bin where the sample
+# ends inside it, and the row of its image in cxr.npy (-1: none).
 SAMPLE_COLUMNS = ("end_hours", "stay_row", "bins", "tail_row", "cxr_row")
 
 
 class Batch(NamedTuple):
-    """One batch of B samples; `P` of them have an X-ray. A modality that was not asked for is None.
+    """One batch of B samples, P of which have an X-ray. A modality that is not read is None.
 
-    ehr: packed float32 [sum of hours, 76], normalised; hours: int64 [B], on the CPU; cxr: float32 [P, 1, S,
-    S] in [0, 1], the views of the samples that have an image, in their order; has_ehr, has_cxr: bool [B];
-    labels: float32 [B, L], NaN where unknown; row: int64 [B], the sample's place in its split; gap_days:
-    float32 [B], days between the image and the prediction time, NaN without an image.
+    Attributes:
+        ehr: Packed float32 [sum of hours, 76], normalised.
+        hours: int64 [B], on the CPU.
+        cxr: float32 [P, 1, S, S] in [0, 1], the images of the samples that have one, in their order.
+        has_ehr: bool [B].
+        has_cxr: bool [B].
+        labels: float32 [B, L], NaN where unknown.
+        row: int64 [B], the sample's index in its split.
+        gap_days: float32 [B], days between image and prediction time, NaN without an image.
     """
 
     ehr: PackedSequence | None
@@ -54,10 +58,13 @@ class Batch(NamedTuple):
 
 
 class PrefixBatch(NamedTuple):
-    """The records of S stays, and n samples of which each reads the first hours of one of them.
+    """The hours of S stays, and n samples, each of which reads a prefix of one stay.
 
-    ehr: packed float32 [sum of hours, 76], normalised; stay: int64 [n], the sample's stay among the S; last:
-    int64 [n], the last hour that it reads, from 0; row: int64 [n], the sample's place among all.
+    Attributes:
+        ehr: Packed float32 [sum of hours, 76], normalised.
+        stay: int64 [n], the index of the sample's stay among the S.
+        last: int64 [n], the last hour that the sample reads, from 0.
+        row: int64 [n], the sample's index in its split.
     """
 
     ehr: PackedSequence
@@ -67,7 +74,7 @@ class PrefixBatch(NamedTuple):
 
 
 class FeatureBatch(NamedTuple):
-    """Features [B, D] float32 in place of the modalities of a Batch; labels [B, L] and row [B] as there."""
+    """Features [B, D], float32, instead of a batch's modalities; labels [B, L] and row [B] as in Batch."""
 
     features: Tensor
     labels: Tensor
@@ -76,9 +83,7 @@ class FeatureBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Variable:
-    """One clinical variable: its channels in the grid and the value that stands before its first
-    observation.
-    """
+    """One clinical variable: its channels in the grid, and its value before the first observation."""
 
     name: str
     normal: float | str
@@ -88,7 +93,7 @@ class Variable:
 
     @property
     def width(self) -> int:
-        """Number of value channels: 1, or one per category."""
+        """The number of value channels: 1, or one per category."""
         return len(self.categories) or 1
 
     @property
@@ -99,22 +104,24 @@ class Variable:
 
 @cache
 def variables() -> tuple[Variable, ...]:
-    """The 17 variables in grid order.
+    """Return the 17 variables in grid order.
 
     >>> len(variables()), variables()[-1].mask_channel
     (17, 75)
     """
-    rows = yaml.safe_load((RESOURCES / "channels.yaml").read_text())
-    found, channel, values = [], 0, sum(len(row.get("categories", [0])) for row in rows)
-    for place, row in enumerate(rows):
-        found.append(
-            Variable(row["name"], row["normal"], tuple(row.get("categories", ())), channel, values + place)
-        )
-        channel += found[-1].width
-    return tuple(found)
+    entries = yaml.safe_load((RESOURCES / "channels.yaml").read_text())
+    first_mask = sum(len(entry.get("categories", [0])) for entry in entries)
+    channel = 0
+    result = []
+    for index, entry in enumerate(entries):
+        categories = tuple(entry.get("categories", ()))
+        variable = Variable(entry["name"], entry["normal"], categories, channel, first_mask + index)
+        channel += variable.width
+        result.append(variable)
+    return tuple(result)
 
 
 @cache
 def continuous_channels() -> tuple[int, ...]:
-    """Channels that are normalised: the 12 continuous values, in grid order."""
+    """Return the channels that are normalised: the 12 continuous values, in grid order."""
     return tuple(v.first_channel for v in variables() if not v.categories)

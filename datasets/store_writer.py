@@ -23,9 +23,7 @@ ROWS_AT_ONCE = 1 << 15  # of a listfile
 
 
 def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
-    """Rows of events.parquet from deduplicated events (datasets.events.RECORD) and the stay_id of each
-    stay.
-    """
+    """Return rows of events.parquet from deduplicated events (EVENT_DTYPE) and the stay_id of each stay."""
     names = pa.array([variable.name for variable in variables()])
     variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
     columns = [

@@ -16,8 +16,9 @@ import numpy as np
 import polars as pl
 from tqdm import tqdm
 
-from datasets import raw
 from datasets.cxr import image_path
+from datasets.raw.reading import read_table
+from datasets.raw.tables import TIME_FORMAT
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
 from datasets.synthetic.images import Film, write_film
@@ -98,7 +99,7 @@ class Tables:
             path = self._root / f"{name}.csv.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open[name] = gzip.GzipFile("", "wb", compresslevel=1, fileobj=path.open("wb"), mtime=0)
-        text = frame.write_csv(include_header=new, datetime_format=raw.TIME)
+        text = frame.write_csv(include_header=new, datetime_format=TIME_FORMAT)
         self._open[name].write(text.encode())
 
     def close(self) -> None:
@@ -295,8 +296,8 @@ def read_stays(source: Path) -> pl.DataFrame:
     if (source / "stays.parquet").exists():
         stays = pl.from_pandas(Store.open(source).stays(columns))
     else:
-        admissions = raw.read(source, "admissions").select("hadm_id", "admittime", "dischtime", "deathtime")
-        stays = raw.read(source, "icustays").join(admissions, on="hadm_id").select(columns)
+        admissions = read_table(source, "admissions").select("hadm_id", "admittime", "dischtime", "deathtime")
+        stays = read_table(source, "icustays").join(admissions, on="hadm_id").select(columns)
     stays = stays.drop_nulls(columns[3:7]).sort("subject_id", "intime", "stay_id")
     if stays.is_empty():
         raise ValueError(

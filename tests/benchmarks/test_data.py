@@ -10,8 +10,8 @@ import pytest
 from benchmarks import child, extraction, images, report
 from benchmarks.record import COLUMNS
 from benchmarks.replicas import CHARTS, IV, LABS, READ, Pattern, write_store
-from datasets.events import items
-from datasets.raw import read
+from datasets.events.cleaning import item_map
+from datasets.raw.reading import read_table
 from datasets.store import Store
 
 
@@ -40,7 +40,7 @@ def test_copies_have_ids_of_their_own_and_the_same_stays(pattern: Pattern, tmp_p
 def test_the_mix_is_that_of_the_demo(pattern: Pattern) -> None:
     for name in (CHARTS, LABS):
         source, share = READ[name]
-        wanted = items("medmod").filter(pl.col("source") == source)["itemid"].cast(pl.String)
+        wanted = item_map("medmod").filter(pl.col("source") == source)["itemid"].cast(pl.String)
         assert pattern.tables[name]["itemid"].is_in(wanted.implode()).mean() == pytest.approx(share, rel=0.01)
 
 
@@ -48,7 +48,7 @@ def test_all_members_of_a_written_table_are_read(pattern: Pattern, tmp_path: Pat
     pattern.write(tmp_path, copies=2)
     table = pl.read_csv(tmp_path / f"{CHARTS}.csv.gz", infer_schema=False)
     assert len(table) == 2 * pattern.rows
-    assert len(read(tmp_path / IV, "patients")) == 40
+    assert len(read_table(tmp_path / IV, "patients")) == 40
 
 
 def test_a_command_that_fails_is_told_with_its_last_lines() -> None:

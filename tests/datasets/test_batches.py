@@ -377,7 +377,7 @@ def test_no_sample_of_a_batch_is_handled_by_itself(
     store: Store, monkeypatch: pytest.MonkeyPatch, place: str, train: bool
 ) -> None:
     """A batch of 8 samples takes as many calls, of Python and of C, as one of 64."""
-    monkeypatch.setattr(augment, "AT_ONCE", {})  # warp as on a GPU, not eight images at once
+    monkeypatch.setattr(augment, "CHUNK_SIZES", {})  # warp as on a GPU, not eight images at once
     made = []
     for size in (8, 8, 64):  # the first one fills caches
         options = {"data_pairs": "paired", "data_device": place, "batch_size": size, "train": train}

@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 
 from datasets.cohort import condition_labels, select_stays
-from datasets.raw import read
+from datasets.raw.reading import read_table
 from tests.raw_tables import admission, patient, stay, write_mimic_iv
 
 
 def cohort(folder: Path, protocol: str = "medmod", **tables: list) -> pl.DataFrame:
     root = write_mimic_iv(folder, **tables)
-    return select_stays(*(read(root, name) for name in ("icustays", "admissions", "patients")), protocol)
+    raw = (read_table(root, name) for name in ("icustays", "admissions", "patients"))
+    return select_stays(*raw, protocol)
 
 
 def test_a_transfer_between_units_removes_the_stay_before_stays_are_counted(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_episodes_are_numbered_in_order_of_time(tmp_path: Path) -> None:
 
 
 def test_a_stay_named_twice_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stay_id names a row, but 111 stands in 2 rows"):
+    with pytest.raises(ValueError, match="stay_id 111 is in 2 rows, but must be unique"):
         cohort(tmp_path, icustays=[stay(), stay()])
 
 
@@ -122,7 +123,7 @@ def test_a_length_that_is_none_or_not_that_of_the_times_is_out_and_counted(
 def test_a_row_without_the_id_that_names_it_is_an_error(tmp_path: Path, table: str) -> None:
     row = {"patients": patient, "admissions": admission, "icustays": stay}[table]()
     own = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}[table]
-    with pytest.raises(ValueError, match=f"{table}: 1 rows lack their {own}"):
+    with pytest.raises(ValueError, match=f"{table}: 1 rows have no {own}"):
         cohort(tmp_path, **{table: [row, row | {own: ""}]})
 
 
@@ -135,7 +136,7 @@ def diagnoses(*rows: tuple[str | None, int | None]) -> pl.DataFrame:
 
 @pytest.mark.parametrize("version", [11, 0, None])
 def test_a_code_of_no_known_version_is_an_error(version: int | None) -> None:
-    with pytest.raises(ValueError, match=r"1 codes are of neither ICD version 9 nor 10 .*of admission 11"):
+    with pytest.raises(ValueError, match=r"1 codes are neither ICD-9 nor ICD-10 .*admission 11"):
         condition_labels(diagnoses(("99592", 9), ("99592", version)), [11], "medmod")
 
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from datasets import cxr
 from datasets.cxr import cache_images, image_path, link_images, read_image, study_time
-from datasets.raw import read
+from datasets.raw.reading import read_table
 from tests.raw_tables import CXR_COLUMNS, write_mimic_cxr, write_table
 
 STAYS = pl.DataFrame(
@@ -30,7 +30,7 @@ def image(dicom: str, date: int, time: float, study: int = 7, view: str = "AP", 
 def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = None) -> pl.DataFrame:
     findings = [{"subject_id": 1, "study_id": 7, "Edema": 1.0}] if chexpert is None else chexpert
     root = write_mimic_cxr(folder, metadata, findings)
-    return link_images(read(root, "metadata"), read(root, "chexpert"), STAYS, ("AP",))
+    return link_images(read_table(root, "metadata"), read_table(root, "chexpert"), STAYS, ("AP",))
 
 
 @pytest.mark.parametrize(
@@ -97,17 +97,17 @@ def test_findings_keep_missing_and_uncertain_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metadata", "findings", "fault"),
     [
-        ([image("a", 21500101, 0.0)] * 2, [], "metadata: dicom_id names a row, but a stands in 2 rows"),
-        ([image("", 21500101, 0.0)], [], "metadata: 1 rows lack their dicom_id"),
-        ([image("../../a", 21500101, 0.0)], [], "metadata: 1 dicom_id are no file names .*study 7"),
-        ([image("/etc/a", 21500101, 0.0)], [], "metadata: 1 dicom_id are no file names"),
-        ([], [{"subject_id": 1, "study_id": 7}] * 2, "chexpert: study_id names a row, but 7 stands in 2"),
+        ([image("a", 21500101, 0.0)] * 2, [], "metadata: dicom_id a is in 2 rows"),
+        ([image("", 21500101, 0.0)], [], "metadata: 1 rows have no dicom_id"),
+        ([image("../../a", 21500101, 0.0)], [], "metadata: 1 dicom_id are not file names .*study 7"),
+        ([image("/etc/a", 21500101, 0.0)], [], "metadata: 1 dicom_id are not file names"),
+        ([], [{"subject_id": 1, "study_id": 7}] * 2, "chexpert: study_id 7 is in 2 rows"),
         (
             [],
             [{"subject_id": 1, "study_id": 7, "Edema": 2.0}],
-            "chexpert: Edema is none of 1, 0, -1.*study 7",
+            "chexpert: Edema must be 1, 0, -1 or empty.*study 7",
         ),
-        ([], [{"subject_id": 1, "study_id": 7, "Edema": "inf"}], "chexpert: Edema is none of 1, 0, -1"),
+        ([], [{"subject_id": 1, "study_id": 7, "Edema": "inf"}], "chexpert: Edema must be 1, 0, -1 or empty"),
     ],
 )
 def test_tables_of_another_kind_are_refused_with_the_study(
@@ -118,7 +118,7 @@ def test_tables_of_another_kind_are_refused_with_the_study(
         header = CXR_COLUMNS[f"mimic-cxr-2.0.0-{name}"].split(",")
         write_table(tmp_path / f"mimic-cxr-2.0.0-{name}.csv.gz", header, rows)
     with pytest.raises(ValueError, match=fault):
-        link_images(read(tmp_path, "metadata"), read(tmp_path, "chexpert"), STAYS, ("AP",))
+        link_images(read_table(tmp_path, "metadata"), read_table(tmp_path, "chexpert"), STAYS, ("AP",))
 
 
 @pytest.mark.parametrize("time", [np.nan, np.inf, -np.inf, 1e300, -1.0, None])

@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datasets.events import EVENT_DTYPE, items, observations, order_of_numbers, partition, read_bucket
+from datasets.events.buckets import read_bucket, write_buckets
+from datasets.events.cleaning import EVENT_DTYPE, item_map, tie_break_of_numbers
+from datasets.events.streaming import stream_observations
 from datasets.schema import variables
 from tests.raw_tables import chart, lab, write_mimic_iv
 from tests.training.toy import room_for
@@ -32,7 +34,7 @@ def collected(
     ).with_columns(pl.col("intime").str.to_datetime(time_unit="us"), pl.col("stay_row").cast(pl.Int32))
     first = np.full(1, 10**9, np.int32)
     for table in ("chartevents", "labevents"):
-        partition(observations(root, table, stays, protocol), root, first)
+        write_buckets(stream_observations(root, table, stays, protocol), root, first)
     found: dict[str, list] = {}
     for record in read_bucket(root, 0, protocol):
         variable = variables()[record["variable"]]
@@ -156,14 +158,14 @@ def test_the_worse_side_of_capillary_refill_wins(tmp_path: Path) -> None:
 
 def test_every_item_has_one_variable() -> None:
     for protocol in ("medmod", "corrected"):
-        found = items(protocol)
+        found = item_map(protocol)
         assert found["itemid"].is_unique().all()
         assert len(found) == {"medmod": 36 + 8, "corrected": 39 + 4}[protocol]
 
 
 def test_order_of_numbers_is_the_order_of_numbers() -> None:
     values = np.random.default_rng(0).normal(size=200) * 10.0 ** np.arange(-100, 100)
-    assert (np.argsort(order_of_numbers(values)) == np.argsort(values)).all()
+    assert (np.argsort(tie_break_of_numbers(values)) == np.argsort(values)).all()
 
 
 def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path) -> None:
@@ -171,11 +173,11 @@ def test_partitions_do_not_depend_on_the_order_or_size_of_batches(tmp_path: Path
     records = np.empty(4000, EVENT_DTYPE)
     for name, most in (("stay_row", 1500), ("second", 50), ("variable", 17), ("value", 2)):
         records[name] = rng.integers(0, most, 4000)
-    records["order"] = order_of_numbers(records["value"].copy())
+    records["tie_break"] = tie_break_of_numbers(records["value"].copy())
     for name, order, size in (("a", np.arange(4000), 4000), ("b", rng.permutation(4000), 700)):
         (tmp_path / name).mkdir()
         batches = (records[order[start : start + size]] for start in range(0, 4000, size))
-        partition(batches, tmp_path / name, np.full(1500, 99, np.int32))
+        write_buckets(batches, tmp_path / name, np.full(1500, 99, np.int32))
     for number in range(3):
         one, other = (read_bucket(tmp_path / name, number, "medmod") for name in "ab")
         assert len(one) and one.dtype == EVENT_DTYPE and (one == other).all()
@@ -203,7 +205,7 @@ CHARTED = [chart(220045, 80, valuenum=80), chart(220045, 95, "2150-01-01 02:00:0
 def test_a_value_that_was_cut_off_is_refused_not_read_as_a_smaller_one(tmp_path: Path, gz: bool) -> None:
     write_mimic_iv(tmp_path, chartevents=CHARTED)
     cut_table(tmp_path, "icu/chartevents", len("1,11,111,2150-01-01 02:00:00,220045,9"), gz)
-    with pytest.raises(ValueError, match=r"chartevents.csv.*its last line has no end"):
+    with pytest.raises(ValueError, match=r"chartevents.csv.*the last line does not end in a newline"):
         list(observed(tmp_path))
 
 
@@ -211,7 +213,7 @@ def test_a_value_that_was_cut_off_is_refused_not_read_as_a_smaller_one(tmp_path:
 def test_a_row_that_was_cut_off_before_its_item_is_refused(tmp_path: Path, kept: str) -> None:
     write_mimic_iv(tmp_path, chartevents=CHARTED)
     cut_table(tmp_path, "icu/chartevents", len(kept), gz=True)
-    with pytest.raises(ValueError, match=r"chartevents.csv.gz.*its last line has no end"):
+    with pytest.raises(ValueError, match=r"chartevents.csv.gz.*the last line does not end in a newline"):
         list(observed(tmp_path))
 
 
@@ -224,4 +226,4 @@ def test_a_row_without_item_or_time_is_no_observation(tmp_path: Path) -> None:
 def observed(folder: Path) -> Iterator[np.ndarray]:
     stays = {"stay_row": [0], "hadm_id": [11], "stay_id": [111], "los_hours": [72.0]}
     intime = pl.Series(["2150-01-01 00:00:00"]).str.to_datetime(time_unit="us")
-    return observations(folder, "chartevents", pl.DataFrame(stays | {"intime": intime}), "medmod")
+    return stream_observations(folder, "chartevents", pl.DataFrame(stays | {"intime": intime}), "medmod")

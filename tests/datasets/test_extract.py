@@ -222,7 +222,7 @@ def test_the_command_reports_one_line_and_fails(raw: ExtractConfig) -> None:
     (raw.mimic_iv / "icu/chartevents.csv.gz").unlink()
     done = subprocess.run(command(raw), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "no table chartevents: looked for icu/chartevents.csv.gz" in done.stderr
+    assert "table chartevents not found; looked for icu/chartevents.csv.gz" in done.stderr
 
 
 def test_a_damaged_event_table_is_named(raw: ExtractConfig) -> None:
@@ -241,8 +241,8 @@ def test_a_missing_column_is_told_before_anything_is_done(
     path = raw.out.parent / f"{table}.csv.gz"
     text = gzip.decompress(path.read_bytes()).replace(column.encode(), b"other", 1)
     path.write_bytes(gzip.compress(text))
-    releases = r"\(MIMIC-\S+ \d.* have it; of those that are read it has: "
-    with pytest.raises(ValueError, match=rf"{path.name}: lacks the column {column} {releases}"):
+    releases = r"\(MIMIC-\S+ \d.* have it\\); of the columns that are read, "
+    with pytest.raises(ValueError, match=rf"{path.name}: column {column} is missing {releases}"):
         extract(raw, TASKS)
     assert not raw.out.exists()
 

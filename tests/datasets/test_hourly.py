@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.events import EVENT_DTYPE, deduplicate
-from datasets.hourly import Normalizer, bin_of, bins_of, ends_mid_bin, hourly_grid, tail_rows
+from datasets.events.buckets import deduplicate
+from datasets.events.cleaning import EVENT_DTYPE
+from datasets.hourly import Normalizer, bin_of, bins_of, ends_mid_bin, hourly_grid, partial_bin_rows
 from datasets.schema import CHANNELS, continuous_channels, variables
 
 
@@ -78,7 +79,7 @@ def test_a_window_is_a_prefix_of_the_grid_but_for_a_last_row_that_ends_inside_a_
         )
         found = whole[: len(wanted)].copy()
         if ends_mid_bin(np.array([hours]), timestep)[0]:
-            found[-1] = tail_rows(records, np.array([0]), np.array([hours]), timestep)[0]
+            found[-1] = partial_bin_rows(records, np.array([0]), np.array([hours]), timestep)[0]
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -125,7 +126,7 @@ def test_an_event_behind_the_last_bin_is_in_no_row() -> None:
 def test_a_window_that_ends_inside_a_bin_holds_its_last_second_and_no_later_one(end: float) -> None:
     last = round(end * 3600)
     records = events_of(0, [last - 1, last, last + 1])
-    row = tail_rows(records, np.array([0]), np.array([end]))[0]
+    row = partial_bin_rows(records, np.array([0]), np.array([end]))[0]
     assert row[PLAIN.first_channel] == 2 and row[PLAIN.mask_channel] == 1
     assert ends_mid_bin(np.array([end])) and not ends_mid_bin(np.array([2 * end]))
 
@@ -134,7 +135,7 @@ def test_a_stay_without_events_stands_at_the_normal_values() -> None:
     grid = hourly_grid(np.zeros(0, EVENT_DTYPE), 5, np.array([3]))
     assert grid.shape == (3, CHANNELS)
     assert grid[0, 50] == 86 and grid[0, 2] == 59 and not grid[:, 59:].any()
-    assert (grid[0] == tail_rows(np.zeros(0, EVENT_DTYPE), np.array([5]), np.array([1.5]))[0]).all()
+    assert (grid[0] == partial_bin_rows(np.zeros(0, EVENT_DTYPE), np.array([5]), np.array([1.5]))[0]).all()
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
 def test_lists_that_overlap_or_lack_their_twin_are_errors() -> None:
     with pytest.raises(ValueError, match="in both lists"):
         split_subjects([1], frozenset({1}), frozenset({1}))
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="must be given together"):
         split_subjects([1], frozenset({1}), None)
 
 

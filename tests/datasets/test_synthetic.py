@@ -10,10 +10,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from datasets import raw
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
 from datasets.extract import ExtractConfig, extract
+from datasets.raw.reading import parse_times, read_table
+from datasets.raw.tables import TABLES
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
 from datasets.synthetic import release as synthetic
@@ -88,7 +89,7 @@ def made(drawing: tuple[Path, list[int]]) -> Path:
 
 @pytest.fixture(scope="module")
 def charts(made: Path) -> pl.DataFrame:
-    return table(made / "mimic-iv/icu/chartevents.csv.gz").with_columns(raw.timestamps("charttime"))
+    return table(made / "mimic-iv/icu/chartevents.csv.gz").with_columns(parse_times("charttime"))
 
 
 def table(path: Path) -> pl.DataFrame:
@@ -149,9 +150,9 @@ def test_columns_are_those_of_the_releases(made: Path) -> None:
     for name, columns in COLUMNS.items():
         assert ",".join(table(made / f"mimic-iv/{name}.csv.gz").columns) == columns
     assert ",".join(table(made / "mimic-cxr-jpg/mimic-cxr-2.0.0-metadata.csv.gz").columns) == METADATA
-    for name in raw.TABLES:
+    for name in TABLES:
         root = made / ("mimic-cxr-jpg" if name in ("metadata", "chexpert") else "mimic-iv")
-        assert len(raw.read(root, name)), name
+        assert len(read_table(root, name)), name
 
 
 def test_each_folder_says_that_it_is_synthetic(made: Path) -> None:
@@ -161,7 +162,7 @@ def test_each_folder_says_that_it_is_synthetic(made: Path) -> None:
 
 def test_patients_are_adults_with_stays_as_varied_as_real_ones(made: Path) -> None:
     iv = made / "mimic-iv"
-    stays, admissions, patients = (raw.read(iv, name) for name in ("icustays", "admissions", "patients"))
+    stays, admissions, patients = (read_table(iv, name) for name in ("icustays", "admissions", "patients"))
     assert patients["anchor_age"].min() >= 18
     assert 0.02 < (stays["first_careunit"] != stays["last_careunit"]).mean() < 0.3
     assert stays.group_by("hadm_id").len()["len"].max() > 1
@@ -176,7 +177,7 @@ def test_patients_are_adults_with_stays_as_varied_as_real_ones(made: Path) -> No
 
 
 def test_some_come_back_within_thirty_days_and_some_later(made: Path) -> None:
-    stays = raw.read(made / "mimic-iv", "icustays").sort("subject_id", "intime")
+    stays = read_table(made / "mimic-iv", "icustays").sort("subject_id", "intime")
     gap = (pl.col("intime").shift(-1).over("subject_id") - pl.col("outtime")).dt.total_hours() / 24
     other = pl.col("hadm_id") != pl.col("hadm_id").shift(-1).over("subject_id")
     days = stays.select(pl.when(other).then(gap).alias("days"))["days"].drop_nulls()
@@ -184,8 +185,8 @@ def test_some_come_back_within_thirty_days_and_some_later(made: Path) -> None:
 
 
 def test_deaths_are_in_hospital_or_later(made: Path) -> None:
-    admissions = raw.read(made / "mimic-iv", "admissions")
-    dod = raw.read(made / "mimic-iv", "patients").select("subject_id", "dod")
+    admissions = read_table(made / "mimic-iv", "admissions")
+    dod = read_table(made / "mimic-iv", "patients").select("subject_id", "dod")
     last = (
         admissions.sort("admittime")
         .group_by("subject_id", maintain_order=True)
@@ -202,7 +203,7 @@ def test_deaths_are_in_hospital_or_later(made: Path) -> None:
 
 
 def test_diagnoses_hold_every_condition_in_both_versions_and_other_codes(made: Path) -> None:
-    codes = raw.read(made / "mimic-iv", "diagnoses_icd")
+    codes = read_table(made / "mimic-iv", "diagnoses_icd")
     for version in (9, 10):
         own = codes.filter(pl.col("icd_version") == version)["icd_code"].to_list()
         groups = [groups_of(code, version, "corrected") for code in own]
@@ -235,7 +236,7 @@ def test_charts_hold_the_texts_of_the_release(charts: pl.DataFrame) -> None:
 def test_charts_are_as_dirty_as_real_ones(charts: pl.DataFrame, made: Path) -> None:
     for column in ("hadm_id", "stay_id", "value"):
         assert 0 < charts[column].is_null().mean() < 0.01
-    stays = raw.read(made / "mimic-iv", "icustays")
+    stays = read_table(made / "mimic-iv", "icustays")
     timed = charts.join(stays.select("stay_id", "intime", "outtime"), on="stay_id")
     assert (timed["charttime"] < timed["intime"]).any() and (timed["charttime"] > timed["outtime"]).any()
     assert len(charts.join(stays, on=["stay_id", "hadm_id"], how="anti").drop_nulls(["stay_id", "hadm_id"]))
@@ -262,7 +263,7 @@ def test_labs_are_unsorted_have_no_stay_and_sometimes_no_admission(made: Path) -
 
 def test_films_are_in_the_releases_layout(made: Path) -> None:
     root = made / "mimic-cxr-jpg"
-    metadata = raw.read(root, "metadata").with_columns(study_time())
+    metadata = read_table(root, "metadata").with_columns(study_time())
     paths = [
         image_path(root, *row) for row in metadata.select("subject_id", "study_id", "dicom_id").iter_rows()
     ]
@@ -278,12 +279,12 @@ def test_films_are_in_the_releases_layout(made: Path) -> None:
 
 
 def test_findings_are_positive_negative_uncertain_or_missing_and_some_studies_have_none(made: Path) -> None:
-    chexpert = raw.read(made / "mimic-cxr-jpg", "chexpert")
+    chexpert = read_table(made / "mimic-cxr-jpg", "chexpert")
     for value in (1.0, 0.0, -1.0, None):
         assert chexpert["Edema"].eq_missing(value).any()
     positive = chexpert.drop("subject_id", "study_id").select((pl.all() == 1).sum())
     assert min(positive.row(0)) > 0
-    metadata = raw.read(made / "mimic-cxr-jpg", "metadata")
+    metadata = read_table(made / "mimic-cxr-jpg", "metadata")
     assert 0 < len(metadata.join(chexpert, on="study_id", how="anti")) < 0.2 * len(metadata)
 
 
@@ -306,8 +307,8 @@ def in_stay(block: Block, number: int, paired: float) -> tuple[int, pl.DataFrame
 
 
 def test_films_lie_within_and_outside_stays_and_with_subjects_without_any(made: Path) -> None:
-    stays = raw.read(made / "mimic-iv", "icustays")
-    metadata = raw.read(made / "mimic-cxr-jpg", "metadata").with_columns(study_time())
+    stays = read_table(made / "mimic-iv", "icustays")
+    metadata = read_table(made / "mimic-cxr-jpg", "metadata").with_columns(study_time())
     near = metadata.join(stays, on="subject_id")
     inside = near["time"].is_between(near["intime"], near["outtime"])
     assert inside.any() and (near["time"] < near["intime"]).any() and (near["time"] > near["outtime"]).any()
@@ -321,7 +322,7 @@ def test_films_for_stays_need_no_patients_of_ours(made: Path, tmp_path: Path) ->
     write_films_for(config, made / "mimic-iv", Strengths())
     root = config.out / "mimic-cxr-jpg"
     assert not (config.out / "mimic-iv").exists() and "real stays" in (root / SYNTHETIC_MARKER).read_text()
-    metadata, stays = raw.read(root, "metadata").with_columns(study_time()), read_stays(made / "mimic-iv")
+    metadata, stays = read_table(root, "metadata").with_columns(study_time()), read_stays(made / "mimic-iv")
     assert set(metadata["subject_id"]) <= set(stays["subject_id"])
     epoch = pl.col("time").dt.epoch("s").is_between("intime", "outtime")
     seen = metadata.filter(pl.col("ViewPosition") == "AP").join(stays, on="subject_id").filter(epoch)

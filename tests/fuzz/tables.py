@@ -16,7 +16,7 @@ import polars as pl
 
 import datasets.extract
 from datasets.extract import ExtractConfig
-from datasets.raw import TABLES, find_table
+from datasets.raw.tables import TABLES, find_table
 from tasks import TASKS
 from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.random_cohort import random_cohort

@@ -1,0 +1,226 @@
+"""Map items to variables, and turn charted text into numbers in the variables' units."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+import yaml
+
+from datasets.schema import RESOURCES, variables
+
+# One cleaned observation: the stay's row, whole seconds since intime, the variable's index, its value (for a
+# category: its slot), and a key that orders values charted at the same second, of which the greatest is kept.
+EVENT_DTYPE = np.dtype(
+    [("stay_row", "<i4"), ("second", "<i4"), ("variable", "u1"), ("value", "<f8"), ("tie_break", "<u8")]
+)
+KG_PER_POUND = 0.453592
+CM_PER_INCH = 2.54
+HUNDREDTH, NINTH = 1 / 100, 1 / 9  # multiplied with: a division would change the last bit of published stores
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+@cache
+def item_map(protocol: str) -> pl.DataFrame:
+    """Return the item map by itemid: source (chart or lab), variable (its index in the grid), and cleaning.
+
+    >>> item_map("medmod").filter(pl.col("itemid") == 220045)["variable"][0]
+    8
+    """
+    entries: dict[str, dict[str, Any]] = yaml.safe_load((RESOURCES / "variables.yaml").read_text())
+    is_corrected = protocol == "corrected"
+    rows = []
+    for index, variable in enumerate(variables()):
+        entry = entries[variable.name]
+        changes = entry.get("corrected", {}) if is_corrected else {}
+        low, high = entry.get("range", (-np.inf, np.inf)) if is_corrected else (-np.inf, np.inf)
+        text_order = not is_corrected and entry.get("text_order", False)
+        for source in ("chart", "lab"):
+            for item in [*entry.get(source, []), *changes.get(source, [])]:
+                if item not in changes.get("remove", []):
+                    rows.append((item, source, index, entry["rule"], low, high, text_order))
+    schema = {
+        "itemid": pl.Int64, "source": pl.String, "variable": pl.UInt8, "rule": pl.String, "low": pl.Float64,
+        "high": pl.Float64, "text_order": pl.Boolean,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema, orient="row").sort("itemid")
+
+
+@dataclass(frozen=True)
+class RawObservations:
+    """Charted items, [n] each: itemid, the value as stripped text, and as a number (NaN if it is none)."""
+
+    item: np.ndarray
+    text: pl.Series
+    number: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, rows: np.ndarray) -> Self:
+        """Return the observations at these indices."""
+        return type(self)(self.item[rows], self.text[rows], self.number[rows])
+
+    def evaluate(self, expression: pl.Expr) -> np.ndarray:
+        """Evaluate an expression over the column "text"."""
+        return self.text.to_frame("text").select(expression).to_series().to_numpy()
+
+
+def to_float(text: pl.Expr) -> pl.Expr:
+    """Parse text as numbers; NaN where it is none."""
+    return text.cast(pl.Float64, strict=False).fill_null(np.nan)
+
+
+# A cleaning rule returns the values [n] of some observations under a protocol: in the variables' units, or
+# slots of categories; NaN where there is no usable value.
+Rule = Callable[[RawObservations, str], np.ndarray]
+
+
+def _pressure(part: int) -> Rule:
+    """Return the rule that takes one part of "120/80", or a plain number as it is."""
+    number = to_float(pl.col("text").str.split("/").list.get(part, null_on_oob=True))
+    number_or_nan = pl.when(pl.col("text").str.contains("/", literal=True)).then(number).otherwise(np.nan)
+
+    def rule(observations: RawObservations, protocol: str) -> np.ndarray:
+        value = observations.number.copy()
+        pairs = np.flatnonzero(np.isnan(value))
+        if len(pairs):
+            value[pairs] = observations.take(pairs).evaluate(number_or_nan)
+        return value
+
+    return rule
+
+
+def _oxygen_fraction(observations: RawObservations, protocol: str) -> np.ndarray:
+    percent = observations.number
+    if protocol == "medmod":
+        return percent * HUNDREDTH
+    fraction = np.where(percent > 1, percent * HUNDREDTH, percent)
+    return np.where(fraction > 0, fraction, np.nan)
+
+
+def _saturation(observations: RawObservations, protocol: str) -> np.ndarray:
+    return np.where(observations.number <= 1, observations.number * 100, observations.number)
+
+
+def _height(observations: RawObservations, protocol: str) -> np.ndarray:
+    is_inches = (observations.item == 226707) & (protocol == "corrected")
+    return np.where(is_inches, observations.number * CM_PER_INCH, observations.number)
+
+
+def _temperature(observations: RawObservations, protocol: str) -> np.ndarray:
+    degrees = observations.number
+    is_fahrenheit = (degrees >= 79) | ((observations.item == 223761) & (protocol == "corrected"))
+    return np.where(is_fahrenheit, (degrees - 32) * 5 * NINTH, degrees)
+
+
+def _weight(observations: RawObservations, protocol: str) -> np.ndarray:
+    is_pounds = observations.item == 226531
+    return np.where(is_pounds, observations.number * KG_PER_POUND, observations.number)
+
+
+def _capillary_refill(observations: RawObservations, protocol: str) -> np.ndarray:
+    text = pl.col("text").str.to_lowercase()
+    slow, normal = text.str.contains("abnormal|delayed"), text.str.contains("normal|brisk")
+    return observations.evaluate(pl.when(slow).then(1.0).when(normal).then(0.0).otherwise(np.nan))
+
+
+@cache
+def _slots() -> pl.DataFrame:
+    """Return (itemid, text) -> slot in the grid, for the text categories."""
+    rows = [
+        (item, text, float(slot))
+        for item, index in item_map("corrected").select("itemid", "variable").iter_rows()
+        for slot, text in enumerate(variables()[index].categories)
+    ]
+    return pl.DataFrame(rows, {"itemid": pl.Int64, "text": pl.String, "slot": pl.Float64}, orient="row")
+
+
+def _category(observations: RawObservations, protocol: str) -> np.ndarray:
+    charted = pl.DataFrame({"itemid": observations.item, "text": observations.text})
+    slots = charted.join(_slots(), on=["itemid", "text"], how="left", maintain_order="left")["slot"]
+    return slots.fill_null(np.nan).to_numpy()
+
+
+RULES: dict[str, Rule] = {
+    "number": lambda observations, protocol: observations.number,
+    "category": _category,
+    "systolic": _pressure(0),
+    "diastolic": _pressure(1),
+    "oxygen_fraction": _oxygen_fraction,
+    "saturation": _saturation,
+    "height": _height,
+    "temperature": _temperature,
+    "weight": _weight,
+    "capillary": _capillary_refill,
+}
+
+
+@cache
+def _alphabetical_ranks() -> np.ndarray:
+    """Return [17, slots]: the alphabetical rank of each category among its variable's."""
+    ranks = np.zeros((len(variables()), max(len(v.categories) for v in variables())))
+    for index, variable in enumerate(variables()):
+        ranks[index, : len(variable.categories)] = np.argsort(np.argsort(variable.categories))
+    return ranks
+
+
+def _rank_slots(variable: np.ndarray, slot: np.ndarray) -> np.ndarray:
+    """Return the alphabetical ranks [n] of slots [n], NaN where the slot is."""
+    ranks = _alphabetical_ranks()[variable, np.nan_to_num(slot).astype(np.int64)]
+    return np.where(np.isnan(slot), np.nan, ranks)
+
+
+def tie_break_of_numbers(values: np.ndarray) -> np.ndarray:
+    """Map float64 to uint64 in the same order.
+
+    >>> tie_break_of_numbers(np.array([-1.0, 0.0, 2.5])).argsort().tolist()
+    [0, 1, 2]
+    """
+    bits = (values + 0.0).view(np.uint64)
+    return np.where(bits >> np.uint64(63) == 1, ~bits, bits | np.uint64(1 << 63))
+
+
+def _tie_break_of_text(observations: RawObservations) -> np.ndarray:
+    """Return the first eight characters of each text as a uint64 that sorts as the text does."""
+    padded = pl.col("text").str.head(8).str.pad_end(8, "\0").cast(pl.Binary)
+    return observations.evaluate(padded.bin.reinterpret(dtype=pl.UInt64, endianness="big"))
+
+
+@cache
+def _cleaning(protocol: str) -> dict[str, np.ndarray]:
+    """Return the columns of the item map, the rule as its index in RULES."""
+    table = item_map(protocol).drop("source")
+    rule = pl.col("rule").replace_strict(
+        {rule: code for code, rule in enumerate(RULES)}, return_dtype=pl.Int8
+    )
+    return {series.name: series.to_numpy() for series in table.with_columns(rule)}
+
+
+def clean(observations: RawObservations, protocol: str) -> np.ndarray:
+    """Return events [n] of EVENT_DTYPE with variable, value and tie_break; stay and second are not set.
+
+    The value is NaN where it is unusable: not a number or a known category, not finite as the float32 of the
+    grid, or (under `corrected`) implausible.
+    """
+    table = _cleaning(protocol)
+    row = np.searchsorted(table["itemid"], observations.item)
+    events = np.empty(len(observations), EVENT_DTYPE)
+    events["variable"] = table["variable"][row]
+    sort_value = np.empty(len(observations))
+    for code, (name, rule) in enumerate(RULES.items()):
+        selected = np.flatnonzero(table["rule"][row] == code)
+        if len(selected):
+            value = rule(observations.take(selected), protocol)
+            events["value"][selected] = value
+            is_category = name == "category"
+            sort_value[selected] = _rank_slots(events["variable"][selected], value) if is_category else value
+    events["tie_break"] = tie_break_of_numbers(sort_value)
+    as_text = np.flatnonzero(table["text_order"][row])
+    events["tie_break"][as_text] = _tie_break_of_text(observations.take(as_text))
+    value = events["value"]
+    usable = (np.abs(value) <= MAX_FLOAT32) & (value >= table["low"][row]) & (value <= table["high"][row])
+    events["value"][~usable] = np.nan
+    return events
