@@ -52,7 +52,7 @@ def test_all_members_of_a_written_table_are_read(pattern: Pattern, tmp_path: Pat
 
 
 def test_a_command_that_fails_is_told_with_its_last_lines() -> None:
-    with pytest.raises(ValueError, match=r"ended with status 1:\nerror: .*no table"):
+    with pytest.raises(ValueError, match=r"ended with status 1:\nerror: .*not found"):
         child.run_module("datasets.extract", "--mimic_iv", "/nowhere", "--out", "/nowhere/out")
 
 

@@ -241,7 +241,7 @@ def test_a_missing_column_is_told_before_anything_is_done(
     path = raw.out.parent / f"{table}.csv.gz"
     text = gzip.decompress(path.read_bytes()).replace(column.encode(), b"other", 1)
     path.write_bytes(gzip.compress(text))
-    releases = r"\(MIMIC-\S+ \d.* have it\\); of the columns that are read, "
+    releases = r"\(MIMIC-\S+ \d.* have it\); of the columns that are read, "
     with pytest.raises(ValueError, match=rf"{path.name}: column {column} is missing {releases}"):
         extract(raw, TASKS)
     assert not raw.out.exists()
