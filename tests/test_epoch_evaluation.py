@@ -29,7 +29,7 @@ from training.epoch_table import columns
 from training.loop import predict
 from training.select_epoch import EpochEvaluationConfig, open_evaluation
 from utils import checkpoint
-from utils.cli import leaving_on_sigterm
+from utils.cli import exit_on_sigterm
 from utils.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +103,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(select_epoch, "write_row", stop_after)
-    with pytest.raises(SystemExit) as left, leaving_on_sigterm():
+    with pytest.raises(SystemExit) as left, exit_on_sigterm():
         evaluate(store, pretrained, "--task", ",".join(TWO))
     assert left.value.code == 0 and len(probes) == 3
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -225,7 +225,7 @@ def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--task phenotypin", "unknown task 'phenotypin'; the nearest right one is phenotyping"),
+        ("--task phenotypin", "unknown task 'phenotypin'; did you mean phenotyping"),
         ("--data_pairs ehr", "too little for --fusion concatenation; use --data_pairs paired"),
         ("--run_dir nowhere", "--run_dir nowhere holds no <run>_epoch_<NN>.ckpt; give the folder"),
     ],

@@ -34,6 +34,12 @@ def settings(config: type) -> Iterator[Field]:
 
 
 @pytest.mark.parametrize("config", PROGRAMS, ids=lambda config: config.__name__)
+def test_no_two_settings_share_a_flag(config: type) -> None:
+    flags = [field.name for field in settings(config)]
+    assert len(flags) == len(set(flags))
+
+
+@pytest.mark.parametrize("config", PROGRAMS, ids=lambda config: config.__name__)
 def test_help_tells_the_program_and_each_flag_with_its_default(
     config: type, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,39 +10,42 @@ from types import FrameType
 from typing import TypeVar
 
 from utils.config import parse
+from utils.log import is_rank_zero
 
 T = TypeVar("T")
 
 
 def run_cli(main: Callable[[T], None], config: type[T]) -> None:
-    """Parse the command line and run `main`; the docstring of `config` opens its help.
+    """Parse the command line and run `main`; the docstring of `config` opens the help text.
 
-    What a user can mend (ValueError, OSError) ends in one line and status 1, Ctrl-C in status 130, SIGTERM in
-    status 0; a wrong flag in status 2 (utils.config.parse). Anything else is a bug of ours and keeps its
-    traceback. Of several processes the one that failed is named, and torchrun, which then stops the others,
-    reports its cause.
+    Exit status: 1 for an error that the user can fix (ValueError, OSError; one line on standard error), 2 for
+    a wrong flag (see utils.config.parse), 130 for Ctrl-C, 0 for SIGTERM, and 141 if the reader of a pipe has
+    left, as in `... --help | head -1`. Any other exception is a bug of ours and keeps its traceback. Under
+    torchrun the error names the process that failed, and torchrun reports the cause.
     """
-    with leaving_on_sigterm():
+    with _exit_on_closed_pipe(), exit_on_sigterm():
         settings = parse(config, description=inspect.getdoc(config) or "")
         try:
             main(settings)
+        except BrokenPipeError:
+            raise
         except (ValueError, OSError) as error:
-            place = f" in process {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
-            print(f"error{place}: {error}", file=sys.stderr)
-            _tell_torchrun(error)
+            process = f" in process {os.environ['RANK']}" if os.environ.get("WORLD_SIZE", "1") != "1" else ""
+            print(f"error{process}: {error}", file=sys.stderr)
+            _report_to_torchrun(error)
             sys.exit(1)
         except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            print("interrupted; run the same command again to continue", file=sys.stderr)
             sys.exit(130)
 
 
 @contextmanager
-def leaving_on_sigterm() -> Iterator[None]:
-    """Ends the program with status 0 on SIGTERM, where it is: what is written is whole, and stays."""
+def exit_on_sigterm() -> Iterator[None]:
+    """Exit with status 0 on SIGTERM. What was written so far is complete and is kept."""
 
     def leave(number: int, frame: FrameType | None) -> None:
-        if os.environ.get("RANK", "0") == "0":
-            print("stopped; go on with the same command, and --resume where it has one", file=sys.stderr)
+        if is_rank_zero():
+            print("stopped; continue with the same command, and --resume if it has one", file=sys.stderr)
         raise SystemExit(0)
 
     before = signal.signal(signal.SIGTERM, leave)
@@ -52,8 +55,22 @@ def leaving_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tell_torchrun(error: Exception) -> None:
-    """Leaves the cause where torchrun looks for it, if that started this process."""
+@contextmanager
+def _exit_on_closed_pipe() -> Iterator[None]:
+    """Exit quietly with status 141, as other commands do, if nobody reads standard output any more."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes standard output once more when it exits, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _report_to_torchrun(error: Exception) -> None:
+    """Write the cause where torchrun looks for it, if torchrun started this process."""
     if "TORCHELASTIC_ERROR_FILE" in os.environ:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # not all need torch
 

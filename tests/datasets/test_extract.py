@@ -250,7 +250,7 @@ def test_a_missing_column_is_told_before_anything_is_done(
 def test_an_unknown_flag_names_the_nearest(raw: ExtractConfig) -> None:
     done = subprocess.run(command(raw, "--protocoll", "medmod"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.splitlines() == [
-        "error: unknown flag --protocoll; the nearest right one is --protocol",
+        "error: unknown flag --protocoll; did you mean --protocol?",
         "All flags: python -m datasets.extract --help",
     ]
 

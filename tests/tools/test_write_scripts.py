@@ -238,7 +238,7 @@ def test_a_misspelt_flag_stops_with_the_nearest_right_one(
         with pytest.raises(SystemExit) as left:
             settings(words)
         assert left.value.code == 2
-        assert f"unknown flag {misspelt}; the nearest right one is {right}\n" in capsys.readouterr().err
+        assert f"unknown flag {misspelt}; did you mean {right}?\n" in capsys.readouterr().err
 
 
 def test_the_program_itself_refuses_a_misspelt_flag(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_program_itself_refuses_a_misspelt_flag(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 2 and "unknown flag --epoch; the nearest right one is --epochs" in done.stderr
+    assert done.returncode == 2 and "unknown flag --epoch; did you mean --epochs?" in done.stderr
 
 
 @a_script_of_each_program

@@ -18,7 +18,7 @@ from tests.utils.ranks import run_on_ranks
 from training.loop import FitResult, fit, predict
 from training.optim import OptimConfig
 from utils import checkpoint, distributed
-from utils.cli import leaving_on_sigterm
+from utils.cli import exit_on_sigterm
 from utils.distributed import Process
 from utils.run import Run
 
@@ -122,7 +122,7 @@ def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
 def test_a_signal_behind_the_last_epoch_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
     monkeypatch.setattr(Run, "rewind", lambda *_: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(SystemExit) as stop, leaving_on_sigterm():
+    with pytest.raises(SystemExit) as stop, exit_on_sigterm():
         train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective())  # nothing is left to train
     assert stop.value.code == 0
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tyro.conf import subcommand
 
 from utils import config
 
@@ -44,15 +45,9 @@ class Whole:
     draw: bool = False
 
 
-@dataclass(frozen=True)
-class Clash:
-    data: Data = Data()
-    batch_size: int = 1
-
-
-def refusal(capsys: pytest.CaptureFixture[str], argv: list[str], cls: type = Whole) -> str:
+def refusal(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
     with pytest.raises(SystemExit) as stop:
-        config.parse(cls, argv)
+        config.parse(Whole, argv)
     assert stop.value.code == 2
     return capsys.readouterr().err.replace("\n", " ")
 
@@ -74,23 +69,32 @@ def test_switches(word: str, value: bool) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("--task x --batch_sise 3", "unknown flag --batch_sise; the nearest right one is --batch_size"),
-        ("--taks x", "unknown flag --taks; the nearest right one is --task"),
+        ("--task x --batch_sise 3", "unknown flag --batch_sise; did you mean --batch_size?"),
+        ("--task x --limt=3", "unknown flag --limt; did you mean --limit?"),
+        ("--taks x", "--taks"),
         ("--task x --pairs all", "paired"),
         ("--task x --batch_size many", "many"),
         ("--task x --batch_size 0", "--batch_size must be 1 or more, not 0"),
         ("--draw", "--task"),
         ("--task x stray", "stray"),
-        ("--config", "--config needs a file"),
-        ("--config nowhere.yaml", "--config nowhere.yaml: there is no such file"),
+        ("--config", "--config: expected one argument"),
+        ("--config nowhere.yaml", "--config nowhere.yaml: No such file or directory"),
     ],
 )
 def test_what_is_not_right_is_refused(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
     assert message in refusal(capsys, argv.split())
 
 
-def test_two_settings_of_one_name_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "two settings are called batch_size" in refusal(capsys, [], Clash)
+def test_a_union_of_configs_is_a_command_with_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
+    either = Annotated[Data, subcommand("data")] | Annotated[Whole, subcommand("whole")]
+    assert config.parse(either, ["data", "--batch_size", "3"]) == Data(3)
+    assert config.parse(either, ["whole", "--task", "x"]) == Whole("x")
+    with pytest.raises(SystemExit):
+        config.parse(either, ["data", "--batch_sise", "3"])
+    assert "unknown flag --batch_sise; did you mean --batch_size?" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        config.parse(either, ["data", "--help"])
+    assert "Share of the unpaired samples, 0 to 1." in capsys.readouterr().out
 
 
 def test_help_shows_meaning_and_default(capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,26 +145,29 @@ def test_a_file_may_leave_a_required_flag_to_the_line(
     [
         (
             "task: x\ndata: {batch_sise: 3}",
-            "unknown key data.batch_sise; the nearest right one is data.batch_size",
+            "unknown key data.batch_sise; did you mean data.batch_size?",
         ),
-        ("batch_size: 3", "unknown key batch_size; the nearest right one is data.batch_size"),
-        ("task: x\ndata: {pairs: all}", "data.pairs must be paired or partial, not 'all'"),
-        ("task: x\ndata: {batch_size: 1.5}", "data.batch_size must be int, not 1.5"),
+        ("batch_size: 3", "unknown key batch_size; did you mean data.batch_size?"),
+        ("task: x\ndata: {pairs: all}", "data.pairs is 'all': input should be 'paired' or 'partial'"),
+        ("task: x\ndata: {batch_size: 1.5}", "data.batch_size is 1.5: input should be a valid integer"),
         ("task: x\ndata: {batch_size: true}", "data.batch_size must be int, not True"),
         ("task: x\ndata: {batch_size: 0}", "--batch_size must be 1 or more"),
         ("task: x\ndraw: 1", "draw must be bool, not 1"),
-        ("task: x\nsize: [1, 2, 3]", "size must be tuple"),
-        ("task: x\nlimit: many", "limit must be"),
+        ("task: x\nsize: [1, 2, 3]", "size is [1, 2, 3]: tuple should have at most 2 items"),
+        ("task: x\nlimit: many", "limit is 'many': input should be a valid integer"),
         ("task: x\ndata: 3", "data must hold keys, not 3"),
         ("[1]", "must hold keys"),
-        ("a: b: c", "not YAML"),
+        ("a: b: c", "not valid YAML"),
         ("limit: 1", "task is required and missing"),
-        ("task: x\ntask: y", "the key task stands there twice"),
-        ("task: x\ndata: {batch_size: 1, batch_size: 2}", "the key batch_size stands there twice"),
-        ("task: x\ndata: {data_ratio: .nan}", "data.data_ratio must be a finite number"),
-        ("task: x\ndata: {data_ratio: -.inf}", "data.data_ratio must be a finite number"),
-        ("task: x\nmilestones: [0.5, 1e309]", "milestones must be a finite number"),
-        ("task: !!python/object/apply:os.getcwd []", "not YAML"),
+        ("task: x\ntask: y", "the key task is given twice"),
+        ("task: x\ndata: {batch_size: 1, batch_size: 2}", "the key batch_size is given twice"),
+        ("task: x\ndata: {data_ratio: .nan}", "data.data_ratio is nan: input should be a finite number"),
+        ("task: x\ndata: {data_ratio: -.inf}", "data.data_ratio is -inf: input should be a finite number"),
+        (
+            "task: x\nmilestones: [0.5, 1e309]",
+            "milestones is [0.5, '1e309']: input should be a finite number",
+        ),
+        ("task: !!python/object/apply:os.getcwd []", "not valid YAML"),
         ("task: " + "[" * 20_000, "nested too deeply"),
     ],
 )
@@ -174,7 +181,7 @@ def test_a_yaml_error_exits_like_a_flag_error(tmp_path: Path, capsys: pytest.Cap
     file = tmp_path / "c.yaml"
     file.write_text("tsak: x")
     said = refusal(capsys, ["--config", str(file)])
-    assert f"{file}: unknown key tsak; the nearest right one is task" in said
+    assert f"{file}: unknown key tsak; did you mean task?" in said
 
 
 def test_what_yaml_cannot_hold_is_an_error() -> None:
@@ -191,10 +198,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
 
 @pytest.mark.parametrize("end", ["", "task: *j\n", "milestones: *j\n"])
 def test_a_value_without_end_is_told_in_short(end: str) -> None:
-    with pytest.raises(ValueError, match=r"unknown key a|must be|not YAML") as error:
+    with pytest.raises(ValueError, match="unknown key a") as error:
         config.from_yaml(Whole, BOMB + end)
     assert len(str(error.value)) < 1000
-    with pytest.raises(ValueError, match="task must be str, not") as error:
+    with pytest.raises(ValueError, match="input should be a valid string") as error:
         config.from_dict(Whole, {"task": yaml.safe_load(BOMB)["j"]})
     assert len(str(error.value)) < 1000
 
@@ -215,7 +222,7 @@ def test_a_config_may_have_a_byte_order_mark(tmp_path: Path, codec: str) -> None
 def test_a_config_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes(b"task: \xff\xfe\n")
-    assert f"{file}: not YAML" in refusal(capsys, ["--config", str(file)])
+    assert f"{file}: not valid YAML" in refusal(capsys, ["--config", str(file)])
 
 
 def test_a_record_must_hold_keys(tmp_path: Path) -> None:
