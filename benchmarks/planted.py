@@ -1,4 +1,4 @@
-"""What the hidden states of synthetic patients allow: test scores of a linear model that reads them alone."""
+"""Score what the latent states of synthetic patients allow: a linear model that reads them alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import polars as pl
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from datasets.batches import DataConfig, Samples, load_samples
 from datasets.store import Store
-from datasets.synthetic.patients import BLOCK, HOUR, Course, Strengths, draw_block
+from datasets.synthetic.common import HOUR
+from datasets.synthetic.latents import Course, Simulation
+from datasets.synthetic.patients import PATIENTS_PER_BLOCK, draw_block
 from evaluation import metrics
 from evaluation.label_checks import check_learnable
 from evaluation.scoring import compute_scores
@@ -23,81 +26,88 @@ from utils.cli import run_cli
 
 @dataclass(frozen=True)
 class PlantedConfig:
-    """Score, on each task's test split, a logistic regression that sees, in place of records and X-rays,
-    the hidden states of synthetic patients at the prediction time, and the hours since ICU admission.
+    """Score a logistic regression on the latent states of synthetic patients, on each task's test split.
+
+    Instead of records and X-rays it sees the latent states at the prediction time and the hours since ICU
+    admission.
     """
 
     patients: int = 1000
-    """Number of patients that the store was made from."""
+    """Number of patients in the store."""
     seed: int = 0
-    """Seed that they were drawn with."""
+    """Seed with which they were drawn."""
     data: DataConfig = field(default_factory=DataConfig)
 
 
 @dataclass(frozen=True)
-class HiddenStates:
-    """The courses of all admissions; for each ICU stay its row of `course`, and admission time (s)."""
+class LatentStates:
+    """The courses of all admissions."""
 
     course: Course
-    stays: pd.DataFrame
+    stays: pd.DataFrame  # by stay_id: `row` of the course, and `intime` in seconds since 1970
 
     def of(self, samples: Samples) -> np.ndarray:
-        """Hidden states at the prediction times of n samples, and hours since ICU admission [n, 7]."""
-        own = self.stays.loc[samples.stay_id]
-        seconds = own["intime"].to_numpy() + np.round(samples.end_hours * HOUR).astype(np.int64)
-        return np.column_stack([self.course.at(own["row"].to_numpy(), seconds), samples.end_hours])
+        """Return latent states at the prediction times, and hours since ICU admission [n, 7]."""
+        stays = self.stays.loc[samples.stay_id]
+        seconds = stays["intime"].to_numpy() + np.round(samples.end_hours * HOUR).astype(np.int64)
+        return np.column_stack([self.course.at(stays["row"].to_numpy(), seconds), samples.end_hours])
 
 
-def draw_states(patients: int, seed: int) -> HiddenStates:
-    """Draw again what `datasets.synthetic --patients --seed` drew, at its default strengths."""
+def draw_states(patients: int, seed: int) -> LatentStates:
+    """Draw again what `datasets.synthetic --patients --seed` drew."""
     courses, stays, rows = [], [], 0
-    for block in range(-(-patients // BLOCK)):
-        drawn = draw_block(seed, block, Strengths())
-        own = drawn.stays.select("stay_id", "intime", row="admission").to_pandas().set_index("stay_id")
-        stays.append(own.assign(row=own["row"] + rows))
+    for block in range(-(-patients // PATIENTS_PER_BLOCK)):
+        drawn = draw_block(seed, block, Simulation())
+        row = pl.col("admission") + rows
+        stays.append(drawn.stays.select("stay_id", "intime", row=row).to_pandas().set_index("stay_id"))
         courses.append(drawn.course)
         rows += len(drawn.course.latents)
     arrays = {
         name: np.concatenate([getattr(course, name) for course in courses])
         for name in ("latents", "start", "end", "death")
     }
-    return HiddenStates(Course(**arrays, strengths=Strengths()), pd.concat(stays))
+    return LatentStates(Course(**arrays, simulation=Simulation()), pd.concat(stays))
 
 
-def check_store(states: HiddenStates, store: Store, config: PlantedConfig) -> None:
-    """ValueError if the store's stays are not those that were drawn."""
+def check_store(states: LatentStates, store: Store, config: PlantedConfig) -> None:
+    """Check that the store holds the patients that were drawn.
+
+    Raises:
+        ValueError: It holds others.
+    """
     stays = store.stays(("stay_id", "intime")).set_index("stay_id")["intime"]
     drawn = states.stays["intime"].reindex(stays.index)
     if not (drawn == stays.astype("datetime64[s]").astype(np.int64)).all():
         raise ValueError(
-            f"{store.folder}: its stays are not those of python -m datasets.synthetic --patients "
-            f"{config.patients} --seed {config.seed}; give the --patients and --seed that it was made with"
+            f"{store.folder} was not made from python -m datasets.synthetic --patients {config.patients} "
+            f"--seed {config.seed}; give the --patients and --seed with which it was made"
         )
 
 
 def learn(states: np.ndarray, target: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Classes [C] of the known targets [n], and their probabilities [m, C] for `unseen` states [m, 7]."""
+    """Return the classes [C] of the known targets [n], and probabilities [m, C] for `unseen` [m, 7]."""
     known = ~np.isnan(target)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     model.fit(states[known], target[known].astype(int))
     return model.classes_, model.predict_proba(unseen)
 
 
-def predict(task: Task, train: Samples, states: HiddenStates, unseen: np.ndarray) -> np.ndarray:
-    """Probabilities [m, outputs] of the task for `unseen` states [m, 7]."""
+def predict(task: Task, train: Samples, states: LatentStates, unseen: np.ndarray) -> np.ndarray:
+    """Return the task's probabilities [m, outputs] for `unseen` states [m, 7]."""
     seen = states.of(train)
     if task.kind == "ordinal":
-        found = np.zeros((len(unseen), task.outputs))
-        classes, probability = learn(seen, train.labels[:, 0], unseen)
-        found[:, classes] = probability
-        return found
+        probabilities = np.zeros((len(unseen), task.outputs))
+        classes, known = learn(seen, train.labels[:, 0], unseen)
+        probabilities[:, classes] = known
+        return probabilities
     return np.column_stack([learn(seen, target, unseen)[1][:, 1] for target in train.labels.T])
 
 
 def allowed(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]:
-    """Each task, how many samples its test split has, and the score on them.
+    """Yield each task, the number of its test samples, and the score on them.
 
-    ValueError if the store is of other patients, or of too few to learn from.
+    Raises:
+        ValueError: The store has other patients, or too few to learn from.
     """
     store = Store.open(config.data.store)
     states = draw_states(config.patients, config.seed)
@@ -107,15 +117,15 @@ def allowed(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]:
             load_samples(store, task.name, task.labels, task.encode, split, config.data, 0)
             for split in ("train", "test")
         )
-        if lacking := check_learnable(task, train.labels):
-            raise ValueError(f"{task.name}: {lacking}; make the store from more patients")
+        if problem := check_learnable(task, train.labels):
+            raise ValueError(f"{task.name}: {problem}; make the store from more patients")
         probability = predict(task, train, states, states.of(test))
         yield task, len(test), metrics.headline(compute_scores(task, test.labels, probability))[task.monitor]
 
 
 def main(config: PlantedConfig) -> None:
     """Print the score of every task."""
-    print("synthetic patients; from their hidden states:")
+    print("synthetic patients; from their latent states:")
     for task, count, score in allowed(config):
         print(f"{task.name:22} {task.monitor:5} {score:.3f}  n {count}", flush=True)
 

@@ -22,25 +22,14 @@ DEFAULT_CHUNK_SIZE = 1024
 
 @dataclass(frozen=True)
 class ParameterRanges:
-    """Bounds of a training view's random parameters, from torchvision's transforms as published.
+    """Bounds of a training view's random parameters, from torchvision's transforms as published."""
 
-    Attributes:
-        degrees: Rotation, from -value to value.
-        translate: Shift along each axis, from -value to value, as a fraction of the side.
-        scale: Lowest and highest scale.
-        shear: Shear along x in degrees, from -value to value.
-        crop: Lowest and highest side of the crop, as a fraction of the image's.
-        jitter: Brightness and contrast factors, from 1 - value to 1 + value.
-        jitter_probability: Probability that an image is jittered.
-        flip_probability: Probability that an image is flipped.
-    """
-
-    degrees: float
-    translate: float
+    degrees: float  # rotation, from -value to value
+    translate: float  # shift along each axis, from -value to value, as a fraction of the side
     scale: tuple[float, float]
-    shear: float
-    crop: tuple[float, float]
-    jitter: float
+    shear: float  # along x in degrees, from -value to value
+    crop: tuple[float, float]  # side of the crop, as a fraction of the image's
+    jitter: float  # brightness and contrast factors, from 1 - value to 1 + value
     jitter_probability: float
     flip_probability: float = 0.5
 
@@ -52,42 +41,28 @@ RANGES: dict[str, ParameterRanges] = {
 
 
 class Geometry(NamedTuple):
-    """Geometric parameters of n views, in coordinates that run from -1 to 1 across the image.
+    """Geometric parameters of n views, in coordinates (x, y) from -1 to 1 across the image."""
 
-    Attributes:
-        angle: Rotation [n] in radians.
-        shear: Shear along x [n] in radians.
-        scale: Scale [n].
-        shift: Translation [n, 2] along x and y; 2 is the side of the image.
-        crop: Side of the crop [n], as a fraction of the image's.
-        centre: Centre of the crop [n, 2].
-        flip: -1 (mirrored left to right) or 1 [n].
-    """
-
-    angle: np.ndarray
-    shear: np.ndarray
-    scale: np.ndarray
-    shift: np.ndarray
-    crop: np.ndarray
-    centre: np.ndarray
-    flip: np.ndarray
+    angle: np.ndarray  # [n], in radians
+    shear: np.ndarray  # [n], along x, in radians
+    scale: np.ndarray  # [n]
+    shift: np.ndarray  # [n, 2]; 2 is the side of the image
+    crop: np.ndarray  # [n], side of the crop, as a fraction of the image's
+    centre: np.ndarray  # [n, 2], of the crop
+    flip: np.ndarray  # [n], -1 (left and right swapped) or 1
 
 
 class Views(NamedTuple):
     """What is done to each of n images, whatever their size.
 
-    Attributes:
-        matrix: float32 [n, 2, 3], maps a point of the view to the point of the image that it shows, both
-            (x, y) from -1 to 1 between the outer edges.
-        brightness: float32 factors [n]; 1 changes nothing.
-        contrast: float32 factors [n]; 1 changes nothing.
-        brightness_first: bool [n], whether brightness is changed before contrast.
+    `matrix` maps a point of the view to the point of the image that it shows, both (x, y) from -1 to 1
+    between the outer edges.
     """
 
-    matrix: np.ndarray
-    brightness: np.ndarray
-    contrast: np.ndarray
-    brightness_first: np.ndarray
+    matrix: np.ndarray  # float32 [n, 2, 3]
+    brightness: np.ndarray  # float32 factors [n]; 1 changes nothing
+    contrast: np.ndarray  # float32 factors [n]; 1 changes nothing
+    brightness_first: np.ndarray  # bool [n]
 
     def take(self, index: np.ndarray | slice) -> Views:
         """Return the views of some of the images."""

@@ -34,43 +34,25 @@ SAMPLE_COLUMNS = ("end_hours", "stay_row", "bins", "tail_row", "cxr_row")
 
 
 class Batch(NamedTuple):
-    """One batch of B samples, P of which have an X-ray. A modality that is not read is None.
+    """One batch of B samples, P of which have an X-ray. A modality that is not read is None."""
 
-    Attributes:
-        ehr: Packed float32 [sum of hours, 76], normalised.
-        hours: int64 [B], on the CPU.
-        cxr: float32 [P, 1, S, S] in [0, 1], the images of the samples that have one, in their order.
-        has_ehr: bool [B].
-        has_cxr: bool [B].
-        labels: float32 [B, L], NaN where unknown.
-        row: int64 [B], the sample's index in its split.
-        gap_days: float32 [B], days between image and prediction time, NaN without an image.
-    """
-
-    ehr: PackedSequence | None
-    hours: Tensor
-    cxr: Tensor | None
-    has_ehr: Tensor
-    has_cxr: Tensor
-    labels: Tensor
-    row: Tensor
-    gap_days: Tensor
+    ehr: PackedSequence | None  # float32 [sum of hours, 76], normalised
+    hours: Tensor  # int64 [B], on the CPU
+    cxr: Tensor | None  # float32 [P, 1, S, S] in [0, 1], in the order of the samples that have an image
+    has_ehr: Tensor  # bool [B]
+    has_cxr: Tensor  # bool [B]
+    labels: Tensor  # float32 [B, L], NaN where unknown
+    row: Tensor  # int64 [B], index of the sample in its split
+    gap_days: Tensor  # float32 [B], days between image and prediction time, NaN without an image
 
 
 class PrefixBatch(NamedTuple):
-    """The hours of S stays, and n samples, each of which reads a prefix of one stay.
+    """The hours of S stays, and n samples, each of which reads a prefix of one stay."""
 
-    Attributes:
-        ehr: Packed float32 [sum of hours, 76], normalised.
-        stay: int64 [n], the index of the sample's stay among the S.
-        last: int64 [n], the last hour that the sample reads, from 0.
-        row: int64 [n], the sample's index in its split.
-    """
-
-    ehr: PackedSequence
-    stay: Tensor
-    last: Tensor
-    row: Tensor
+    ehr: PackedSequence  # float32 [sum of hours, 76], normalised
+    stay: Tensor  # int64 [n], index of the sample's stay among the S
+    last: Tensor  # int64 [n], last hour that the sample reads, counted from 0
+    row: Tensor  # int64 [n], index of the sample in its split
 
 
 class FeatureBatch(NamedTuple):

@@ -1,4 +1,4 @@
-"""Synthetic X-ray studies: when they were taken, in which views, what they show and what the reader said."""
+"""Synthetic X-ray studies: their times and views, the signs that they show, and the reader's findings."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,28 +8,20 @@ import numpy as np
 import polars as pl
 
 from datasets.schema import FINDINGS
-from datasets.synthetic.images import SIGNS, film_size
-from datasets.synthetic.patients import (
-    DAY,
-    HOUR,
-    MAX_STUDIES,
-    STUDIES,
-    Block,
-    liability,
-    numbered,
-    spread,
-    stream,
-)
+from datasets.synthetic.common import DAY, HOUR, STUDIES, random_stream, scatter_ids, with_row_number
+from datasets.synthetic.images import SIGNS, xray_size
+from datasets.synthetic.latents import liability
+from datasets.synthetic.patients import MAX_STUDIES, Block
 
-# Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in the signs that films show;
-# other signs are chance. The kidney does not show, and effusion shows hardly anywhere else.
+# Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in the signs of X-rays. Other
+# signs are chance. Renal disease does not show; effusion shows in X-rays almost alone.
 SIGN_WEIGHTS = {
     "heart": (0.0, 0.9, 0.0, 0.1, 0.1, 0.4), "oedema": (0.3, 1.0, 0.0, 0.1, 0.1, 0.0),
     "consolidation": (0.15, 0.0, 1.0, 0.0, 0.0, 0.0), "effusion": (0.0, 0.2, 0.1, 1.0, 0.0, 0.0),
     "devices": (1.0, 0.0, 0.1, 0.1, 0.0, 0.0), "chronic": (0.0, 0.0, 0.1, 0.0, 0.0, 1.0),
     "atelectasis": (1.0, 0.0, 0.1, 0.2, 0.0, 0.0),
 }  # fmt: skip
-# Finding: the sign that the reader saw, and how often it is there ("No Finding" follows from the others).
+# Finding -> the sign that the reader sees, and its prevalence ("No Finding" follows from the others).
 READINGS = {
     "Atelectasis": ("atelectasis", 0.30), "Cardiomegaly": ("heart", 0.28),
     "Consolidation": ("consolidation", 0.10), "Edema": ("oedema", 0.28),
@@ -39,131 +31,131 @@ READINGS = {
     "Pneumonia": ("consolidation", 0.16), "Pneumothorax": ("pneumothorax", 0.07),
     "Support Devices": ("devices", 0.55),
 }  # fmt: skip
+NO_IMAGE = "-"
 VIEW_NAMES = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral", "LL": "left lateral"}
 
 
 @dataclass(frozen=True)
 class Studies:
-    """Studies of a block (patient, subject_id, study_id, time, standing, read), the scores of their `signs`
-    [studies, len(SIGNS)] and their `images` (study, number, dicom_id, view, rows, columns).
-    """
+    """Studies of a block and their images; a study is `labelled` if it has findings."""
 
-    studies: pl.DataFrame
-    signs: np.ndarray
-    images: pl.DataFrame
+    studies: pl.DataFrame  # patient, subject_id, study_id, time, standing (PA, not AP), labelled
+    signs: np.ndarray  # scores [studies, len(SIGNS)]
+    images: pl.DataFrame  # study (row), number (within the study), dicom_id, view, rows, columns
 
 
 def draw_studies(seed: int, block: int, drawn: Block, paired: float, side: int) -> Studies:
-    """The X-ray studies of a block's patients, in and around their ICU stays.
+    """Draw the X-ray studies of a block's patients, in and around their ICU stays.
 
-    A share `paired` of the stays has an AP film within it that a reader has labelled. `side` is the films'
-    shorter side in pixels.
+    A share `paired` of the stays has a labelled AP image within the stay. `side` is the shorter side of the
+    images in pixels.
     """
-    rng = stream(seed, block, STUDIES)
-    times = _study_times(rng, drawn, paired)
-    number = pl.int_range(pl.len()).over("patient")
-    times = times.sort("patient", "time", maintain_order=True).with_columns(number=number)
-    times = times.filter(pl.col("number") < MAX_STUDIES).join(
-        drawn.patients.select("patient", "index", "subject_id"),
-        on="patient",
-        how="left",
-        maintain_order="left",
+    rng = random_stream(seed, block, STUDIES)
+    times = _draw_times(rng, drawn, paired).sort("patient", "time", maintain_order=True)
+    times = times.with_columns(number=pl.int_range(pl.len()).over("patient"))
+    patients = drawn.patients.select("patient", "index", "subject_id")
+    studies = times.filter(pl.col("number") < MAX_STUDIES).join(
+        patients, on="patient", how="left", maintain_order="left"
     )
-    place = times["index"].to_numpy() * MAX_STUDIES + times["number"].to_numpy()
-    studies = times.with_columns(study_id=pl.Series(spread(50_000_000, place)))
+    numbers = studies["index"].to_numpy() * MAX_STUDIES + studies["number"].to_numpy()
+    studies = studies.with_columns(study_id=pl.Series(scatter_ids(50_000_000, numbers)))
     signs = _draw_signs(rng, studies, drawn)
     return Studies(studies, signs, _draw_images(rng, studies, side))
 
 
-def _study_times(rng: np.random.Generator, drawn: Block, paired: float) -> pl.DataFrame:
-    """When studies were taken: patient, admission, time (s), standing (PA, not AP), read (has findings)."""
+def _draw_times(rng: np.random.Generator, drawn: Block, paired: float) -> pl.DataFrame:
+    """Draw when studies were taken: patient, admission, time (s), standing and labelled."""
     stays, count = drawn.stays, len(drawn.stays)
     begin, end = stays["intime"].to_numpy(), stays["outtime"].to_numpy()
     length, draw = end - begin, rng.random((count, 8))
-    has_film = draw[:, 0] < paired
-    more = np.where(has_film, np.minimum(rng.poisson(0.4 * length / DAY), 7), 0)
-    days_off = np.exp(rng.normal(5, 1, count)).clip(31, 900)
-    again = np.repeat(np.arange(count), more)
-    unread = ~has_film & (draw[:, 4] < 0.05)
-    earliest, latest = stays["admission"].is_first_distinct(), stays["admission"].is_last_distinct()
-    masks = (
-        has_film, draw[:, 2] < 0.10, unread,
-        earliest.to_numpy() & (draw[:, 5] < 0.25), latest.to_numpy() & (draw[:, 6] < 0.15), draw[:, 7] < 0.1,
-    )  # fmt: skip
-    first, erect, silent, before, after, far = (np.flatnonzero(mask) for mask in masks)
-    groups = (  # stays, time, chance of a standing film, chance that it was read
+    is_paired = draw[:, 0] < paired
+    repeats = np.where(is_paired, np.minimum(rng.poisson(0.4 * length / DAY), 7), 0)
+    days_before = np.exp(rng.normal(5, 1, count)).clip(31, 900)
+    is_first, is_last = stays["admission"].is_first_distinct(), stays["admission"].is_last_distinct()
+    first = np.flatnonzero(is_paired)
+    again = np.repeat(np.arange(count), repeats)
+    standing = np.flatnonzero(draw[:, 2] < 0.10)
+    unlabelled = np.flatnonzero(~is_paired & (draw[:, 4] < 0.05))
+    before = np.flatnonzero(is_first.to_numpy() & (draw[:, 5] < 0.25))
+    after = np.flatnonzero(is_last.to_numpy() & (draw[:, 6] < 0.15))
+    long_before = np.flatnonzero(draw[:, 7] < 0.1)
+    groups = (  # stays, time, probability of standing, probability of a label
         (first, begin[first] + draw[first, 1] * np.minimum(length[first], DAY), 0.0, 1.0),
         (again, begin[again] + rng.random(len(again)) * length[again], 0.0, 0.97),
-        (erect, begin[erect] + draw[erect, 3] * length[erect], 1.0, 0.97),
-        (silent, begin[silent] + draw[silent, 3] * length[silent], 0.0, 0.0),
+        (standing, begin[standing] + draw[standing, 3] * length[standing], 1.0, 0.97),
+        (unlabelled, begin[unlabelled] + draw[unlabelled, 3] * length[unlabelled], 0.0, 0.0),
         (before, begin[before] - (0.3 + 20 * draw[before, 1]) * HOUR, 0.4, 0.95),
         (after, end[after] + (0.3 + 90 * draw[after, 3]) * HOUR, 0.6, 0.95),
-        (far, begin[far] - days_off[far] * DAY, 0.9, 0.95),
+        (long_before, begin[long_before] - days_before[long_before] * DAY, 0.9, 0.95),
     )
     frames = [_times_of(rng, drawn, *group) for group in groups]
     times = pl.concat([*frames, _times_without_stay(rng, drawn)])
-    return times.filter(
-        pl.Series(times["time"].to_numpy() <= drawn.course.death[times["admission"].to_numpy()])
-    )
+    death = drawn.course.death[times["admission"].to_numpy()]
+    return times.filter(pl.Series(times["time"].to_numpy() <= death))
 
 
 def _times_of(
-    rng: np.random.Generator, drawn: Block, rows: np.ndarray, time: np.ndarray, standing: float, read: float
+    rng: np.random.Generator,
+    drawn: Block,
+    rows: np.ndarray,
+    time: np.ndarray,
+    standing: float,
+    labelled: float,
 ) -> pl.DataFrame:
-    """Studies of the stays `rows` [k] at `time` [k]."""
+    """Draw a study of each of the stays `rows` [k] at `time` [k]."""
     chance = rng.random((2, len(rows)))
-    return (
-        drawn.stays[rows]
-        .select("patient", "admission")
-        .with_columns(
-            time=pl.Series(time.astype(np.int64)),
-            standing=pl.Series(chance[0] < standing),
-            read=pl.Series(chance[1] < read),
-        )
-    )
+    return drawn.stays[rows].select(
+        "patient", "admission", pl.Series("time", time.astype(np.int64)),
+        pl.Series("standing", chance[0] < standing), pl.Series("labelled", chance[1] < labelled),
+    )  # fmt: skip
 
 
 def _times_without_stay(rng: np.random.Generator, drawn: Block) -> pl.DataFrame:
-    """One study of each admission that never came to intensive care."""
-    rest = numbered(drawn.admissions, "admission").join(drawn.stays, on="admission", how="anti")
+    """Draw one study of each admission without an ICU stay."""
+    rest = with_row_number(drawn.admissions, "admission").join(drawn.stays, on="admission", how="anti")
     delay = pl.Series(rng.integers(0, 2 * DAY, len(rest)))
     return rest.select(
         "patient", "admission", (pl.col("admittime") + delay).alias("time"),
-        pl.Series(rng.random(len(rest)) < 0.6).alias("standing"), pl.lit(True).alias("read"),
+        pl.Series("standing", rng.random(len(rest)) < 0.6), pl.lit(True).alias("labelled"),
     )  # fmt: skip
 
 
 def _draw_signs(rng: np.random.Generator, studies: pl.DataFrame, drawn: Block) -> np.ndarray:
-    """Scores of SIGNS [n, 10]: the hidden states at the time of each study, and an error of its own."""
+    """Draw scores of SIGNS [n, 10]: the latent states at the time of each study, and an error."""
     states = drawn.course.at(studies["admission"].to_numpy(), studies["time"].to_numpy())
-    luck, strengths = rng.standard_normal((len(studies), len(SIGNS))), drawn.course.strengths
-    for place, sign in enumerate(SIGNS):
+    signs = rng.standard_normal((len(studies), len(SIGNS)))
+    for index, sign in enumerate(SIGNS):
         if sign in SIGN_WEIGHTS:
-            luck[:, place] *= strengths.image_error
-            luck[:, place] += liability(states, SIGN_WEIGHTS[sign], strengths)
-    return luck
+            signs[:, index] *= drawn.course.simulation.image_error
+            signs[:, index] += liability(states, SIGN_WEIGHTS[sign])
+    return signs
 
 
 def _draw_images(rng: np.random.Generator, studies: pl.DataFrame, side: int) -> pl.DataFrame:
-    """One to three images a study: AP alone or twice, PA with a lateral; a few views are not recorded."""
+    """Draw one to three images per study: AP once or twice, or PA and lateral; a few views are missing."""
     draw, standing = rng.random((len(studies), 4)), studies["standing"].to_numpy()
-    side_view, again = np.where(draw[:, 0] < 0.85, "LATERAL", "LL"), np.where(draw[:, 0] < 0.15, "AP", "-")
-    third = np.where(~standing & (draw[:, 1] < 0.04), "LATERAL", np.where(draw[:, 1] > 0.98, "", "-"))
-    table = np.stack([np.where(standing, "PA", "AP"), np.where(standing, side_view, again), third], axis=1)
-    row, number = np.nonzero(table != "-")
+    first = np.where(standing, "PA", "AP")
+    lateral = np.where(draw[:, 0] < 0.85, "LATERAL", "LL")
+    second = np.where(standing, lateral, np.where(draw[:, 0] < 0.15, "AP", NO_IMAGE))
+    missing = np.where(draw[:, 1] > 0.98, "", NO_IMAGE)
+    third = np.where(~standing & (draw[:, 1] < 0.04), "LATERAL", missing)
+    views = np.stack([first, second, third], axis=1)
+    row, number = np.nonzero(views != NO_IMAGE)
     portrait = draw[row, 2] < 0.6
-    sizes = np.array([film_size(side, upright) for upright in (False, True)])[portrait.astype(int)]
-    ids = [_dicom_id(study, n) for study, n in zip(studies["study_id"].gather(row), number, strict=True)]
+    sizes = np.array([xray_size(side, upright) for upright in (False, True)])[portrait.astype(int)]
+    ids = [
+        _dicom_id(study, n) for study, n in zip(studies["study_id"].gather(row), number.tolist(), strict=True)
+    ]
     return pl.DataFrame(
         {
             "study": row, "number": number, "dicom_id": pl.Series(ids, dtype=pl.String),
-            "view": table[row, number], "rows": sizes[:, 0], "columns": sizes[:, 1],
+            "view": views[row, number], "rows": sizes[:, 0], "columns": sizes[:, 1],
         }
     )  # fmt: skip
 
 
 def _dicom_id(study_id: int, number: int) -> str:
-    """Five groups of eight hexadecimal digits, as the release names its images.
+    """Return five groups of eight hexadecimal digits, as the release names its images.
 
     >>> _dicom_id(50000032, 0)[:17]
     '780ac801-eed6041f'
@@ -173,7 +165,7 @@ def _dicom_id(study_id: int, number: int) -> str:
 
 
 def metadata_table(drawn: Studies) -> pl.DataFrame:
-    """MIMIC-CXR-JPG's metadata: a row an image; StudyTime is a number that lost its leading zeros."""
+    """Return MIMIC-CXR-JPG's metadata, one row per image; StudyTime is a number without leading zeros."""
     studies = drawn.studies[drawn.images["study"]].select("subject_id", "study_id", "time", "standing")
     frame = pl.concat([studies, drawn.images], how="horizontal")
     time = pl.from_epoch("time", "s")
@@ -194,23 +186,24 @@ def metadata_table(drawn: Studies) -> pl.DataFrame:
 
 
 def findings_table(seed: int, block: int, drawn: Studies, error: float) -> pl.DataFrame:
-    """CheXpert's labels of the studies that were read: 1 present, 0 absent, -1 uncertain, empty unmentioned.
+    """Return CheXpert's table of the labelled studies: 1 present, 0 absent, -1 uncertain, null unmentioned.
 
-    `error` is the reader's own, in standard deviations of a sign.
+    `error` is the reader's, in standard deviations of a sign.
     """
-    rng = stream(seed, block, STUDIES, 1)
+    rng = random_stream(seed, block, STUDIES, 1)
     values = np.full((len(drawn.studies), len(FINDINGS)), np.nan)
-    for place, finding in enumerate(FINDINGS):
+    for index, finding in enumerate(FINDINGS):
         if finding not in READINGS:
             continue
         sign, rate = READINGS[finding]
-        seen = drawn.signs[:, SIGNS.index(sign)] + error * rng.standard_normal(len(values))
-        present = seen > NormalDist().inv_cdf(1 - rate) * np.sqrt(1 + error**2)
+        perceived = drawn.signs[:, SIGNS.index(sign)] + error * rng.standard_normal(len(values))
+        present = perceived > NormalDist().inv_cdf(1 - rate) * np.sqrt(1 + error**2)
         draw = rng.random(len(values))
-        values[:, place] = np.where(present, np.where(draw < 0.08, -1, 1), np.where(draw < 0.2, 0, np.nan))
-        values[:, place] = np.where(~present & (draw > 0.98), -1, values[:, place])
-    mentioned = np.delete(values, [FINDINGS.index("No Finding"), FINDINGS.index("Support Devices")], axis=1)
-    values[~np.isin(mentioned, (1, -1)).any(axis=1), FINDINGS.index("No Finding")] = 1
+        values[:, index] = np.where(present, np.where(draw < 0.08, -1, 1), np.where(draw < 0.2, 0, np.nan))
+        values[:, index] = np.where(~present & (draw > 0.98), -1, values[:, index])
+    no_finding = FINDINGS.index("No Finding")
+    diseases = np.delete(values, [no_finding, FINDINGS.index("Support Devices")], axis=1)
+    values[~np.isin(diseases, (1, -1)).any(axis=1), no_finding] = 1
     labels = pl.DataFrame(values, schema=list(FINDINGS), orient="row").fill_nan(None)
-    table = pl.concat([drawn.studies.select("subject_id", "study_id", "read"), labels], how="horizontal")
-    return table.filter("read").drop("read")
+    table = pl.concat([drawn.studies.select("subject_id", "study_id", "labelled"), labels], how="horizontal")
+    return table.filter("labelled").drop("labelled")

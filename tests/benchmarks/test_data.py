@@ -25,16 +25,16 @@ def rows_of(path: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def pattern(tmp_path_factory: pytest.TempPathFactory) -> Pattern:
-    return Pattern.draw(tmp_path_factory.mktemp("pattern") / "raw", 20, "demo", films_per_study=2)
+    return Pattern.draw(tmp_path_factory.mktemp("pattern") / "raw", 20, "demo", image_copies=2)
 
 
 def test_copies_have_ids_of_their_own_and_the_same_stays(pattern: Pattern, tmp_path: Path) -> None:
     store, _ = write_store(pattern, tmp_path, copies=3)
-    stays, films = Store.open(store).stays(), Store.open(store).images()
-    assert stays["stay_id"].is_unique and films["stay_id"].isin(stays["stay_id"]).all()
+    stays, linked = Store.open(store).stays(), Store.open(store).images()
+    assert stays["stay_id"].is_unique and linked["stay_id"].isin(stays["stay_id"]).all()
     one, two, three = np.split(stays["events"].to_numpy(), 3)
     assert one.sum() and np.array_equal(one, two) and np.array_equal(one, three)
-    assert len(films) and not len(films) % 6  # two of each study in each copy
+    assert len(linked) and not len(linked) % 6  # two of each study in each copy
 
 
 def test_the_mix_is_that_of_the_demo(pattern: Pattern) -> None:

@@ -17,28 +17,22 @@ from datasets.raw.reading import parse_times, read_table
 from datasets.raw.tables import TABLES
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
-from datasets.synthetic import release as synthetic
-from datasets.synthetic.images import Film, draw_film
-from datasets.synthetic.patients import (
-    BLOCK,
-    CONDITIONS,
+from datasets.synthetic import release
+from datasets.synthetic.diagnoses import CONDITIONS
+from datasets.synthetic.events import draw_charts, draw_labs
+from datasets.synthetic.images import XRay, draw_xray
+from datasets.synthetic.latents import (
     LATENTS,
-    Block,
-    Strengths,
-    draw_block,
+    SEVERITY_CORRELATION,
+    Simulation,
     draw_latents,
-    happens,
+    draw_outcome,
     liability,
 )
-from datasets.synthetic.release import (
-    SyntheticConfig,
-    main,
-    read_stays,
-    write_films_for,
-    write_synthetic,
-)
+from datasets.synthetic.patients import PATIENTS_PER_BLOCK, Block, draw_block
+from datasets.synthetic.real_stays import read_stays
+from datasets.synthetic.release import SyntheticConfig, main, write_synthetic, write_xrays_for_stays
 from datasets.synthetic.studies import draw_studies
-from datasets.synthetic.tables import draw_charts, draw_labs
 from tasks import TASKS
 from tests.training.toy import room_for
 
@@ -68,18 +62,19 @@ METADATA = (
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     """Both folders, and how many blocks of patients were in memory when each was drawn."""
-    out, blocks, held = tmp_path_factory.mktemp("synthetic"), [], []
+    out = tmp_path_factory.mktemp("synthetic")
+    blocks, alive = [], []
 
-    def spy(seed: int, number: int, strengths: Strengths) -> Block:
-        held.append(sum(block() is not None for block in blocks))
-        block = draw_block(seed, number, strengths)
+    def draw_and_count(seed: int, number: int, simulation: Simulation) -> Block:
+        alive.append(sum(block() is not None for block in blocks))
+        block = draw_block(seed, number, simulation)
         blocks.append(weakref.ref(block))
         return block
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "draw_block", spy)
-        write_synthetic(SyntheticConfig(out, patients=120, seed=7, image_size=96), Strengths())
-    return out, held
+        patch.setattr(release, "draw_block", draw_and_count)
+        write_synthetic(SyntheticConfig(out, patients=120, seed=7, image_size=96), Simulation())
+    return out, alive
 
 
 @pytest.fixture(scope="module")
@@ -117,9 +112,9 @@ def test_patients_are_drawn_and_let_go_block_by_block(drawing: tuple[Path, list[
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(made: Path, tmp_path: Path) -> None:
     again = SyntheticConfig(tmp_path / "again", patients=120, seed=7, image_size=96)
-    write_synthetic(again, Strengths())
+    write_synthetic(again, Simulation())
     assert contents(again.out) == contents(made)
-    write_synthetic(SyntheticConfig(tmp_path / "other", patients=3, seed=6, image_size=96), Strengths())
+    write_synthetic(SyntheticConfig(tmp_path / "other", patients=3, seed=6, image_size=96), Simulation())
     assert not (contents(tmp_path / "other").items() & contents(made).items()) - {
         (name, bytes_)
         for name, bytes_ in contents(made).items()
@@ -128,9 +123,11 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(made: Path
 
 
 def test_more_patients_leave_the_first_ones_as_they_are(made: Path, tmp_path: Path) -> None:
-    write_synthetic(SyntheticConfig(tmp_path, patients=BLOCK + 3, seed=7, image_size=96), Strengths())
+    write_synthetic(
+        SyntheticConfig(tmp_path, patients=PATIENTS_PER_BLOCK + 3, seed=7, image_size=96), Simulation()
+    )
     few = table(tmp_path / "mimic-iv/hosp/patients.csv.gz")["subject_id"].implode()
-    assert len(few[0]) == BLOCK + 3
+    assert len(few[0]) == PATIENTS_PER_BLOCK + 3
     for path in tmp_path.rglob("*.csv.gz"):
         whole, part = table(made / path.relative_to(tmp_path)), table(path)
         if "subject_id" in part.columns:
@@ -142,7 +139,7 @@ def test_more_patients_leave_the_first_ones_as_they_are(made: Path, tmp_path: Pa
 def test_drawing_in_processes_changes_nothing(tmp_path: Path) -> None:
     for workers in (1, 2):
         config = SyntheticConfig(tmp_path / str(workers), patients=6, image_size=64, workers=workers)
-        write_synthetic(config, Strengths())
+        write_synthetic(config, Simulation())
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 
@@ -205,8 +202,8 @@ def test_deaths_are_in_hospital_or_later(made: Path) -> None:
 def test_diagnoses_hold_every_condition_in_both_versions_and_other_codes(made: Path) -> None:
     codes = read_table(made / "mimic-iv", "diagnoses_icd")
     for version in (9, 10):
-        own = codes.filter(pl.col("icd_version") == version)["icd_code"].to_list()
-        groups = [groups_of(code, version, "corrected") for code in own]
+        of_version = codes.filter(pl.col("icd_version") == version)["icd_code"].to_list()
+        groups = [groups_of(code, version, "corrected") for code in of_version]
         assert any(not group & set(CONDITIONS) for group in groups)
         assert len(frozenset().union(*groups) & set(CONDITIONS)) >= 24
     new = codes.filter(pl.col("icd_version") == 10)["icd_code"].to_list()
@@ -261,7 +258,7 @@ def test_labs_are_unsorted_have_no_stay_and_sometimes_no_admission(made: Path) -
     assert {"___", "NEG"} <= set(labs["value"])
 
 
-def test_films_are_in_the_releases_layout(made: Path) -> None:
+def test_xrays_are_in_the_releases_layout(made: Path) -> None:
     root = made / "mimic-cxr-jpg"
     metadata = read_table(root, "metadata").with_columns(study_time())
     paths = [
@@ -289,24 +286,23 @@ def test_findings_are_positive_negative_uncertain_or_missing_and_some_studies_ha
 
 
 @pytest.mark.parametrize("paired", [0.0, 0.4, 1.0])
-def test_the_share_of_stays_with_a_read_ap_film_is_the_one_asked_for(paired: float) -> None:
-    found = [in_stay(draw_block(2, b, Strengths()), b, paired) for b in range(8)]
-    stays, filmed = sum(n for n, _ in found), sum(len(films) for _, films in found)
-    assert abs(filmed / stays - paired) < 0.06
+def test_the_fraction_of_stays_with_a_labelled_ap_xray_is_that_of_the_flag(paired: float) -> None:
+    blocks = [in_stay(draw_block(2, number, Simulation()), number, paired) for number in range(8)]
+    stays = sum(count for count, _ in blocks)
+    assert abs(sum(len(xrays) for _, xrays in blocks) / stays - paired) < 0.06
 
 
 def in_stay(block: Block, number: int, paired: float) -> tuple[int, pl.DataFrame]:
-    """Number of stays, and the first read AP film within each stay that has one."""
+    """Number of stays, and the first labelled AP X-ray within each stay that has one."""
     studies = draw_studies(2, number, block, paired, 96)
-    read = studies.studies.with_row_index("study").filter(pl.col("read") & ~pl.col("standing"))
-    films = read.join(block.stays.select("patient", "stay_id", "intime", "outtime"), on="patient")
-    films = films.filter(pl.col("time").is_between("intime", "outtime")).unique(
-        "stay_id", maintain_order=True
-    )
-    return len(block.stays), films.with_columns(signs=pl.Series(studies.signs[films["study"]]))
+    labelled = studies.studies.with_row_index("study").filter(pl.col("labelled") & ~pl.col("standing"))
+    xrays = labelled.join(block.stays.select("patient", "stay_id", "intime", "outtime"), on="patient")
+    xrays = xrays.filter(pl.col("time").is_between("intime", "outtime"))
+    xrays = xrays.unique("stay_id", maintain_order=True)
+    return len(block.stays), xrays.with_columns(signs=pl.Series(studies.signs[xrays["study"]]))
 
 
-def test_films_lie_within_and_outside_stays_and_with_subjects_without_any(made: Path) -> None:
+def test_xrays_lie_within_and_outside_stays_and_with_subjects_without_any(made: Path) -> None:
     stays = read_table(made / "mimic-iv", "icustays")
     metadata = read_table(made / "mimic-cxr-jpg", "metadata").with_columns(study_time())
     near = metadata.join(stays, on="subject_id")
@@ -317,9 +313,9 @@ def test_films_lie_within_and_outside_stays_and_with_subjects_without_any(made: 
     assert studies["study_id"].max() > 1
 
 
-def test_films_for_stays_need_no_patients_of_ours(made: Path, tmp_path: Path) -> None:
+def test_xrays_for_stays_need_no_patients_of_ours(made: Path, tmp_path: Path) -> None:
     config = SyntheticConfig(tmp_path / "cxr", seed=1, image_size=64, for_stays=made / "mimic-iv")
-    write_films_for(config, made / "mimic-iv", Strengths())
+    write_xrays_for_stays(config, made / "mimic-iv", Simulation())
     root = config.out / "mimic-cxr-jpg"
     assert not (config.out / "mimic-iv").exists() and "real stays" in (root / SYNTHETIC_MARKER).read_text()
     metadata, stays = read_table(root, "metadata").with_columns(study_time()), read_stays(made / "mimic-iv")
@@ -337,18 +333,18 @@ def store(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_films_for_stays_take_a_finished_store(made: Path, store: Path, tmp_path: Path) -> None:
+def test_xrays_for_stays_take_a_finished_store(made: Path, store: Path, tmp_path: Path) -> None:
     stays = read_stays(store)
     assert 0 < len(stays) < len(read_stays(made / "mimic-iv"))  # those of the cohort
     main(SyntheticConfig(tmp_path, seed=1, image_size=64, for_stays=store))
-    own = ExtractConfig(made / "mimic-iv", tmp_path / "store", tmp_path / "mimic-cxr-jpg")
-    extract(own, TASKS)
-    both = Store.open(own.out)
+    config = ExtractConfig(made / "mimic-iv", tmp_path / "store", tmp_path / "mimic-cxr-jpg")
+    extract(config, TASKS)
+    both = Store.open(config.out)
     assert both.images()["stay_id"].nunique() > len(stays) / 3
     assert both.manifest["synthetic_images"] and not Store.open(store).manifest["images"]
 
 
-def test_films_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path) -> None:
+def test_xrays_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path) -> None:
     half = Path(shutil.copytree(store, tmp_path / "half"))
     (half / "manifest.yaml").unlink()
     with pytest.raises(ValueError, match=r"half has no manifest\.yaml: .* its extraction did not end"):
@@ -358,18 +354,18 @@ def test_films_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path
 def test_a_folder_that_is_there_is_left_alone_and_a_failure_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "mimic-cxr-jpg").mkdir()
     config = SyntheticConfig(tmp_path, patients=2, image_size=64)
-    with pytest.raises(ValueError, match="mimic-cxr-jpg is there already"):
-        write_synthetic(config, Strengths())
+    with pytest.raises(ValueError, match="mimic-cxr-jpg already there"):
+        write_synthetic(config, Simulation())
     (tmp_path / "mimic-cxr-jpg").rmdir()
     with pytest.raises(ValueError, match="range"):
-        write_synthetic(config, Strengths(death_rate=2.0))
+        write_synthetic(config, Simulation(death_rate=2.0))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     config = SyntheticConfig(tmp_path, patients=2, images=False)
     with room_for(2000), pytest.raises(OSError, match=r"no space left to write .*free space there"):
-        write_synthetic(config, Strengths())
+        write_synthetic(config, Simulation())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -382,18 +378,18 @@ def test_flags_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 
 
 def test_hidden_states_and_liabilities_have_variance_one() -> None:
-    states = draw_latents(np.random.default_rng(0), 100_000, Strengths())
+    states = draw_latents(np.random.default_rng(0), 100_000)
     assert np.allclose(states.std(axis=0), 1, atol=0.02)
-    assert np.allclose(np.corrcoef(states.T)[0], Strengths().with_severity, atol=0.02)
-    assert abs(liability(states, (1.0, 0.5, 0.5, 0.0, 0.0, 0.2), Strengths()).std() - 1) < 0.02
-    drawn = happens(np.random.default_rng(1), states, CONDITIONS["122"][1], 0.15, 0.5, Strengths())
-    assert abs(drawn.mean() - 0.15) < 0.01
-    assert auroc(drawn[:3000], states[:3000, LATENTS.index("consolidation")]) > 0.75
+    assert np.allclose(np.corrcoef(states.T)[0], SEVERITY_CORRELATION, atol=0.02)
+    assert abs(liability(states, (1.0, 0.5, 0.5, 0.0, 0.0, 0.2)).std() - 1) < 0.02
+    pneumonia = draw_outcome(np.random.default_rng(1), states, CONDITIONS["122"][1], 0.15, 0.5)
+    assert abs(pneumonia.mean() - 0.15) < 0.01
+    assert auroc(pneumonia[:3000], states[:3000, LATENTS.index("consolidation")]) > 0.75
 
 
 @pytest.fixture(scope="module")
 def blocks() -> Iterator[list[Block]]:
-    yield [draw_block(2, number, Strengths()) for number in range(12)]
+    yield [draw_block(2, number, Simulation()) for number in range(12)]
 
 
 def died_in(block: Block) -> pl.DataFrame:
@@ -447,14 +443,14 @@ def test_the_last_day_before_death_shows_in_vitals(blocks: list[Block]) -> None:
     assert np.mean(changes[True]) > np.mean(changes[False]) + 5
 
 
-def test_films_tell_who_dies_and_who_has_fluid(blocks: list[Block]) -> None:
+def test_xrays_tell_who_dies_and_who_has_fluid(blocks: list[Block]) -> None:
     brightness, died, fluid = [], [], []
     for number, block in enumerate(blocks):
-        _, films = in_stay(block, number, 1.0)
-        films = films.join(died_in(block).select("stay_id", "died"), on="stay_id")
-        for row in films.iter_rows(named=True):
-            film = Film(row["subject_id"], row["study_id"], 0, "AP", 115, 96, np.array(row["signs"]))
-            pixels = draw_film(film, 2, Strengths()).astype(float)
+        _, xrays = in_stay(block, number, 1.0)
+        xrays = xrays.join(died_in(block).select("stay_id", "died"), on="stay_id")
+        for row in xrays.iter_rows(named=True):
+            xray = XRay(row["subject_id"], row["study_id"], 0, "AP", 115, 96, np.array(row["signs"]))
+            pixels = draw_xray(xray, 2, Simulation()).astype(float)
             upper, lower = pixels[25:45, 15:80].mean(), pixels[62:80, 15:80].mean()
             brightness.append((lower - upper) / pixels.std())
             died.append(row["died"])

