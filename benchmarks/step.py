@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-import simclr_trainer
 from benchmarks.child import own_peak
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
@@ -29,11 +28,12 @@ from datasets.schema import Batch
 from datasets.store import Store
 from models.encoders import EHREncoder, EncoderConfig, build_encoders
 from models.heads import build_heads
-from models.objectives.simclr import SimCLR
+from models.objectives.base import PairObjective
 from simclr_trainer import PUBLISHED, SimCLRConfig
 from tasks import TASKS
 from training.loop import fit
 from training.optim import OptimConfig
+from training.pretrain import pretrain
 from utils import distributed
 from utils.cli import run_cli
 from utils.run import RunConfig, start_run
@@ -133,7 +133,7 @@ def speed(folder: Path) -> float:
 def train_from_store(asked: SimCLRConfig) -> dict[str, float | None]:
     """Runs simclr_trainer.py: images/s, seconds from one epoch's end to the next, and how busy the GPU is."""
     with watching_gpu() as seen:
-        simclr_trainer.main(asked)
+        pretrain(asked)
     folder = asked.run.save_dir / asked.run.name
     ends = [path.stat().st_mtime for path in sorted(folder.glob("*_epoch_*.ckpt"))]
     busy = [share for when, share in seen if ends[0] < when < ends[-1]]
@@ -189,10 +189,10 @@ def train_resident(asked: SimCLRConfig, batches: Resident[Batch], name: str, cha
     return speed(run.folder)
 
 
-def make_objective(asked: SimCLRConfig) -> SimCLR:
+def make_objective(asked: SimCLRConfig) -> PairObjective:
     """As simclr_trainer.py makes it."""
     encoders = build_encoders(asked.encoders)
-    return SimCLR(encoders, build_heads(encoders, asked.width), asked.temperature, asked.denominator)
+    return asked.objective_settings().build(encoders, build_heads(encoders, asked.width))
 
 
 def number_formats(asked: SimCLRConfig, batches: Resident[Batch], device: str) -> dict[str, float]:

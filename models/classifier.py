@@ -1,4 +1,4 @@
-"""A fusion under the loss and the probabilities of a kind of task."""
+"""Classifiers: a fusion with the loss and the activation of one kind of task."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch, FeatureBatch
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig, build_encoders
-from models.fusion import FUSIONS, BranchLogits, FusionConfig, LinearFusion, build_fusion
+from models.fusion import FUSIONS, BranchLogits, FusionConfig, LinearFusion, build_fusion, get_fusion
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
 from models.pretraining import load_pretrained, read_pretraining
@@ -21,13 +21,13 @@ from utils.config import from_dict, to_dict
 
 
 class OutputHead(NamedTuple):
-    """What a kind of task makes of logits: with labels, sum and number of entropies; and probabilities."""
+    """Loss (sum and number of cross-entropies) and activation for one kind of task."""
 
-    entropies: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    probabilities: Callable[[Tensor], Tensor]
+    cross_entropies: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    activation: Callable[[Tensor], Tensor]
 
 
-KINDS: dict[str, OutputHead] = {
+OUTPUT_HEADS: dict[str, OutputHead] = {
     "binary": OutputHead(binary_cross_entropies, torch.sigmoid),
     "multilabel": OutputHead(binary_cross_entropies, torch.sigmoid),
     "ordinal": OutputHead(class_cross_entropies, lambda logits: logits.softmax(dim=-1)),
@@ -36,11 +36,21 @@ KINDS: dict[str, OutputHead] = {
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """How to build a classifier, and what results tell of it; its checkpoint carries both.
+    """How to build a classifier, and how result tables describe it. Its checkpoint stores both.
 
-    fusion_layer: 0 classifies from the encoders' outputs, 3 from those of their projection heads of `width`.
-    objective: what trained the encoders before this task ("supervised" and "random": nothing did);
-    checkpoint: the file that they came from. Of two, both are named: "simclr + supervised".
+    Attributes:
+        fusion: Name of the fusion.
+        kind: Kind of the task.
+        outputs: Number of logits.
+        encoders: Architecture of the encoders.
+        fusion_layer: 0 classifies from the outputs of the encoders, 3 from those of their projection heads.
+        width: Width of the projection heads (models.heads.build_heads).
+        objective: What trained the encoders before ("supervised" and "random": nothing did). If the encoders
+            differ, both are named: "simclr + supervised".
+        task: Name of the task.
+        protocol: How the classifier is trained.
+        checkpoint: The file that the encoders were loaded from, or two files joined by " + ".
+        fusion_settings: Settings of the fusion.
     """
 
     fusion: str
@@ -56,29 +66,31 @@ class ClassifierConfig:
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
 
     def __post_init__(self) -> None:
-        """ValueError, naming the flag, for what the fusion cannot do."""
-        fusion, default = FUSIONS[self.fusion], FusionConfig()
-        unused = [
-            f"--{name}"
-            for name, value in to_dict(self.fusion_settings).items()
-            if name not in fusion.settings and value != getattr(default, name)
-        ]
-        rules = {
-            f"has no setting {', '.join(unused)}; leave it out": unused,
-            "acts inside the encoders, where no heads can be; use --fusion_layer 0": fusion.intermediate
-            and self.fusion_layer == 3,
-            "learns more than the one linear layer of --protocol lineareval; use --fusion ehr, cxr or "
-            "concatenation": self.protocol == "lineareval" and not issubclass(fusion, LinearFusion),
-        }
-        for message, broken in rules.items():
-            if broken:
-                raise ValueError(f"--fusion {self.fusion} {message}")
+        """Check that the fusion can do what is asked for.
+
+        Raises:
+            ValueError: It cannot; the message names the flag.
+        """
+        fusion = get_fusion(self.fusion)
+        for name, default in to_dict(FusionConfig()).items():
+            if name not in fusion.settings and getattr(self.fusion_settings, name) != default:
+                raise ValueError(f"--fusion {self.fusion} has no setting --{name}; leave it out")
+        if fusion.intermediate and self.fusion_layer == 3:
+            raise ValueError(
+                f"--fusion {self.fusion} acts inside the encoders, which then have no projection heads; use "
+                "--fusion_layer 0"
+            )
+        if self.protocol == "lineareval" and not issubclass(fusion, LinearFusion):
+            raise ValueError(
+                f"--fusion {self.fusion} trains more than the one linear layer of --protocol lineareval; use "
+                "--fusion ehr, cxr or concatenation"
+            )
 
 
 class Classifier(nn.Module):
-    """An objective and a predictor in one: the loss of a batch, and the probabilities of its samples.
+    """The loss of a batch (an objective, as in pretraining), and the probabilities of its samples.
 
-    >>> classifier = Classifier(nn.Softplus(), "ordinal")  # any module from batch to logits
+    >>> classifier = Classifier(nn.Softplus(), "ordinal")  # any module from a batch to logits
     >>> classifier.predict(torch.zeros(1, 4))
     tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
     """
@@ -86,32 +98,32 @@ class Classifier(nn.Module):
     def __init__(self, fusion: nn.Module, kind: str) -> None:
         super().__init__()
         self.fusion = fusion
-        self.kind = KINDS[kind]
+        self.output_head = OUTPUT_HEADS[kind]
 
     def forward(self, batch: Batch | FeatureBatch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "count"}: the mean cross-entropy of the known labels, and their number.
+        """Return {"loss", "count"}: the mean cross-entropy of the known labels, and their number.
 
-        Where a fusion has several opinions, a label counts once for each that can judge its sample.
+        If the fusion has several branches, a label counts once for each branch that is valid for its sample.
         """
-        logits, valid = self._opinions(batch)
+        logits, valid = self._branch_logits(batch)
         labels = torch.where(valid[..., None], batch.labels, torch.nan)
-        entropies, known = self.kind.entropies(logits.flatten(0, 1), labels.flatten(0, 1))
-        return {"loss": entropies / known.clamp(min=1.0), "count": known}
+        total, known = self.output_head.cross_entropies(logits.flatten(0, 1), labels.flatten(0, 1))
+        return {"loss": total / known.clamp(min=1.0), "count": known}
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Batch of B samples -> probabilities [B, outputs] float32: the mean over opinions."""
-        logits, valid = self._opinions(batch)
-        shares = valid / valid.sum(dim=0)
-        return (self.kind.probabilities(logits.float()) * shares[..., None]).sum(dim=0)
+        """Return the probabilities of B samples, [B, outputs] float32: the mean over the valid branches."""
+        logits, valid = self._branch_logits(batch)
+        weights = valid / valid.sum(dim=0)
+        return (self.output_head.activation(logits.float()) * weights[..., None]).sum(dim=0)
 
-    def _opinions(self, batch: Batch | FeatureBatch) -> BranchLogits:
+    def _branch_logits(self, batch: Batch | FeatureBatch) -> BranchLogits:
         logits = self.fusion(batch)
         if isinstance(logits, BranchLogits):
             return logits
         return BranchLogits(logits[None], logits.new_ones((1, len(logits)), dtype=torch.bool))
 
     def parts(self) -> dict[str, nn.Module]:
-        """Its modules by the names of a checkpoint's parts: encoders and heads as pretraining names them."""
+        """Return the modules by the names of a checkpoint's parts; encoders and heads as in pretraining."""
         parts: dict[str, nn.Module] = {}
         for name, module in self.fusion.named_children():
             if isinstance(module, HeadedEncoder):
@@ -122,7 +134,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(config: ClassifierConfig, download: bool = True) -> Classifier:
-    """A classifier with fresh weights; `download` as in CXREncoder.
+    """Build a classifier with fresh weights; `download` as in CXREncoder.
 
     >>> encoders = EncoderConfig(vision_backbone="resnet18")
     >>> list(build_classifier(ClassifierConfig("concatenation", "binary", 1, encoders)).parts())
@@ -140,38 +152,44 @@ def build_classifier(config: ClassifierConfig, download: bool = True) -> Classif
 def start_classifier(
     config: ClassifierConfig, sources: Mapping[str, str]
 ) -> tuple[Classifier, ClassifierConfig]:
-    """A classifier whose encoders start from checkpoints, and how it was built.
+    """Build a classifier whose encoders start from checkpoints.
 
-    sources: {modality: path of a pretraining's or a classifier's checkpoint}; encoders of other modalities
-    are fresh, in the shape that `config` gives. ValueError if a checkpoint holds no such encoder (or head, at
-    fusion_layer 3), or a part of another shape.
+    Args:
+        config: What to build. The checkpoints decide the architecture of the encoders that they hold.
+        sources: Paths of pretraining or classifier checkpoints by modality; other encoders are fresh.
+
+    Returns:
+        The classifier and how it was built.
+
+    Raises:
+        ValueError: A checkpoint lacks the encoder (or the head, at fusion_layer 3) or has other shapes.
     """
     states = {path: checkpoint.load(Path(path)) for path in dict.fromkeys(sources.values())}
     if states:
-        made = {modality: read_pretraining(states[path]) for modality, path in sources.items()}
-        shape = {
-            name: getattr(made[modality].encoders, name)
-            for modality in made
+        pretrainings = {modality: read_pretraining(states[path]) for modality, path in sources.items()}
+        encoder_settings = {
+            name: getattr(pretraining.encoders, name)
+            for modality, pretraining in pretrainings.items()
             for name in FIELDS_OF_ENCODER[modality]
         }
         config = replace(
             config,
-            encoders=replace(config.encoders, **shape),
-            width=next(iter(made.values())).width,
-            objective=" + ".join(dict.fromkeys(pretraining.objective for pretraining in made.values())),
+            encoders=replace(config.encoders, **encoder_settings),
+            width=next(iter(pretrainings.values())).width,
+            objective=" + ".join(dict.fromkeys(item.objective for item in pretrainings.values())),
             checkpoint=" + ".join(states),
         )
     classifier = build_classifier(config, download="cxr" not in sources)
     for modality, path in sources.items():
         names = (f"{modality}_encoder", f"{modality}_head")
         parts = {name: part for name, part in classifier.parts().items() if name in names}
-        with checkpoint.error_context(path, f"give another checkpoint by --load_state_{modality}"):
+        with checkpoint.error_context(path, f"give another checkpoint with --load_state_{modality}"):
             load_pretrained(parts, states[path])
     return classifier, config
 
 
 def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> dict[str, object]:
-    """What a checkpoint of a classifier, or of a part of it, holds: {"parts": ..., "config": plain dict}."""
+    """Return the content of a classifier's checkpoint, {"parts": {name: state_dict}, "config": dict}."""
     return {
         "parts": {name: module.state_dict() for name, module in classifier.parts().items()},
         "config": to_dict(config),
@@ -179,12 +197,14 @@ def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> d
 
 
 def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
-    """The classifier in a checkpoint, its configuration and its epoch; ValueError if it holds none."""
+    """Load the classifier in a checkpoint, its configuration and its epoch.
+
+    Raises:
+        ValueError: The checkpoint holds no classifier, or one of another version.
+    """
     state = checkpoint.load(path)
     if "fusion" not in state["config"]:
-        raise ValueError(
-            f"{path} holds encoders and no classifier; give the best.ckpt of a run of run_gpu.py"
-        )
+        raise ValueError(f"{path} holds no classifier, only encoders; give the best.ckpt of run_gpu.py")
     config = from_dict(ClassifierConfig, state["config"], str(path))
     classifier = build_classifier(config, download=False)
     with checkpoint.error_context(path, "give the best.ckpt of a run of this version"):
@@ -193,6 +213,6 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
 
 
 def load_classifier(classifier: Classifier, state: checkpoint.Parts) -> None:
-    """Loads every part of a classifier, strictly."""
+    """Load every part of a classifier, strictly."""
     for name, module in classifier.parts().items():
         checkpoint.load_part(module, state, name)

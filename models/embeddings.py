@@ -1,4 +1,4 @@
-"""How embeddings lie on the sphere: whether pairs are near, and whether all has collapsed into one point."""
+"""Measures of embeddings on the unit sphere: how close pairs are, and whether all embeddings collapsed."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from torch.nn import functional
 
 from models.losses import upcast
 
-SHOWN = ("val_image_deviation", "val_ehr_deviation")  # columns of the log that tell a collapse
+COLLAPSE_COLUMNS = ("val_image_deviation", "val_ehr_deviation")  # columns of the log that reveal a collapse
 
 
 @torch.no_grad()
-def sphere_measures(image: Tensor, ehr: Tensor) -> dict[str, Tensor]:
-    """Four scalars of the directions of N pairs, [N, D] and [N, D]; no device sync.
+def sphere_metrics(image: Tensor, ehr: Tensor) -> dict[str, Tensor]:
+    """Measure the directions of N pairs, without a device sync.
 
-    image_deviation, ehr_deviation: standard deviation of the directions, mean over dimensions, times sqrt(D):
-    about 1 where they fill the sphere, 0 where all have collapsed into one. alignment: mean squared distance
-    of partners, 0 to 4. uniformity: log of the mean of exp(-2 squared distance) over all couples of one
-    modality, mean of both: 0 where all are one point, about -4 at best (Wang & Isola 2020). Zeros for fewer
-    than two pairs.
+    Args:
+        image: Image embeddings, [N, D].
+        ehr: EHR embeddings, [N, D]; row i is the partner of image i.
+
+    Returns:
+        Four scalars, all zero for fewer than two pairs.
+        image_deviation, ehr_deviation: standard deviation of the directions, averaged over dimensions, times
+        sqrt(D): about 1 if they fill the sphere, 0 if they collapsed into one point.
+        alignment: mean squared distance of partners, 0 to 4.
+        uniformity: log of the mean of exp(-2 * squared distance) over all pairs within a modality, averaged
+        over modalities: 0 for a single point, about -4 at best (Wang & Isola 2020).
 
     >>> spread, point = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
-    >>> {name: round(value.item(), 4) for name, value in sphere_measures(spread, point).items()}
+    >>> {name: round(value.item(), 4) for name, value in sphere_metrics(spread, point).items()}
     {'image_deviation': 1.0, 'ehr_deviation': 0.0, 'alignment': 1.0, 'uniformity': -2.0}
     """
     with torch.autocast(image.device.type, enabled=False):
-        image, ehr = (functional.normalize(part, dim=1) for part in upcast(image, ehr))
+        image, ehr = (functional.normalize(embedding, dim=1) for embedding in upcast(image, ehr))
         if len(image) < 2:
-            nothing = image.new_zeros(())
-            return dict.fromkeys(("image_deviation", "ehr_deviation", "alignment", "uniformity"), nothing)
+            names = ("image_deviation", "ehr_deviation", "alignment", "uniformity")
+            return dict.fromkeys(names, image.new_zeros(()))
         return {
             "image_deviation": _deviation(image),
             "ehr_deviation": _deviation(ehr),
@@ -45,5 +51,6 @@ def _deviation(directions: Tensor) -> Tensor:
 
 
 def _uniformity(directions: Tensor) -> Tensor:
-    near = (4 * (directions @ directions.T) - 4).exp().fill_diagonal_(0.0)
-    return (near.sum() / (len(near) * (len(near) - 1))).log()
+    count = len(directions)
+    kernel = (4 * (directions @ directions.T) - 4).exp().fill_diagonal_(0.0)  # exp(-2 * squared distance)
+    return (kernel.sum() / (count * (count - 1))).log()

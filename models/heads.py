@@ -1,4 +1,4 @@
-"""Projection heads, and an encoder with a head on top."""
+"""Projection heads, and encoders with a head on top."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.nn.utils.rnn import PackedSequence
 from models.encoders import EHREncoder, Encoder
 
 UNIT = 128  # width of the published heads at --width 1
-LINEAR_DIM = 512  # width of ALIGN's
+LINEAR_DIM = 512  # width of ALIGN's head
 
 
 class ProjectionHead(nn.Sequential):
-    """Linear, ReLU, Linear, ReLU, Linear without bias: [B, feature_dim in] -> [B, 128 width].
+    """Linear, ReLU, Linear, ReLU, Linear without bias: [B, input_dim] -> [B, 128 * width].
 
     >>> import torch
     >>> head = ProjectionHead(512, width=2)
@@ -39,7 +39,7 @@ class ProjectionHead(nn.Sequential):
 
 
 class LinearHead(nn.Linear):
-    """One linear layer, as published for ALIGN: [B, feature_dim in] -> [B, 512]."""
+    """One linear layer, as published for ALIGN: [B, input_dim] -> [B, 512]."""
 
     def __init__(self, input_dim: int) -> None:
         super().__init__(input_dim, LINEAR_DIM)
@@ -56,21 +56,22 @@ class HeadedEncoder(Encoder):
         self.feature_dim = head.feature_dim
 
     def forward(self, modality: PackedSequence | Tensor) -> Tensor:
-        """What the encoder takes -> [B, feature_dim]."""
+        """Map the encoder's input to features [B, feature_dim]."""
         feature: Tensor = self.head(self.encoder(modality))
         return feature
 
     def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
-        """[n, feature_dim], as EHREncoder.at."""
-        assert isinstance(self.encoder, EHREncoder), "hours have prefixes"
+        """Return the features of cut stays, [n, feature_dim]; see EHREncoder.prefix_features."""
+        assert isinstance(self.encoder, EHREncoder), "only hours have prefixes"
         feature: Tensor = self.head(self.encoder.prefix_features(ehr, stay, last))
         return feature
 
 
 def build_heads(encoders: Mapping[str, Encoder], width: int) -> dict[str, ProjectionHead | LinearHead]:
-    """One head for each encoder, by the name of its modality; `width` 0 makes it one linear layer.
+    """Build a head for each encoder, by modality; `width` 0 makes it one linear layer.
 
-    ValueError for a negative width.
+    Raises:
+        ValueError: The width is negative.
     """
     if width == 0:
         return {name: LinearHead(encoder.feature_dim) for name, encoder in encoders.items()}

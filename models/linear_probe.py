@@ -1,4 +1,4 @@
-"""A linear layer on features that frozen encoders have computed."""
+"""A linear layer on precomputed features of frozen encoders."""
 
 from torch import Tensor, nn
 
@@ -6,13 +6,13 @@ from datasets.schema import FeatureBatch
 
 
 class LinearProbe(nn.Module):
-    """The linear layer of a fusion, fed with its features: FeatureBatch -> logits [B, outputs]."""
+    """The linear layer of a LinearFusion, applied to precomputed features."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.linear = linear
 
     def forward(self, batch: FeatureBatch) -> Tensor:
-        """FeatureBatch of B samples -> logits [B, outputs]."""
+        """Map features of B samples to logits [B, outputs]."""
         logits: Tensor = self.linear(batch.features)
         return logits

@@ -13,16 +13,18 @@ DENOMINATORS: tuple[Denominator, ...] = ("decoupled", "full")
 
 
 def upcast(*embeddings: Tensor) -> tuple[Tensor, ...]:
-    """The embeddings in float32 or better: sums over pairs lose too much in half precision.
+    """Convert embeddings to float32 or better, since sums over pairs lose too much in half precision.
 
-    >>> [x.dtype for x in widened(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.float64))]
+    >>> [x.dtype for x in upcast(torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.float64))]
     [torch.float32, torch.float64]
     """
     return tuple(x.to(torch.promote_types(x.dtype, torch.float32)) for x in embeddings)
 
 
 def similarities(image: Tensor, ehr: Tensor) -> Tensor:
-    """[N, D], [N, D] -> [N, N] cosines: row i is image i against every EHR. Half is widened to float32.
+    """Return the cosines of all images with all EHRs, [N, D] x 2 -> [N, N], in float32 or better.
+
+    Row i holds the cosines of image i.
 
     >>> similarities(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
     tensor([[1., 1.],
@@ -40,15 +42,22 @@ def simclr(
     denominator: Denominator = "decoupled",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Cross-modal contrastive loss of N pairs: [N, D], [N, D] -> scalar, in float32 or better.
+    """Return the cross-modal contrastive loss of N pairs, a scalar in float32 or better.
 
-    S = cosine(image_i, ehr_j) / temperature; the loss is the mean over i of [logsumexp_j S_ij - S_ii] +
-    [logsumexp_j S_ji - S_ii]: two directions added, not averaged. `decoupled` (published) leaves the positive
-    j = i out of the logsumexp (Yeh et al. 2022, decoupled contrastive learning), `full` keeps it (NT-Xent,
-    CLIP). `weight` [N] multiplies the terms of each pair before the mean. One pair alone has nothing to be
-    told apart from: its loss is zero, with gradients of zero, so that a last batch of one is a step without
-    effect. Raises ValueError for an unknown denominator, a temperature that is not positive, or embeddings of
-    different shapes.
+    With S_ij = cosine(image_i, ehr_j) / temperature, the loss is the mean over i of
+    [logsumexp_j S_ij - S_ii] + [logsumexp_j S_ji - S_ii]: the two directions are added, not averaged. A
+    single pair has no negatives: its loss and gradients are zero, so that a last batch of one has no effect.
+
+    Args:
+        image: Image embeddings, [N, D].
+        ehr: EHR embeddings, [N, D]; row i is the partner of image i.
+        temperature: Divisor of the cosines.
+        denominator: `decoupled` (published) leaves the positive j = i out of the logsumexp (Yeh et al. 2022,
+            decoupled contrastive learning); `full` keeps it (NT-Xent, CLIP).
+        weight: [N], factors of the pairs' terms before the mean.
+
+    Raises:
+        ValueError: The denominator is unknown, the temperature not positive, or the shapes differ.
 
     >>> pairs = torch.eye(2)
     >>> [round(simclr(pairs, pairs, 0.5, kind).item(), 4) for kind in ("decoupled", "full")]
@@ -56,21 +65,24 @@ def simclr(
     """
     if denominator not in DENOMINATORS:
         raise ValueError(f"--denominator {denominator}: use one of {', '.join(DENOMINATORS)}")
-    scaled = _scaled(image, ehr, temperature)
-    if len(scaled) < 2:
-        return 0.0 * scaled.sum()
-    positive = scaled.diagonal()
+    logits = _scaled_similarities(image, ehr, temperature)
+    if len(logits) < 2:
+        return 0.0 * logits.sum()
+    positive = logits.diagonal()
     if denominator == "decoupled":
-        itself = torch.eye(len(scaled), dtype=torch.bool, device=scaled.device)
-        scaled = scaled.masked_fill(itself, -torch.inf)
-    terms = scaled.logsumexp(dim=1) + scaled.logsumexp(dim=0) - 2 * positive
+        is_positive = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill(is_positive, -torch.inf)
+    terms = logits.logsumexp(dim=1) + logits.logsumexp(dim=0) - 2 * positive
     return (terms if weight is None else weight.to(terms.dtype) * terms).mean()
 
 
 def gap_weight(days: Tensor, k: float) -> Tensor:
-    """Weight of pairs whose image and prediction lie `days` apart, [N] -> [N]: k - exp(-k |days|).
+    """Return k - exp(-k |days|), the weights [N] of pairs by the days [N] between image and prediction.
 
-    It grows from k - 1 at no gap to k. ValueError for a k below 1, which would reward bad pairs.
+    The weight grows from k - 1 without a gap to k.
+
+    Raises:
+        ValueError: k is below 1, so that weights could be negative.
 
     >>> gap_weight(torch.tensor([0.0, -0.5, 100.0]), k=2.0)
     tensor([1.0000, 1.6321, 2.0000])
@@ -81,9 +93,10 @@ def gap_weight(days: Tensor, k: float) -> Tensor:
 
 
 def clip(image: Tensor, ehr: Tensor, temperature: float | Tensor) -> Tensor:
-    """CLIP (Radford et al. 2021): cross-entropy of finding an image's EHR, and an EHR's image, averaged.
+    """Return the loss of CLIP (Radford et al. 2021), [N, D] x 2 -> scalar.
 
-    [N, D], [N, D] -> scalar. It is half of `simclr` with the full denominator.
+    It is the cross-entropy of finding an image's EHR and that of finding an EHR's image, averaged; half of
+    `simclr` with the full denominator.
 
     >>> round(clip(torch.eye(2), torch.eye(2), 0.5).item(), 4)
     0.1269
@@ -92,30 +105,32 @@ def clip(image: Tensor, ehr: Tensor, temperature: float | Tensor) -> Tensor:
 
 
 def siglip(image: Tensor, ehr: Tensor, temperature: float | Tensor, bias: float | Tensor) -> Tensor:
-    """Every image and EHR asked on its own whether they are a pair (Zhai et al. 2023): [N, D] x 2 -> scalar.
+    """Return the loss of SigLIP (Zhai et al. 2023), [N, D] x 2 -> scalar.
 
-    L_ij = cosine(image_i, ehr_j) / temperature + bias; the loss is the mean over i of
-    sum_j -log sigmoid(L_ij if j = i, else -L_ij). A pair alone has a loss too; no pair at all has none.
+    Each image and EHR are classified as a pair or not: with L_ij = cosine(image_i, ehr_j) / temperature +
+    bias, the loss is the mean over i of sum_j -log sigmoid(L_ij if j = i, else -L_ij). A single pair has a
+    loss too; no pair at all has none.
 
     >>> round(siglip(torch.eye(2), torch.eye(2), 1.0, 0.0).item(), 4)
     1.0064
     """
-    logits = _scaled(image, ehr, temperature) + bias
+    logits = _scaled_similarities(image, ehr, temperature) + bias
     signs = 2 * torch.eye(len(logits), dtype=logits.dtype, device=logits.device) - 1
     return -functional.logsigmoid(signs * logits).sum() / max(len(logits), 1)
 
 
-def _scaled(image: Tensor, ehr: Tensor, temperature: float | Tensor) -> Tensor:
-    _check_pairs(image, ehr)
+def _scaled_similarities(image: Tensor, ehr: Tensor, temperature: float | Tensor) -> Tensor:
+    check_same_shape(image, ehr)
     if not isinstance(temperature, Tensor) and temperature <= 0:
         raise ValueError(f"--temperature {temperature}: must be positive; the published one is 0.1")
     return similarities(image, ehr) / temperature
 
 
-def _check_pairs(image: Tensor, ehr: Tensor) -> None:
+def check_same_shape(image: Tensor, ehr: Tensor) -> None:
+    """Raise ValueError unless both embeddings are [N, D]."""
     if image.shape != ehr.shape or image.ndim != 2:
         raise ValueError(
-            f"pairs must be two [N, D] embeddings of one shape, got {tuple(image.shape)} and "
+            f"pairs must be two [N, D] embeddings of the same shape, got {tuple(image.shape)} and "
             f"{tuple(ehr.shape)}; give both heads the same width"
         )
 
@@ -123,44 +138,66 @@ def _check_pairs(image: Tensor, ehr: Tensor) -> None:
 def vicreg(
     image: Tensor, ehr: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0
 ) -> dict[str, Tensor]:
-    """VICReg of N pairs (Bardes et al. 2022): [N, D], [N, D] -> {"loss", its three terms}, scalars.
+    """Return the loss of VICReg for N pairs (Bardes et al. 2022) and its three terms, in float32 or better.
 
-    invariance: mean squared difference of partners; variance: over both modalities, the sum of
-    mean_d relu(1 - sqrt(var_d + 1e-4)) / 2; covariance: over both, the sum of squared off-diagonal entries of
-    the covariance matrix / D. The loss is their sum with the weights given, as published by default.
-    Variances and covariances are unbiased, of the N pairs that there are. Fewer than two have none: all is
-    then zero, with gradients of zero. In float32 or better. ValueError for embeddings of different shapes.
+    Variances and covariances are unbiased estimates over the N pairs. With fewer than two pairs everything is
+    zero, with gradients of zero.
+
+    Args:
+        image: Image embeddings, [N, D].
+        ehr: EHR embeddings, [N, D]; row i is the partner of image i.
+        invariance: Weight of the first term.
+        variance: Weight of the second term.
+        covariance: Weight of the third term.
+
+    Returns:
+        Four scalars.
+        loss: the sum of the three terms with their weights.
+        invariance: mean squared difference of partners.
+        variance: sum over both modalities of mean_d relu(1 - sqrt(var_d + 1e-4)) / 2.
+        covariance: sum over both modalities of the squared off-diagonal covariances / D.
+
+    Raises:
+        ValueError: The embeddings have different shapes.
 
     >>> spread = torch.tensor([[2.0, 0.0], [-2.0, 0.0]])
     >>> {name: round(term.item(), 4) for name, term in vicreg(spread, spread + 1).items()}
     {'loss': 37.375, 'invariance': 1.0, 'variance': 0.495, 'covariance': 0.0}
     """
-    _check_pairs(image, ehr)
+    check_same_shape(image, ehr)
     with torch.autocast(image.device.type, enabled=False):
         image, ehr = upcast(image, ehr)
         if len(image) < 2:
-            nothing = 0.0 * (image.sum() + ehr.sum())
-            return dict.fromkeys(("loss", "invariance", "variance", "covariance"), nothing)
-        near = functional.mse_loss(image, ehr)
-        spread, shared = (one + two for one, two in zip(_spread(image), _spread(ehr), strict=True))
-        loss = invariance * near + variance * spread + covariance * shared
-        return {"loss": loss, "invariance": near, "variance": spread, "covariance": shared}
+            zero = 0.0 * (image.sum() + ehr.sum())
+            return dict.fromkeys(("loss", "invariance", "variance", "covariance"), zero)
+        image_variance, image_covariance = _variance_and_covariance(image)
+        ehr_variance, ehr_covariance = _variance_and_covariance(ehr)
+        invariance_term = functional.mse_loss(image, ehr)
+        variance_term = image_variance + ehr_variance
+        covariance_term = image_covariance + ehr_covariance
+        loss = invariance * invariance_term + variance * variance_term + covariance * covariance_term
+        return {
+            "loss": loss,
+            "invariance": invariance_term,
+            "variance": variance_term,
+            "covariance": covariance_term,
+        }
 
 
-def _spread(embedding: Tensor) -> tuple[Tensor, Tensor]:
-    """Variance and covariance term of one modality: [N, D] -> scalars."""
+def _variance_and_covariance(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the variance and the covariance term of one modality, [N, D] -> scalars."""
     count, dim = embedding.shape
     centred = embedding - embedding.mean(dim=0)
     matrix = centred.T @ centred / (count - 1)
     deviation = (matrix.diagonal() + 1e-4).sqrt()
-    among = (matrix.square().sum() - matrix.diagonal().square().sum()) / dim
-    return functional.relu(1 - deviation).mean() / 2, among
+    off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
+    return functional.relu(1 - deviation).mean() / 2, off_diagonal / dim
 
 
 def retrieval_accuracy(image: Tensor, ehr: Tensor) -> Tensor:
-    """Share of N pairs whose partner is the nearest of all, over both directions: [N, D] x 2 -> scalar.
+    """Return how often the partner is the most similar of all, over both directions: [N, D] x 2 -> scalar.
 
-    Zero when there is no pair.
+    It is zero without pairs.
 
     >>> retrieval_accuracy(torch.eye(3), torch.eye(3)[[0, 2, 1]]).item()
     0.3333333432674408
@@ -169,11 +206,15 @@ def retrieval_accuracy(image: Tensor, ehr: Tensor) -> Tensor:
     if not len(cosines):
         return cosines.sum()
     partner = torch.arange(len(cosines), device=cosines.device)
-    return torch.stack([(cosines.argmax(dim=side) == partner).float().mean() for side in (0, 1)]).mean()
+    return torch.stack([(cosines.argmax(dim=dim) == partner).float().mean() for dim in (0, 1)]).mean()
 
 
 def binary_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and number of the cross-entropies of known entries: logits [B, L], labels [B, L], NaN unknown.
+    """Return the sum of the cross-entropies of all known labels, and their number.
+
+    Args:
+        logits: [B, L].
+        labels: [B, L], 0, 1 or a probability; NaN if unknown.
 
     >>> total, known = binary_cross_entropies(torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]]))
     >>> round(total.item(), 4), known.item()
@@ -187,7 +228,11 @@ def binary_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tens
 
 
 def class_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and number of the cross-entropies of known rows: logits [B, C], labels [B, 1] classes, NaN unknown.
+    """Return the sum of the cross-entropies of all rows with a known class, and their number.
+
+    Args:
+        logits: [B, C].
+        labels: [B, 1], index of the class; NaN if unknown.
 
     >>> total, known = class_cross_entropies(torch.zeros(2, 10), torch.tensor([[3.0], [torch.nan]]))
     >>> round(total.item(), 4), known.item()

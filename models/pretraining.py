@@ -1,4 +1,4 @@
-"""What a pretraining leaves for others: encoders, heads, and how they were made."""
+"""Checkpoints of a pretraining: encoders, heads, and how they were built."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How to build the parts of a checkpoint again, and the objective that trained them.
+    """How to rebuild the parts of a checkpoint, and the objective that trained them.
 
-    width: that of the heads (models.heads.build_heads), 0 for heads of one linear layer.
+    Attributes:
+        objective: Name of the objective.
+        encoders: Architecture of the encoders.
+        width: Width of the heads (models.heads.build_heads), 0 for heads of one linear layer.
     """
 
     objective: str
@@ -29,28 +32,28 @@ class Pretraining:
 def pretraining_checkpoint(
     pretraining: Pretraining, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]
 ) -> dict[str, object]:
-    """What a checkpoint of a pretraining holds: {"parts": {name: state_dict}, "config": plain dict}.
+    """Return the content of a pretraining's checkpoint, {"parts": {name: state_dict}, "config": dict}.
 
-    >>> one = {"ehr": nn.Linear(2, 2)}
-    >>> list(pretraining_checkpoint(Pretraining("simclr", EncoderConfig()), one, one)["parts"])
+    >>> modules = {"ehr": nn.Linear(2, 2)}
+    >>> list(pretraining_checkpoint(Pretraining("simclr", EncoderConfig()), modules, modules)["parts"])
     ['ehr_encoder', 'ehr_head']
     """
-    named = {f"{name}_encoder": module for name, module in encoders.items()}
-    named |= {f"{name}_head": module for name, module in heads.items()}
-    parts = {name: module.state_dict() for name, module in named.items()}
+    parts = {f"{name}_encoder": module.state_dict() for name, module in encoders.items()}
+    parts |= {f"{name}_head": module.state_dict() for name, module in heads.items()}
     return {"parts": parts, "config": to_dict(pretraining)}
 
 
 def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
-    """How the encoders of a checkpoint were made: of a pretraining, or of a classifier that began with one.
+    """Read how the encoders of a checkpoint were built: a pretraining's, or those of a classifier.
 
-    ValueError if the checkpoint does not say so.
+    Raises:
+        ValueError: The checkpoint does not say it.
     """
     config = checkpoint["config"]
-    known = {field.name: config[field.name] for field in fields(Pretraining) if field.name in config}
-    return from_dict(Pretraining, known, "the checkpoint")
+    values = {field.name: config[field.name] for field in fields(Pretraining) if field.name in config}
+    return from_dict(Pretraining, values, "the checkpoint")
 
 
 def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list[str]:
-    """Loads the encoders and heads among named modules, strictly; returns what was loaded, a line a part."""
+    """Load the encoders and heads among the modules, strictly; return one line for each loaded part."""
     return [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]

@@ -1,4 +1,6 @@
-"""What is predicted: the tasks of the benchmark by the name that the command line uses."""
+"""The prediction tasks of the benchmark, by their names on the command line."""
+
+from typing import Annotated
 
 from tasks.decompensation.task import TASK as DECOMPENSATION
 from tasks.in_hospital_mortality.task import TASK as IN_HOSPITAL_MORTALITY
@@ -7,6 +9,7 @@ from tasks.phenotyping.task import TASK as PHENOTYPING
 from tasks.radiology.task import TASK as RADIOLOGY
 from tasks.readmission.task import TASK as READMISSION
 from tasks.task import Task
+from utils.choices import look_up, one_of
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -19,3 +22,14 @@ TASKS: dict[str, Task] = {
         READMISSION,
     )
 }
+
+TaskName = Annotated[str, one_of(TASKS)]
+
+
+def get_task(name: str) -> Task:
+    """Return a task by its name.
+
+    Raises:
+        ValueError: There is no such task; the message gives the most similar name.
+    """
+    return look_up(TASKS, name, "task")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-import simclr_trainer
 from benchmarks import planted
 from datasets import extract
 from datasets.synthetic import release as synthetic
 from simclr_trainer import SimCLRConfig
 from training import classify
 from training.classify import ClassifyConfig
+from training.pretrain import pretrain
 from utils.config import parse
 
 PATIENTS = "--patients 1500 --image_size 64 --paired 0.9 --workers 0 --seed 1"
@@ -44,7 +44,7 @@ def auroc(store: Path) -> dict[str, float]:
     """Test AUROC of one linear layer on frozen encoders: random ones, and SimCLR's together and alone."""
     folder = store.parent
     shared = f"--store {store} --save_dir {folder}/runs --image_size 32 --device cpu"
-    simclr_trainer.main(parse(SimCLRConfig, f"{shared} {PRETRAIN}".split()))
+    pretrain(parse(SimCLRConfig, f"{shared} {PRETRAIN}".split()))
     probe = f"{shared} {PROBE} --results_dir {folder}/results"
     pretrained = f"--load_state {folder}/runs/simclr/last.ckpt --fusion"
     with contextlib.redirect_stdout(io.StringIO()) as told:

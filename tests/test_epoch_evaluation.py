@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 
-import simclr_trainer
 from datasets.batches import Batches, DataConfig, Samples
 from datasets.schema import SPLITS
 from datasets.unique_inputs import UniqueInputs
@@ -27,6 +26,7 @@ from training import select_epoch
 from training.classify import ClassifyConfig, check
 from training.epoch_table import columns
 from training.loop import predict
+from training.pretrain import pretrain
 from training.select_epoch import EpochEvaluationConfig, open_evaluation
 from utils import checkpoint
 from utils.cli import exit_on_sigterm
@@ -49,7 +49,7 @@ def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pretraining")
     flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "3")
     shape = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "resnet18")
-    simclr_trainer.main(parse(SimCLRConfig, [*flags, *shape, *SMALL]))
+    pretrain(parse(SimCLRConfig, [*flags, *shape, *SMALL]))
     return folder / "pre"
 
 
@@ -225,7 +225,7 @@ def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--task phenotypin", "unknown task 'phenotypin'; did you mean phenotyping"),
+        ("--task phenotypin", "unknown --task phenotypin; did you mean phenotyping"),
         ("--data_pairs ehr", "too little for --fusion concatenation; use --data_pairs paired"),
         ("--run_dir nowhere", "--run_dir nowhere holds no <run>_epoch_<NN>.ckpt; give the folder"),
     ],

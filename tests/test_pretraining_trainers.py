@@ -9,14 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-import align_trainer
-import simclr_trainer
-import vicreg_trainer
 from align_trainer import AlignConfig
-from simclr_trainer import OBJECTIVES, SimCLRConfig
+from models.objectives import OBJECTIVES
+from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
 from training import classify
 from training.classify import ClassifyConfig
+from training.pretrain import PretrainConfig, config_for, main, pretrain
 from utils import checkpoint
 from utils.config import parse
 from vicreg_trainer import VICRegConfig
@@ -26,12 +25,7 @@ SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu", "--ehr_di
 CONSTANT = ("--vision_backbone", "resnet18", "--schedule", "constant", "--warmup_epochs", "0")
 ADAMW = ("--optimizer", "adamw", "--lr", "1e-3")
 
-WAYS: dict[str, tuple[object, type, tuple[str, ...]]] = {
-    **{name: (simclr_trainer, SimCLRConfig, ("--objective", name, *ADAMW)) for name in OBJECTIVES},
-    "tsimclr": (simclr_trainer, SimCLRConfig, ("--objective", "tsimclr", "--k", "3", "--lr", "0.1")),
-    "vicreg": (vicreg_trainer, VICRegConfig, ("--lr", "0.1")),
-    "align": (align_trainer, AlignConfig, ADAMW),
-}
+FLAGS = {"tsimclr": ("--k", "3", "--lr", "0.1"), "vicreg": ("--lr", "0.1")}
 
 
 @pytest.fixture(scope="module")
@@ -39,21 +33,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_random_store(tmp_path_factory.mktemp("data") / "store")
 
 
-def pretrain(way: str, store: Path, folder: Path, *flags: str) -> Path:
-    """Folder of a run of `way`."""
-    trainer, config, own = WAYS[way]
-    places = ("--store", str(store), "--save_dir", str(folder))
-    trainer.main(parse(config, [*places, *SMALL, *CONSTANT, *own, *flags]))
-    return folder / (flags[flags.index("--name") + 1] if "--name" in flags else way)
+def run_pretraining(
+    config: type[PretrainConfig], store: Path, folder: Path, *flags: str, name: str = "run"
+) -> Path:
+    """Pretrain on the small store; return the folder of the run."""
+    places = ("--store", str(store), "--save_dir", str(folder), "--name", name)
+    pretrain(parse(config, [*places, *SMALL, *CONSTANT, *flags]))
+    return folder / name
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_tensor_of_a_pretraining_loads_downstream(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], way: str
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], objective: str
 ) -> None:
-    left = pretrain(way, store, tmp_path, "--epochs", "1")
-    held = checkpoint.load(left / f"{way}_epoch_00.ckpt")
-    assert held["config"]["objective"] == way
+    flags = FLAGS.get(objective, ADAMW)
+    left = run_pretraining(config_for(objective), store, tmp_path, *flags, "--epochs", "1", name=objective)
+    held = checkpoint.load(left / f"{objective}_epoch_00.ckpt")
+    assert held["config"]["objective"] == objective
     log = pd.read_csv(left / "log.csv")
     assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)
     capsys.readouterr()
@@ -70,15 +66,15 @@ def test_every_tensor_of_a_pretraining_loads_downstream(
         for part, tensors in held["parts"].items()
         for key in tensors
     )
-    assert used["linear"]["weight"].shape[1] == 2 * (512 if way == "align" else 128)
+    assert used["linear"]["weight"].shape[1] == 2 * (512 if objective == "align" else 128)
     rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
-    assert set(rows["objective"]) == {way}
+    assert set(rows["objective"]) == {objective}
 
 
 def test_align_goes_on_where_it_ended_with_its_temperature_and_its_noise(store: Path, tmp_path: Path) -> None:
-    whole = pretrain("align", store, tmp_path, "--epochs", "2", "--name", "whole")
-    pretrain("align", store, tmp_path, "--epochs", "1", "--name", "parts")
-    parts = pretrain("align", store, tmp_path, "--epochs", "2", "--name", "parts", "--resume")
+    whole = run_pretraining(AlignConfig, store, tmp_path, *ADAMW, "--epochs", "2", name="whole")
+    run_pretraining(AlignConfig, store, tmp_path, *ADAMW, "--epochs", "1", name="parts")
+    parts = run_pretraining(AlignConfig, store, tmp_path, *ADAMW, "--epochs", "2", "--resume", name="parts")
     one, two = (checkpoint.load(folder / "last.ckpt")["training"]["objective"] for folder in (whole, parts))
     assert one["temperature.log_scale"] != -np.log(0.07)
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -88,23 +84,23 @@ def test_align_goes_on_where_it_ended_with_its_temperature_and_its_noise(store: 
     ("flags", "message"),
     [
         ("--objective clip", "add --optimizer adamw"),
-        ("--objective siglip --optimizer adamw --denominator full", "leave out --denominator"),
-        ("--objective simclr --k 3", "leave out --k, or use --objective tsimclr"),
-        ("--objective clip --optimizer adamw --k 3", "leave out --k, or use --objective tsimclr"),
+        ("--objective siglip --optimizer adamw --denominator full", "siglip has no setting --denominator"),
+        ("--objective simclr --k 3", "--objective simclr has no setting --k; leave it out"),
+        ("--objective clip --optimizer adamw --k 3", "--objective clip has no setting --k; leave it out"),
         ("--data_pairs cxr_all", "use --data_pairs paired"),
     ],
 )
 def test_flags_that_would_do_nothing_are_refused(flags: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        simclr_trainer.main(parse(SimCLRConfig, flags.split()))
+        pretrain(parse(SimCLRConfig, flags.split()))
 
 
-@pytest.mark.parametrize("way", ["vicreg", "align"])
-def test_a_trainer_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("config", [VICRegConfig, AlignConfig])
+def test_a_trainer_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, config: type) -> None:
     for flags, message in ((("--data_pairs", "ehr"), "holds no pairs"), (("--batch_size", "1"), "2 or more")):
         with pytest.raises(ValueError, match=message):
-            pretrain(way, store, tmp_path, *flags)
-    assert not (tmp_path / way).exists()
+            run_pretraining(config, store, tmp_path, *flags)
+    assert not list(tmp_path.iterdir())
 
 
 def test_aligns_launcher_asks_for_the_published_settings_and_the_line_wins() -> None:
@@ -129,3 +125,41 @@ def test_the_defaults_are_the_published_settings() -> None:
     assert (vicreg.encoders.ehr_dim, vicreg.width) == (128, 1)
     for config in (align, vicreg, SimCLRConfig()):
         assert (config.optim.epochs, config.optim.schedule, config.data.batch_size) == (300, "cosine", 256)
+
+
+@pytest.mark.parametrize("objective", ["simclr", "tsimclr", "clip", "siglip"])
+def test_simclrs_trainer_trains_its_relatives_as_their_own_programs_do(
+    store: Path, tmp_path: Path, objective: str
+) -> None:
+    flags = ("--temperature", "0.2", *ADAMW, "--epochs", "1")
+    choice = ("--objective", objective)
+    run_pretraining(SimCLRConfig, store, tmp_path, *choice, *flags, name="trainer")
+    run_pretraining(config_for(objective), store, tmp_path, *flags, name="program")
+    one, two = (checkpoint.load(tmp_path / run / "last.ckpt")["parts"] for run in ("trainer", "program"))
+    assert all(torch.equal(one[part][key], two[part][key]) for part in one for key in one[part])
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "text"),
+    [
+        (["--help"], 0, ",".join(OBJECTIVES)),
+        ([], 2, "required: objective"),
+        (["simclrr"], 2, "invalid choice: 'simclrr'"),
+        (["vicreg", "--help"], 0, "--invariance"),
+        (["vicreg", "--variences", "3"], 2, "--variance"),
+        (["align", "--batch_size", "1"], 1, "--batch_size 1"),
+        (["align", "--task", "phenotypin"], 2, "phenotyping"),
+    ],
+)
+def test_the_program_takes_the_objective_and_then_its_flags(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    status: int,
+    text: str,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pretrain", *flags])
+    with pytest.raises(SystemExit) as left:
+        main()
+    printed = capsys.readouterr()
+    assert left.value.code == status and text in printed.out + printed.err

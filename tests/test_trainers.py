@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-import simclr_trainer
 from datasets.schema import SPLITS
 from evaluation import results
 from simclr_trainer import SimCLRConfig
@@ -21,6 +20,7 @@ from tests.stores import write_manifest
 from tests.training.toy import same
 from training import classify
 from training.classify import ClassifyConfig
+from training.pretrain import pretrain
 from utils import checkpoint
 from utils.config import parse
 
@@ -39,7 +39,7 @@ def pretrained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a SimCLR run of two epochs."""
     folder = tmp_path_factory.mktemp("pretraining")
     flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "2")
-    simclr_trainer.main(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", "--lr", "0.1", *SMALL, *SHAPE]))
+    pretrain(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", "--lr", "0.1", *SMALL, *SHAPE]))
     return folder / "pre"
 
 
@@ -75,7 +75,7 @@ def test_pretraining_tells_each_epoch_whether_the_embeddings_collapse(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", "it", "--epochs", "1")
-    simclr_trainer.main(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", *SMALL, *SHAPE]))
+    pretrain(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", *SMALL, *SHAPE]))
     log = pd.read_csv(tmp_path / "it" / "log.csv")
     names = ("image_deviation", "ehr_deviation", "alignment", "uniformity")
     assert np.isfinite(log[[f"{split}_{name}" for split in ("train", "val") for name in names]]).all(
@@ -339,7 +339,7 @@ def test_pretraining_has_the_same_bits_wherever_the_data_lie(
 ) -> None:
     flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", "pre", "--epochs", "2")
     flags += ("--warmup_epochs", "0", "--lr", "0.1", "--data_device", where)
-    simclr_trainer.main(parse(SimCLRConfig, [*flags, *SMALL, *SHAPE]))
+    pretrain(parse(SimCLRConfig, [*flags, *SMALL, *SHAPE]))
     one, two = (checkpoint.load(folder / "last.ckpt") for folder in (pretrained, tmp_path / "pre"))
     assert same(one, two)
     times = ["seconds", "samples_per_second"]
@@ -352,7 +352,7 @@ def test_a_gpu_repeats_itself_if_asked_to(store: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", name, "--epochs", "2")
         flags += ("--warmup_epochs", "0", "--lr", "0.1", "--deterministic", *SMALL, "--device", "cuda")
-        simclr_trainer.main(parse(SimCLRConfig, [*flags, *SHAPE]))
+        pretrain(parse(SimCLRConfig, [*flags, *SHAPE]))
     assert same(*(checkpoint.load(tmp_path / name / "last.ckpt") for name in ("one", "two")))
 
 
@@ -390,7 +390,7 @@ def test_eval_wants_the_classifier_that_the_flags_describe(
         run(settings, *state, "--fusion", "ehr", "--task", "readmission")
     with pytest.raises(ValueError, match=r"--fusion concatenation: .* was trained with --fusion ehr"):
         run(settings, *state)
-    with pytest.raises(ValueError, match="holds encoders and no classifier"):
+    with pytest.raises(ValueError, match="holds no classifier, only encoders"):
         run(settings, "--mode", "eval", "--load_state", pretrained / "best.ckpt")
 
 
@@ -401,7 +401,7 @@ def test_eval_wants_the_classifier_that_the_flags_describe(
 def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flags: str, message: str) -> None:
     places = ("--store", str(store), "--save_dir", str(tmp_path))
     with pytest.raises(ValueError, match=message):
-        simclr_trainer.main(parse(SimCLRConfig, [*places, *SMALL, *flags.split()]))
+        pretrain(parse(SimCLRConfig, [*places, *SMALL, *flags.split()]))
 
 
 @pytest.mark.parametrize(

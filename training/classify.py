@@ -28,9 +28,9 @@ from models.classifier import (
     start_classifier,
 )
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
-from models.fusion import FUSIONS, FusionConfig
+from models.fusion import FUSIONS, FusionConfig, FusionName, get_fusion
 from models.linear_probe import LinearProbe
-from tasks import TASKS, Task
+from tasks import TASKS, Task, TaskName, get_task
 from training.features import SharedFeatures
 from training.loop import fit, predict
 from training.optim import OptimConfig
@@ -77,9 +77,9 @@ class ClassifyConfig:
     layer on the features of pretrained encoders that stay as they are."""
     mode: Literal["train", "eval"] = "train"
     """train also tests the best epoch; eval tests the classifier in --load_state."""
-    task: Literal[tuple(TASKS)] = "in-hospital-mortality"
+    task: TaskName = "in-hospital-mortality"
     """What to predict."""
-    fusion: Literal[tuple(FUSIONS)] = "concatenation"
+    fusion: FusionName = "concatenation"
     """Which modalities to classify from, and how they meet."""
     load_state: str = ""
     """Checkpoint with the encoders (finetune, lineareval) or with the whole classifier (--mode eval); random
@@ -102,6 +102,11 @@ class ClassifyConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: ClassifierOptim = field(default_factory=ClassifierOptim)
     run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown task or fusion."""
+        get_task(self.task)
+        get_fusion(self.fusion)
 
 
 @dataclass(frozen=True)

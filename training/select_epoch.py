@@ -28,13 +28,13 @@ from evaluation.scoring import compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
 from models.fusion import FUSIONS
-from tasks import TASKS, Task
+from tasks import Task, get_task
 from training.epoch_table import best_epoch, columns, epoch_row, next_command, read_epochs
 from training.features import SharedFeatures
 from training.probe import ProbeConfig, train_probe
 from training.provenance import check_no_leakage
 from utils import distributed
-from utils.config import did_you_mean, read_yaml_mapping, to_dict
+from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
 from utils.run import RunConfig, set_numbers
@@ -98,7 +98,7 @@ def select_epoch(config: EpochEvaluationConfig) -> None:
 
 def open_evaluation(config: EpochEvaluationConfig) -> Evaluation:
     """ValueError, with the cure, for settings that contradict each other or rows that others have made."""
-    tasks = tuple(task_named(name) for name in dict.fromkeys(config.task.split(",")))
+    tasks = tuple(get_task(name) for name in dict.fromkeys(config.task.split(",")))
     pairs = config.data.data_pairs
     if not all(getattr(SAMPLE_SELECTIONS[pairs], modality) for modality in FUSIONS[config.fusion].modalities):
         raise ValueError(
@@ -108,13 +108,6 @@ def open_evaluation(config: EpochEvaluationConfig) -> Evaluation:
     process = distributed.setup(config.device)
     set_numbers(RunConfig(seed=config.seed), process)
     return Evaluation(config, tasks, checkpoints, store, process)
-
-
-def task_named(name: str) -> Task:
-    """The task of a name; ValueError with the nearest right one."""
-    if name not in TASKS:
-        raise ValueError(f"--task: unknown task {name!r}{did_you_mean(name, list(TASKS))}")
-    return TASKS[name]
 
 
 def find_checkpoints(run_dir: Path) -> dict[int, Path]:

@@ -1,8 +1,8 @@
-"""Ways to classify from one or both modalities; a new one is a file here and a line in FUSIONS."""
+"""Fusions of one or both modalities into logits; a new one is a file here and a line in FUSIONS."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from models.encoders import Encoder
 from models.fusion.base import BranchLogits, Fusion
@@ -18,8 +18,12 @@ from models.fusion.medfuse import MedFuse
 from models.fusion.medfuse_tokens import MedFuseTokens
 from models.fusion.mmtm import MMTM
 from models.fusion.unified import Unified
+from utils.choices import look_up, one_of
 
-__all__ = ["FUSIONS", "BranchLogits", "Fusion", "FusionConfig", "LinearFusion", "build_fusion"]
+__all__ = [
+    "FUSIONS", "BranchLogits", "Fusion", "FusionConfig", "FusionName", "LinearFusion", "build_fusion",
+    "get_fusion",
+]  # fmt: skip
 
 FUSIONS: dict[str, type[Fusion]] = {
     "ehr": EHR,
@@ -35,19 +39,30 @@ FUSIONS: dict[str, type[Fusion]] = {
     "daft": DAFT,
 }
 
+FusionName = Annotated[str, one_of(FUSIONS)]
+
+
+def get_fusion(name: str) -> type[Fusion]:
+    """Return the class of a fusion.
+
+    Raises:
+        ValueError: There is no such fusion; the message gives the most similar name.
+    """
+    return look_up(FUSIONS, name, "fusion")
+
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """Settings of single fusions; a classifier's checkpoint carries them."""
+    """Settings that only some fusions have; the checkpoint of a classifier stores them."""
 
     layer_after: Literal[-1, 0, 1, 2, 3, 4] = 4
-    """mmtm, daft: stage of the image encoder after which the modalities meet, 0 (stem) to 4; -1: all."""
+    """mmtm, daft: stage of the image encoder after which the modalities are fused, 0 (stem) to 4; -1: all."""
     missing_token: Literal["zero", "learned"] = "zero"
-    """medfuse_tokens: what the LSTM reads in place of an absent X-ray, zeros or a learnt vector."""
+    """medfuse_tokens: what the LSTM reads instead of an absent X-ray, zeros or a learned vector."""
 
 
 def build_fusion(name: str, encoders: Mapping[str, Encoder], outputs: int, config: FusionConfig) -> Fusion:
-    """A fusion with fresh weights of its own, around the encoders of its modalities."""
+    """Build a fusion around the encoders of its modalities, with fresh weights."""
     fusion = FUSIONS[name]
-    build: Callable[..., Fusion] = fusion  # which takes outputs and settings too
-    return build(encoders, outputs, **{setting: getattr(config, setting) for setting in fusion.settings})
+    constructor: Callable[..., Fusion] = fusion  # subclasses also take `outputs` and their settings
+    return constructor(encoders, outputs, **{key: getattr(config, key) for key in fusion.settings})

@@ -1,4 +1,4 @@
-"""What all fusions share: the encoders they hold, and what they answer to a batch."""
+"""What all fusions share: the encoders that they hold, and what they return for a batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from models.encoders import Encoder
 
 
 class BranchLogits(NamedTuple):
-    """Logits of M classifiers side by side, [M, B, outputs], and which samples each can judge, bool [M, B].
+    """Logits of M independent classifiers (branches) for B samples.
 
-    Every sample has at least one judge. Each classifier learns from its own logits alone, and the probability
-    of a sample is the mean of those of its valid.
+    Each branch learns from its own logits alone; the probability of a sample is the mean over the branches
+    that are valid for it.
+
+    Attributes:
+        logits: [M, B, outputs].
+        valid: bool [M, B], whether a branch can classify a sample; at least one branch can.
     """
 
     logits: Tensor
@@ -24,20 +28,28 @@ class BranchLogits(NamedTuple):
 
 
 class Fusion(nn.Module, ABC):
-    """From a batch to logits, by the encoders of the `modalities` it needs.
+    """A module from batches to logits, around the encoders of the modalities that it reads.
 
-    The encoders are the attributes `ehr_encoder` and `cxr_encoder`: under these names their weights are saved
-    and loaded as parts of a checkpoint. Weights of its own belong to modules, which are parts too.
+    The encoders are the attributes `ehr_encoder` and `cxr_encoder`, the names of their parts in a checkpoint.
+    All other weights must belong to submodules, which are the other parts.
 
-    modalities: what it reads of a batch; settings: the fields of FusionConfig that its constructor takes;
-    intermediate: whether it acts between the encoders' layers, so that no heads can stand on top of them;
-    freezes_encoders: whether it leaves the encoders as they are, so that they must have been trained before.
+    Attributes:
+        title: What scripts call it in their first line.
+        modalities: What it reads of a batch.
+        settings: The fields of FusionConfig that its constructor takes.
+        intermediate: Whether it acts between the layers of the encoders, which then can have no heads.
+        freezes_encoders: Whether it leaves the encoders as they are, so that they must be trained before.
+        data_pairs: The value of --data_pairs in its scripts.
+        published_like: The fusion whose published learning rates its scripts use, if it has none itself.
     """
 
+    title: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]] = ("ehr", "cxr")
     settings: ClassVar[tuple[str, ...]] = ()
     intermediate: ClassVar[bool] = False
     freezes_encoders: ClassVar[bool] = False
+    data_pairs: ClassVar[str] = "paired"
+    published_like: ClassVar[str] = "joint"
     ehr_encoder: Encoder
     cxr_encoder: Encoder
 
@@ -48,4 +60,39 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor | BranchLogits:
-        """Batch of B samples -> logits [B, outputs], or those of several classifiers."""
+        """Map a batch of B samples to logits [B, outputs], or to the logits of several branches."""
+
+
+def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
+    """Place the features of the present rows, [P, D], among zeros, [B, D], without a device sync.
+
+    Args:
+        features: [P, D], in the order of the rows.
+        present: bool [B], True for P rows.
+
+    >>> import torch
+    >>> scatter_rows(torch.ones(1, 2), torch.tensor([False, True]))
+    tensor([[0., 0.],
+            [1., 1.]])
+    """
+    if len(features) == len(present):
+        return features
+    zeros = features.new_zeros(len(present), features.shape[1])
+    return zeros.masked_scatter(present[:, None].expand_as(zeros), features)
+
+
+def gather_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
+    """Select the present rows of [B, D] values, [count, D], without a device sync.
+
+    Args:
+        values: [B, D].
+        present: bool [B], True for `count` rows.
+        count: The number of present rows.
+
+    >>> import torch
+    >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([False, True]), 1)
+    tensor([[2.]])
+    """
+    if count == len(present):
+        return values
+    return values[(~present).int().argsort(stable=True)[:count]]

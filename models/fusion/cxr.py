@@ -4,6 +4,7 @@ from models.fusion.linear import LinearFusion
 
 
 class CXR(LinearFusion):
-    """The image encoder's feature; zeros for a sample without an image, so that its logits are the bias."""
+    """The image feature; zeros without an image, so that the logits of such a sample are the bias."""
 
+    title = "the supervised classifier"
     modalities = ("cxr",)

@@ -1,4 +1,4 @@
-"""DAFT: the image scales and shifts the hours of the EHR (Pölsterl et al. 2021, roles exchanged)."""
+"""DAFT: the image scales and shifts the EHR's hidden states (Pölsterl et al. 2021, roles exchanged)."""
 
 from collections.abc import Mapping
 
@@ -8,11 +8,11 @@ from datasets.schema import Batch
 from models.encoders import Encoder, HourlyStates
 from models.fusion.staged import StagedFusion, squeeze
 
-RATIO = 7  # by which the bottleneck is narrower than its input
+RATIO = 7  # width of the bottleneck: its input divided by this
 
 
 class ScaleAndShift(nn.Module):
-    """Both modalities, squeezed to their means, make a scale and a shift for each channel of the EHR."""
+    """Scale and shift of each channel of the EHR, computed from the means of both modalities."""
 
     def __init__(self, image_dim: int, ehr_dim: int) -> None:
         super().__init__()
@@ -21,25 +21,27 @@ class ScaleAndShift(nn.Module):
         self.scale_and_shift = nn.Linear(bottleneck, 2 * ehr_dim, bias=False)
 
     def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
-        """Maps [P, C, H, W] of the samples with an image, hours and bool [B] -> the maps, changed hours."""
-        narrow = self.bottleneck(squeeze(maps, hours, has_cxr)).relu()
-        scale, shift = self.scale_and_shift(narrow).chunk(2, dim=1)
+        """Return the unchanged maps [P, C, H, W] and the changed hours; has_cxr: bool [B]."""
+        squeezed = self.bottleneck(squeeze(maps, hours, has_cxr)).relu()
+        scale, shift = self.scale_and_shift(squeezed).chunk(2, dim=1)
         return maps, hours._replace(states=hours.states * scale + shift)
 
 
 class DAFT(StagedFusion):
-    """The EHR's hours, scaled and shifted by the image after stage `layer_after` (-1: after each), then read.
+    """A linear layer on the EHR feature, whose hours the image scales and shifts.
 
-    The image acts through scale and shift alone, later stages not at all. Without an image zeros stand in its
-    place.
+    It does so after stage `layer_after` of the image encoder (-1: all); later stages are not run. Without an
+    image its mean is zero.
     """
+
+    title = "DAFT"
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
         super().__init__(encoders, layer_after, ScaleAndShift)
         self.linear = nn.Linear(self.ehr_dim, outputs)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of B samples -> logits [B, outputs]."""
+        """Map a batch of B samples to logits [B, outputs]."""
         _, hours = self.fuse(batch, self.last_fusion_stage)
         logits: Tensor = self.linear(self.ehr_encoder.encode_top_layer(hours))
         return logits

@@ -1,4 +1,4 @@
-"""Early fusion: joint fusion on encoders that were trained before and stay as they are."""
+"""Early fusion: joint fusion on encoders that are trained before and stay frozen."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -8,8 +8,9 @@ from models.fusion.joint import Joint
 
 
 class Early(Joint):
-    """Joint fusion whose encoders are frozen: no gradient, always in eval mode."""
+    """Joint fusion whose encoders are frozen: no gradient, and always in eval mode."""
 
+    title = "early fusion"
     freezes_encoders = True
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
@@ -19,7 +20,7 @@ class Early(Joint):
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Training mode for its own layers; never for the encoders, whose statistics would move."""
+        """Set the mode of all layers but the encoders, whose running statistics would change."""
         super().train(mode)
         for encoder in self._frozen():
             encoder.eval()

@@ -4,6 +4,7 @@ from models.fusion.linear import LinearFusion
 
 
 class EHR(LinearFusion):
-    """The EHR encoder's feature; images are not looked at."""
+    """The EHR feature; images are ignored."""
 
+    title = "the supervised classifier"
     modalities = ("ehr",)

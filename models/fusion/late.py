@@ -6,16 +6,18 @@ import torch
 from torch import nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, scatter_rows
-from models.fusion.base import BranchLogits, Fusion
+from models.encoders import Encoder
+from models.fusion.base import BranchLogits, Fusion, scatter_rows
 
 
 class Late(Fusion):
-    """A linear layer on each encoder; a sample without an image has the EHR's probability.
+    """A linear layer on each encoder; a sample without an image gets the EHR branch's probability.
 
-    Each classifier is taught by its own cross-entropy, the image's on the samples that have one. So both are
-    what they would be alone, and neither leans on the other as it would under a loss of the average.
+    Each branch has its own cross-entropy, the image's on the samples that have one. So both are trained as
+    they would be alone, and neither compensates for the other as under a loss of the average.
     """
+
+    title = "late fusion"
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders)
@@ -23,7 +25,7 @@ class Late(Fusion):
         self.cxr_linear = nn.Linear(encoders["cxr"].feature_dim, outputs)
 
     def forward(self, batch: Batch) -> BranchLogits:
-        """Batch of B samples -> logits [2, B, outputs] and valid [2, B] of EHR and image."""
+        """Map a batch of B samples to the logits [2, B, outputs] of the EHR and the image branch."""
         ehr = self.ehr_linear(self.ehr_encoder(batch.ehr))
         image = scatter_rows(self.cxr_linear(self.cxr_encoder(batch.cxr)), batch.has_cxr)
         return BranchLogits(torch.stack([ehr, image]), torch.stack([batch.has_ehr, batch.has_cxr]))

@@ -1,4 +1,4 @@
-"""What the fusions share that are one linear layer on the features of their encoders."""
+"""Base class of the fusions that are one linear layer on the features of their encoders."""
 
 from collections.abc import Mapping
 
@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, scatter_rows
-from models.fusion.base import Fusion
+from models.encoders import Encoder
+from models.fusion.base import Fusion, scatter_rows
 
 
 class LinearFusion(Fusion):
-    """Encoders and one linear layer on their features; nothing else, so that linear evaluation can take it.
+    """Encoders and one linear layer on their features, the only fusions that linear evaluation can use.
 
-    Linear evaluation computes the features once, an encoder at a time, and trains `linear` alone. So the
-    features are what `features` says, whatever the fusion.
+    Linear evaluation computes the features once, one encoder at a time, and trains `linear` alone. Therefore
+    subclasses must not change `features`.
     """
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
@@ -23,16 +23,19 @@ class LinearFusion(Fusion):
         self.linear = nn.Linear(self.feature_dim, outputs)
 
     def features(self, batch: Batch) -> Tensor:
-        """Batch of B samples -> [B, feature_dim]: those of the encoders side by side, in the order of
-        `modalities`; an absent image is a vector of zeros, whatever the others show.
+        """Concatenate the encoders' features in the order of `modalities`: [B, feature_dim].
+
+        The feature of an absent image is zero.
         """
-        read = {
-            "ehr": lambda: self.ehr_encoder(batch.ehr),
-            "cxr": lambda: scatter_rows(self.cxr_encoder(batch.cxr), batch.has_cxr),
-        }
-        return torch.cat([read[name]() for name in self.modalities], dim=1)
+        features = []
+        for modality in self.modalities:
+            if modality == "ehr":
+                features.append(self.ehr_encoder(batch.ehr))
+            else:
+                features.append(scatter_rows(self.cxr_encoder(batch.cxr), batch.has_cxr))
+        return torch.cat(features, dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of B samples -> logits [B, outputs]."""
+        """Map a batch of B samples to logits [B, outputs]."""
         logits: Tensor = self.linear(self.features(batch))
         return logits

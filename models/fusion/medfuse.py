@@ -1,4 +1,4 @@
-"""MedFuse: an LSTM reads the EHR's feature, then the image's if there is one (Hayat et al. 2022)."""
+"""MedFuse: an LSTM over the EHR feature and, if there is an image, its feature (Hayat et al. 2022)."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,10 @@ FUSED_DIM = 512
 
 
 class MedFuse(ProjectedFusion):
-    """The hidden state after the last modality that a sample has, and a linear layer on it."""
+    """A linear layer on the LSTM's hidden state after the last modality that a sample has."""
+
+    title = "MedFuse"
+    data_pairs = "partial"
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int) -> None:
         super().__init__(encoders)
@@ -21,8 +24,8 @@ class MedFuse(ProjectedFusion):
         self.linear = nn.Linear(FUSED_DIM, outputs)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of B samples -> logits [B, outputs]."""
+        """Map a batch of B samples to logits [B, outputs]."""
         after_ehr, after_image = run_lstm(self.lstm, torch.stack(self.both(batch), dim=1))[0].unbind(dim=1)
-        # All take both steps and some leave the second unread: no lengths travel from the device to the host.
+        # All samples take both steps; ignoring the second one needs no device sync for their lengths.
         logits: Tensor = self.linear(torch.where(batch.has_cxr[:, None], after_image, after_ehr))
         return logits

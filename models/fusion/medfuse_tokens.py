@@ -1,4 +1,4 @@
-"""MedFuse with tokens: an LSTM reads EHR, separator, image, end, and a token where the image is absent."""
+"""MedFuse with tokens: an LSTM over EHR, separator, image and end token."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -13,12 +13,15 @@ from models.fusion.projected import ProjectedFusion
 
 
 class MedFuseTokens(ProjectedFusion):
-    """The hidden state after four steps, EHR, SEP, CXR, CLS, and a linear layer on it.
+    """A linear layer on the LSTM's hidden state after four steps: EHR, SEP, CXR, CLS.
 
-    SEP and CLS are learnt vectors; CXR is one too for samples without an image if `missing_token` is
-    "learned", and zeros if it is "zero".
+    SEP and CLS are learned vectors. Without an image, CXR is another learned vector if `missing_token` is
+    "learned", and zero if it is "zero".
     """
 
+    title = "MedFuse with tokens"
+    data_pairs = "partial"
+    published_like = "medfuse"
     settings = ("missing_token",)
 
     def __init__(
@@ -34,7 +37,7 @@ class MedFuseTokens(ProjectedFusion):
         self.linear = nn.Linear(FUSED_DIM, outputs)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of B samples -> logits [B, outputs]."""
+        """Map a batch of B samples to logits [B, outputs]."""
         ehr, image = self.both(batch)
         if "missing" in self.tokens:
             image = torch.where(batch.has_cxr[:, None], image, self.tokens["missing"])

@@ -1,4 +1,4 @@
-"""MMTM: image and EHR gate each other's channels (Joze et al. 2020, multimodal transfer module)."""
+"""MMTM: image and EHR gate each other's channels (multimodal transfer module, Joze et al. 2020)."""
 
 from collections.abc import Mapping
 
@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import CXREncoder, Encoder, HourlyStates, gather_rows, scatter_rows
+from models.encoders import CXREncoder, Encoder, HourlyStates
+from models.fusion.base import gather_rows, scatter_rows
 from models.fusion.staged import StagedFusion, squeeze
 
-RATIO = 4  # by which the joint layer is narrower than twice its input
+RATIO = 4  # width of the joint layer: twice its input divided by this
 
 
 class Gates(nn.Module):
-    """Both modalities, squeezed to their means, make a sigmoid gate for each channel of either."""
+    """Sigmoid gates for the channels of both modalities, computed from the means of both."""
 
     def __init__(self, image_dim: int, ehr_dim: int) -> None:
         super().__init__()
@@ -23,7 +24,7 @@ class Gates(nn.Module):
         self.ehr_gate = nn.Linear(joint_dim, ehr_dim)
 
     def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
-        """Maps [P, C, H, W] of the samples with an image, hours and bool [B] -> gated maps and hours."""
+        """Return the gated maps [P, C, H, W] and hours; has_cxr: bool [B]."""
         joint = self.joint(squeeze(maps, hours, has_cxr)).relu()
         gate = gather_rows(self.image_gate(joint).sigmoid(), has_cxr, len(maps))
         states = hours.states * self.ehr_gate(joint).sigmoid()
@@ -31,17 +32,19 @@ class Gates(nn.Module):
 
 
 class MMTM(StagedFusion):
-    """Gates after stage `layer_after` of the image encoder (-1: after each); then both features, one layer.
+    """Gates after stage `layer_after` of the image encoder (-1: all), then a linear layer on both features.
 
-    Without an image the EHR's gate sees zeros in its place, and the image's feature is zeros.
+    Without an image its mean and its feature are zero.
     """
+
+    title = "MMTM"
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
         super().__init__(encoders, layer_after, Gates)
         self.linear = nn.Linear(self.ehr_dim + self.image_dims[-1], outputs)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Batch of B samples -> logits [B, outputs]."""
+        """Map a batch of B samples to logits [B, outputs]."""
         maps, hours = self.fuse(batch, len(self.image_dims) - 1)
         image = scatter_rows(CXREncoder.pool(maps), batch.has_cxr)
         logits: Tensor = self.linear(torch.cat([self.ehr_encoder.encode_top_layer(hours), image], dim=1))

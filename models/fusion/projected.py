@@ -1,12 +1,12 @@
-"""What the fusions share that bring the image's feature to the width of the EHR's."""
+"""Base class of the fusions that project the image feature to the width of the EHR feature."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import Encoder, scatter_rows
-from models.fusion.base import Fusion
+from models.encoders import Encoder
+from models.fusion.base import Fusion, scatter_rows
 
 
 class ProjectedFusion(Fusion):
@@ -18,9 +18,9 @@ class ProjectedFusion(Fusion):
         self.projection = nn.Linear(encoders["cxr"].feature_dim, self.feature_dim)
 
     def both(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Batch of B samples -> EHR features, projected image features: [B, feature_dim] each.
+        """Return the EHR features and the projected image features of B samples, [B, feature_dim] each.
 
-        An absent image is a vector of zeros, after the projection.
+        The projected feature of an absent image is zero.
         """
         image = self.projection(self.cxr_encoder(batch.cxr))
         return self.ehr_encoder(batch.ehr), scatter_rows(image, batch.has_cxr)

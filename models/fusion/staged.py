@@ -1,4 +1,4 @@
-"""What the fusions share that act between the layers of both encoders."""
+"""Base class of the fusions that act between the layers of both encoders."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,18 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import CXREncoder, EHREncoder, Encoder, HourlyStates, scatter_rows
-from models.fusion.base import Fusion
+from models.encoders import CXREncoder, EHREncoder, Encoder, HourlyStates
+from models.fusion.base import Fusion, scatter_rows
 
-ALL_STAGES = -1  # what --layer_after says for a block after every stage
+ALL_STAGES = -1  # --layer_after for a fusion block after every stage
 
 
 class StagedFusion(Fusion):
-    """Modalities that meet after one stage of the image encoder, or after every one.
+    """Fusion blocks after one stage of the image encoder, or after every stage.
 
-    A block is a module (maps [P, C, H, W], hours, has_cxr [B]) -> (maps, hours). Its hours are the hidden
-    states of all layers of the EHR encoder but the last, which reads them when all fusion_blocks are over; an
-    encoder of one layer has its states changed, and its last hour read.
+    A fusion block is a module (maps [P, C, H, W], hours, has_cxr [B]) -> (maps, hours). Its hours are the
+    hidden states below the last layer of the EHR encoder, which reads them after all fusion blocks. If the
+    encoder has one layer, the blocks change its hidden states, and its feature is that of the last hour.
     """
 
     settings = ("layer_after",)
@@ -28,9 +28,16 @@ class StagedFusion(Fusion):
     def __init__(
         self, encoders: Mapping[str, Encoder], layer_after: int, block: Callable[[int, int], nn.Module]
     ) -> None:
-        """`block` builds a block from the widths of image and EHR there."""
+        """Build the fusion blocks.
+
+        Args:
+            encoders: Both encoders, by modality.
+            layer_after: The stage that the block follows, or ALL_STAGES.
+            block: Builds a block from the widths of image and EHR.
+        """
         super().__init__(encoders)
-        self.image_dims, self.ehr_dim = self.cxr_encoder.stage_dims, self.ehr_encoder.feature_dim
+        self.image_dims = self.cxr_encoder.stage_dims
+        self.ehr_dim = self.ehr_encoder.feature_dim
         stages = range(len(self.image_dims)) if layer_after == ALL_STAGES else [layer_after]
         self.last_fusion_stage = stages[-1]
         self.fusion_blocks = nn.ModuleDict(
@@ -38,9 +45,10 @@ class StagedFusion(Fusion):
         )
 
     def fuse(self, batch: Batch, last_stage: int) -> tuple[Tensor, HourlyStates]:
-        """Maps after an image stage, [P, C, H, W], and hours, after all fusion_blocks up to there."""
-        assert batch.ehr is not None and batch.cxr is not None, "a fusion gets the modalities that it names"
-        hours, maps = self.ehr_encoder.encode_lower_layers(batch.ehr), self.cxr_encoder.prepare(batch.cxr)
+        """Return the maps [P, C, H, W] after an image stage, and the hours after all blocks up to it."""
+        assert batch.ehr is not None and batch.cxr is not None, "a batch has the modalities of its fusion"
+        hours = self.ehr_encoder.encode_lower_layers(batch.ehr)
+        maps = self.cxr_encoder.prepare(batch.cxr)
         with self.cxr_encoder.safe_batch_norm(len(maps)):
             for stage in range(last_stage + 1):
                 maps = self.cxr_encoder.stages[stage](maps)
@@ -50,8 +58,8 @@ class StagedFusion(Fusion):
 
 
 def squeeze(maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> Tensor:
-    """Maps [P, C, H, W], hours of D states, bool [B] -> [B, C + D]: the means over image and stay.
+    """Average maps [P, C, H, W] over the image and hours over the stay: [B, C + D].
 
-    An absent image has a mean of zeros.
+    has_cxr: bool [B], True for P samples; the mean of an absent image is zero.
     """
     return torch.cat([scatter_rows(CXREncoder.pool(maps), has_cxr), hours.mean()], dim=1)

@@ -4,4 +4,7 @@ from models.fusion.joint import Joint
 
 
 class Unified(Joint):
-    """The network of joint fusion, as published; a name of its own for training on `--data_pairs partial`."""
+    """The network of joint fusion, as published; the name stands for training on `--data_pairs partial`."""
+
+    title = "unified fusion"
+    data_pairs = "partial"

@@ -1,72 +1,110 @@
-"""ALIGN across modalities: SimCLR's loss with a learnt temperature, on pairs of which some are wrong."""
+"""ALIGN across modalities: SimCLR's loss with a learned temperature, on pairs of which some are wrong."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.pairs import PairObjective
+from models.losses import Denominator
+from models.objectives.base import ObjectiveSettings, PairObjective, PublishedOptim
 from models.objectives.temperature import LearnableTemperature
 from utils.distributed import broadcast_value
 
-LARGEST_SWAP = 0.2  # the first block may end at 40 % + 20 %, where the second may begin
+MAX_SWAP = 0.2  # the first block may end at 40 % + 20 %, where the second may begin
 
 
-def swapped(count: int, swap: float, draw: torch.Generator) -> Tensor:
-    """An order of `count` rows in which two blocks of them have changed places: [count] int64.
+def swap_two_blocks(count: int, swap: float, generator: torch.Generator) -> Tensor:
+    """Return an order of `count` rows in which two blocks of equal length are exchanged, int64 [count].
 
-    The blocks have one length, drawn from 0.8 `swap` to `swap` of the rows and rounded down; the first begins
-    in the first 40 %, the second at 60 to 80 %, as published.
+    The length is drawn from 0.8 `swap` to `swap` of the rows and rounded down; the first block begins in the
+    first 40 %, the second at 60 to 80 %, as published.
 
-    >>> swapped(10, 0.2, torch.Generator().manual_seed(0)).tolist()
+    >>> swap_two_blocks(10, 0.2, torch.Generator().manual_seed(0)).tolist()
     [0, 1, 6, 3, 4, 5, 2, 7, 8, 9]
     """
-    length, first, second = torch.rand(3, generator=draw, dtype=torch.float64).tolist()
+    length, first, second = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     size = int(count * swap * (0.8 + 0.2 * length))
-    begin = int(count * 0.4 * first)
-    other = min(int(count * (0.6 + 0.2 * second)), count - size)
+    first_start = int(count * 0.4 * first)
+    second_start = min(int(count * (0.6 + 0.2 * second)), count - size)
     order = torch.arange(count)
-    order[begin : begin + size] = torch.arange(other, other + size)
-    order[other : other + size] = torch.arange(begin, begin + size)
+    order[first_start : first_start + size] = torch.arange(second_start, second_start + size)
+    order[second_start : second_start + size] = torch.arange(first_start, first_start + size)
     return order
 
 
 class ALIGN(PairObjective):
-    """Encoders and heads under models.losses.simclr; in training, blocks of EHR rows are swapped.
+    """Encoders and heads with models.losses.simclr; in training, blocks of EHR rows are exchanged.
 
-    `swap` is the largest share of a batch in each of the two blocks, 0 for no noise (see `swapped`). What is
-    swapped is drawn on the main process from PyTorch's generator, which the loop seeds for each step.
+    The random numbers come from PyTorch's generator on the main process, which the training loop seeds for
+    each step.
+
+    Args:
+        encoders: Encoders by modality.
+        heads: Projection heads by modality.
+        temperature: Start of the learned temperature.
+        denominator: As in models.losses.simclr.
+        swap: Largest fraction of a batch in each of the two blocks, 0 for no noise; see `swap_two_blocks`.
+
+    Raises:
+        ValueError: `swap` or the temperature is out of range.
     """
 
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
         heads: Mapping[str, nn.Module],
-        temperature: float = 0.07,
-        denominator: losses.Denominator = "decoupled",
-        swap: float = LARGEST_SWAP,
+        temperature: float,
+        denominator: Denominator,
+        swap: float,
     ) -> None:
         super().__init__(encoders, heads)
-        if not 0 <= swap <= LARGEST_SWAP:
-            raise ValueError(f"--swap {swap}: two blocks must not meet; use 0 (no noise) to {LARGEST_SWAP}")
+        if not 0 <= swap <= MAX_SWAP:
+            raise ValueError(f"--swap {swap}: two blocks must not overlap; use 0 (no noise) to {MAX_SWAP}")
         self.temperature = LearnableTemperature(temperature)
         self.denominator = denominator
         self.swap = swap
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "temperature"} and what PairObjective.measures of the true pairs."""
-        draw = self._draw()  # before dropout draws: the choice is the same for any number of processes
+        """Return {"loss", "temperature"} and PairObjective.metrics of the true pairs."""
+        generator = self._noise_generator()  # before dropout draws: the same for any number of processes
         image, ehr = self.pairs(batch)
-        noisy = ehr if draw is None else ehr[swapped(len(ehr), self.swap, draw).to(ehr.device)]
+        noisy = ehr
+        if generator is not None:
+            noisy = ehr[swap_two_blocks(len(ehr), self.swap, generator).to(ehr.device)]
         temperature = self.temperature()
         loss = losses.simclr(image, noisy, temperature, self.denominator)
-        return {"loss": loss, "temperature": temperature.detach(), **self.measures(image, ehr, batch)}
+        return {"loss": loss, "temperature": temperature.detach(), **self.metrics(image, ehr, batch)}
 
-    def _draw(self) -> torch.Generator | None:
-        """The step's source of noise, the same on every process; None in evaluation and without noise."""
+    def _noise_generator(self) -> torch.Generator | None:
+        """Return the step's random generator, equal on all processes; None in evaluation or without noise."""
         if not self.training or not self.swap:
             return None
         seed = broadcast_value(float(torch.randint(2**31, ()).item()))
         return torch.Generator().manual_seed(int(seed))
+
+
+@dataclass(frozen=True)
+class ALIGNSettings(ObjectiveSettings):
+    """Settings of ALIGN."""
+
+    name = "align"
+    title = "ALIGN"
+    published_optim = PublishedOptim("adamw", lr=6.026e-5, warmup_epochs=0)
+    published_ehr_dim = 256
+
+    width: int = 0
+    """0: the heads are one linear layer to 512 (published); else they have layers of 128 x width units."""
+    temperature: float = 0.07
+    """Start of the learned divisor of the cosines, 0.01 or above."""
+    denominator: Denominator = "decoupled"
+    """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
+    swap: float = MAX_SWAP
+    """Noise: in training, two blocks of 0.8 to 1 times this fraction of a batch exchange their EHR rows; 0
+    swaps none, 0.2 is the published value and the largest."""
+
+    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> ALIGN:
+        """Build the objective around encoders and heads, by modality."""
+        return ALIGN(encoders, heads, self.temperature, self.denominator, self.swap)

@@ -1,27 +1,43 @@
-"""CLIP across modalities: SimCLR with the full denominator and a learnt temperature."""
+"""CLIP across modalities: SimCLR with the full denominator and a learned temperature."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.pairs import PairObjective
-from models.objectives.temperature import LearnableTemperature
+from models.objectives.base import PairObjective
+from models.objectives.temperature import LearnableTemperature, LearnableTemperatureSettings
 
 
 class CLIP(PairObjective):
-    """Encoders and heads under models.losses.clip (Radford et al. 2021)."""
+    """Encoders and heads with models.losses.clip (Radford et al. 2021)."""
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float = 0.07
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
     ) -> None:
         super().__init__(encoders, heads)
         self.temperature = LearnableTemperature(temperature)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "temperature"} and what PairObjective.measures."""
+        """Return {"loss", "temperature"} and PairObjective.metrics."""
         image, ehr = self.pairs(batch)
         temperature = self.temperature()
         loss = losses.clip(image, ehr, temperature)
-        return {"loss": loss, "temperature": temperature.detach(), **self.measures(image, ehr, batch)}
+        return {"loss": loss, "temperature": temperature.detach(), **self.metrics(image, ehr, batch)}
+
+
+@dataclass(frozen=True)
+class CLIPSettings(LearnableTemperatureSettings):
+    """Settings of CLIP."""
+
+    name = "clip"
+    title = "CLIP"
+
+    temperature: float = 0.07
+    """Start of the learned divisor of the cosines, 0.01 or above."""
+
+    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> CLIP:
+        """Build the objective around encoders and heads, by modality."""
+        return CLIP(encoders, heads, self.temperature)

@@ -1,32 +1,48 @@
-"""SigLIP across modalities: each image and EHR is asked alone whether they are a pair."""
+"""SigLIP across modalities: each image and EHR are classified as a pair or not."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.pairs import PairObjective
-from models.objectives.temperature import LearnableTemperature
+from models.objectives.base import PairObjective
+from models.objectives.temperature import LearnableTemperature, LearnableTemperatureSettings
 
-BIAS = -10.0  # Zhai et al. 2023: most couples are no pair, and the first steps need not learn it
+BIAS = -10.0  # Zhai et al. 2023: most combinations are not pairs, which the first steps then need not learn
 
 
 class SigLIP(PairObjective):
-    """Encoders and heads under models.losses.siglip, temperature and bias learnt (Zhai et al. 2023)."""
+    """Encoders and heads with models.losses.siglip; temperature and bias are learned (Zhai et al. 2023)."""
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float = 0.1
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
     ) -> None:
         super().__init__(encoders, heads)
         self.temperature = LearnableTemperature(temperature)
         self.bias = nn.Parameter(torch.tensor(BIAS))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss", "temperature", "bias"} and what PairObjective.measures."""
+        """Return {"loss", "temperature", "bias"} and PairObjective.metrics."""
         image, ehr = self.pairs(batch)
         temperature = self.temperature()
         loss = losses.siglip(image, ehr, temperature, self.bias)
-        learnt = {"temperature": temperature.detach(), "bias": self.bias.detach()}
-        return {"loss": loss, **learnt, **self.measures(image, ehr, batch)}
+        learned = {"temperature": temperature.detach(), "bias": self.bias.detach()}
+        return {"loss": loss, **learned, **self.metrics(image, ehr, batch)}
+
+
+@dataclass(frozen=True)
+class SigLIPSettings(LearnableTemperatureSettings):
+    """Settings of SigLIP."""
+
+    name = "siglip"
+    title = "SigLIP"
+
+    temperature: float = 0.1
+    """Start of the learned divisor of the cosines, 0.01 or above."""
+
+    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> SigLIP:
+        """Build the objective around encoders and heads, by modality."""
+        return SigLIP(encoders, heads, self.temperature)

@@ -1,18 +1,24 @@
-"""A temperature that is learnt."""
+"""Learnable temperature, and the settings that objectives with one share."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 0.01  # Radford et al. 2021: below, training becomes unstable
+from models.objectives.base import ObjectiveSettings, PublishedOptim
+
+MIN_TEMPERATURE = 0.01  # Radford et al. 2021: below, training becomes unstable
 
 
 class LearnableTemperature(nn.Module):
-    """A positive divisor of cosines that the training moves, never below 0.01.
+    """A positive, learned divisor of cosines, never below 0.01.
 
-    The weight is log(1 / temperature), so that no step makes the temperature negative; a single number, it is
-    left out of weight decay (training.optim.build). ValueError for a start below 0.01.
+    The weight is log(1 / temperature), so that no step can make the temperature negative. As a single number
+    it is excluded from weight decay (training.optim.build_optimizer).
+
+    Raises:
+        ValueError: The start is below 0.01.
 
     >>> round(LearnableTemperature(0.07)().item(), 4)
     0.07
@@ -20,17 +26,32 @@ class LearnableTemperature(nn.Module):
 
     def __init__(self, start: float) -> None:
         super().__init__()
-        if start < SMALLEST:
-            raise ValueError(f"--temperature {start}: a learnable one starts at {SMALLEST} or above")
+        if start < MIN_TEMPERATURE:
+            raise ValueError(f"--temperature {start}: a learned one starts at {MIN_TEMPERATURE} or above")
         self.log_scale = nn.Parameter(torch.tensor(-math.log(start)))
 
     def forward(self) -> Tensor:
-        """The temperature, a scalar; training puts a weight that has left its range back to the edge.
+        """Return the temperature, a scalar. In training, a weight outside its range is moved to the edge.
 
         Clamping the output alone would leave the weight outside, where its gradient is zero.
         """
-        largest = -math.log(SMALLEST)
+        largest = -math.log(MIN_TEMPERATURE)
         if self.training:
             with torch.no_grad():
                 self.log_scale.clamp_(max=largest)
         return self.log_scale.clamp(max=largest).neg().exp()
+
+
+@dataclass(frozen=True)
+class LearnableTemperatureSettings(ObjectiveSettings):
+    """Settings of an objective whose temperature needs the fine steps of AdamW."""
+
+    published_optim = PublishedOptim("adamw", lr=1e-4, warmup_epochs=10)
+
+    def check(self, optimizer: str) -> None:
+        """Raise ValueError for lars, whose learning rates are too large for the temperature."""
+        if optimizer == "lars":
+            raise ValueError(
+                f"{self.title} learns its temperature, for which the learning rates of lars are too large; "
+                "add --optimizer adamw --lr 1e-4"
+            )

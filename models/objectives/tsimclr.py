@@ -1,35 +1,46 @@
-"""T-SimCLR (MedCLR): SimCLR whose pairs count by the time between the image and the prediction."""
+"""T-SimCLR (MedCLR): SimCLR whose pairs are weighted by the time between image and prediction."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.pairs import PairObjective
+from models.losses import Denominator
+from models.objectives.simclr import SimCLR, SimCLRSettings
 from utils.distributed import gather_with_gradient
 
 
-class TSimCLR(PairObjective):
-    """Encoders and heads under models.losses.simclr, each pair weighted by models.losses.gap_weight."""
+class TSimCLR(SimCLR):
+    """SimCLR whose pairs are weighted by models.losses.gap_weight."""
 
     def __init__(
         self,
         encoders: Mapping[str, nn.Module],
         heads: Mapping[str, nn.Module],
-        temperature: float = 0.1,
-        denominator: losses.Denominator = "decoupled",
-        k: float = 2.0,
+        temperature: float,
+        denominator: Denominator,
+        k: float,
     ) -> None:
-        super().__init__(encoders, heads)
-        self.temperature = temperature
-        self.denominator = denominator
+        super().__init__(encoders, heads, temperature, denominator)
         self.k = k
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Batch -> {"loss"} and what PairObjective.measures."""
-        image, ehr = self.pairs(batch)
-        days = gather_with_gradient(batch.gap_days[batch.has_cxr])
-        weight = losses.gap_weight(days, self.k)
-        loss = losses.simclr(image, ehr, self.temperature, self.denominator, weight)
-        return {"loss": loss, **self.measures(image, ehr, batch)}
+    def pair_weights(self, batch: Batch) -> Tensor:
+        """Return the weights [N] of all processes' pairs."""
+        return losses.gap_weight(gather_with_gradient(batch.gap_days[batch.has_cxr]), self.k)
+
+
+@dataclass(frozen=True)
+class TSimCLRSettings(SimCLRSettings):
+    """Settings of T-SimCLR."""
+
+    name = "tsimclr"
+    title = "T-SimCLR"
+
+    k: float = 2.0
+    """The weight of a pair is k - exp(-k |days|), k 1 or more."""
+
+    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> TSimCLR:
+        """Build the objective around encoders and heads, by modality."""
+        return TSimCLR(encoders, heads, self.temperature, self.denominator, self.k)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.embeddings import sphere_measures
+from models.embeddings import sphere_metrics
 
 
 def slow_measures(image: Tensor, ehr: Tensor) -> dict[str, float]:
@@ -36,29 +36,29 @@ def slow_measures(image: Tensor, ehr: Tensor) -> dict[str, float]:
 def test_the_measures_are_those_of_a_slow_reference(pairs: int, dim: int) -> None:
     torch.manual_seed(pairs)
     image, ehr = torch.randn(pairs, dim) + 0.3, 5 * torch.randn(pairs, dim)
-    found = {name: value.item() for name, value in sphere_measures(image, ehr).items()}
+    found = {name: value.item() for name, value in sphere_metrics(image, ehr).items()}
     assert found == pytest.approx(slow_measures(image, ehr), rel=1e-5)
 
 
 def test_a_collapse_of_one_modality_is_seen_whatever_its_length() -> None:
     torch.manual_seed(0)
     image, ehr = torch.randn(256, 64), torch.randn(64) * torch.rand(256, 1)
-    found = {name: value.item() for name, value in sphere_measures(image, ehr).items()}
+    found = {name: value.item() for name, value in sphere_metrics(image, ehr).items()}
     assert found["image_deviation"] == pytest.approx(1.0, abs=0.02)
     assert found["ehr_deviation"] < 1e-5
-    both = sphere_measures(ehr, ehr)
+    both = sphere_metrics(ehr, ehr)
     assert both["uniformity"].item() == pytest.approx(0, abs=1e-5) and both["alignment"].item() == 0
 
 
 @pytest.mark.parametrize("pairs", [0, 1])
 def test_too_few_pairs_to_tell_are_zeros(pairs: int) -> None:
     assert all(
-        value.item() == 0 for value in sphere_measures(torch.randn(pairs, 4), torch.randn(pairs, 4)).values()
+        value.item() == 0 for value in sphere_metrics(torch.randn(pairs, 4), torch.randn(pairs, 4)).values()
     )
 
 
 def test_half_precision_is_widened_and_no_gradient_is_kept() -> None:
     image = torch.randn(8, 4, dtype=torch.bfloat16, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
-        found = sphere_measures(image, image)
+        found = sphere_metrics(image, image)
     assert all(value.dtype is torch.float32 and not value.requires_grad for value in found.values())

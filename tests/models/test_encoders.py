@@ -9,19 +9,15 @@ from torchvision.models import resnet18
 
 from datasets.schema import CHANNELS
 from models.encoders import (
-    CHUNK_HOURS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     CXREncoder,
     EHREncoder,
     EncoderConfig,
     HourlyStates,
     build_encoders,
-    gather_rows,
     run_lstm,
-    running_statistics,
-    scatter_rows,
 )
+from models.encoders.cxr import IMAGENET_MEAN, IMAGENET_STD
+from models.encoders.ehr import CHUNK_HOURS
 
 
 def stays(*hours: int) -> list[torch.Tensor]:
@@ -167,12 +163,13 @@ def test_fewer_than_two_images_leave_the_running_statistics_alone(images: int) -
 
 def test_synchronised_statistics_count_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(CXREncoder("resnet18")).train()
-    monkeypatch.setattr(
-        "models.encoders.all_reduce_sum", lambda images: images + 1
-    )  # one on the other process
-    assert synchronised._images_in_statistics(1) == 2 and synchronised.eval()._images_in_statistics(1) == 1
-    with running_statistics(synchronised.train()):
-        assert not any(part.training for part in synchronised.modules() if hasattr(part, "running_mean"))
+    monkeypatch.setattr("models.encoders.cxr.all_reduce_sum", lambda images: images + 1)  # one elsewhere
+    norms = [part for part in synchronised.modules() if hasattr(part, "running_mean")]
+    with synchronised.safe_batch_norm(1):
+        assert all(norm.training for norm in norms)
+    with synchronised.safe_batch_norm(0):
+        assert not any(norm.training for norm in norms)
+    assert all(norm.training for norm in norms)
 
 
 def test_one_image_in_training_is_encoded_as_in_evaluation() -> None:
@@ -230,24 +227,6 @@ def test_only_the_asked_encoders_are_built_and_by_their_configuration() -> None:
     encoders = build_encoders(config)
     assert encoders["ehr"].feature_dim == 32 and encoders["ehr"].top is not None
     assert encoders["cxr"].stage_dims == (64, 64, 128, 256, 512)
-
-
-@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
-def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present: list[bool]) -> None:
-    features = torch.randn(sum(present), 4, requires_grad=True)
-    placed = scatter_rows(features, torch.tensor(present))
-    assert torch.equal(placed[torch.tensor(present)], features)
-    assert not placed[~torch.tensor(present)].any()
-    placed.sum().backward()
-    assert torch.equal(features.grad, torch.ones_like(features))
-
-
-@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
-def test_rows_of_the_present_are_taken_in_their_order(present: list[bool]) -> None:
-    values = torch.randn(3, 4)
-    assert torch.equal(
-        gather_rows(values, torch.tensor(present), sum(present)), values[torch.tensor(present)]
-    )
 
 
 def test_all_stages_compile_as_one_graph() -> None:

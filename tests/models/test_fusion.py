@@ -11,6 +11,7 @@ from datasets.schema import Batch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, HourlyStates
 from models.fusion import FUSIONS, FusionConfig
+from models.fusion.base import gather_rows, scatter_rows
 from models.fusion.daft import ScaleAndShift
 from models.fusion.mmtm import Gates
 from models.heads import HeadedEncoder
@@ -307,3 +308,21 @@ def test_half_precision_changes_a_probability_little(make_batch, fusion: str) ->
         rough = classifier.predict(batch)
         assert classifier(batch)["loss"].dtype == rough.dtype == torch.float32
     assert torch.allclose(exact, rough, atol=0.03)
+
+
+@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
+def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present: list[bool]) -> None:
+    features = torch.randn(sum(present), 4, requires_grad=True)
+    placed = scatter_rows(features, torch.tensor(present))
+    assert torch.equal(placed[torch.tensor(present)], features)
+    assert not placed[~torch.tensor(present)].any()
+    placed.sum().backward()
+    assert torch.equal(features.grad, torch.ones_like(features))
+
+
+@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
+def test_rows_of_the_present_are_taken_in_their_order(present: list[bool]) -> None:
+    values = torch.randn(3, 4)
+    assert torch.equal(
+        gather_rows(values, torch.tensor(present), sum(present)), values[torch.tensor(present)]
+    )

@@ -7,48 +7,36 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-import simclr_trainer
 from datasets.schema import Batch
 from models import losses
 from models.batch_norm import convert_sync_batch_norm
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
-from models.objectives.align import ALIGN, LARGEST_SWAP, swapped
-from models.objectives.pairs import PairObjective
-from models.objectives.simclr import SimCLR
-from models.objectives.temperature import SMALLEST, LearnableTemperature
-from models.objectives.vicreg import VICReg
-from simclr_trainer import SimCLRConfig
+from models.objectives import OBJECTIVES, ObjectiveSettings
+from models.objectives.align import MAX_SWAP, ALIGNSettings, swap_two_blocks
+from models.objectives.base import PairObjective
+from models.objectives.simclr import SimCLRSettings
+from models.objectives.temperature import MIN_TEMPERATURE, LearnableTemperature
 from tests.random_batches import random_batch
 from tests.utils.ranks import run_on_ranks
 from training import optim
 from training.optim import OptimConfig
 from utils.distributed import Process
 
-
-def of_trainer(name: str) -> Callable[..., PairObjective]:
-    """What simclr_trainer.py makes for --objective, by its defaults."""
-    config = SimCLRConfig(objective=name)
-    return lambda encoders, heads: simclr_trainer.OBJECTIVES[name](encoders, heads, config)
-
-
-OBJECTIVES: dict[str, Callable[..., PairObjective]] = {
-    **{name: of_trainer(name) for name in simclr_trainer.OBJECTIVES},
-    "full": lambda encoders, heads: SimCLR(encoders, heads, denominator="full"),
-    "vicreg": VICReg,
-    "align": ALIGN,
+SETTINGS: dict[str, ObjectiveSettings] = {
+    **{name: settings() for name, settings in OBJECTIVES.items()},
+    "full": SimCLRSettings(denominator="full"),
 }
-every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+every_objective = pytest.mark.parametrize("name", SETTINGS)
 
 
 def make_objective(name: str) -> PairObjective:
     torch.manual_seed(0)
     encoders = build_encoders(EncoderConfig(ehr_dim=16, vision_backbone="resnet18"))
-    return OBJECTIVES[name](encoders, build_heads(encoders, width=0 if name == "align" else 1))
+    return SETTINGS[name].build(encoders, build_heads(encoders, SETTINGS[name].width))
 
 
 def make_pairs(pairs: int, seed: int = 0) -> Batch:
@@ -61,7 +49,7 @@ EXPECTED: dict[str, Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.T
     "simclr": lambda image, ehr, days: losses.simclr(image, ehr, 0.1),
     "full": lambda image, ehr, days: losses.simclr(image, ehr, 0.1, "full"),
     "tsimclr": lambda image, ehr, days: losses.simclr(image, ehr, 0.1, weight=2 - torch.exp(-2 * days)),
-    "clip": lambda image, ehr, days: losses.clip(image, ehr, 0.1),
+    "clip": lambda image, ehr, days: losses.clip(image, ehr, 0.07),
     "siglip": lambda image, ehr, days: losses.siglip(image, ehr, 0.1, -10.0),
     "vicreg": lambda image, ehr, days: losses.vicreg(image, ehr)["loss"],
     "align": lambda image, ehr, days: losses.simclr(image, ehr, 0.07),
@@ -126,7 +114,7 @@ def test_what_is_learnt_beside_the_weights_is_not_decayed(name: str, learnt: int
     assert len(numbers) == learnt and {id(weight) for weight in numbers} == set(bare)
 
 
-@pytest.mark.parametrize(("name", "start"), [("align", 0.07), ("clip", 0.1), ("siglip", 0.1)])
+@pytest.mark.parametrize(("name", "start"), [("align", 0.07), ("clip", 0.07), ("siglip", 0.1)])
 def test_a_learnt_temperature_is_logged_and_moves(name: str, start: float) -> None:
     objective, batch = make_objective(name).train(), make_pairs(6)
     optimiser = torch.optim.Adam(objective.parameters(), 1e-2)
@@ -141,19 +129,19 @@ def test_a_temperature_stays_positive_and_comes_back_from_its_edge() -> None:
     temperature = LearnableTemperature(0.07)
     with torch.no_grad():
         temperature.log_scale.fill_(50.0)
-    assert temperature.eval()().item() == pytest.approx(SMALLEST)
+    assert temperature.eval()().item() == pytest.approx(MIN_TEMPERATURE)
     optimiser = torch.optim.SGD(temperature.parameters(), 1.0)
     (-temperature.train()()).backward()
     optimiser.step()
-    assert temperature().item() > SMALLEST
+    assert temperature().item() > MIN_TEMPERATURE
     with pytest.raises(ValueError, match=r"--temperature 0.001: .* 0.01 or above"):
         LearnableTemperature(0.001)
 
 
 @settings(deadline=None, max_examples=300)
-@given(count=st.integers(0, 600), swap=st.floats(0, LARGEST_SWAP), seed=st.integers(0, 10_000))
+@given(count=st.integers(0, 600), swap=st.floats(0, MAX_SWAP), seed=st.integers(0, 10_000))
 def test_two_blocks_of_the_published_size_and_place_change_places(count: int, swap: float, seed: int) -> None:
-    order = swapped(count, swap, torch.Generator().manual_seed(seed)).tolist()
+    order = swap_two_blocks(count, swap, torch.Generator().manual_seed(seed)).tolist()
     moved = [row for row in range(count) if order[row] != row]
     size = len(moved) // 2
     assert sorted(order) == list(range(count)) and [order[order[row]] for row in range(count)] == sorted(
@@ -178,14 +166,21 @@ def test_align_swaps_in_training_alone_and_by_the_steps_seed(monkeypatch: pytest
     moved = [(~torch.isclose(ehr, true).all(dim=1)).sum().item() for ehr in seen]
     assert moved[0] in (2, 4) and torch.equal(seen[0], seen[1]) and not torch.equal(seen[0], seen[2])
     objective.eval()(batch)
-    quiet = ALIGN(objective.encoders, objective.heads, swap=0.0).train()
+    quiet = ALIGNSettings(swap=0.0).build(objective.encoders, objective.heads).train()
     quiet(batch)
     assert torch.allclose(seen[3], true) and torch.allclose(seen[4], true)
 
 
-def test_align_refuses_blocks_that_would_meet() -> None:
+def test_align_refuses_blocks_that_would_overlap() -> None:
     with pytest.raises(ValueError, match=r"--swap 0.3: .* use 0 \(no noise\) to 0.2"):
-        ALIGN(nn.ModuleDict(), nn.ModuleDict(), swap=0.3)
+        ALIGNSettings(swap=0.3).build({}, {})
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_a_learned_temperature_cannot_be_trained_with_lars(name: str) -> None:
+    SETTINGS[name].check("adamw")
+    with pytest.raises(ValueError, match="add --optimizer adamw --lr 1e-4"):
+        SETTINGS[name].check("lars")
 
 
 WHOLE = 11  # pairs of the global batch; row 2 has no image
@@ -239,7 +234,7 @@ def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
 
 
 def train_all(process: Process, folder: Path) -> dict[str, dict[str, object]]:
-    return {name: train_three_steps(name, process) for name in OBJECTIVES}
+    return {name: train_three_steps(name, process) for name in SETTINGS}
 
 
 @pytest.fixture(scope="module")

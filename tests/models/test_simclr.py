@@ -6,13 +6,13 @@ import torch
 from models import losses
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
-from models.objectives.simclr import SimCLR
+from models.objectives.simclr import SimCLR, SimCLRSettings
 
 
 def make_objective(denominator: losses.Denominator = "decoupled") -> SimCLR:
     torch.manual_seed(0)
     encoders = build_encoders(EncoderConfig(ehr_dim=16, vision_backbone="resnet18"))
-    return SimCLR(encoders, build_heads(encoders, width=1), 0.1, denominator)
+    return SimCLRSettings(denominator=denominator).build(encoders, build_heads(encoders, width=1))
 
 
 @pytest.mark.parametrize("denominator", losses.DENOMINATORS)

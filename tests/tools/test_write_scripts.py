@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pytest
 
-import simclr_trainer
 from align_trainer import AlignConfig
-from datasets.batches import check_pairs
 from models.fusion import FUSIONS
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tools.write_scripts import ORDER, files, scripts, write_missing
+from training import pretrain
 from training.classify import ClassifyConfig, check
 from training.select_epoch import EpochEvaluationConfig
 from utils.config import parse
@@ -96,10 +95,8 @@ def settings(words: list[str]) -> Config:
     config = parse(CONFIGS[words[0]], words[1:])
     if isinstance(config, ClassifyConfig):
         check(config)
-    elif isinstance(config, SimCLRConfig):
-        simclr_trainer.check(config)
     else:
-        check_pairs(config.data)
+        pretrain.check(config)
     return config
 
 

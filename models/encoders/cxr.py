@@ -1,0 +1,156 @@
+"""The image encoder: a torchvision ResNet or DenseNet without its classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from models.batch_norm import CPUSyncBatchNorm
+from models.convolution import trim_convolutions
+from models.encoders.base import Encoder
+from utils.distributed import all_reduce_sum
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BACKBONES = tuple(torchvision_models.list_models(module=torchvision_models, include=["*resne*", "densenet*"]))
+SMALLEST_IMAGE = 32  # every backbone halves the image five times
+
+
+class Stages(nn.Sequential):
+    """The stages of an image encoder in order; `--compile` compiles them as one, since their shapes stay."""
+
+    compiles = True
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map [P, 3, S, S] to [P, C, H, W]. Without this method torch.compile would compile each block."""
+        for stage in self:
+            maps = stage(maps)
+        return maps
+
+
+class CXREncoder(Encoder):
+    """A torchvision ResNet or DenseNet without its classifier.
+
+    For fusions that act between the stages, `forward` is also available in steps: `prepare`, then each stage
+    under `safe_batch_norm`, then `pool`.
+
+    Args:
+        name: Name of the network in torchvision.
+        pretrained: Whether to start from ImageNet weights and normalise images as ImageNet was; without it
+            images stay in [0, 1].
+        download: Whether to fetch the ImageNet weights; not needed if a checkpoint fills the module.
+
+    Attributes:
+        stages: The stem and the four blocks.
+        stage_dims: Output channels of each stage.
+
+    Raises:
+        ValueError: torchvision has no ResNet or DenseNet of this name.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str = "resnet34", pretrained: bool = False, download: bool = True) -> None:
+        super().__init__()
+        if name not in BACKBONES:
+            raise ValueError(
+                f"--vision_backbone {name}: not a ResNet or DenseNet of torchvision; use one of "
+                f"{', '.join(BACKBONES)}"
+            )
+        self.pretrained = pretrained
+        weights = "DEFAULT" if pretrained and download else None
+        network = trim_convolutions(torchvision_models.get_model(name, weights=weights))
+        self.stages = Stages(*_stages(network))
+        self.stage_dims = _stage_dims(self.stages)
+        self.feature_dim = self.stage_dims[-1]
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        # The layout that tensor cores read; .to(device) keeps it. torch's stubs lack this overload.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def prepare(self, cxr: Tensor) -> Tensor:
+        """Repeat grey images [P, 1, S, S] in [0, 1] as three channels, [P, 3, S, S], without a copy.
+
+        Raises:
+            ValueError: The images are too small for the network.
+        """
+        if min(cxr.shape[-2:]) < SMALLEST_IMAGE:
+            raise ValueError(
+                f"--image_size {min(cxr.shape[-2:])}: the image encoder halves images five times; "
+                f"use at least {SMALLEST_IMAGE}"
+            )
+        rgb = cxr.expand(-1, 3, -1, -1)
+        return (rgb - self.mean) / self.std if self.pretrained else rgb
+
+    @staticmethod
+    def pool(maps: Tensor) -> Tensor:
+        """Average feature maps [P, C, H, W] over the image: [P, C], float32 or better."""
+        return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
+
+    def forward(self, cxr: Tensor) -> Tensor:
+        """Map images [P, 1, S, S] to features [P, feature_dim], float32 or better; P may be 0.
+
+        An empty batch passes through the network too, so that every weight has a gradient (of zero), which
+        data-parallel training waits for.
+        """
+        maps = self.prepare(cxr)
+        with self.safe_batch_norm(len(cxr)):
+            return self.pool(self.stages(maps))
+
+    def safe_batch_norm(self, images: int) -> AbstractContextManager[None]:
+        """Return the context in which to run the stages on this process's number of images.
+
+        Fewer than two images have no batch statistics: PyTorch refuses a single value per channel, and an
+        empty batch would make the running statistics NaN. In training they are normalised with the running
+        statistics, which are not updated.
+        """
+        return running_statistics(self, active=self._batch_norm_images(images) < 2)
+
+    def _batch_norm_images(self, images: int) -> float:
+        """Return how many images batch norm averages over: those of all processes if it is synchronised."""
+        is_synchronised = any(
+            isinstance(module, nn.SyncBatchNorm | CPUSyncBatchNorm) for module in self.modules()
+        )
+        return all_reduce_sum(images) if is_synchronised and self.training else images
+
+
+@contextmanager
+def running_statistics(module: nn.Module, active: bool = True) -> Iterator[None]:
+    """If active, make batch norm layers in training mode use their running statistics without an update."""
+    norms = (part for part in module.modules() if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm))
+    layers = [norm for norm in norms if active and norm.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
+
+
+def _stages(network: nn.Module) -> list[nn.Module]:
+    parts = dict(network.named_children())
+    if "fc" in parts:  # ResNets
+        stem = nn.Sequential(parts["conv1"], parts["bn1"], parts["relu"], parts["maxpool"])
+        return [stem, *(parts[f"layer{i}"] for i in (1, 2, 3, 4))]
+    parts = dict(parts["features"].named_children())
+    stem = nn.Sequential(parts["conv0"], parts["norm0"], parts["relu0"], parts["pool0"])
+    blocks = [nn.Sequential(parts[f"denseblock{i}"], parts[f"transition{i}"]) for i in (1, 2, 3)]
+    return [stem, *blocks, nn.Sequential(parts["denseblock4"], parts["norm5"], nn.ReLU(inplace=True))]
+
+
+@torch.no_grad()
+def _stage_dims(stages: Stages) -> tuple[int, ...]:
+    """Return the output channels of each stage, measured with one blank image."""
+    maps = torch.zeros(1, 3, SMALLEST_IMAGE, SMALLEST_IMAGE)
+    dims = []
+    with running_statistics(stages):
+        for stage in stages:
+            maps = stage(maps)
+            dims.append(maps.shape[1])
+    return tuple(dims)

@@ -1,0 +1,144 @@
+"""Pretrain both encoders with any objective: `python -m training.pretrain NAME --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import cast
+
+from datasets.batches import DataConfig, check_pairs, load_batches
+from datasets.store import Store
+from models.embeddings import COLLAPSE_COLUMNS
+from models.encoders import EncoderConfig, build_encoders
+from models.heads import build_heads
+from models.objectives import OBJECTIVES, ObjectiveSettings
+from models.pretraining import Pretraining, pretraining_checkpoint
+from tasks import TaskName, get_task
+from training.loop import fit
+from training.optim import OptimConfig
+from training.provenance import training_subjects
+from utils import distributed
+from utils.cli import run_cli
+from utils.config import from_dict, to_dict
+from utils.run import RunConfig, start_run
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """What the configurations of all pretrainings share; see `config_for`."""
+
+    task: TaskName = "phenotyping"
+    """Task whose samples give the pairs; its labels are not used."""
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown task."""
+        get_task(self.task)
+
+    def objective_settings(self) -> ObjectiveSettings:
+        """Return the settings of the objective, which the classes made by `config_for` inherit."""
+        assert isinstance(self, ObjectiveSettings), "made by config_for"
+        return self
+
+
+def config_for(objective: str) -> type[PretrainConfig]:
+    """Return the configuration class of an objective: its flags, with the published values as defaults.
+
+    >>> config = config_for("vicreg")()
+    >>> config.variance, config.optim.optimizer
+    (25.0, 'lars')
+    """
+    settings = OBJECTIVES[objective]
+    defaults = [
+        ("encoders", EncoderConfig, EncoderConfig(ehr_dim=settings.published_ehr_dim)),
+        ("optim", OptimConfig, published_optim(objective)),
+    ]
+    title = f"Pretrain both encoders with {settings.title} on pairs of a stay's record and its X-ray."
+    config = make_dataclass(
+        f"{settings.title.replace('-', '')}Config",
+        defaults,
+        bases=(settings, PretrainConfig),
+        namespace={"__doc__": title, "__module__": __name__},
+        frozen=True,
+    )
+    return cast(type[PretrainConfig], config)
+
+
+def published_optim(objective: str) -> OptimConfig:
+    """Return the published settings of an objective's optimizer."""
+    return from_dict(OptimConfig, to_dict(OBJECTIVES[objective].published_optim))
+
+
+def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings:
+    """Return the settings of one objective, taken from a configuration with the flags of several.
+
+    Raises:
+        ValueError: A flag that the objective does not have is not at its default.
+    """
+    flags = {item.name for settings in OBJECTIVES.values() for item in fields(settings)}
+    names = {item.name for item in fields(OBJECTIVES[objective])}
+    for item in fields(config):
+        if item.name in flags - names and getattr(config, item.name) != item.default:
+            raise ValueError(f"--objective {objective} has no setting --{item.name}; leave it out")
+    return from_dict(OBJECTIVES[objective], {name: getattr(config, name) for name in names})
+
+
+def pretrain(config: PretrainConfig) -> None:
+    """Train both encoders; write a checkpoint after each epoch to the run's folder.
+
+    Raises:
+        ValueError: A setting cannot work; the message names the flag.
+    """
+    settings = check(config)
+    task, store = get_task(config.task), Store.open(config.data.store)
+    run = start_run(config, settings.name, store.data_description, store.fingerprint)
+    train, val = (
+        load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
+        for split in ("train", "val")
+    )
+    encoders = build_encoders(config.encoders)
+    heads = build_heads(encoders, settings.width)
+    objective = settings.build(encoders, heads)
+    pretraining = Pretraining(settings.name, config.encoders, settings.width)
+    subjects = training_subjects(store)
+    run.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
+    fit(
+        objective,
+        train,
+        val,
+        config.optim,
+        run,
+        save=lambda: pretraining_checkpoint(pretraining, encoders, heads) | {"subjects": subjects},
+        keep_every_epoch=True,
+        show=COLLAPSE_COLUMNS,
+    )
+    distributed.shutdown()
+
+
+def check(config: PretrainConfig) -> ObjectiveSettings:
+    """Return the settings of the objective after checking that it can be trained as configured.
+
+    Raises:
+        ValueError: It cannot; the message names the flag.
+    """
+    check_pairs(config.data)
+    settings = config.objective_settings()
+    settings.check(config.optim.optimizer)
+    return settings
+
+
+def main() -> None:
+    """Take the objective from the command line, and its flags from the words after it."""
+    parser = argparse.ArgumentParser("python -m training.pretrain", description=__doc__)
+    parser.add_argument("objective", choices=OBJECTIVES, help="followed by its flags")
+    objective = parser.parse_args(sys.argv[1:2]).objective
+    del sys.argv[1]
+    run_cli(pretrain, config_for(objective))
+
+
+if __name__ == "__main__":
+    main()
