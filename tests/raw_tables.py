@@ -46,30 +46,16 @@ def stay(
     hours = round(days * 24)
     out = f"2150-01-{1 + hours // 24:02d} {hours % 24:02d}:00:00"
     units = {"first_careunit": "MICU", "last_careunit": "MICU"}
-    own = {
-        "subject_id": subject,
-        "hadm_id": hadm,
-        "stay_id": stay_id,
-        "intime": INTIME,
-        "outtime": out,
-        "los": days,
-    }
-    return own | units | changes
+    ids = {"subject_id": subject, "hadm_id": hadm, "stay_id": stay_id}
+    return ids | {"intime": INTIME, "outtime": out, "los": days} | units | changes
 
 
 def chart(
     itemid: int, value: object, time: str = "2150-01-01 01:00:00", **changes: object
 ) -> dict[str, object]:
     """A charted value of the first stay."""
-    own = {
-        "subject_id": 1,
-        "hadm_id": 11,
-        "stay_id": 111,
-        "charttime": time,
-        "itemid": itemid,
-        "value": value,
-    }
-    return own | changes
+    ids = {"subject_id": 1, "hadm_id": 11, "stay_id": 111}
+    return ids | {"charttime": time, "itemid": itemid, "value": value} | changes
 
 
 def lab(
@@ -82,13 +68,10 @@ def lab(
 def write_mimic_iv(folder: Path, gz: bool = True, **tables: Rows) -> Path:
     """Write a MIMIC-IV folder; a table not given has the one adult, admission and stay, or is empty."""
     default = {"patients": [patient()], "admissions": [admission()], "icustays": [stay()]}
-    for place, header in COLUMNS.items():
-        name = place.split("/")[1]
-        write_table(
-            folder / f"{place}.csv{'.gz' if gz else ''}",
-            header.split(","),
-            tables.get(name, default.get(name, [])),
-        )
+    for file, header in COLUMNS.items():
+        name = file.split("/")[1]
+        rows = tables.get(name, default.get(name, []))
+        write_table(folder / f"{file}.csv{'.gz' if gz else ''}", header.split(","), rows)
     return folder
 
 
@@ -105,7 +88,7 @@ def write_mimic_cxr(folder: Path, metadata: Rows, chexpert: Rows, size: int = 64
 
 
 def write_table(path: Path, header: Sequence[str], rows: Rows) -> None:
-    """Write a table: columns that a row lacks are empty, others that it has are left out."""
+    """Write a table; cells that a row does not have are empty, and other cells of it are left out."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", newline="") if path.suffix == ".gz" else path.open("w", newline="") as file:
         writer = csv.DictWriter(file, header, extrasaction="ignore", lineterminator="\n")

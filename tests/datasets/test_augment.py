@@ -202,8 +202,8 @@ def test_each_image_has_its_own_jitter() -> None:
     made = [view(), view(brightness=1.5), view(contrast=0.5, brightness_first=False)]
     views = Views(*(np.concatenate(parts) for parts in zip(*made, strict=True)))
     together = warp(image, views, 224)
-    for place, alone in enumerate(made):
-        assert torch.equal(together[place : place + 1], warp(image[:1], alone, 224))
+    for index, alone in enumerate(made):
+        assert torch.equal(together[index : index + 1], warp(image[:1], alone, 224))
 
 
 def spans(values: np.ndarray, low: float, high: float) -> bool:

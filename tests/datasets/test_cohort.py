@@ -1,4 +1,4 @@
-"""Which stays are in, and what became of them."""
+"""The cohort: which stays are selected, and their outcomes."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datasets.cohort import condition_labels, select_stays
+from datasets.cohort import Cohort, condition_labels, select_stays
 from datasets.raw.reading import read_table
 from tests.raw_tables import admission, patient, stay, write_mimic_iv
 
 
-def cohort(folder: Path, protocol: str = "medmod", **tables: list) -> pl.DataFrame:
+def cohort(folder: Path, protocol: str = "medmod", **tables: list) -> Cohort:
     root = write_mimic_iv(folder, **tables)
     raw = (read_table(root, name) for name in ("icustays", "admissions", "patients"))
     return select_stays(*raw, protocol)
@@ -19,16 +19,16 @@ def cohort(folder: Path, protocol: str = "medmod", **tables: list) -> pl.DataFra
 
 def test_a_transfer_between_units_removes_the_stay_before_stays_are_counted(tmp_path: Path) -> None:
     moved = stay(stay_id=112, last_careunit="SICU")
-    found = cohort(tmp_path, icustays=[stay(), moved])
-    assert found.stays["stay_id"].to_list() == [111]
-    assert found.attrition.filter(pl.col("rule").str.contains("transfer"))["stays"].item() == 1
+    selected = cohort(tmp_path, icustays=[stay(), moved])
+    assert selected.stays["stay_id"].to_list() == [111]
+    assert selected.attrition.filter(pl.col("rule").str.contains("transfer"))["stays"].item() == 1
 
 
 def test_two_remaining_stays_in_an_admission_remove_both(tmp_path: Path) -> None:
     other = [stay(subject=2, hadm=22, stay_id=222)]
     tables = {"patients": [patient(), patient(2)], "admissions": [admission(), admission(2, 22)]}
-    found = cohort(tmp_path, icustays=[stay(), stay(stay_id=112), *other], **tables)
-    assert found.stays["stay_id"].to_list() == [222]
+    selected = cohort(tmp_path, icustays=[stay(), stay(stay_id=112), *other], **tables)
+    assert selected.stays["stay_id"].to_list() == [222]
 
 
 def test_minors_and_stays_of_no_length_are_out(tmp_path: Path) -> None:
@@ -37,9 +37,9 @@ def test_minors_and_stays_of_no_length_are_out(tmp_path: Path) -> None:
         "admissions": [admission(), admission(2, 22), admission(3, 33)],
         "icustays": [stay(), stay(2, 22, 222), stay(3, 33, 333, los=-1)],
     }
-    found = cohort(tmp_path, **tables)
-    assert found.stays["stay_id"].to_list() == [111]
-    assert found.attrition["stays"].to_list() == [3, 3, 3, 3, 2, 1]
+    selected = cohort(tmp_path, **tables)
+    assert selected.stays["stay_id"].to_list() == [111]
+    assert selected.attrition["stays"].to_list() == [3, 3, 3, 3, 2, 1]
 
 
 def test_age_counts_from_the_anchor_year_only_under_corrected(tmp_path: Path) -> None:
@@ -60,8 +60,8 @@ def test_age_counts_from_the_anchor_year_only_under_corrected(tmp_path: Path) ->
 def test_death_counts_within_the_admission(
     tmp_path: Path, patients: dict, admissions: dict, died: int
 ) -> None:
-    found = cohort(tmp_path, patients=[patient(**patients)], admissions=[admission(**admissions)])
-    assert found.stays["mortality"].item() == died
+    selected = cohort(tmp_path, patients=[patient(**patients)], admissions=[admission(**admissions)])
+    assert selected.stays["mortality"].item() == died
 
 
 def later_admissions(moved: bool) -> dict[str, list]:
@@ -114,24 +114,22 @@ def test_a_length_that_is_none_or_not_that_of_the_times_is_out_and_counted(
     tmp_path: Path, changes: dict
 ) -> None:
     two = {"patients": [patient(), patient(2)], "admissions": [admission(), admission(2, 22)]}
-    found = cohort(tmp_path, icustays=[stay(**changes), stay(2, 22, 222)], **two)
-    assert found.stays["stay_id"].to_list() == [222]
-    assert found.attrition["stays"].to_list()[-2:] == [2, 1]
+    selected = cohort(tmp_path, icustays=[stay(**changes), stay(2, 22, 222)], **two)
+    assert selected.stays["stay_id"].to_list() == [222]
+    assert selected.attrition["stays"].to_list()[-2:] == [2, 1]
 
 
 @pytest.mark.parametrize("table", ["patients", "admissions", "icustays"])
 def test_a_row_without_the_id_that_names_it_is_an_error(tmp_path: Path, table: str) -> None:
     row = {"patients": patient, "admissions": admission, "icustays": stay}[table]()
-    own = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}[table]
-    with pytest.raises(ValueError, match=f"{table}: 1 rows have no {own}"):
-        cohort(tmp_path, **{table: [row, row | {own: ""}]})
+    key = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}[table]
+    with pytest.raises(ValueError, match=f"{table}: 1 rows have no {key}"):
+        cohort(tmp_path, **{table: [row, row | {key: ""}]})
 
 
 def diagnoses(*rows: tuple[str | None, int | None]) -> pl.DataFrame:
-    found = [(11, *row) for row in rows]
-    return pl.DataFrame(
-        found, {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}, orient="row"
-    )
+    schema = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
+    return pl.DataFrame([(11, *row) for row in rows], schema, orient="row")
 
 
 @pytest.mark.parametrize("version", [11, 0, None])
@@ -148,6 +146,6 @@ def test_a_diagnosis_without_a_code_is_none() -> None:
     assert with_one.equals(without) and without["Septicemia (except in labor)"].item() == 1
 
 
-def test_an_empty_cohort_says_which_rule_emptied_it(tmp_path: Path) -> None:
+def test_an_empty_cohort_names_the_rule_that_emptied_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the cohort is empty.*age 18 or more: 0"):
         cohort(tmp_path, patients=[patient(anchor_age=3)])

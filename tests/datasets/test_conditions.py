@@ -28,9 +28,9 @@ def test_titles_are_in_alphabetical_order_and_groups_are_complete() -> None:
     ],
 )
 def test_codes(code: str, version: int, medmod: set[str], corrected: set[str]) -> None:
-    ours = {c.ccs for c in conditions()}
-    assert groups_of(code, version, "medmod") & ours == medmod
-    assert groups_of(code, version, "corrected") & ours == corrected
+    benchmark = {c.ccs for c in conditions()}
+    assert groups_of(code, version, "medmod") & benchmark == medmod
+    assert groups_of(code, version, "corrected") & benchmark == corrected
 
 
 def test_a_code_is_matched_with_its_version() -> None:

@@ -23,8 +23,8 @@ STAYS = pl.DataFrame(
 
 
 def image(dicom: str, date: int, time: float, study: int = 7, view: str = "AP", subject: int = 1) -> dict:
-    own = {"dicom_id": dicom, "subject_id": subject, "study_id": study, "ViewPosition": view}
-    return own | {"StudyDate": date, "StudyTime": time}
+    ids = {"dicom_id": dicom, "subject_id": subject, "study_id": study}
+    return ids | {"ViewPosition": view, "StudyDate": date, "StudyTime": time}
 
 
 def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = None) -> pl.DataFrame:
@@ -45,8 +45,8 @@ def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = Non
     ],
 )
 def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
-    found = pl.DataFrame({"StudyDate": [21500131], "StudyTime": [time]}).select(study_time())
-    assert str(found["time"][0]).startswith(f"2150-01-31 {text}")
+    times = pl.DataFrame({"StudyDate": [21500131], "StudyTime": [time]}).select(study_time())
+    assert str(times["time"][0]).startswith(f"2150-01-31 {text}")
 
 
 @pytest.mark.parametrize(
@@ -65,19 +65,19 @@ def test_an_image_belongs_to_the_stay_in_which_it_was_taken(tmp_path: Path) -> N
         image("after", 21500102, 1.0), image("second", 21500301, 130000.0),
         image("side", 21500101, 1.0, view="LATERAL"),
     ]  # fmt: skip
-    found = linked(tmp_path, rows)
-    assert found["dicom_id"].to_list() == ["start", "late", "second"]
-    assert found["stay_row"].to_list() == [0, 0, 1]
-    assert found["hours"].to_list() == [0.0, 24.0, 1.0]
+    images = linked(tmp_path, rows)
+    assert images["dicom_id"].to_list() == ["start", "late", "second"]
+    assert images["stay_row"].to_list() == [0, 0, 1]
+    assert images["hours"].to_list() == [0.0, 24.0, 1.0]
 
 
 def test_images_of_one_hour_stand_by_study_and_name_and_each_once(tmp_path: Path) -> None:
     rows = [image(name, 21500101, 0.0, study) for name, study in (("c", 7), ("d", 7), ("a", 8), ("b", 8))]
     labelled = [{"subject_id": 1, "study_id": s, "Edema": value} for s, value in ((8, 1.0), (7, 0.0))]
-    found = linked(tmp_path, rows[::-1], labelled)
-    assert found["dicom_id"].to_list() == ["c", "d", "a", "b"]
-    assert found["Edema"].to_list() == [0.0, 0.0, 1.0, 1.0]
-    assert found["view"].to_list() == ["AP"] * 4
+    images = linked(tmp_path, rows[::-1], labelled)
+    assert images["dicom_id"].to_list() == ["c", "d", "a", "b"]
+    assert images["Edema"].to_list() == [0.0, 0.0, 1.0, 1.0]
+    assert images["view"].to_list() == ["AP"] * 4
 
 
 def test_an_image_of_another_subject_is_nobodys(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_an_image_without_findings_is_left_out(tmp_path: Path) -> None:
 
 
 def test_findings_keep_missing_and_uncertain_apart(tmp_path: Path) -> None:
-    found = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": -1.0}])
-    assert found["Edema"].item() == -1 and found["Pneumonia"].item() is None
+    images = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": -1.0}])
+    assert images["Edema"].item() == -1 and images["Pneumonia"].item() is None
 
 
 @pytest.mark.parametrize(
@@ -123,24 +123,24 @@ def test_tables_of_another_kind_are_refused_with_the_study(
 
 @pytest.mark.parametrize("time", [np.nan, np.inf, -np.inf, 1e300, -1.0, None])
 def test_a_time_that_is_no_number_of_a_clock_is_missing(time: float | None) -> None:
-    shot = pl.DataFrame(
+    study = pl.DataFrame(
         {"StudyDate": [21500131], "StudyTime": [time]}, schema_overrides={"StudyTime": pl.Float64}
     )
-    assert shot.select(study_time())["time"].item() is None
+    assert study.select(study_time())["time"].item() is None
 
 
 def test_a_finding_that_is_not_a_number_is_missing(tmp_path: Path) -> None:
-    found = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": "NaN"}])
-    assert found["Edema"].item() is None
+    images = linked(tmp_path, [image("a", 21500101, 0.0)], [{"subject_id": 1, "study_id": 7, "Edema": "NaN"}])
+    assert images["Edema"].item() is None
 
 
 def test_a_jpeg_whose_end_is_missing_is_not_filled_up(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8)).save(path)
-    whole = path.read_bytes()
-    frame = whole.index(b"\xff\xc0")
-    wide = whole[: frame + 5] + (13_000).to_bytes(2, "big") * 2 + whole[frame + 9 :]
-    for content in (whole[:-2] + bytes(2), whole[:-200] + bytes(200), whole[:-2] + bytes(5000), wide):
+    good = path.read_bytes()
+    frame = good.index(b"\xff\xc0")
+    wide = good[: frame + 5] + (13_000).to_bytes(2, "big") * 2 + good[frame + 9 :]
+    for content in (good[:-2] + bytes(2), good[:-200] + bytes(200), good[:-2] + bytes(5000), wide):
         path.write_bytes(content)
         assert isinstance(read_image(path), str)
 
@@ -177,18 +177,18 @@ def test_resizing_adds_no_halo_to_an_edge(tmp_path: Path) -> None:
     edge = np.full((320, 320), 100, np.uint8)
     edge[:, 160:] = 150  # the blocks of a JPEG are 8 pixels wide: each of these has one grey
     Image.fromarray(edge).save(tmp_path / "edge.jpg", quality=100)
-    found = read_image(tmp_path / "edge.jpg")
-    assert found.min() == 100 and found.max() == 150
+    pixels = read_image(tmp_path / "edge.jpg")
+    assert pixels.min() == 100 and pixels.max() == 150
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
 def test_a_jpeg_of_any_mode_becomes_grey(tmp_path: Path, mode: str) -> None:
     ramp = np.linspace(0, 255, 1024, dtype=np.uint8)[None].repeat(768, 0)
     Image.fromarray(ramp).convert(mode).save(tmp_path / "a.jpg", quality=95)
-    found = read_image(tmp_path / "a.jpg")
-    assert isinstance(found, np.ndarray) and found.shape == (256, 256) and found.dtype == np.uint8
+    pixels = read_image(tmp_path / "a.jpg")
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (256, 256) and pixels.dtype == np.uint8
     wanted = np.linspace(0, 255, 256)[None].repeat(256, 0)
-    assert np.abs(found.astype(float) - wanted).mean() < 4
+    assert np.abs(pixels.astype(float) - wanted).mean() < 4
 
 
 def test_the_cache_keeps_good_images_in_order_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -203,8 +203,8 @@ def test_the_cache_keeps_good_images_in_order_and_goes_on_where_it_stopped(tmp_p
     np.testing.assert_allclose(pixels[:, 128, 128], kept, atol=2)
     for path in (tmp_path / "files").rglob("*.jpg"):
         path.unlink()
-    again, told = cache_images(images, tmp_path, tmp_path / "parts")
-    assert told == reasons and (np.concatenate(list(again)) == pixels).all()
+    again, reasons_again = cache_images(images, tmp_path, tmp_path / "parts")
+    assert reasons_again == reasons and (np.concatenate(list(again)) == pixels).all()
 
 
 @pytest.mark.parametrize("left", [".npy", ".json"])
@@ -215,8 +215,8 @@ def test_a_cache_that_was_killed_while_it_was_removed_is_made_again(tmp_path: Pa
     for path in (tmp_path / "parts").iterdir():
         if path.suffix != left:
             path.unlink()
-    again, told = cache_images(images, tmp_path, tmp_path / "parts")
-    assert told == reasons and (np.concatenate(list(again)) == pixels).all()
+    again, reasons_again = cache_images(images, tmp_path, tmp_path / "parts")
+    assert reasons_again == reasons and (np.concatenate(list(again)) == pixels).all()
 
 
 def test_parts_have_their_share_of_images_and_the_bar_counts_all(

@@ -32,20 +32,20 @@ def collected(
             "los_hours": [los_hours],
         }
     ).with_columns(pl.col("intime").str.to_datetime(time_unit="us"), pl.col("stay_row").cast(pl.Int32))
-    first = np.full(1, 10**9, np.int32)
+    first_second = np.full(1, 10**9, np.int32)
     for table in ("chartevents", "labevents"):
-        write_buckets(stream_observations(root, table, stays, protocol), root, first)
-    found: dict[str, list] = {}
+        write_buckets(stream_observations(root, table, stays, protocol), root, first_second)
+    values: dict[str, list] = {}
     for record in read_bucket(root, 0, protocol):
         variable = variables()[record["variable"]]
         value = variable.categories[int(record["value"])] if variable.categories else float(record["value"])
-        found.setdefault(variable.name, []).append((float(record["second"] / 3600), value))
-    return found
+        values.setdefault(variable.name, []).append((float(record["second"] / 3600), value))
+    return values
 
 
 def value_of(folder: Path, row: dict, protocol: str = "medmod", table: str = "chartevents") -> object:
-    found = collected(folder, protocol, **{table: [row]})
-    return next(iter(found.values()))[0][1] if found else None
+    values = collected(folder, protocol, **{table: [row]})
+    return next(iter(values.values()))[0][1] if values else None
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def value_of(folder: Path, row: dict, protocol: str = "medmod", table: str = "ch
 )
 def test_chart_values(tmp_path: Path, itemid: int, text: str, medmod: object, corrected: object) -> None:
     for protocol, wanted in (("medmod", medmod), ("corrected", corrected)):
-        found = value_of(tmp_path / protocol, chart(itemid, text), protocol)
-        assert found == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), protocol
+        value = value_of(tmp_path / protocol, chart(itemid, text), protocol)
+        assert value == (pytest.approx(wanted) if isinstance(wanted, float) else wanted), protocol
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_of_two_values_at_a_second_the_greatest_stays(tmp_path: Path) -> None:
         chart(220739, "To Speech"),
         chart(220739, "Spontaneously"),
     ]
-    found = collected(tmp_path, chartevents=rows)
-    assert found["Oxygen saturation"] == [(1.0, 100.0)]
-    assert found["Glascow coma scale eye opening"] == [(1.0, "To Speech")]
+    values = collected(tmp_path, chartevents=rows)
+    assert values["Oxygen saturation"] == [(1.0, 100.0)]
+    assert values["Glascow coma scale eye opening"] == [(1.0, "To Speech")]
 
 
 def test_medmod_compares_some_numbers_as_text(tmp_path: Path) -> None:
@@ -158,9 +158,9 @@ def test_the_worse_side_of_capillary_refill_wins(tmp_path: Path) -> None:
 
 def test_every_item_has_one_variable() -> None:
     for protocol in ("medmod", "corrected"):
-        found = item_map(protocol)
-        assert found["itemid"].is_unique().all()
-        assert len(found) == {"medmod": 36 + 8, "corrected": 39 + 4}[protocol]
+        table = item_map(protocol)
+        assert table["itemid"].is_unique().all()
+        assert len(table) == {"medmod": 36 + 8, "corrected": 39 + 4}[protocol]
 
 
 def test_order_of_numbers_is_the_order_of_numbers() -> None:

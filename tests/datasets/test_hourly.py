@@ -33,16 +33,16 @@ def slow_grid(events: list[tuple[float, int, float]], hours: float, timestep: fl
     grid = np.zeros((bins, CHANNELS), np.float32)
     for number in range(bins):
         seen = set()
-        for hour, place, value in sorted(events):
+        for hour, index, value in sorted(events):
             if hour <= hours + 1e-6 and int(hour / timestep - 1e-6) == number:
-                state[place] = value
-                seen.add(place)
-        for place, variable in enumerate(variables()):
+                state[index] = value
+                seen.add(index)
+        for index, variable in enumerate(variables()):
             if variable.categories:
-                grid[number, variable.first_channel + int(state[place])] = 1
+                grid[number, variable.first_channel + int(state[index])] = 1
             else:
-                grid[number, variable.first_channel] = state[place]
-            grid[number, variable.mask_channel] = place in seen
+                grid[number, variable.first_channel] = state[index]
+            grid[number, variable.mask_channel] = index in seen
     return grid
 
 
@@ -71,16 +71,16 @@ def test_a_window_is_a_prefix_of_the_grid_but_for_a_last_row_that_ends_inside_a_
     seed: int, timestep: float, end: float
 ) -> None:
     records = random_events(seed, 1, 24, 60)
-    whole = hourly_grid(records, 0, bins_of(np.array([24.0]), timestep), timestep)
+    grid = hourly_grid(records, 0, bins_of(np.array([24.0]), timestep), timestep)
     ends = np.array([end, float(int(end))])
     for hours in ends[ends > 0]:
         wanted = slow_grid(
             [(r["second"] / 3600, r["variable"], r["value"]) for r in records], hours, timestep
         )
-        found = whole[: len(wanted)].copy()
+        window = grid[: len(wanted)].copy()
         if ends_mid_bin(np.array([hours]), timestep)[0]:
-            found[-1] = partial_bin_rows(records, np.array([0]), np.array([hours]), timestep)[0]
-        np.testing.assert_array_equal(found, wanted)
+            window[-1] = partial_bin_rows(records, np.array([0]), np.array([hours]), timestep)[0]
+        np.testing.assert_array_equal(window, wanted)
 
 
 def test_later_events_change_no_earlier_row() -> None:
@@ -90,13 +90,13 @@ def test_later_events_change_no_earlier_row() -> None:
     np.testing.assert_array_equal(hourly_grid(records, 0, lengths)[:10], hourly_grid(early, 0, lengths)[:10])
 
 
-PLACE, PLAIN = next((place, v) for place, v in enumerate(variables()) if not v.categories)
+CONTINUOUS, PLAIN = next((index, v) for index, v in enumerate(variables()) if not v.categories)
 
 
 def events_of(stay: int, seconds: list[int]) -> np.ndarray:
     """One of a continuous variable at each of some seconds, of rising value."""
     records = np.zeros(len(seconds), EVENT_DTYPE)
-    records["variable"] = PLACE
+    records["variable"] = CONTINUOUS
     records["stay_row"], records["second"], records["value"] = stay, seconds, np.arange(1, len(seconds) + 1)
     return records
 
@@ -115,7 +115,7 @@ def test_an_event_on_the_hour_belongs_to_the_hour_that_ends_however_late() -> No
     assert bins_of(2000.0) == bin_of(2000.0) + 1 == 2000
 
 
-def test_an_event_behind_the_last_bin_is_in_no_row() -> None:
+def test_an_event_after_the_last_bin_is_in_no_row() -> None:
     later = events_of(0, [2 * 3600 + 1])
     np.testing.assert_array_equal(
         hourly_grid(later, 0, np.array([2, 2])), hourly_grid(later[:0], 0, np.array([2, 2]))
@@ -145,7 +145,7 @@ def test_number_of_bins(hours: float, timestep: float, bins: int) -> None:
     assert bins_of(hours, timestep) == bins
 
 
-def test_the_normaliser_is_the_mean_and_deviation_of_all_rows() -> None:
+def test_the_normalizer_is_the_mean_and_deviation_of_all_rows() -> None:
     rng = np.random.default_rng(0)
     grid = rng.normal(100, 30, (1000, CHANNELS)).astype(np.float32)
     grid[:, continuous_channels()[3]] = 1e5
@@ -160,11 +160,11 @@ def test_the_normaliser_is_the_mean_and_deviation_of_all_rows() -> None:
     assert deviation[3] == 1
 
 
-def test_a_normaliser_that_has_seen_nothing_says_so_in_the_form_of_the_store() -> None:
+def test_a_normalizer_fitted_on_nothing_has_the_form_of_the_store() -> None:
     continuous = [v for v in variables() if not v.categories]
-    told = {
+    content = {
         "channels": [v.name for v in continuous],
         "mean": [v.normal_code for v in continuous],
         "std": [1.0] * 12,
     }
-    assert Normalizer.empty().to_json() == json.dumps(told, indent=2) + "\n"
+    assert Normalizer.empty().to_json() == json.dumps(content, indent=2) + "\n"

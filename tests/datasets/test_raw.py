@@ -1,4 +1,4 @@
-"""Raw tables of any release, and what is said when one is not right."""
+"""Raw tables of any release, and the errors about those that are damaged."""
 
 import gzip
 from pathlib import Path
@@ -18,9 +18,9 @@ def test_plain_and_gzipped_tables_read_alike(tmp_path: Path, gz: bool) -> None:
 
 
 def test_release_one_keeps_admissions_in_core_and_calls_race_ethnicity(tmp_path: Path) -> None:
-    own = admission() | {"ethnicity": "ASIAN"}
+    row = admission() | {"ethnicity": "ASIAN"}
     columns = ["subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "ethnicity"]
-    write_table(tmp_path / "core/admissions.csv", columns, [{key: own[key] for key in columns if key in own}])
+    write_table(tmp_path / "core/admissions.csv", columns, [{key: row[key] for key in columns if key in row}])
     assert read_table(tmp_path, "admissions")["race"].to_list() == ["ASIAN"]
 
 
@@ -29,8 +29,8 @@ def test_extra_and_reordered_columns_do_not_matter(tmp_path: Path) -> None:
     write_table(
         tmp_path / "hosp/patients.csv", ["new_column", "dod", *[k for k in row if k != "new_column"]], [row]
     )
-    found = read_table(tmp_path, "patients")
-    assert found["anchor_age"].item() == 60 and "new_column" not in found.columns
+    table = read_table(tmp_path, "patients")
+    assert table["anchor_age"].item() == 60 and "new_column" not in table.columns
 
 
 def test_the_text_none_is_not_a_missing_value(tmp_path: Path) -> None:
@@ -120,16 +120,16 @@ def test_what_does_not_matter_reads_the_same(tmp_path: Path, raw: bytes) -> None
     path = tmp_path / "a[1]*/hosp/patients.csv"
     path.parent.mkdir(parents=True)
     path.write_bytes(raw)
-    found = read_table(tmp_path / "a[1]*", "patients")
-    assert found["anchor_age"].to_list() == [60, 61] and found["gender"].to_list() == ["F", None]
-    assert found["dod"].is_null().to_list() == [False, True]
+    table = read_table(tmp_path / "a[1]*", "patients")
+    assert table["anchor_age"].to_list() == [60, 61] and table["gender"].to_list() == ["F", None]
+    assert table["dod"].is_null().to_list() == [False, True]
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_damaged_gz_names_the_file(tmp_path: Path, damage: str) -> None:
     path = write_mimic_iv(tmp_path) / "hosp/patients.csv.gz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:20] if damage == "cut" else whole[:30] + bytes(5) + whole[30:])
+    good = path.read_bytes()
+    path.write_bytes(good[:20] if damage == "cut" else good[:30] + bytes(5) + good[30:])
     with pytest.raises(ValueError, match=r"patients.csv.gz"):
         read_table(tmp_path, "patients")
 

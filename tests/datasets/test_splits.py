@@ -44,7 +44,7 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
         read_subjects(tmp_path / "test.csv")
 
 
-def test_lists_that_overlap_or_lack_their_twin_are_errors() -> None:
+def test_lists_that_overlap_or_come_alone_are_errors() -> None:
     with pytest.raises(ValueError, match="in both lists"):
         split_subjects([1], frozenset({1}), frozenset({1}))
     with pytest.raises(ValueError, match="must be given together"):
@@ -56,9 +56,9 @@ def test_neither_the_order_of_subjects_nor_other_subjects_change_a_split(
     subjects: list[int], others: list[int], random: Random
 ) -> None:
     alone = dict(zip(subjects, split_subjects(subjects), strict=True))
-    among = [*subjects, *others]
-    random.shuffle(among)
-    together = dict(zip(among, split_subjects(among), strict=True))
+    everyone = [*subjects, *others]
+    random.shuffle(everyone)
+    together = dict(zip(everyone, split_subjects(everyone), strict=True))
     assert alone == {subject: together[subject] for subject in subjects}
     assert set(together.values()) <= {"train", "val", "test"}
 

@@ -129,9 +129,9 @@ def test_more_patients_leave_the_first_ones_as_they_are(made: Path, tmp_path: Pa
     few = table(tmp_path / "mimic-iv/hosp/patients.csv.gz")["subject_id"].implode()
     assert len(few[0]) == PATIENTS_PER_BLOCK + 3
     for path in tmp_path.rglob("*.csv.gz"):
-        whole, part = table(made / path.relative_to(tmp_path)), table(path)
+        full, part = table(made / path.relative_to(tmp_path)), table(path)
         if "subject_id" in part.columns:
-            assert part.equals(whole.filter(pl.col("subject_id").is_in(few))), path.name
+            assert part.equals(full.filter(pl.col("subject_id").is_in(few))), path.name
     images = {name: data for name, data in contents(tmp_path).items() if name.endswith(".jpg")}
     assert images and images.items() <= contents(made).items()
 

@@ -1,4 +1,4 @@
-"""Faulty X-rays: a bad one is rejected and listed as if it was not there; a harmless one is read right."""
+"""Faulty X-rays: a bad one is rejected and listed; a harmless one is read correctly."""
 
 import io
 import shutil
@@ -17,35 +17,36 @@ from tests.fuzz.tables import contents, extract, put, read_clean
 from tests.random_cohort import random_cohort
 
 SIZE = (300, 260)
-CLOSE = 4.0  # grey levels, in the mean: what another encoding of the same picture may differ by
+MAX_DIFFERENCE = 4.0  # mean difference in grey levels that another encoding may make
 
 
 def picture(number: int) -> Image.Image:
-    """A smooth picture that is like no other."""
+    """A smooth picture that differs from those of other numbers."""
     rough = np.random.default_rng(number).integers(0, 256, (7, 6), np.uint8)
     return Image.fromarray(rough).resize(SIZE, Image.Resampling.BICUBIC)
 
 
-def jpeg(image: Image.Image, **how: object) -> bytes:
-    """As a JPEG file."""
+def jpeg(image: Image.Image, **options: object) -> bytes:
+    """A picture as a JPEG file."""
     file = io.BytesIO()
-    image.save(file, "JPEG", **{"quality": 95, **how})
+    image.save(file, "JPEG", **{"quality": 95, **options})
     return file.getvalue()
 
 
 def frame_header(content: bytes) -> int:
-    """Where the start of frame is: precision, height and width stand 4, 5 and 7 bytes behind it."""
-    return min(place for marker in (b"\xff\xc0", b"\xff\xc2") if (place := content.find(marker)) > 0)
+    """Position of the start of frame; precision, height and width are 4, 5 and 7 bytes after it."""
+    positions = (content.find(marker) for marker in (b"\xff\xc0", b"\xff\xc2"))
+    return min(position for position in positions if position > 0)
 
 
 def claiming(content: bytes, width: int, height: int, precision: int = 8) -> bytes:
     """A JPEG whose header claims another size."""
-    place = frame_header(content)
-    return content[: place + 4] + struct.pack(">BHH", precision, height, width) + content[place + 9 :]
+    start = frame_header(content)
+    return content[: start + 4] + struct.pack(">BHH", precision, height, width) + content[start + 9 :]
 
 
 def as_format(image: Image.Image, name: str) -> bytes:
-    """As a file of another format."""
+    """A picture as a file of another format."""
     file = io.BytesIO()
     image.save(file, name)
     return file.getvalue()
@@ -67,7 +68,7 @@ def nulls_at_the_end(draw: np.random.Generator, image: Image.Image) -> bytes:
     return content[:-length] + b"\0" * length
 
 
-def junk_behind_the_start(draw: np.random.Generator, image: Image.Image) -> bytes:
+def junk_after_the_start(draw: np.random.Generator, image: Image.Image) -> bytes:
     return b"\xff\xd8\xff\xe0" + draw.bytes(int(draw.integers(10, 4000))) + b"\xff\xd9"
 
 
@@ -95,7 +96,7 @@ BAD: dict[str, Callable[[np.random.Generator, Image.Image], bytes]] = {
     "not an image": lambda draw, image: pick(
         draw, (b"<html>403</html>", draw.bytes(500), b"\xff\xd8\xff\xd9")
     ),
-    "junk behind the start": junk_behind_the_start,
+    "junk after the start": junk_after_the_start,
 }
 HARMLESS: dict[str, Callable[[np.random.Generator, Image.Image], bytes]] = {
     "CMYK": lambda draw, image: jpeg(image.convert("CMYK")),
@@ -127,20 +128,20 @@ def changed(place: Place, draw: np.random.Generator) -> tuple[Path, Path, str, I
 
 
 def store_without(place: Place, dicom_id: str = "") -> Path:
-    """The store of the clean cohort, or of one whose metadata do not know an image."""
+    """The store of the clean cohort, or of one whose metadata do not have an image."""
     store = place.kept / f"store-{dicom_id}"
     if not store.exists():
         copy = Path(shutil.copytree(cohort(place), place.folder / f"right-{dicom_id}"))
         table = read_clean(copy, "metadata")
-        gone = [row for row in range(len(table.rows)) if table.cell(row, "dicom_id") == dicom_id]
-        put(copy, "metadata", table.without(*gone).content(), ".csv")
+        removed = [row for row in range(len(table.rows)) if table.cell(row, "dicom_id") == dicom_id]
+        put(copy, "metadata", table.without(*removed).content(), ".csv")
         if (ended := extract(copy, store)).status:
             raise Failure(f"the clean cohort is refused: {ended.errors}")
     return store
 
 
 def attempt_bad(spoil: Callable[[Path], None], draw: np.random.Generator, place: Place) -> str:
-    """A bad image must leave the store as if it was not there, and be listed if it was wanted."""
+    """A bad image must change nothing else in the store, and be listed if it belongs to a stay."""
     copy, path, dicom_id, _ = changed(place, draw)
     spoil(path)
     ended = extract(copy, place.folder / "store")
@@ -149,28 +150,28 @@ def attempt_bad(spoil: Callable[[Path], None], draw: np.random.Generator, place:
     wanted = [dicom_id] if right != contents(store_without(place)) else []
     listed = pd.read_csv(place.folder / "store" / "cxr_rejected.csv")
     if listed["dicom_id"].tolist() != wanted or listed["reason"].isna().any():
-        raise Failure(f"wanted {wanted} in cxr_rejected.csv, found {listed.to_dict('records')}")
+        raise Failure(f"cxr_rejected.csv should list {wanted}, but has {listed.to_dict('records')}")
     return end
 
 
 def attempt_harmless(
     make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, place: Place
 ) -> str:
-    """An unusual image must give the same pixels, but for what its encoding loses."""
+    """An unusual image must give the same pixels, except for what its encoding loses."""
     copy, path, dicom_id, image = changed(place, draw)
     path.write_bytes(make(draw, image))
     ended = extract(copy, place.folder / "store")
     clean, store = store_without(place), place.folder / "store"
-    judge(ended, lambda: _but_pixels(store), [_but_pixels(clean)], [dicom_id], error=False)
+    judge(ended, lambda: _other_files(store), [_other_files(clean)], [dicom_id], error=False)
     pixels = [np.load(folder / "cxr.npy").astype(float) for folder in (clean, store)]
-    apart = np.abs(pixels[0] - pixels[1]).mean(axis=(1, 2)).max(initial=0)
-    if apart > CLOSE:
-        raise Failure(f"{dicom_id}: pixels differ by {apart:.1f} grey levels in the mean")
+    difference = np.abs(pixels[0] - pixels[1]).mean(axis=(1, 2)).max(initial=0)
+    if difference > MAX_DIFFERENCE:
+        raise Failure(f"{dicom_id}: pixels differ by {difference:.1f} grey levels on average")
     return CORRECT
 
 
-def _but_pixels(store: Path) -> dict[str, str]:
-    return {name: told for name, told in contents(store).items() if name != "cxr.npy"}
+def _other_files(store: Path) -> dict[str, str]:
+    return {name: digest for name, digest in contents(store).items() if name != "cxr.npy"}
 
 
 def missing(path: Path) -> None:
@@ -193,7 +194,7 @@ def link_to_nowhere(path: Path) -> None:
 def attempt_content(
     make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, place: Place
 ) -> str:
-    """A bad file in place of an image."""
+    """Replace an image by a bad file."""
     content = make(draw, picture(int(draw.integers(1000))))
     return attempt_bad(lambda path: path.write_bytes(content) and None, draw, place)
 
@@ -201,6 +202,6 @@ def attempt_content(
 def faults() -> list[Fault]:
     """All kinds of faulty images."""
     bad = [Fault("images", name, partial(attempt_content, make)) for name, make in BAD.items()]
-    placed = {"missing": missing, "folder in its place": folder, "link to nowhere": link_to_nowhere}
-    bad += [Fault("images", name, partial(attempt_bad, spoil)) for name, spoil in placed.items()]
+    replaced = {"missing": missing, "folder in its place": folder, "link to nowhere": link_to_nowhere}
+    bad += [Fault("images", name, partial(attempt_bad, spoil)) for name, spoil in replaced.items()]
     return bad + [Fault("images", name, partial(attempt_harmless, make)) for name, make in HARMLESS.items()]

@@ -1,4 +1,4 @@
-"""Faulty raw tables: each is extracted, and its store compared with that of the clean table it must equal."""
+"""Faulty raw tables: each is extracted, and the store is compared with that of a clean table."""
 
 import csv
 import gzip
@@ -39,7 +39,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def content(self, end: str = "\n", quoting: int = csv.QUOTE_MINIMAL) -> Content:
-        """As a file."""
+        """The table as a file."""
         text = io.StringIO()
         csv.writer(text, lineterminator=end, quoting=quoting).writerows([self.header, *self.rows])
         return text.getvalue().encode()
@@ -54,20 +54,21 @@ class Table:
 
     def with_cell(self, row: int, column: str, text: str) -> "Table":
         """The table with another cell."""
-        place, cells = self.header.index(column), list(self.rows[row])
-        cells[place] = text
+        cells = list(self.rows[row])
+        cells[self.header.index(column)] = text
         return replace(self, rows=(*self.rows[:row], tuple(cells), *self.rows[row + 1 :]))
 
-    def without(self, *gone: int) -> "Table":
+    def without(self, *removed: int) -> "Table":
         """The table without some rows."""
-        return replace(self, rows=tuple(row for place, row in enumerate(self.rows) if place not in gone))
+        return replace(self, rows=tuple(row for i, row in enumerate(self.rows) if i not in removed))
 
 
 @dataclass(frozen=True)
 class Faulty:
-    """A faulty table: `same_as` are the tables whose store is a right result; `error`: may it be refused?
+    """A faulty table.
 
-    `packed`: the content is what the .gz file holds, not what it holds compressed.
+    `same_as` are clean tables whose store is a right result; `error`: whether it may be refused; `packed`:
+    whether the content is already compressed.
     """
 
     content: Content
@@ -82,8 +83,8 @@ Make = Callable[[np.random.Generator, Table], Faulty]
 
 def some_row(draw: np.random.Generator, table: Table, column: str = "") -> int:
     """A row of a table, one with a value in the column if there is one."""
-    places = [p for p, row in enumerate(table.rows) if not column or row[table.header.index(column)]]
-    return pick(draw, places or range(len(table.rows)))
+    rows = [i for i, row in enumerate(table.rows) if not column or row[table.header.index(column)]]
+    return pick(draw, rows or range(len(table.rows)))
 
 
 def with_line(table: Table, row: int, line: bytes) -> Content:
@@ -101,28 +102,28 @@ def line_of(table: Table, row: int) -> bytes:
 
 
 def missing_column(draw: np.random.Generator, table: Table) -> Faulty:
-    gone = table.header.index(pick(draw, table.read_columns()))
-    rows = [row[:gone] + row[gone + 1 :] for row in (table.header, *table.rows)]
+    removed = table.header.index(pick(draw, table.read_columns()))
+    rows = [row[:removed] + row[removed + 1 :] for row in (table.header, *table.rows)]
     return Faulty(Table(table.name, rows[0], tuple(rows[1:])).content())
 
 
 def unread_column_missing(draw: np.random.Generator, table: Table) -> Faulty:
-    unread = [place for place, name in enumerate(table.header) if name not in table.read_columns()]
-    gone = set(unread[: draw.integers(1, len(unread) + 1)]) if unread else set()
-    rows = [tuple(c for p, c in enumerate(row) if p not in gone) for row in (table.header, *table.rows)]
+    unread = [i for i, name in enumerate(table.header) if name not in table.read_columns()]
+    removed = set(unread[: draw.integers(1, len(unread) + 1)]) if unread else set()
+    rows = [tuple(c for i, c in enumerate(row) if i not in removed) for row in (table.header, *table.rows)]
     return Faulty(Table(table.name, rows[0], tuple(rows[1:])).content(), (table,), error=False)
 
 
 def extra_column(draw: np.random.Generator, table: Table) -> Faulty:
-    place = int(draw.integers(len(table.header) + 1))
+    index = int(draw.integers(len(table.header) + 1))
     name, cell = pick(draw, ("note", "", "Unnamed: 0", "ünit")), pick(draw, ("", "7", "a, b", 'say "x"', "é"))
-    rows = [(*r[:place], c, *r[place:]) for r, c in ((table.header, name), *((r, cell) for r in table.rows))]
+    rows = [(*r[:index], c, *r[index:]) for r, c in ((table.header, name), *((r, cell) for r in table.rows))]
     return Faulty(Table(table.name, rows[0], tuple(rows[1:])).content(), (table,), error=False)
 
 
 def reordered_columns(draw: np.random.Generator, table: Table) -> Faulty:
     order = draw.permutation(len(table.header))
-    rows = [tuple(row[place] for place in order) for row in (table.header, *table.rows)]
+    rows = [tuple(row[index] for index in order) for row in (table.header, *table.rows)]
     return Faulty(Table(table.name, rows[0], tuple(rows[1:])).content(), (table,), error=False)
 
 
@@ -133,7 +134,7 @@ def duplicated_column_name(draw: np.random.Generator, table: Table) -> Faulty:
 
 
 def rows_out_of_order(draw: np.random.Generator, table: Table) -> Faulty:
-    rows = tuple(table.rows[place] for place in draw.permutation(len(table.rows)))
+    rows = tuple(table.rows[index] for index in draw.permutation(len(table.rows)))
     return Faulty(replace(table, rows=rows).content(), (table,), error=False)
 
 
@@ -169,7 +170,7 @@ def spaces_around(draw: np.random.Generator, table: Table) -> Faulty:
     return Faulty(table.with_cell(row, column, space.format(table.cell(row, column))).content(), alike)
 
 
-# Files that are not whole.
+# Files that are incomplete or damaged.
 
 
 def torn_last_line(draw: np.random.Generator, table: Table) -> Faulty:
@@ -194,7 +195,7 @@ def gz_flipped_bit(draw: np.random.Generator, table: Table) -> Faulty:
     return Faulty(bytes(packed), (table,), file="gz", packed=True)
 
 
-def junk_behind_gz(draw: np.random.Generator, table: Table) -> Faulty:
+def junk_after_gz(draw: np.random.Generator, table: Table) -> Faulty:
     packed = gzip.compress(table.content())
     return Faulty(packed + draw.bytes(int(draw.integers(1, 60))), (table,), file="gz", packed=True)
 
@@ -217,7 +218,7 @@ def header_alone(draw: np.random.Generator, table: Table) -> Faulty:
 
 
 def another_table(draw: np.random.Generator, table: Table) -> Faulty:
-    # The header of another table: chartevents' would do for labevents, which lacks nothing of it.
+    # The header of another table; that of chartevents has all columns of labevents.
     other = pick(
         draw, [n for n in ALL if n != table.name and (table.name, n) != ("labevents", "chartevents")]
     )
@@ -260,13 +261,13 @@ def _cells(table: Table, line: bytes) -> list[str]:
 def _if_only_unread_changed(table: Table, row: int, line: bytes) -> tuple[Table, ...]:
     """The clean table, if the damaged line has the same cells in the columns that are read."""
     cells = dict(zip(table.header, _cells(table, line), strict=False))
-    whole = len(_cells(table, line)) == len(table.header)
+    complete = len(_cells(table, line)) == len(table.header)
     same = all(cells.get(column) == table.cell(row, column) for column in table.read_columns())
-    return (table,) if whole and same else ()
+    return (table,) if complete and same else ()
 
 
 def _without_event(table: Table, row: int) -> tuple[Table, ...]:
-    """An event that cannot be used is as if it was not there."""
+    """The table without an event that cannot be used."""
     return (table.without(row),) if table.name in EVENTS else ()
 
 
@@ -303,10 +304,9 @@ def repeated_rows(draw: np.random.Generator, table: Table) -> Faulty:
 
 
 def same_id_twice(draw: np.random.Generator, table: Table) -> Faulty:
-    own = KEYS[table.name]
-    others = [column for column in table.header if column not in (own, "subject_id")]
+    kept = (KEYS[table.name], "subject_id")
     cells = dict(zip(table.header, pick(draw, table.rows), strict=True))
-    cells[pick(draw, others)] = ""
+    cells[pick(draw, [column for column in table.header if column not in kept])] = ""
     return Faulty(replace(table, rows=(*table.rows, tuple(cells.values()))).content())
 
 
@@ -341,7 +341,7 @@ def stray_quote(draw: np.random.Generator, table: Table) -> Faulty:
 
 
 def odd_value(draw: np.random.Generator, table: Table) -> Faulty:
-    """A charted value that is no number of the grid counts as not charted."""
+    """A charted value that is not a usable number counts as not charted."""
     row = some_row(draw, table)
     odd = ("NaN", "nan", "inf", "-inf", "Infinity", "1e309", "-1e400", "1e39", "-3.5e38", "0x1F", "1_000",
            "1,5", "12 34", "--5", "+-3", "1e", "٣", "None", "\\N", PLANTED, "120/", "/", "½")  # fmt: skip
@@ -441,13 +441,13 @@ def odd_finding(draw: np.random.Generator, table: Table) -> Faulty:
 
 
 def odd_study_time(draw: np.random.Generator, table: Table) -> Faulty:
-    """An X-ray whose time cannot be told cannot be linked."""
+    """An X-ray whose time is invalid cannot be linked."""
     row = some_row(draw, table)
     return Faulty(table.with_cell(row, *pick(draw, NO_STUDY_TIMES)).content(), (table.without(row),))
 
 
 def odd_image_name(draw: np.random.Generator, table: Table) -> Faulty:
-    """A name that leads out of the release's folder is no image of it."""
+    """A name that leads out of the release's folder is not an image of it."""
     row = some_row(draw, table)
     named = table.with_cell(row, "dicom_id", pick(draw, NO_IMAGE_NAMES))
     return Faulty(named.content(), (table.without(row),))
@@ -470,7 +470,7 @@ FAULTS: dict[str, tuple[Make, Sequence[str]]] = {
     "torn before it was gzipped": (torn_before_it_was_gzipped, ALL),
     "gz cut off": (gz_cut_off, ALL),
     "gz with a flipped bit": (gz_flipped_bit, ALL),
-    "junk behind the gz": (junk_behind_gz, ALL),
+    "junk after the gz": (junk_after_gz, ALL),
     ".gz that is not gzipped": (no_gz_inside, ALL),
     "gz called .csv": (gz_called_csv, ALL),
     "empty file": (empty_file, ALL),
@@ -502,7 +502,7 @@ FAULTS: dict[str, tuple[Make, Sequence[str]]] = {
 }
 
 
-# The command, and what its store is compared by.
+# The command, and how its store is compared.
 
 _RIGHT: dict[tuple[str, str, str, str], dict[str, str]] = {}
 
@@ -527,7 +527,7 @@ def _path(cohort: Path, name: str) -> Path:
 
 
 def extract(cohort: Path, out: Path, protocol: str = "medmod") -> Ended:
-    """Run the extraction on a cohort, for three tasks that read all that the others do: half the time."""
+    """Run the extraction for three tasks, which read all that the others do, in half the time."""
     folders = ("--mimic_iv", cohort / "iv", "--mimic_cxr", cohort / "cxr", "--out", out)
     return run(_extract, ExtractConfig, *folders, "--protocol", protocol)
 
@@ -538,14 +538,14 @@ def _extract(config: ExtractConfig) -> None:
 
 
 def contents(store: Path) -> dict[str, str]:
-    """A hash of each file of a store; the manifest and the list of rejected images tell of the input."""
-    told = ("manifest.yaml", "cxr_rejected.csv")
-    files = sorted(path for path in store.rglob("*") if path.is_file() and path.name not in told)
+    """A hash of each file of a store, without those that describe the input."""
+    describe_input = ("manifest.yaml", "cxr_rejected.csv")
+    files = sorted(path for path in store.rglob("*") if path.is_file() and path.name not in describe_input)
     return {str(p.relative_to(store)): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}
 
 
 def put(cohort: Path, name: str, content: Content, suffix: str) -> Path:
-    """Replace a table of a cohort; its path."""
+    """Replace a table of a cohort and return its path."""
     old = _path(cohort, name)
     old.unlink()
     new = old.with_name(old.name.removesuffix(".gz").removesuffix(".csv") + suffix)
@@ -554,7 +554,7 @@ def put(cohort: Path, name: str, content: Content, suffix: str) -> Path:
 
 
 def right_result(place: Place, cohort: Path, table: Table, protocol: str) -> dict[str, str]:
-    """What the extraction makes of a clean table."""
+    """The store of a clean table."""
     content = table.content()
     key = (cohort.name, protocol, table.name, hashlib.sha256(content).hexdigest())
     if key not in _RIGHT:
@@ -590,10 +590,10 @@ def attempt(make: Make, names: Sequence[str], draw: np.random.Generator, place: 
     )
 
 
-# Files that are not where they should be.
+# Files that are missing or misplaced.
 
 
-def gone(path: Path) -> None:
+def missing(path: Path) -> None:
     """No file at all."""
     path.unlink()
 
@@ -616,13 +616,13 @@ def broken_link(path: Path) -> None:
 
 
 PLACES = {
-    "missing table": gone, "folder in place of a table": a_folder, "table there twice": twice,
+    "missing table": missing, "folder in place of a table": a_folder, "table there twice": twice,
     "broken link": broken_link,
 }  # fmt: skip
 
 
 def attempt_place(arrange: Callable[[Path], None], draw: np.random.Generator, place: Place) -> str:
-    """Extract a cohort one of whose tables is not where it should be."""
+    """Extract a cohort of which one table is missing or misplaced."""
     cohort, name = clean_cohort(place, 0), pick(draw, ALL)
     copy = Path(shutil.copytree(cohort, place.folder / "raw"))
     arrange(_path(copy, name))
@@ -632,5 +632,5 @@ def attempt_place(arrange: Callable[[Path], None], draw: np.random.Generator, pl
 
 def faults() -> list[Fault]:
     """All kinds of faulty tables."""
-    made = [Fault("raw tables", name, partial(attempt, *fault)) for name, fault in FAULTS.items()]
-    return made + [Fault("raw tables", name, partial(attempt_place, how)) for name, how in PLACES.items()]
+    faulty = [Fault("raw tables", name, partial(attempt, *fault)) for name, fault in FAULTS.items()]
+    return faulty + [Fault("raw tables", name, partial(attempt_place, how)) for name, how in PLACES.items()]
