@@ -8,6 +8,7 @@ from models.objectives import ObjectiveSettings
 from training.optim import OptimConfig
 from training.pretrain import PretrainConfig, pretrain, published_optim, select_settings
 from utils.cli import run_cli
+from utils.config import resumable
 
 PUBLISHED = published_optim("simclr")
 
@@ -28,7 +29,7 @@ class SimCLRConfig(PretrainConfig):
     """Of tsimclr: the weight of a pair is k - exp(-k |days|), k 1 or more."""
     width: int = 1
     """The layers of the projection heads have 128 x width units; 0: one linear layer to 512, as in ALIGN."""
-    optim: OptimConfig = PUBLISHED
+    optim: OptimConfig = resumable(PUBLISHED)
 
     def objective_settings(self) -> ObjectiveSettings:
         """Return the settings of --objective."""

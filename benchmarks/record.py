@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from evaluation.results import append_rows
-from utils.run import commit
+from utils.git import commit
 
 RESULTS = Path(__file__).parent / "results.csv"
 COLUMNS = (

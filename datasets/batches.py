@@ -20,6 +20,7 @@ from datasets.augment import Transforms, Views, centre_view, random_views, warp
 from datasets.schema import CHANNELS, IMAGE_SIZE, SAMPLE_COLUMNS, Batch
 from datasets.splits import check_disjoint
 from datasets.store import Store
+from utils.config import resumable
 from utils.distributed import Process
 
 Residence = Literal["cuda", "cpu", "disk"]
@@ -55,7 +56,7 @@ SAMPLE_SELECTIONS: dict[str, SampleSelection] = {
 class DataConfig:
     """Which samples of a store are read, and how they come to the model."""
 
-    store: Path = Path("data/synthetic")
+    store: Path = resumable(Path("data/synthetic"))
     """Folder of the store (made by `python -m datasets.extract`)."""
     data_pairs: Literal["paired", "partial", "ehr", "cxr", "ehr_all", "cxr_all"] = "paired"
     """Samples: paired have both modalities; partial are all, with an X-ray where there is one; ehr and cxr
@@ -68,9 +69,9 @@ class DataConfig:
     every_hours: int = 1
     """Of decompensation and length-of-stay, which have a sample an hour, keep those of every n-th hour, in
     all splits; 1 keeps all."""
-    data_device: Literal["auto", "cpu", "cuda", "disk"] = "auto"
+    data_device: Literal["auto", "cpu", "cuda", "disk"] = resumable("auto")
     """Where the data lie while training: GPU memory, memory, or on disk; auto looks what has room."""
-    batch_size: int = 256
+    batch_size: int = resumable(256)
     """Samples a step, of all GPUs together."""
     image_size: int = 224
     """Side of the square that the image encoder sees, in pixels; 224 is the published."""

@@ -207,7 +207,7 @@ def test_a_run_does_not_go_on_with_other_data_or_encoders(
     kept = (tmp_path / "it" / "best.ckpt").read_bytes()
     with pytest.raises(ValueError, match=r"content of --store was \w{64} and is \w{64} now; resume with"):
         run(flags, "--store", other, "--load_state", "random", *SHAPE, "--resume")
-    with pytest.raises(ValueError, match=r"--resume would mix the two: run\.seed 0 -> 1; give those"):
+    with pytest.raises(ValueError, match=r"--resume would mix the two: run\.seed 0 -> 1; use the"):
         run(flags, "--load_state", "random", *SHAPE, "--seed", "1", "--resume")
     with pytest.raises(
         ValueError, match=r"--resume would mix the two: .*sources\.load_state_ehr None -> \w{64}"

@@ -36,7 +36,7 @@ from training.loop import fit, predict
 from training.optim import OptimConfig
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
-from utils.config import from_dict, to_dict
+from utils.config import from_dict, resumable, to_dict
 from utils.run import Run, RunConfig, start_run
 
 RANDOM = "random"  # what --load_state says for encoders that nothing has trained
@@ -81,26 +81,26 @@ class ClassifyConfig:
     """What to predict."""
     fusion: FusionName = "concatenation"
     """Which modalities to classify from, and how they meet."""
-    load_state: str = ""
+    load_state: str = resumable("")
     """Checkpoint with the encoders (finetune, lineareval) or with the whole classifier (--mode eval); random
     is lineareval's baseline of encoders that nothing has trained."""
-    load_state_ehr: str = ""
+    load_state_ehr: str = resumable("")
     """Checkpoint that the EHR encoder starts from: of a pretraining, or of a classifier such as --fusion ehr.
     Under each --protocol; in place of --load_state for this encoder."""
-    load_state_cxr: str = ""
+    load_state_cxr: str = resumable("")
     """The same for the image encoder."""
     fusion_layer: Literal[0, 3] = 0
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
-    results_dir: Path = Path("results")
+    results_dir: Path = resumable(Path("results"))
     """Folder of the result tables, one a task."""
-    bootstrap: int = 1000
+    bootstrap: int = resumable(1000)
     """Resamples of a split's subjects that the 95 % intervals of the scores come from; 0: no intervals."""
-    subgroups: str = ""
+    subgroups: str = resumable("")
     """Also score subgroups of the patients, and the gap between them: some of age,sex,race."""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: ClassifierOptim = field(default_factory=ClassifierOptim)
+    optim: ClassifierOptim = resumable(ClassifierOptim())
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from training.optim import OptimConfig
 from training.provenance import training_subjects
 from utils import distributed
 from utils.cli import run_cli
-from utils.config import from_dict, to_dict
+from utils.config import from_dict, resumable, to_dict
 from utils.run import RunConfig, start_run
 
 
@@ -32,7 +32,7 @@ class PretrainConfig:
     """Task whose samples give the pairs; its labels are not used."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    optim: OptimConfig = resumable(OptimConfig())
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ def config_for(objective: str) -> type[PretrainConfig]:
     settings = OBJECTIVES[objective]
     defaults = [
         ("encoders", EncoderConfig, EncoderConfig(ehr_dim=settings.published_ehr_dim)),
-        ("optim", OptimConfig, published_optim(objective)),
+        ("optim", OptimConfig, resumable(published_optim(objective))),
     ]
     title = f"Pretrain both encoders with {settings.title} on pairs of a stay's record and its X-ray."
     config = make_dataclass(

@@ -37,7 +37,7 @@ from utils import distributed
 from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
-from utils.run import RunConfig, set_numbers
+from utils.run import RunConfig, seed_everything, set_precision
 
 PROBED = DataConfig(batch_size=512)
 
@@ -106,7 +106,8 @@ def open_evaluation(config: EpochEvaluationConfig) -> Evaluation:
         )
     checkpoints, store = find_checkpoints(config.run_dir), Store.open(config.data.store)
     process = distributed.setup(config.device)
-    set_numbers(RunConfig(seed=config.seed), process)
+    seed_everything(config.seed)
+    set_precision(RunConfig(), process.device)
     return Evaluation(config, tasks, checkpoints, store, process)
 
 

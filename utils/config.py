@@ -79,6 +79,32 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     return config
 
 
+def resumable(default: T) -> T:
+    """Declare a setting, or all settings of a nested config, that may change when a run is resumed.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Data:
+    ...     width: int = 64
+    ...     device: str = resumable("cpu")
+    >>> is_resumable(Data(), "width"), is_resumable(Data(), "device")
+    (False, True)
+    """
+    declared: T = dataclasses.field(default=default, metadata={"resumable": True})
+    return declared
+
+
+def is_resumable(config: object, path: str) -> bool:
+    """Return whether the setting at a dotted path may change when a run is resumed."""
+    for name in path.split("."):
+        field = getattr(config, "__dataclass_fields__", {}).get(name)
+        if field is None:
+            return False
+        if field.metadata.get("resumable"):
+            return True
+        config = getattr(config, name)
+    return False
+
+
 def to_dict(config: object) -> dict[str, object]:
     """Return a config as nested dicts of plain types; paths become text and tuples become lists."""
     assert dataclasses.is_dataclass(config) and not isinstance(config, type)
@@ -247,11 +273,8 @@ def _validate(kind: Any, value: object, path: str) -> object:
     Numbers may be given as text, since YAML 1.1 reads 1e-3 as text, and text as numbers. Other conversions of
     pydantic, such as "yes" to True or 1.0 to 1, are refused.
     """
-    from pydantic import (
-        ConfigDict,
-        TypeAdapter,
-        ValidationError,
-    )  # a tenth of a second, which --help does not need
+    # Not at the top: pydantic takes a tenth of a second to import, and --help does without.
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     rules = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,14 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import align_trainer
+import simclr_trainer
+import vicreg_trainer
+from training.classify import ClassifyConfig
 from utils import config
 from utils.distributed import Process
-from utils.run import Run, RunConfig, changes, commit, start_run
+from utils.git import commit, git_diff
+from utils.run import Run, RunConfig, start_run
 
 
 @dataclass(frozen=True)
@@ -58,27 +63,27 @@ def git(folder: Path, *words: str) -> None:
 
 def test_code_that_differs_from_its_commit_is_kept_as_a_patch(repository: Path, tmp_path: Path) -> None:
     clean = commit(repository)
-    assert changes(repository) == "" and not clean.endswith("+")
+    assert git_diff(repository) == "" and not clean.endswith("+")
     git(tmp_path, "clone", "--quiet", "repository", "other")
     (repository / "train.py").write_text("lr = 2\n")
     (repository / "fusion.py").write_text("new = True\n")
     (repository / "patients.csv").write_text("subject_id\n10000001\n")
-    assert commit(repository) == clean + "+" and "patients" not in changes(repository)
-    (tmp_path / "dirty.patch").write_text(changes(repository))
+    assert commit(repository) == clean + "+" and "patients" not in git_diff(repository)
+    (tmp_path / "dirty.patch").write_text(git_diff(repository))
     git(tmp_path / "other", "apply", "../dirty.patch")
     assert (tmp_path / "other" / "train.py").read_text() == "lr = 2\n"
     assert (tmp_path / "other" / "fusion.py").read_text() == "new = True\n"
 
 
 def test_outside_a_repository_the_commit_is_unknown(tmp_path: Path) -> None:
-    assert (commit(tmp_path), changes(tmp_path)) == ("unknown", "")
+    assert (commit(tmp_path), git_diff(tmp_path)) == ("unknown", "")
 
 
 def test_a_runs_folder_holds_the_patch_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.run.changes", lambda *_: "diff --git a/x b/x\n")
+    monkeypatch.setattr("utils.run.git_diff", lambda *_: "diff --git a/x b/x\n")
     folder = start_run(settings(tmp_path), "x").folder
     assert (folder / "dirty.patch").read_text() == "diff --git a/x b/x\n"
-    monkeypatch.setattr("utils.run.changes", lambda *_: "")
+    monkeypatch.setattr("utils.run.git_diff", lambda *_: "")
     start_run(settings(tmp_path, resume=True), "x")
     assert not (folder / "dirty.patch").exists()
 
@@ -86,7 +91,7 @@ def test_a_runs_folder_holds_the_patch_of_its_code(tmp_path: Path, monkeypatch: 
 def test_a_name_is_a_folder(tmp_path: Path) -> None:
     assert start_run(settings(tmp_path, name="mine"), "x").folder == tmp_path / "mine"
     for name in ("a/b", "..", ".", "/a"):
-        with pytest.raises(ValueError, match="must be one folder name"):
+        with pytest.raises(ValueError, match="must be a single folder name"):
             RunConfig(name=name)
 
 
@@ -123,11 +128,39 @@ def test_a_run_that_began_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
         "run.seed 0 -> 1": (settings(tmp_path, resume=True, seed=1), same),
         f"sources.load_state_ehr {'a' * 64} -> {'b' * 64}": (again, {"load_state_ehr": "b" * 64}),
     }
-    for told, (other, sources) in refused.items():
-        with pytest.raises(ValueError, match=f"began with other settings, .*: {told}; give those of the run"):
+    for message, (other, sources) in refused.items():
+        with pytest.raises(
+            ValueError, match=f"began with other settings, .*: {message}; use the settings of the run"
+        ):
             start_run(other, "x", sources=sources)
         assert kept == {path: path.read_bytes() for path in kept}
     assert start_run(again, "x", sources=same).sources == same
+
+
+RUN = "name save_dir device resume save_minutes precision deterministic compile"
+DATA = "store data_device batch_size"
+CLASSIFIER = "load_state load_state_ehr load_state_cxr results_dir bootstrap subgroups"
+PROGRAMS = {
+    simclr_trainer.SimCLRConfig: "",
+    vicreg_trainer.VICRegConfig: "",
+    align_trainer.AlignConfig: "",
+    ClassifyConfig: CLASSIFIER,
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+def test_a_resumed_run_may_change_these_settings_alone(program: type) -> None:
+    default = program()
+    nested = [
+        f"{name}.{key}" for name, part in vars(default).items() if is_dataclass(part) for key in vars(part)
+    ]
+    paths = [*vars(default), *nested]
+    changeable = {path.rpartition(".")[2] for path in paths if config.is_resumable(default, path)}
+    optim = {"optim", *vars(default.optim)}
+    assert (
+        changeable - optim == {*RUN.split(), *DATA.split(), *PROGRAMS[program].split()}
+        and optim <= changeable
+    )
 
 
 def test_a_run_that_goes_on_is_the_one_that_began(tmp_path: Path) -> None:
