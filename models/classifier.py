@@ -18,6 +18,7 @@ from models.losses import binary_cross_entropies, class_cross_entropies
 from models.pretraining import load_pretrained, read_pretraining
 from utils import checkpoint
 from utils.config import from_dict, to_dict
+from utils.log import logger
 
 
 class OutputHead(NamedTuple):
@@ -215,4 +216,4 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
 def load_classifier(classifier: Classifier, state: checkpoint.Parts) -> None:
     """Load every part of a classifier, strictly."""
     for name, module in classifier.parts().items():
-        checkpoint.load_part(module, state, name)
+        logger.info("loaded %s", checkpoint.load_part(module, state, name))

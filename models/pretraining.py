@@ -10,6 +10,7 @@ from torch import nn
 from models.encoders import EncoderConfig
 from utils.checkpoint import Checkpoint, Parts, load_part
 from utils.config import from_dict, to_dict
+from utils.log import logger
 
 PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
@@ -56,4 +57,7 @@ def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
 
 def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list[str]:
     """Load the encoders and heads among the modules, strictly; return one line for each loaded part."""
-    return [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]
+    loaded = [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]
+    for part in loaded:
+        logger.info("loaded %s", part)
+    return loaded

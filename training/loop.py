@@ -357,7 +357,8 @@ class _Training:
                 )
         with checkpoint.error_context(path, "resume with the settings of the run"):
             parts = {"objective": state["objective"]}
-            checkpoint.load_part(self.objective, {"parts": parts}, "objective")
+            loaded = checkpoint.load_part(self.objective, {"parts": parts}, "objective")
+            self.run.info(f"loaded {loaded}")
         self._check_optimizer(path, state["optimizer"])
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": groups})
         progress: Callable[..., _Progress] = _Progress  # its fields are as asdict wrote them

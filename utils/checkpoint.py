@@ -1,4 +1,4 @@
-"""Checkpoints: named parts and the settings that built them, written whole, read without pickle."""
+"""Checkpoints: named parts and the settings that built them, written atomically, read without pickle."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from typing import NotRequired, TypedDict, cast
 import torch
 from torch import Tensor, nn
 
-from utils.distributed import is_main
 from utils.files import atomic_write, sha256
 
 FORMAT = "medmod-checkpoint-1"
 
 
 class Training(TypedDict):
-    """What last.ckpt adds, for the loop to go on."""
+    """What last.ckpt holds in addition, to resume the training."""
 
     objective: dict[str, Tensor]
     optimizer: dict[int, dict[str, Tensor]]
@@ -37,7 +36,7 @@ class Parts(TypedDict):
 
 
 class Checkpoint(Parts):
-    """What `load` gives."""
+    """What `load` returns."""
 
     config: dict[str, object]
     epoch: int
@@ -46,88 +45,97 @@ class Checkpoint(Parts):
 
 
 def save(path: Path, content: Mapping[str, object]) -> None:
-    """Writes `{"parts": {name: state_dict}, "config": plain dict, "epoch": int, ...}` atomically.
+    """Write `{"parts": {name: state_dict}, "config": plain dict, "epoch": int, ...}` atomically.
 
-    Tensors, numbers, text, lists and dicts only, so that `load` needs no pickle. OSError, saying that nothing
-    was lost, if the disk is full: the file that stood there before is intact.
+    The content may hold tensors, numbers, text, lists and dicts only, so that `load` needs no pickle.
+
+    Raises:
+        FullDisk: The disk is full; the file that was there before is intact.
     """
     with atomic_write(Path(path)) as partial, partial.open("wb") as file:
         try:
             torch.save({"format": FORMAT, **content}, file)
-        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk behind its own
+        except RuntimeError as error:  # torch's zip writer wraps the OSError of a full disk
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The content of a checkpoint, tensors on `device`.
+    """Return the content of a checkpoint, with its tensors on `device`.
 
-    FileNotFoundError if it is missing; ValueError if it is not one of ours, is torn, or holds pickled code,
-    which is never run.
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, is no checkpoint of ours, or holds pickled code, which is never run.
     """
     path = Path(path)
-    _check_there(path)
+    _check_exists(path)
     content = _read(path, device)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(
             f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
         )
-    for rule, holds in _rules(content).items():
-        if not holds:
-            raise ValueError(f"{path}: not a checkpoint of ours: {rule}; copy it again, or take another")
+    if fault := _content_fault(content):
+        raise ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
     return cast(Checkpoint, content)
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a checkpoint's bytes, 64 characters. FileNotFoundError if it is missing."""
-    _check_there(path)
+    """Return the SHA-256 of a checkpoint's bytes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    _check_exists(path)
     return sha256(path)
 
 
-def _check_there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if path.is_file():
         return
-    near = sorted(p.name for p in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
-    found = f"{path.parent} holds {', '.join(near[-5:])}" if near else f"{path.parent} holds no .ckpt file"
-    raise FileNotFoundError(f"{path}: there is no such checkpoint; {found}")
+    others = sorted(other.name for other in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+    holds = ", ".join(others[-5:]) or "no .ckpt file"
+    raise FileNotFoundError(f"{path}: there is no such checkpoint; {path.parent} holds {holds}")
 
 
 def _read(path: Path, device: torch.device | str) -> object:
-    """What a file holds, after the checksums of all its records, which torch itself does not compare."""
-    torn = f"{path}: torn or not a checkpoint; copy it again, or take another"
+    """Read a file after comparing the checksums of its records, which torch does not."""
+    damaged = f"{path}: damaged, or not a checkpoint; copy it again, or use another"
     if not zipfile.is_zipfile(path):
-        raise ValueError(torn)
+        raise ValueError(damaged)
     try:
         with zipfile.ZipFile(path) as file:
             if file.testzip() is not None:
-                raise ValueError(torn)
+                raise ValueError(damaged)
         return torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError:
-        rule = "a checkpoint holds only tensors, numbers, text, lists and dicts"
+        rule = "a checkpoint may hold only tensors, numbers, text, lists and dicts"
         raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # damaged bytes make readers raise anything
-        raise ValueError(torn) from error
+    except Exception as error:  # readers raise all kinds of errors on damaged bytes
+        raise ValueError(damaged) from error
 
 
-def _rules(content: Mapping[str, object]) -> dict[str, bool]:
-    """What a checkpoint must be, in words, and whether it is."""
-    parts, config, epoch = (content.get(name) for name in ("parts", "config", "epoch"))
-    held = list(parts.values()) if isinstance(parts, dict) else []
-    named = isinstance(parts, dict) and all(isinstance(part, dict) for part in held)
-    weights = [weight for part in held for weight in part.values()] if named else []
-    dense = all(isinstance(weight, Tensor) and weight.layout == torch.strided for weight in weights)
-    return {
-        "its parts are tensors by their names": named and dense,
-        "its config is settings by their names": isinstance(config, dict),
-        "its epoch is a number from 0": type(epoch) is int and epoch >= 0,
-        "its weights are finite numbers": dense and all(bool(w.isfinite().all()) for w in weights),
-    }
+def _content_fault(content: Mapping[str, object]) -> str:
+    """Return what is wrong with the content of a checkpoint, "" if nothing is."""
+    parts = content.get("parts")
+    if not isinstance(parts, dict) or not all(isinstance(part, dict) for part in parts.values()):
+        return "its parts must be state dicts"
+    weights = [weight for part in parts.values() for weight in part.values()]
+    if not all(isinstance(weight, Tensor) and weight.layout == torch.strided for weight in weights):
+        return "its weights must be dense tensors"
+    if not isinstance(content.get("config"), dict):
+        return "its config must be a dict"
+    epoch = content.get("epoch")
+    if type(epoch) is not int or epoch < 0:
+        return "its epoch must be 0 or more"
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        return "its weights must be finite"
+    return ""
 
 
 @contextmanager
 def error_context(path: Path | str, cure: str) -> Iterator[None]:
-    """Begin an error about what a checkpoint holds with its path, and end it with the cure."""
+    """Prefix a ValueError with the path of a checkpoint, and append what to do."""
     try:
         yield
     except ValueError as error:
@@ -135,41 +143,39 @@ def error_context(path: Path | str, cure: str) -> Iterator[None]:
 
 
 def load_part(module: nn.Module, checkpoint: Parts, name: str) -> str:
-    """Loads one part into `module`, strictly; prints and returns what was loaded: "ehr: 12/12 tensors".
+    """Load one part into `module` strictly.
 
-    ValueError, listing keys that are missing, unexpected or of another shape, if they do not match one to
-    one; `module` is then unchanged.
+    Returns:
+        What was loaded, for a message, such as "ehr: 12/12 tensors".
+
+    Raises:
+        ValueError: Keys are missing, unexpected or of another shape; `module` is unchanged.
     """
     parts = checkpoint["parts"]
     if name not in parts:
         raise ValueError(f"the checkpoint has no part {name!r}; it has {', '.join(sorted(parts))}")
-    given, wanted = parts[name], module.state_dict()
-    faults = _faults(given, wanted)
-    if faults:
-        raise ValueError(f"part {name!r} does not fit: " + "; ".join(faults))
-    module.load_state_dict(given)
-    loaded = f"{name}: {len(given)}/{len(wanted)} tensors"
-    if is_main():
-        print(f"loaded {loaded}")
-    return loaded
+    expected = module.state_dict()
+    mismatches = _state_dict_mismatches(parts[name], expected)
+    if mismatches:
+        raise ValueError(f"part {name!r} does not fit: {'; '.join(mismatches)}")
+    module.load_state_dict(parts[name])
+    return f"{name}: {len(parts[name])}/{len(expected)} tensors"
 
 
-def _faults(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
-    both = [key for key in wanted if key in given]
-    shapes = [
-        f"{key} is {list(given[key].shape)}, not {list(wanted[key].shape)}"
-        for key in both
-        if given[key].shape != wanted[key].shape
-    ]
-    numbers = [
-        f"{key} is {given[key].dtype}, not {wanted[key].dtype}"
-        for key in both
-        if given[key].is_floating_point() != wanted[key].is_floating_point()
-    ]
-    kinds = {
-        "missing": [key for key in wanted if key not in given],
-        "unexpected": [key for key in given if key not in wanted],
-        "other shape": shapes,
-        "other numbers": numbers,
+def _state_dict_mismatches(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    shared = [(key, given[key], expected[key]) for key in expected if key in given]
+    mismatches = {
+        "missing": [key for key in expected if key not in given],
+        "unexpected": [key for key in given if key not in expected],
+        "other shape": [
+            f"{key} is {list(weight.shape)}, not {list(other.shape)}"
+            for key, weight, other in shared
+            if weight.shape != other.shape
+        ],
+        "other type": [
+            f"{key} is {weight.dtype}, not {other.dtype}"
+            for key, weight, other in shared
+            if weight.is_floating_point() != other.is_floating_point()
+        ],
     }
-    return [f"{kind} {', '.join(keys)}" for kind, keys in kinds.items() if keys]
+    return [f"{kind} {', '.join(keys)}" for kind, keys in mismatches.items() if keys]

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written beside their place, flushed to disk, then renamed."""
+"""Files that are either complete or absent: written under another name, flushed to disk, then renamed."""
 
 import errno
 import hashlib
@@ -10,19 +10,23 @@ from pathlib import Path
 
 import numpy as np
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the quota or the file size limit
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, quota or file size limit
 
 
 class FullDisk(OSError):
-    """A full disk or quota, told with the place and the cure."""
+    """A full disk or quota; the message names the path and says what to do."""
 
 
 @contextmanager
-def explain_disk_full(path: Path, then: str = "what was finished is kept") -> Iterator[None]:
-    """Tell a full disk once, with the place and the cure; `then` says what becomes of what was written.
+def explain_disk_full(path: Path, consequence: str = "what was finished is kept") -> Iterator[None]:
+    """Turn a disk-full error into one message that names the path and what to do.
+
+    Args:
+        path: What is being written.
+        consequence: What happens to what was written before, for the message.
 
     Raises:
-        FullDisk: on a full disk or quota.
+        FullDisk: The disk or quota is full.
     """
     try:
         yield
@@ -31,16 +35,16 @@ def explain_disk_full(path: Path, then: str = "what was finished is kept") -> It
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        cure = f"free space there and run the same command again: {then}"
+        cure = f"free space there and run the same command again: {consequence}"
         raise FullDisk(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A place to write to; on success it becomes `path` at once, on failure nothing is left of it.
+    """Yield a temporary path to write to; it replaces `path` on success and is removed on failure.
 
     Raises:
-        FullDisk: on a full disk or quota.
+        FullDisk: The disk or quota is full.
     """
     partial = path.with_name(path.name + ".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +60,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def flush(path: Path) -> None:
-    """Make a file that is written, or a folder's list of names, survive a power cut."""
+    """Write a file, or the names in a folder, from the cache to disk, so that they survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,28 +69,29 @@ def flush(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, 64 characters; reads some at a time."""
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small text file whole."""
+    """Write a small text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy, whole; never a pickle. Not by NumPy, which does not say that a disk is full."""
+    """Write an array as .npy atomically, never as a pickle.
+
+    Unlike NumPy's own writer this one raises an OSError that says when the disk is full.
+    """
     with atomic_write(path) as partial, partial.open("wb") as file:
         file.write(npy_header(array.dtype, array.shape))
         file.write(array.reshape(-1).data)
 
 
 def npy_header(dtype: type | np.dtype, shape: tuple[int, ...]) -> bytes:
-    """What stands before the rows of a .npy file, so that rows too many for memory can be written one by
-    one.
-    """
+    """Return the header of a .npy file, so that its rows can be written one by one."""
     header = io.BytesIO()
     description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)

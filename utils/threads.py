@@ -1,4 +1,4 @@
-"""Work done ahead by threads, its results in order."""
+"""Ordered results of work that threads do ahead."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -12,21 +12,21 @@ Result = TypeVar("Result")
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], threads: int, each: int = 2
 ) -> Generator[Result, None, None]:
-    """The result of `work` on each item; at most `each` items a thread are under way or wait to be taken.
+    """Map `work` over items in order; at most `threads * each` results are in flight or unread.
 
-    An error of `work` is raised where its result would be.
+    An error of `work` is raised in place of its result. `Executor.map` has no such bound before Python 3.14.
 
     >>> list(in_order(str.upper, "abc", threads=2))
     ['A', 'B', 'C']
     """
-    begun: deque[Future[Result]] = deque()
+    pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:
-            begun.append(pool.submit(work, item))
-            if len(begun) == each * threads:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) == each * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

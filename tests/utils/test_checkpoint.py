@@ -67,7 +67,7 @@ def test_torn_files_text_and_foreign_files_are_refused(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for data in (b"", b"text", whole[: len(whole) // 2], whole[:-1]):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match=r"x\.ckpt: torn or not a checkpoint"):
+        with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or not a checkpoint"):
             checkpoint.load(path)
     torch.save({"state_dict": {}}, path)
     with pytest.raises(ValueError, match="not a checkpoint of this project"):
@@ -104,7 +104,7 @@ def test_a_changed_bit_is_found(tmp_path: Path, place: str) -> None:
     content = bytearray(path.read_bytes())
     content[start + 1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"x\.ckpt: torn or not a checkpoint"):
+    with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or not a checkpoint"):
         checkpoint.load(path)
 
 
@@ -114,28 +114,28 @@ WEIGHTS = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"parts": None}, "its parts are tensors by their names"),
-        ({"parts": [1]}, "its parts are tensors by their names"),
-        ({"parts": {"net": {"weight": 3}}}, "its parts are tensors by their names"),
-        ({"parts": {"net": {"weight": torch.eye(2).to_sparse()}}}, "its parts are tensors by their names"),
-        ({"parts": {"net": {"weight": torch.tensor([1.0, torch.nan])}}}, "its weights are finite numbers"),
-        ({"parts": {"net": {"weight": torch.tensor([1.0, torch.inf])}}}, "its weights are finite numbers"),
-        ({"config": "text"}, "its config is settings by their names"),
-        ({"epoch": "4"}, "its epoch is a number from 0"),
-        ({"epoch": -1}, "its epoch is a number from 0"),
-        ({"epoch": True}, "its epoch is a number from 0"),
+        ({"parts": None}, "its parts must be state dicts"),
+        ({"parts": [1]}, "its parts must be state dicts"),
+        ({"parts": {"net": {"weight": 3}}}, "its weights must be dense tensors"),
+        ({"parts": {"net": {"weight": torch.eye(2).to_sparse()}}}, "its weights must be dense tensors"),
+        ({"parts": {"net": {"weight": torch.tensor([1.0, torch.nan])}}}, "its weights must be finite"),
+        ({"parts": {"net": {"weight": torch.tensor([1.0, torch.inf])}}}, "its weights must be finite"),
+        ({"config": "text"}, "its config must be a dict"),
+        ({"epoch": "4"}, "its epoch must be 0 or more"),
+        ({"epoch": -1}, "its epoch must be 0 or more"),
+        ({"epoch": True}, "its epoch must be 0 or more"),
     ],
 )
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path, change: dict, fault: str) -> None:
     checkpoint.save(tmp_path / "x.ckpt", CONTENT | change)
-    with pytest.raises(ValueError, match=rf"x\.ckpt: not a checkpoint of ours: {fault}"):
+    with pytest.raises(ValueError, match=rf"x\.ckpt: not a valid checkpoint: {fault}"):
         checkpoint.load(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64])
 def test_weights_of_another_kind_are_not_taken_for_numbers(kind: torch.dtype) -> None:
     part = {"net": WEIGHTS | {"bias": torch.ones(2).to(kind)}}
-    with pytest.raises(ValueError, match=rf"other numbers bias is {kind}, not torch.float32"):
+    with pytest.raises(ValueError, match=rf"other type bias is {kind}, not torch.float32"):
         checkpoint.load_part(nn.Linear(3, 2), {"parts": part}, "net")
 
 
