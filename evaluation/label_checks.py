@@ -1,4 +1,4 @@
-"""Labels of which a split holds one class: nothing is learnt from them there, and nothing judged by them."""
+"""Find labels that have only one class in a split; they can be neither trained nor scored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.task import Task
 
 
 def single_class_labels(task: Task, labels: np.ndarray) -> tuple[str, ...]:
-    """The labels of a split, [n, L] as encoded, NaN unknown, of which it knows one class at most.
+    """Return the names of labels with at most one class; `labels` [n, L] as encoded, NaN unknown.
 
     >>> from tasks import TASKS
     >>> single_class_labels(TASKS["readmission"], np.array([[1.0], [np.nan], [1.0]]))
@@ -19,19 +19,20 @@ def single_class_labels(task: Task, labels: np.ndarray) -> tuple[str, ...]:
 
 
 def check_learnable(task: Task, labels: np.ndarray) -> str:
-    """A line that names the labels that a train split [n, L] cannot teach; "" if it can teach them all.
+    """Return a warning that names the labels with one class in a train split [n, L], "" if there are none.
 
-    ValueError if it can teach none.
+    Raises:
+        ValueError: every label has one class.
     """
-    lacking = single_class_labels(task, labels)
-    if len(lacking) == len(task.labels):
+    single = single_class_labels(task, labels)
+    if len(single) == len(task.labels):
         raise ValueError(
-            f"the train split holds one class of every label of {task.name}, in {len(labels)} samples: there "
-            "is nothing to learn; extract more stays, or choose another --task or --data_pairs"
+            f"every label of {task.name} has only one class in the {len(labels)} train samples, so there is "
+            "nothing to learn; extract more stays, or choose another --task or --data_pairs"
         )
-    return f"the train split holds one class of: {', '.join(lacking)}" if lacking else ""
+    return f"labels with only one class in the train split: {', '.join(single)}" if single else ""
 
 
 def has_scorable_label(task: Task, labels: np.ndarray) -> bool:
-    """Whether some label of a split, [n, L], has the two classes that a score compares."""
+    """Return whether some label [n, L] has the two classes that a score needs."""
     return len(single_class_labels(task, labels)) < len(task.labels)

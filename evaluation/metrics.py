@@ -1,4 +1,4 @@
-"""Scores of predictions: exact under ties, silent about nothing, unknown labels left out."""
+"""Classification metrics. Ties are exact; unknown labels (NaN) are ignored; a label with one class is NaN."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ MAPE_OFFSET = 0.1  # added to the true value that MAPE divides by, as in the pub
 
 
 class Score(TypedDict):
-    """One number from `n` known labels, `positives` of them 1 (0 for an ordinal label, which has none).
+    """One metric of one label.
 
-    low and high are the ends of its 95 % interval, once it has one.
+    `n` is the number of known labels and `positives` how many of them are 1 (0 for an ordinal label).
+    `low` and `high` are the ends of the 95 % interval, if there is one.
     """
 
     label: str
@@ -27,29 +28,39 @@ class Score(TypedDict):
     high: NotRequired[float]
 
 
-class Amounts(NamedTuple):
-    """What lies behind an ordinal label: the true amounts [n], NaN where unknown, in the label's own unit,
-    and the amount that each bin stands for [K], NaN for a bin of which nothing is known.
+class ContinuousTarget(NamedTuple):
+    """The continuous target behind an ordinal label.
+
+    truth: true values [n] in the label's own unit, NaN if unknown. bin_means: the mean value of each bin [K],
+    NaN for a bin without samples to take a mean of.
     """
 
     truth: np.ndarray
-    of_bin: np.ndarray
+    bin_means: np.ndarray
 
     def predicted(self, probability: np.ndarray) -> np.ndarray:
-        """The amount [n] of the likeliest bin, among those that stand for one; probability [n, K].
+        """Return the mean [n] of the most likely bin that has one; probability [n, K].
 
-        >>> Amounts(np.zeros(1), np.array([5.0, 30.0, np.nan])).predicted(np.array([[0.1, 0.2, 0.7]]))
+        >>> target = ContinuousTarget(np.zeros(1), np.array([5.0, 30.0, np.nan]))
+        >>> target.predicted(np.array([[0.1, 0.2, 0.7]]))
         array([30.])
         """
-        amount: np.ndarray = self.of_bin[np.where(np.isnan(self.of_bin), -1, probability).argmax(1)]
-        return amount
+        likeliest = np.where(np.isnan(self.bin_means), -1, probability).argmax(1)
+        values: np.ndarray = self.bin_means[likeliest]
+        return values
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counting half.
+    """Return the area under the ROC curve: the chance that a positive scores above a negative.
 
-    `truth` [n] of 0, 1 or NaN (left out), `score` [n]. NaN if only one class is there; ValueError for a NaN
-    score.
+    Ties count half. NaN if there is only one class.
+
+    Args:
+        truth: 0, 1 or NaN (ignored) [n].
+        score: [n].
+
+    Raises:
+        ValueError: a score is NaN.
 
     >>> auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
@@ -58,17 +69,23 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float:
     positives, negatives = truth.sum(), (~truth).sum()
     if not positives or not negatives:
         return math.nan
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    middle = np.cumsum(count) - (count - 1) / 2
-    rank_sum = middle[place][truth].sum()
+    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(count) - (count - 1) / 2
+    rank_sum = mean_rank[group][truth].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def auprc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Average precision: precision at each distinct score, weighted by the recall gained there.
+    """Return the average precision: precision at each distinct score, weighted by the recall gained there.
 
-    `truth` [n] of 0, 1 or NaN (left out), `score` [n]. NaN if only one class is there; ValueError for a NaN
-    score.
+    NaN if there is only one class.
+
+    Args:
+        truth: 0, 1 or NaN (ignored) [n].
+        score: [n].
+
+    Raises:
+        ValueError: a score is NaN.
 
     >>> round(auprc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])), 6)
     0.833333
@@ -79,18 +96,21 @@ def auprc(truth: np.ndarray, score: np.ndarray) -> float:
     order = np.argsort(-score, kind="stable")
     last = np.r_[np.flatnonzero(np.diff(score[order])), len(score) - 1]
     hits = np.cumsum(truth[order])[last]
-    gained = np.diff(hits, prepend=0) / truth.sum()
-    return float(gained @ (hits / (last + 1)))
+    recall_gain = np.diff(hits, prepend=0) / truth.sum()
+    return float(recall_gain @ (hits / (last + 1)))
 
 
 def brier(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Mean squared error of probabilities [n] against 0, 1 or NaN (left out); NaN if nothing is known."""
+    """Return the mean squared error of probabilities [n] against 0, 1 or NaN (ignored)."""
     truth, probability = known(truth, probability)
     return float(np.mean((probability - truth) ** 2)) if len(truth) else math.nan
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Expected calibration error: |mean probability - share of positives|, weighted over ten equal bins."""
+    """Return the expected calibration error.
+
+    It is |mean probability - fraction of positives|, weighted over ten equal bins.
+    """
     truth, probability = known(truth, probability)
     if not len(truth):
         return math.nan
@@ -99,29 +119,29 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
 
 
 def calibration_bin(probability: np.ndarray) -> np.ndarray:
-    """In which of ten equal bins, closed on the left and the last on both sides, a probability lies."""
-    place: np.ndarray = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return place
+    """Return which of ten equal bins each probability lies in: [0, 0.1), [0.1, 0.2), ... [0.9, 1]."""
+    index: np.ndarray = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    return index
 
 
 def kappa(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
-    """Cohen's kappa with linear weights between bins 0 .. classes - 1; both [n], NaN truth left out.
+    """Return Cohen's kappa with linear weights between bins 0 .. classes - 1; both [n], NaN truth ignored.
 
     NaN if nothing is known, or if all truth and predictions are one and the same bin.
 
     >>> kappa(np.array([0, 1, 2]), np.array([0, 1, 2]), 3)
     1.0
     """
-    truth, predicted = _pairs(truth, predicted)
+    truth, predicted = _known_pairs(truth, predicted)
     table = np.zeros((classes, classes))
     np.add.at(table, (truth.astype(int), predicted.astype(int)), 1)
     return float(kappa_of_tables(table))
 
 
 def kappa_of_tables(tables: np.ndarray) -> np.ndarray:
-    """Kappa with linear weights of tables [..., K, K], counts of each true (row) and predicted bin -> [...].
+    """Return linearly weighted kappa [...] of confusion matrices [..., K, K] (true bin, predicted bin).
 
-    NaN for a table without a disagreement that chance could make.
+    NaN for a matrix in which chance cannot disagree.
     """
     classes = np.arange(tables.shape[-1])
     distance = np.abs(np.subtract.outer(classes, classes))
@@ -132,13 +152,13 @@ def kappa_of_tables(tables: np.ndarray) -> np.ndarray:
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of equal bins, both [n], NaN truth left out; NaN if nothing is known."""
-    truth, predicted = _pairs(truth, predicted)
+    """Return the fraction of equal bins, both [n], NaN truth ignored; NaN if nothing is known."""
+    truth, predicted = _known_pairs(truth, predicted)
     return float(np.mean(truth == predicted)) if len(truth) else math.nan
 
 
 def errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Each sample's part of MAD (absolute), MSE (squared) and MAPE (per cent of the truth), [n] each.
+    """Return each sample's term [n] of MAD (absolute), MSE (squared) and MAPE (per cent of the truth).
 
     >>> {name: float(error[0]) for name, error in errors(np.array([19.9]), np.array([29.9])).items()}
     {'mad': 10.0, 'mse': 100.0, 'mape': 50.0}
@@ -153,14 +173,22 @@ def evaluate(
     groups: Mapping[str, Sequence[str]],
     truth: np.ndarray,
     probability: np.ndarray,
-    amounts: Amounts | None = None,
+    continuous: ContinuousTarget | None = None,
 ) -> list[Score]:
-    """All scores of one split: per label, then the mean ("macro") over labels, then per group of labels.
+    """Return all scores of one split: per label, then the mean over labels ("macro"), then per group.
 
-    `kind` "binary" or "multilabel": truth and probability [n, L]; auroc, auprc, brier, ece. `kind` "ordinal":
-    truth [n, 1] bins, probability [n, K]; kappa, accuracy, and with `amounts` mad, mse and mape of those;
-    "macro" repeats its one label, and there are no groups. A label with one class has value NaN, and is left
-    out of the means (see `left_out`). ValueError for another kind, or for shapes that do not fit.
+    A label with one class has the value NaN and is excluded from the means (see `undefined_labels`).
+
+    Args:
+        kind: "binary" or "multilabel" (auroc, auprc, brier, ece), or "ordinal" (kappa, accuracy).
+        labels: names of the L labels; an ordinal task has one, which "macro" repeats.
+        groups: names of the labels in each group; none for an ordinal task.
+        truth: [n, L] of 0, 1 or NaN; ordinal: [n, 1], the bin or NaN.
+        probability: [n, L]; ordinal: [n, K].
+        continuous: of an ordinal label, adds mad, mse and mape.
+
+    Raises:
+        ValueError: another kind, or shapes that do not fit.
     """
     if kind not in _KINDS:
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
@@ -170,8 +198,8 @@ def evaluate(
             f"truth {truth.shape} and probability {probability.shape} do not fit {width} columns"
         )
     scores = _KINDS[kind](labels, truth, probability)
-    if amounts is not None:
-        scores += _score_amounts(labels[0], amounts, probability)
+    if continuous is not None:
+        scores += _score_continuous(labels[0], continuous, probability)
     if kind == "ordinal":
         return scores + [Score(**score | {"label": "macro"}) for score in scores]
     for name, members in {"macro": labels, **groups}.items():
@@ -180,33 +208,35 @@ def evaluate(
 
 
 def headline(scores: Sequence[Score]) -> dict[str, float]:
-    """{metric: macro value}, for logs and for choosing an epoch."""
+    """Return {metric: macro value}, for logs and for choosing an epoch."""
     return {score["metric"]: score["value"] for score in scores if score["label"] == "macro"}
 
 
-def left_out(scores: Sequence[Score]) -> list[str]:
-    """Names of the labels without a value, such as those with one class, which no mean contains."""
+def undefined_labels(scores: Sequence[Score]) -> list[str]:
+    """Return the labels without a value, such as those with one class, which no mean contains."""
     return list(dict.fromkeys(score["label"] for score in scores if math.isnan(score["value"])))
 
 
 def known(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Truth as bool and scores as float64 where truth [n] is known; ValueError for what is no label or no
-    score.
+    """Return truth as bool and scores as float64, both only where truth [n] is known.
+
+    Raises:
+        ValueError: a label is not 0, 1 or NaN, or a score is NaN.
     """
-    truth, score = _pairs(truth, score)
+    truth, score = _known_pairs(truth, score)
     if not np.isin(truth, (0, 1)).all():
         raise ValueError(f"labels must be 0, 1 or NaN, not {np.setdiff1d(truth, (0, 1))[:3]}")
     return truth == 1, score.astype(np.float64)
 
 
-def _pairs(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _known_pairs(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     truth, score = np.asarray(truth), np.asarray(score)
     if truth.ndim != 1 or truth.shape != score.shape:
         raise ValueError(f"truth {truth.shape} and score {score.shape} must both be [n]")
     if np.isnan(score).any():
         raise ValueError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN; the model has diverged")
-    known = ~np.isnan(truth)
-    return truth[known], score[known]
+    is_known = ~np.isnan(truth)
+    return truth[is_known], score[is_known]
 
 
 _BINARY = {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": calibration_error}
@@ -214,26 +244,25 @@ _BINARY = {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": calibration_er
 
 def _score_binary(labels: Sequence[str], truth: np.ndarray, probability: np.ndarray) -> list[Score]:
     scores = []
-    for label, known, guess in zip(labels, truth.T, probability.T, strict=True):
-        n, positives = int((~np.isnan(known)).sum()), int(np.nansum(known))
-        for metric, measure in _BINARY.items():
-            scores.append(
-                Score(label=label, metric=metric, value=measure(known, guess), n=n, positives=positives)
-            )
+    for label, column, predicted in zip(labels, truth.T, probability.T, strict=True):
+        n, positives = int((~np.isnan(column)).sum()), int(np.nansum(column))
+        for name, metric in _BINARY.items():
+            value = metric(column, predicted)
+            scores.append(Score(label=label, metric=name, value=value, n=n, positives=positives))
     return scores
 
 
 def _score_ordinal(labels: Sequence[str], truth: np.ndarray, probability: np.ndarray) -> list[Score]:
-    known, guess = truth[:, 0], probability.argmax(1)
-    n = int((~np.isnan(known)).sum())
-    values = {"kappa": kappa(known, guess, probability.shape[1]), "accuracy": accuracy(known, guess)}
+    bins, predicted = truth[:, 0], probability.argmax(1)
+    n = int((~np.isnan(bins)).sum())
+    values = {"kappa": kappa(bins, predicted, probability.shape[1]), "accuracy": accuracy(bins, predicted)}
     return [
         Score(label=labels[0], metric=name, value=value, n=n, positives=0) for name, value in values.items()
     ]
 
 
-def _score_amounts(label: str, amounts: Amounts, probability: np.ndarray) -> list[Score]:
-    truth, predicted = _pairs(amounts.truth, amounts.predicted(probability))
+def _score_continuous(label: str, continuous: ContinuousTarget, probability: np.ndarray) -> list[Score]:
+    truth, predicted = _known_pairs(continuous.truth, continuous.predicted(probability))
     return [
         Score(label=label, metric=name, value=float(np.mean(error)), n=len(truth), positives=0)
         for name, error in errors(truth, predicted).items()
@@ -244,13 +273,13 @@ _KINDS = {"binary": _score_binary, "multilabel": _score_binary, "ordinal": _scor
 
 
 def _means(name: str, scores: Sequence[Score]) -> list[Score]:
-    """Per metric, the mean over the labels that have both classes; n and positives are their sums."""
-    undefined = {score["label"] for score in scores if math.isnan(score["value"])}
-    kept = [score for score in scores if score["label"] not in undefined]
+    """Return each metric's mean over the labels that have both classes; n and positives are their sums."""
+    undefined = undefined_labels(scores)
+    defined = [score for score in scores if score["label"] not in undefined]
     means = []
     for metric in dict.fromkeys(score["metric"] for score in scores):
-        part = [score for score in kept if score["metric"] == metric]
-        value = float(np.mean([score["value"] for score in part])) if part else math.nan
-        n, positives = (sum(score[key] for score in part) for key in ("n", "positives"))
+        terms = [score for score in defined if score["metric"] == metric]
+        value = float(np.mean([score["value"] for score in terms])) if terms else math.nan
+        n, positives = (sum(score[key] for score in terms) for key in ("n", "positives"))
         means.append(Score(label=name, metric=metric, value=value, n=n, positives=positives))
     return means

@@ -1,4 +1,4 @@
-"""Subgroups of patients by age, sex and race, whose scores --subgroups compares."""
+"""Subgroups of patients by age, sex and race, which --subgroups scores one by one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pandas as pd
 from datasets.batches import Samples
 from datasets.store import Store
 
-UNKNOWN = "unknown"  # scored like any subgroup, but in no gap
+UNKNOWN = "unknown"  # scored like any subgroup, but excluded from gaps
 AGES = ((0, 40, "under 40"), (40, 60, "40-59"), (60, 80, "60-79"), (80, np.inf, "80 and over"))
-# First words of the release's codes of race and ethnicity, of which it has some thirty.
+# By the first word of MIMIC-IV's race codes, of which there are about thirty.
 RACES = {
     "WHITE": "white",
     "BLACK": "black",
@@ -25,7 +25,7 @@ RACES = {
 
 
 def age_group(age: pd.Series) -> pd.Series:
-    """Ages in years -> their subgroup.
+    """Return the subgroup of ages in years.
 
     >>> age_group(pd.Series([18, 60, 91])).tolist()
     ['under 40', '60-79', '80 and over']
@@ -35,12 +35,12 @@ def age_group(age: pd.Series) -> pd.Series:
 
 
 def sex_group(sex: pd.Series) -> pd.Series:
-    """F and M as they are."""
+    """Return F or M, or unknown."""
     return sex.astype("object").fillna(UNKNOWN)
 
 
 def race_group(race: pd.Series) -> pd.Series:
-    """The release's codes -> white, black, hispanic, asian, other or unknown.
+    """Map MIMIC-IV's codes to white, black, hispanic, asian, other or unknown.
 
     >>> race_group(pd.Series(["BLACK/CAPE VERDEAN", "PORTUGUESE", "UNABLE TO OBTAIN", None])).tolist()
     ['black', 'other', 'unknown', 'unknown']
@@ -57,20 +57,23 @@ SUBGROUPS: dict[str, Callable[[pd.Series], pd.Series]] = {
 
 
 def parse_subgroups(text: str) -> tuple[str, ...]:
-    """What --subgroups names, apart by commas; ValueError for another word.
+    """Return the names in --subgroups, which commas separate.
 
-    >>> chosen("age, sex")
+    Raises:
+        ValueError: a name is not in SUBGROUPS.
+
+    >>> parse_subgroups("age, sex")
     ('age', 'sex')
     """
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    wrong = [name for name in names if name not in SUBGROUPS]
-    if wrong:
-        raise ValueError(f"--subgroups {text}: {', '.join(wrong)} must be among {', '.join(SUBGROUPS)}")
+    unknown = [name for name in names if name not in SUBGROUPS]
+    if unknown:
+        raise ValueError(f"--subgroups {text}: {', '.join(unknown)} must be one of {', '.join(SUBGROUPS)}")
     return names
 
 
 def sample_subgroups(store: Store, samples: Samples, names: Sequence[str]) -> pd.DataFrame:
-    """Whom n samples are of: subject_id, and for each name of SUBGROUPS the subgroup; n rows."""
+    """Return a row per sample: subject_id, and the subgroup for each of `names` (keys of SUBGROUPS)."""
     stays = store.stays(["stay_id", "subject_id", *names]).set_index("stay_id")
-    found = stays.loc[samples.stay_id].reset_index(drop=True)
-    return found.assign(**{name: SUBGROUPS[name](found[name]) for name in names})
+    table = stays.loc[samples.stay_id].reset_index(drop=True)
+    return table.assign(**{name: SUBGROUPS[name](table[name]) for name in names})

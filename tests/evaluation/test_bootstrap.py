@@ -12,7 +12,7 @@ from sklearn import metrics as reference
 
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
-from evaluation.metrics import Amounts
+from evaluation.metrics import ContinuousTarget
 
 SAMPLES = st.lists(
     st.tuples(st.integers(0, 9), st.sampled_from([0.0, 1.0, math.nan]), st.integers(0, 6)),
@@ -93,11 +93,11 @@ def test_every_ordinal_score_of_a_resample_is_that_of_its_samples() -> None:
     hours = np.where(np.isnan(truth[:, 0]), np.nan, 10 * truth[:, 0] + source.random(60))
     means = np.array([5.0, 15.0, np.nan, 35.0])
     resamples = Resamples.of(source.integers(0, 30, 60), 20, seed=0)
-    found = bootstrap.evaluate("ordinal", ("los",), {}, truth, guess, resamples, Amounts(hours, means))
+    found = bootstrap.evaluate("ordinal", ("los",), {}, truth, guess, resamples, ContinuousTarget(hours, means))
     assert {name for _, name in found} == {"kappa", "accuracy", "mad", "mse", "mape"}
     for number in range(20):
         index = drawn(resamples, number)
-        amounts = Amounts(hours[index], means)
+        amounts = ContinuousTarget(hours[index], means)
         for score in metrics.evaluate("ordinal", ("los",), {}, truth[index], guess[index], amounts):
             assert found[score["label"], score["metric"]][number] == pytest.approx(score["value"], abs=1e-9)
 

@@ -96,7 +96,7 @@ def test_a_label_with_one_class_is_left_out_of_all_means_and_named() -> None:
     probability = source.random((50, 3))
     groups = {"acute": ("a", "b"), "empty": ("b",)}
     scores = metrics.evaluate("multilabel", ("a", "b", "c"), groups, truth, probability)
-    assert metrics.left_out(scores) == ["b", "empty"]
+    assert metrics.undefined_labels(scores) == ["b", "empty"]
     for metric in ("auroc", "auprc", "brier", "ece"):
         a, c = (value_of(scores, label, metric) for label in "ac")
         assert value_of(scores, "macro", metric) == pytest.approx((a + c) / 2)
@@ -146,7 +146,7 @@ def test_brier_and_calibration_equal_a_slow_loop(rows: list[tuple[int, float]]) 
 
 
 def test_errors_in_hours_are_those_of_the_likeliest_bin_that_stands_for_some() -> None:
-    amounts = metrics.Amounts(np.array([9.9, 50, np.nan]), np.array([12.0, 40, np.nan]))
+    amounts = metrics.ContinuousTarget(np.array([9.9, 50, np.nan]), np.array([12.0, 40, np.nan]))
     guess = np.array([[0.9, 0.1, 0], [0.1, 0.2, 0.7], [1, 0, 0]])
     truth = np.array([[0.0], [2], [np.nan]])
     scores = metrics.evaluate("ordinal", ("los",), {}, truth, guess, amounts)
