@@ -68,5 +68,5 @@ step "SimCLR pretraining" "${launch[@]}" simclr_trainer.py "${trial[@]}" --name 
     --optimizer adamw --lr 2e-3 --epochs "$epochs" --warmup_epochs 1
 step "linear evaluation and fine-tuning of two tasks" classify
 printf '\nTest scores on %s\n' "$about"
-"$PYTHON" -m evaluation.summary --results_dir "$results"
+"$PYTHON" -m evaluation.tables summary --results_dir "$results"
 printf '\nall of it took %d s\n' "$SECONDS"

@@ -83,14 +83,8 @@ def areas(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return AUROC and AUPRC (average precision) of every resample and label, each float64 [R, L].
 
-    NaN where a resample has one class. The scores of a label are sorted once; a resample then costs two
-    passes over counts.
-
-    Args:
-        resamples: R resamples of n samples.
-        truth: 0, 1 or NaN (ignored) [n, L].
-        score: [n, L].
-        threads: defaults to the number of cores.
+    `truth` [n, L] of 0, 1 or NaN (ignored), `score` [n, L]; NaN where a resample has one class. The scores of
+    a label are sorted once; a resample then costs two passes over counts. `threads`: by default one per core.
     """
     ranked = [_rank(resamples.subject, *column) for column in zip(truth.T, score.T, strict=True)]
     values = np.full((2, resamples.count, len(ranked)), np.nan)
@@ -114,12 +108,7 @@ def totals(
 ) -> np.ndarray:
     """Return sums of values over the samples of every resample: float64 [R, width].
 
-    Args:
-        resamples: R resamples.
-        sample: index of the sample that each value belongs to [k].
-        column: column of the result that each value is added to [k].
-        value: [k].
-        width: number of columns.
+    `sample`, `column`, `value` [k]: which value is added, from which sample, in which column.
 
     >>> one = Resamples.of(np.array([5, 5]), count=1, seed=0)
     >>> totals(one, np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([1.0, 2.0, 4.0]), 2).tolist()
@@ -246,8 +235,9 @@ def _running_sums(counts: np.ndarray) -> np.ndarray:
 
 def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Divide elementwise; NaN where the denominator is 0."""
-    ratio: np.ndarray = np.full(np.shape(numerator), np.nan)
-    return np.divide(numerator, denominator, out=ratio, where=denominator != 0)
+    ratio = np.full(np.shape(numerator), np.nan)
+    np.divide(numerator, denominator, out=ratio, where=denominator != 0)
+    return ratio
 
 
 def _binary(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:

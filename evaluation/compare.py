@@ -1,26 +1,25 @@
-"""Two runs on the same samples: how their scores differ, and whether other subjects could have undone it."""
+"""Compare two runs on the same samples: the difference of each score, its interval and its p value."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import tyro
-import yaml
 
 from evaluation import bootstrap, metrics
-from evaluation.bootstrap import Resamples
+from evaluation.bootstrap import Resampled, Resamples
+from evaluation.metrics import Score
+from evaluation.predictions import Predictions, read_predictions, to_arrays
 
-SAMPLE = ("stay_id", "end_hours", "label", "truth")  # what two runs must share, line by line
+SAMPLE_COLUMNS = ("stay_id", "subject_id", "end_hours", "label", "truth")  # equal in two runs to compare
 
 
 @dataclass(frozen=True)
-class CompareConfig:
-    """Compare the test predictions of two runs by a paired bootstrap over subjects."""
+class Compare:
+    """Compare the predictions of two runs by a paired bootstrap over subjects."""
 
     run_a: tyro.conf.Positional[Path]
     """Folder of a run, with its predictions_<split>.csv."""
@@ -33,135 +32,81 @@ class CompareConfig:
     resamples: int = 1000
     """Resamples of the subjects."""
     seed: int = 0
-    """Start of the draws."""
-    store: str = ""
-    """Folder of the store, which tells the subject of each stay; empty: the one that RUN_A was run on."""
+    """Seed of the resamples."""
 
     def __post_init__(self) -> None:
-        """ValueError without a resample."""
+        """Check the settings.
+
+        Raises:
+            ValueError: there is no resample.
+        """
         if self.resamples < 1:
             raise ValueError(f"--resamples must be 1 or more, not {self.resamples}")
 
 
-class Predictions(NamedTuple):
-    """Read back: `kind` "multilabel" or "ordinal"; stay_id [n], truth [n, L], probability [n, K]."""
+def compare(config: Compare) -> pd.DataFrame:
+    """Return a row per score: label, metric, a, b, difference (b - a), its 95 % interval low and high, p, n.
 
-    kind: str
-    labels: tuple[str, ...]
-    stay_id: np.ndarray
-    truth: np.ndarray
-    probability: np.ndarray
-
-
-def compare(config: CompareConfig) -> pd.DataFrame:
-    """A line a score: label, metric, a, b, difference (b - a), its 95 % interval low and high, p, n.
-
-    p is two-sided, of the hypothesis that the scores are equal: twice the share of resamples in which the
-    difference has the other sign or is 0. ValueError for runs on different samples.
+    Raises:
+        ValueError: the runs are on different samples.
     """
-    paths = [Path(run) / f"predictions_{config.split}.csv" for run in (config.run_a, config.run_b)]
-    a, b = _read_same(*paths)
-    subjects = subjects_of(a.stay_id, Path(config.run_a), config.store)
-    resamples = Resamples.of(subjects, config.resamples, config.seed)
-    scores, drawn = zip(*(_scores(part, resamples) for part in (a, b)), strict=True)
+    a, b = _read_pair(
+        *(Path(run) / f"predictions_{config.split}.csv" for run in (config.run_a, config.run_b))
+    )
+    resamples = Resamples.of(a.subject_id, config.resamples, config.seed)
+    scores_a, resampled_a = _evaluate(a, resamples)
+    scores_b, resampled_b = _evaluate(b, resamples)
     rows = []
-    for one, two in zip(*scores, strict=True):
-        name = one["label"], one["metric"]
-        if config.labels or one["label"] == "macro":
-            difference = drawn[1][name] - drawn[0][name]
-            low, high = bootstrap.interval(difference)
-            values = one["value"], two["value"], two["value"] - one["value"]
-            rows.append((*name, *values, low, high, p_value(difference), one["n"]))
-    names = ("label", "metric", "a", "b", "difference", "low", "high", "p", "n")
-    return pd.DataFrame(rows, columns=names)
+    for score_a, score_b in zip(scores_a, scores_b, strict=True):
+        key = score_a["label"], score_a["metric"]
+        if not config.labels and score_a["label"] != "macro":
+            continue
+        differences = resampled_b[key] - resampled_a[key]
+        low, high = bootstrap.interval(differences)
+        difference = score_b["value"] - score_a["value"]
+        p = p_value(differences)
+        rows.append((*key, score_a["value"], score_b["value"], difference, low, high, p, score_a["n"]))
+    columns = ("label", "metric", "a", "b", "difference", "low", "high", "p", "n")
+    return pd.DataFrame(rows, columns=columns)
 
 
-def p_value(difference: np.ndarray) -> float:
-    """Two-sided p of a difference in resamples [R], NaN left out; never below 2 / (R + 1), NaN if R is 0.
+def p_value(differences: np.ndarray) -> float:
+    """Return the two-sided p value of the hypothesis that two scores are equal.
+
+    It is twice the share of resamples in which the difference [R] has the other sign or is 0, ignoring NaN;
+    never below 2 / (R + 1), and NaN if R is 0.
 
     >>> p_value(np.array([0.1, 0.2, 0.3])), p_value(np.array([-0.1, 0.2, 0.3, 0.4, 0.5]))
     (0.5, 0.6666666666666666)
     """
-    difference = difference[~np.isnan(difference)]
-    if not len(difference):
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
         return np.nan
-    fewer = min((difference <= 0).sum(), (difference >= 0).sum())
-    return min(1.0, float(2 * (fewer + 1) / (len(difference) + 1)))
+    fewer = min((differences <= 0).sum(), (differences >= 0).sum())
+    return min(1.0, float(2 * (fewer + 1) / (len(differences) + 1)))
 
 
-def read_predictions(path: Path) -> Predictions:
-    """What `results.write_predictions` wrote; labels "name[0]", "name[1]", ... are the bins of one.
-
-    ValueError for a file that is missing or cut.
-    """
-    return _predictions(_read(path), path)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; give the folder of a run that run_gpu.py has finished")
-    return pd.read_csv(path)
-
-
-def _predictions(table: pd.DataFrame, path: Path) -> Predictions:
-    labels = tuple(dict.fromkeys(table["label"]))
-    if len(table) % len(labels) or (table["label"].to_numpy().reshape(-1, len(labels)) != labels).any():
-        raise ValueError(f"{path} does not hold every label of each sample; it was cut; evaluate again")
-    stay_id = table["stay_id"].to_numpy()[:: len(labels)]
-    truth, probability = (
-        table[name].to_numpy(np.float64, na_value=np.nan).reshape(-1, len(labels))
-        for name in ("truth", "probability")
-    )
-    name = re.sub(r"\[0\]$", "", labels[0])
-    if len(labels) > 1 and labels == tuple(f"{name}[{k}]" for k in range(len(labels))):
-        bins = np.where(np.isnan(truth[:, 0]), np.nan, truth.argmax(1))[:, None]
-        return Predictions("ordinal", (name,), stay_id, bins, probability)
-    return Predictions("multilabel", labels, stay_id, truth, probability)
-
-
-def _read_same(*paths: Path) -> tuple[Predictions, ...]:
-    """The predictions of two files; ValueError unless both are of the same samples, labels and truth."""
-    one, two = tables = [_read(path) for path in paths]
-    if len(one) != len(two):
-        found = f"{len(one)} and {len(two)} lines"
+def _read_pair(path_a: Path, path_b: Path) -> tuple[Predictions, Predictions]:
+    a, b = read_predictions(path_a), read_predictions(path_b)
+    if len(a) != len(b):
+        difference = f"{len(a)} and {len(b)} rows"
     else:
-        found = ", ".join(name for name in SAMPLE if not one[name].equals(two[name]))
-    if found:
-        cure = "evaluate both with the same --task, --store, --data_pairs and --retrieve_cxr"
-        raise ValueError(f"{paths[0]} and {paths[1]} are of different samples ({found}); {cure}")
-    return tuple(_predictions(table, path) for table, path in zip(tables, paths, strict=True))
-
-
-def subjects_of(stay_id: np.ndarray, run: Path, store: str = "") -> np.ndarray:
-    """subject_id [n] of stays [n], from a store; an empty `store` is the one that the run was run on.
-
-    ValueError if there is no such store, or it does not know a stay.
-    """
-    if not store:
-        path = run / "config.yaml"
-        if not path.is_file():
-            raise ValueError(f"{path} is missing, which names the store; give it by --store")
-        store = yaml.safe_load(path.read_text(encoding="utf-8"))["data"]["store"]
-    path = Path(store) / "stays.parquet"
-    if not path.is_file():
+        difference = ", ".join(name for name in SAMPLE_COLUMNS if not a[name].equals(b[name]))
+    if difference:
         raise ValueError(
-            f"{path} is missing, which tells the subject of each stay; give the store by --store"
+            f"{path_a} and {path_b} are of different samples ({difference}); "
+            "evaluate both with the same --task, --store, --data_pairs and --retrieve_cxr"
         )
-    known = pd.read_parquet(path, columns=["stay_id", "subject_id"]).set_index("stay_id")["subject_id"]
-    unknown = np.setdiff1d(stay_id, known.index)
-    if len(unknown):
-        raise ValueError(f"stay {unknown[0]} of {run} is not in {store}; give its own store by --store")
-    subjects: np.ndarray = known.loc[stay_id].to_numpy()
-    return subjects
+    return to_arrays(a, path_a), to_arrays(b, path_b)
 
 
-def _scores(found: Predictions, resamples: Resamples) -> tuple[list[metrics.Score], bootstrap.Resampled]:
-    groups: dict[str, tuple[str, ...]] = {}
-    about = found.kind, found.labels, groups, found.truth, found.probability
-    return metrics.evaluate(*about), bootstrap.evaluate(*about, resamples)
+def _evaluate(predictions: Predictions, resamples: Resamples) -> tuple[list[Score], Resampled]:
+    kind, labels, _, truth, probability = predictions
+    scores = metrics.evaluate(kind, labels, {}, truth, probability)
+    return scores, bootstrap.evaluate(kind, labels, {}, truth, probability, resamples)
 
 
-def main(config: CompareConfig) -> None:
+def print_comparison(config: Compare) -> None:
     """Print the comparison."""
     table = compare(config)
     print(f"a: {config.run_a}\nb: {config.run_b}\n{config.split}, {config.resamples} resamples of subjects")

@@ -51,16 +51,9 @@ class ContinuousTarget(NamedTuple):
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under the ROC curve: the chance that a positive scores above a negative.
+    """Return the area under the ROC curve: the chance that a positive scores above a negative, ties half.
 
-    Ties count half. NaN if there is only one class.
-
-    Args:
-        truth: 0, 1 or NaN (ignored) [n].
-        score: [n].
-
-    Raises:
-        ValueError: a score is NaN.
+    `truth` [n] of 0, 1 or NaN (ignored), `score` [n]. NaN if there is only one class.
 
     >>> auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
     0.75
@@ -78,14 +71,7 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float:
 def auprc(truth: np.ndarray, score: np.ndarray) -> float:
     """Return the average precision: precision at each distinct score, weighted by the recall gained there.
 
-    NaN if there is only one class.
-
-    Args:
-        truth: 0, 1 or NaN (ignored) [n].
-        score: [n].
-
-    Raises:
-        ValueError: a score is NaN.
+    `truth` [n] of 0, 1 or NaN (ignored), `score` [n]. NaN if there is only one class.
 
     >>> round(auprc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])), 6)
     0.833333

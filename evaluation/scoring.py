@@ -1,4 +1,4 @@
-"""Predictions of a task, judged: the scores, the files that keep them, and a table to read."""
+"""Score the predictions of a task: write predictions and result rows, and return a table to print."""
 
 from __future__ import annotations
 
@@ -12,175 +12,187 @@ import pandas as pd
 from datasets.batches import Samples
 from evaluation import bootstrap, metrics, results
 from evaluation.bootstrap import Resampled, Resamples
-from evaluation.metrics import Amounts, Score
+from evaluation.metrics import ContinuousTarget, Score
+from evaluation.predictions import write_predictions
 from evaluation.subgroups import UNKNOWN
 from tasks.task import Task
 
 
 @dataclass(frozen=True, eq=False)
 class ScoringContext:
-    """What scores need beyond labels and probabilities.
+    """What scores of n samples need beyond labels and probabilities.
 
-    people: n rows, subject_id and a column a subgroup to compare (evaluation.subgroups.sample_subgroups);
-    resamples: of the bootstrap, 0 for no intervals;
-    seed: of its draws; class_means [K]: mean raw label of each class of an
-    ordinal task in the train split (see `class_means`), None for other tasks.
+    subgroups: n rows, a column per subgroup variable (evaluation.subgroups.sample_subgroups).
+    resamples: of the bootstrap, 0 for no intervals. seed: of the bootstrap. class_means [K]: for an ordinal
+    task, the mean raw label of each class (see `class_means`).
     """
 
-    people: pd.DataFrame
+    subgroups: pd.DataFrame
     resamples: int
     seed: int
     class_means: np.ndarray | None = None
 
 
 def compute_scores(
-    task: Task, truth: np.ndarray, probability: np.ndarray, amounts: Amounts | None = None
+    task: Task, truth: np.ndarray, probability: np.ndarray, continuous: ContinuousTarget | None = None
 ) -> list[Score]:
-    """Scores of probabilities [n, outputs] against encoded labels [n, L], NaN where unknown; without
-    intervals.
-    """
-    return metrics.evaluate(task.kind, task.labels, task.groups, truth, probability, amounts)
+    """Score probabilities [n, outputs] against encoded labels [n, L], NaN if unknown, without intervals."""
+    return metrics.evaluate(task.kind, task.labels, task.groups, truth, probability, continuous)
 
 
 def class_means(task: Task, train: Samples) -> np.ndarray:
-    """What each class of an ordinal task stands for: the mean raw label [K] of its train samples, NaN for one
-    that has none.
+    """Return the mean raw label [K] of each class of an ordinal task in the train split, NaN if it is empty.
 
-    The published constants are those of MIMIC-III; these are of the cohort that is learnt from.
+    The published constants are those of MIMIC-III; these are of the training cohort.
     """
     known = ~np.isnan(train.labels[:, 0])
     classes, raw = train.labels[known, 0].astype(int), train.raw_labels[known, 0]
-    sums, counts = (np.bincount(classes, weights, task.classes) for weights in (raw, None))
-    return np.divide(sums, counts, out=np.full(task.classes, np.nan), where=counts > 0)
+    sums, counts = np.bincount(classes, raw, task.classes), np.bincount(classes, None, task.classes)
+    means = np.full(task.classes, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def write_report(
     task: Task,
     samples: Samples,
     probability: np.ndarray,
-    judging: ScoringContext,
+    context: ScoringContext,
     predictions: Path,
     results_dir: Path,
-    told: Mapping[str, object],
+    run_columns: Mapping[str, object],
 ) -> str:
-    """Writes one split's predictions, adds its scores to <results_dir>/<task>.csv; returns the text to print.
+    """Write a split's predictions, and append its scores to <results_dir>/<task>.csv.
 
-    `told` has the columns of the result rows that say which run and which split this is.
+    Args:
+        task: the task.
+        samples: the n samples of the split.
+        probability: [n, outputs].
+        context: intervals and subgroups to compute.
+        predictions: file to write the predictions to.
+        results_dir: folder of the result tables.
+        run_columns: the columns of the result rows that describe the run and the split.
+
+    Returns:
+        The text to print: a table of mean scores, and the paths of the files.
     """
+    write_predictions(predictions, samples, task.labels, probability)
+    scores, resampled = score_with_intervals(task, samples, probability, context)
     table = results_dir / f"{task.name}.csv"
-    truth = (samples.stay_id, samples.end_hours, task.labels, samples.labels)
-    results.write_predictions(predictions, *truth, probability)
-    scores, resampled = score_with_intervals(task, samples, probability, judging)
-    results.append(table, ({**told, **score} for score in scores))
-    lines = [summary(task, scores, judging.people), *_left_out(resampled, judging.resamples)]
+    results.append(table, ({**run_columns, **score} for score in scores))
+    lines = [summary(task, scores, list(context.subgroups)), *_undefined_note(resampled, context.resamples)]
     return "\n".join([*lines, f"predictions: {predictions}", f"results: {table}"])
 
 
 def score_with_intervals(
-    task: Task, samples: Samples, probability: np.ndarray, judging: ScoringContext
+    task: Task, samples: Samples, probability: np.ndarray, context: ScoringContext
 ) -> tuple[list[Score], Resampled]:
-    """All scores with their intervals, those of subgroups and their gaps last; and the scores of the whole
-    split in every resample ({} without a bootstrap).
+    """Return all scores with their intervals, and those of the whole split in every resample.
+
+    Scores of subgroups and their gaps come last. Without a bootstrap the second value is {}.
     """
-    everyone = Resamples.of(judging.people["subject_id"].to_numpy(), judging.resamples, judging.seed)
-    scores, resampled = _judge_some(task, samples, probability, judging, everyone)
+    resamples = Resamples.of(samples.subject_id, context.resamples, context.seed)
+    scores, resampled = _score(task, samples, probability, context, resamples)
     scores = bootstrap.with_intervals(scores, resampled) if resampled else scores
-    for column in judging.people.columns.drop("subject_id"):
-        scores += compare_groups(task, samples, probability, judging, everyone, column)
+    for variable in context.subgroups:
+        scores += compare_subgroups(task, samples, probability, context, resamples, variable)
     return scores, resampled
 
 
-def compare_groups(
+def compare_subgroups(
     task: Task,
     samples: Samples,
     probability: np.ndarray,
-    judging: ScoringContext,
-    everyone: Resamples,
-    column: str,
+    context: ScoringContext,
+    resamples: Resamples,
+    variable: str,
 ) -> list[Score]:
-    """Mean scores of every subgroup, label "macro[sex=F]", and the gaps between the best and the worst,
-    label "macro[sex]" and metric "auroc_gap"; all from the same resamples of `everyone`.
+    """Return the mean scores of every subgroup, and the gaps between the best and the worst.
 
-    A gap is over the known subgroups that have a value; its n and positives are theirs together.
+    A subgroup has the label "macro[sex=F]", a gap "macro[sex]" and the metric "auroc_gap"; all are computed
+    from the same resamples. A gap is over the known subgroups that have a value, and so are its n and
+    positives.
     """
-    group = judging.people[column].to_numpy()
-    found: list[Score] = []
-    values: Resampled = {}
-    for name in sorted(set(group)):
-        here = group == name
-        scores, resampled = _judge_some(
-            task, samples.take(here), probability[here], judging, everyone.take(here)
+    subgroup = context.subgroups[variable].to_numpy()
+    scores: list[Score] = []
+    resampled: Resampled = {}
+    for name in sorted(set(subgroup)):
+        mask = subgroup == name
+        label = f"macro[{variable}={name}]"
+        own_scores, own_resampled = _score(
+            task, samples.take(mask), probability[mask], context, resamples.take(mask)
         )
-        label = f"macro[{column}={name}]"
-        found += [Score(**score | {"label": label}) for score in scores if score["label"] == "macro"]
-        values |= {(label, metric): each for (of, metric), each in resampled.items() if of == "macro"}
-    unknown = f"macro[{column}={UNKNOWN}]"
-    gaps = list(_gaps(f"macro[{column}]", [score for score in found if score["label"] != unknown], values))
-    scores = found + [score for score, _ in gaps]
-    values |= {(score["label"], score["metric"]): each for score, each in gaps}
-    return bootstrap.with_intervals(scores, values) if judging.resamples else scores
+        scores += [Score(**score | {"label": label}) for score in own_scores if score["label"] == "macro"]
+        resampled |= {(label, metric): v for (of, metric), v in own_resampled.items() if of == "macro"}
+    unknown = f"macro[{variable}={UNKNOWN}]"
+    known_scores = [score for score in scores if score["label"] != unknown]
+    for gap, values in _gaps(f"macro[{variable}]", known_scores, resampled):
+        scores.append(gap)
+        resampled[gap["label"], gap["metric"]] = values
+    return bootstrap.with_intervals(scores, resampled) if context.resamples else scores
 
 
-def _judge_some(
-    task: Task, samples: Samples, probability: np.ndarray, judging: ScoringContext, resamples: Resamples
+def _score(
+    task: Task, samples: Samples, probability: np.ndarray, context: ScoringContext, resamples: Resamples
 ) -> tuple[list[Score], Resampled]:
-    truth, amounts = samples.labels, None
-    if judging.class_means is not None:
-        amounts = Amounts(samples.raw_labels[:, 0], judging.class_means)
-    scores = compute_scores(task, truth, probability, amounts)
+    continuous = None
+    if context.class_means is not None:
+        continuous = ContinuousTarget(samples.raw_labels[:, 0], context.class_means)
+    scores = compute_scores(task, samples.labels, probability, continuous)
     if not resamples.count:
         return scores, {}
-    about = task.kind, task.labels, task.groups
-    return scores, bootstrap.evaluate(*about, truth, probability, resamples, amounts)
+    return scores, bootstrap.evaluate(
+        task.kind, task.labels, task.groups, samples.labels, probability, resamples, continuous
+    )
 
 
-def _gaps(label: str, scores: Sequence[Score], values: Resampled) -> Iterator[tuple[Score, np.ndarray]]:
-    """For each metric, the gap over the subgroups with a value, and that gap in every resample [R]."""
+def _gaps(label: str, scores: Sequence[Score], resampled: Resampled) -> Iterator[tuple[Score, np.ndarray]]:
+    """Yield, for each metric, the gap over the subgroups with a value, and that gap in every resample [R]."""
     for metric in dict.fromkeys(score["metric"] for score in scores):
-        part = [score for score in scores if score["metric"] == metric and not np.isnan(score["value"])]
-        if len(part) < 2:
+        defined = [s for s in scores if s["metric"] == metric and not np.isnan(s["value"])]
+        if len(defined) < 2:
             continue
-        each = np.ptp([values.get((s["label"], metric), np.full(1, np.nan)) for s in part], axis=0)
-        n, positives = (sum(score[key] for score in part) for key in ("n", "positives"))
-        value = float(np.ptp([score["value"] for score in part]))
-        yield Score(label=label, metric=f"{metric}_gap", value=value, n=n, positives=positives), each
+        values = np.ptp([resampled.get((s["label"], metric), np.full(1, np.nan)) for s in defined], axis=0)
+        n, positives = (sum(s[key] for s in defined) for key in ("n", "positives"))
+        gap = float(np.ptp([s["value"] for s in defined]))
+        yield Score(label=label, metric=f"{metric}_gap", value=gap, n=n, positives=positives), values
 
 
-def summary(task: Task, scores: Sequence[Score], people: pd.DataFrame | None = None) -> str:
-    """A short table: the mean over labels, over each group of labels and of each subgroup of `people`, with
-    the interval of each that has one; and the labels in no mean.
+def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[str] = ()) -> str:
+    """Return a short table, with intervals: means over labels, over groups of labels, and of subgroups.
+
+    A last line names the labels that are excluded from the means.
     """
-    columns = [] if people is None else people.columns.drop("subject_id")
-    starts = tuple(f"macro[{column}=" for column in columns)
     names = ("macro", *task.groups)
-    rows = [s for s in scores if s["label"] in names or (starts and s["label"].startswith(starts))]
+    prefixes = tuple(f"macro[{variable}=" for variable in subgroup_variables)
+    rows = [s for s in scores if s["label"] in names or s["label"].startswith(prefixes)]
     metric_names = list(dict.fromkeys(row["metric"] for row in rows))
     cells = [("", *metric_names, "n", "positives")]
     for label in dict.fromkeys(row["label"] for row in rows):
-        found = {row["metric"]: row for row in rows if row["label"] == label}
-        first = found[metric_names[0]]
-        values = (_cell(found[name]) for name in metric_names)
+        by_metric = {row["metric"]: row for row in rows if row["label"] == label}
+        first = by_metric[metric_names[0]]
+        values = (_cell(by_metric[name]) for name in metric_names)
         cells.append((label, *values, str(first["n"]), str(first["positives"])))
     widths = [max(10, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells]
-    missing = [label for label in metrics.left_out(scores) if label in task.labels]
-    if missing:
-        lines.append(f"in no mean, as the split holds one class of them: {', '.join(missing)}")
+    excluded = [label for label in metrics.undefined_labels(scores) if label in task.labels]
+    if excluded:
+        lines.append(f"excluded from the means (one class in this split): {', '.join(excluded)}")
     return "\n".join(lines)
 
 
 def _cell(score: Score) -> str:
-    """A value, and the ends of its interval.
+    """Format a value and its interval.
 
     >>> _cell(Score(label="a", metric="auroc", value=0.75, n=9, positives=3, low=0.7, high=0.8))
     '0.7500 [0.7000, 0.8000]'
     """
-    ends = f" [{score['low']:.4f}, {score['high']:.4f}]" if "low" in score else ""
-    return f"{score['value']:.4f}{ends}"
+    interval = f" [{score['low']:.4f}, {score['high']:.4f}]" if "low" in score else ""
+    return f"{score['value']:.4f}{interval}"
 
 
-def _left_out(resampled: Resampled, count: int) -> list[str]:
-    """A line on the labels that some resamples, but not all, hold one class of."""
-    some = {label: missed for label, missed in bootstrap.undefined(resampled).items() if missed < count}
-    named = ", ".join(f"{label} ({missed})" for label, missed in some.items())
-    return [f"resamples of {count} without a value, in no interval: {named}"] if some else []
+def _undefined_note(resampled: Resampled, count: int) -> list[str]:
+    """Return a line that names the labels with one class in some resamples, but not in all."""
+    undefined = {label: n for label, n in bootstrap.undefined(resampled).items() if n < count}
+    labels = ", ".join(f"{label} ({n})" for label, n in undefined.items())
+    return [f"resamples of {count} without a value, which the intervals ignore: {labels}"] if labels else []

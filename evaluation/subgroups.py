@@ -73,7 +73,7 @@ def parse_subgroups(text: str) -> tuple[str, ...]:
 
 
 def sample_subgroups(store: Store, samples: Samples, names: Sequence[str]) -> pd.DataFrame:
-    """Return a row per sample: subject_id, and the subgroup for each of `names` (keys of SUBGROUPS)."""
-    stays = store.stays(["stay_id", "subject_id", *names]).set_index("stay_id")
-    table = stays.loc[samples.stay_id].reset_index(drop=True)
-    return table.assign(**{name: SUBGROUPS[name](table[name]) for name in names})
+    """Return a row per sample with its subgroup of each of `names`, keys of SUBGROUPS."""
+    stays = store.stays(["stay_id", *names]).set_index("stay_id")
+    values = stays.loc[samples.stay_id].reset_index(drop=True)
+    return values.assign(**{name: SUBGROUPS[name](values[name]) for name in names})

@@ -6,7 +6,7 @@
 #
 #   STORE=data/mimic TASK="phenotyping in-hospital-mortality" bash tasks/run_all.sh
 #   STORE=data/mimic RUNS=runs/seed1 RESULTS=results/seed1 bash tasks/run_all.sh --seed 1
-#   python -m evaluation.results table --task phenotyping --results_dir results/seed1 results/seed2
+#   python -m evaluation.tables table --task phenotyping --results_dir results/seed1 results/seed2
 #   STORE=data/demo/store QUICK=1 bash tasks/run_all.sh     small settings, to try it on a CPU
 #   LAUNCH=echo bash tasks/run_all.sh                       shows the commands
 #
@@ -195,5 +195,5 @@ done
 finish
 if compgen -G "$RESULTS/*.csv" >/dev/null; then
     printf '\nTest scores\n'
-    "$PYTHON" -m evaluation.summary --results_dir "$RESULTS"
+    "$PYTHON" -m evaluation.tables summary --results_dir "$RESULTS"
 fi

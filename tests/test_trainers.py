@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from datasets.schema import SPLITS
-from evaluation import results
+from evaluation import predictions
+from evaluation.embeddings import EMBEDDINGS
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
@@ -108,7 +109,7 @@ def test_a_protocol_trains_tests_and_evaluates_again(
     run(flags, "--name", "it", "--load_state", pretrained / "best.ckpt")
     for split in ("val", "test"):
         table = pd.read_csv(tmp_path / "it" / f"predictions_{split}.csv")
-        assert list(table) == list(results.PREDICTIONS)
+        assert list(table) == list(predictions.COLUMNS)
         assert table["probability"].between(0, 1).all()
     run(flags, "--name", "again", "--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
     assert np.allclose(probabilities(tmp_path / "it"), probabilities(tmp_path / "again"), atol=1e-5)
@@ -163,7 +164,7 @@ def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by
     assert set(rows["epoch"]) == {log["val_loss"].argmin()}
     all_positive(store, "train")
     with pytest.raises(
-        ValueError, match="holds one class of every label of in-hospital-mortality, in 11 sam"
+        ValueError, match="every label of in-hospital-mortality has only one class in the 11 train"
     ):
         run(settings, *flags, "--name", "other")
 
@@ -224,7 +225,7 @@ def test_lineareval_leaves_the_encoders_as_they_were(
     for part in ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"):
         assert all(torch.equal(before[part][name], after[part][name]) for name in before[part])
     assert after["linear"]["weight"].shape == (1, 128 + 128)
-    with np.load(tmp_path / "it" / results.EMBEDDINGS) as kept:
+    with np.load(tmp_path / "it" / EMBEDDINGS) as kept:
         samples = len(pd.read_csv(tmp_path / "it" / "predictions_test.csv"))
         assert kept["embeddings"].shape == (samples, 128 + 128) and kept["names"].tolist() == ["y_true"]
         truth = pd.read_csv(tmp_path / "it" / "predictions_test.csv")["truth"]

@@ -52,10 +52,12 @@ Facts = dict[str, str]
 # What the commands of `plan` are called in a tree that has been restructured: one that has a folder NEW.
 NEW = "training"
 MOVED = {
-    "-m utils.results table": "-m evaluation.results table",
-    "-m utils.results compare": "-m evaluation.results compare",
+    "-m utils.results": "-m evaluation.tables",
+    "-m utils.plots heat": "-m evaluation.plots heatmap",
+    "-m utils.plots map": "-m evaluation.plots embedding",
     "-m utils.plots": "-m evaluation.plots",
-    "-m tasks.summary": "-m evaluation.summary",
+    "-m tasks.summary": "-m evaluation.tables summary",
+    " --resamples 50 --store {store}": " --resamples 50",
 }
 
 TASKS = (

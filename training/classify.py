@@ -16,7 +16,8 @@ from datasets.features import FeatureBatches
 from datasets.schema import SPLITS
 from datasets.store import Store
 from datasets.unique_inputs import LOADS, UniqueInputs
-from evaluation import metrics, results, subgroups
+from evaluation import metrics, subgroups
+from evaluation.embeddings import EMBEDDINGS, write_embeddings
 from evaluation.label_checks import check_learnable, has_scorable_label
 from evaluation.scoring import ScoringContext, class_means, compute_scores, write_report
 from models.classifier import (
@@ -327,7 +328,7 @@ def prepare_probe(
         experiment.run.info(f"features of {name}: {table.shape[0]} samples x {table.shape[1]}")
         if name == "test" and distributed.is_main():
             told = experiment.task.labels, part.labels, experiment.run.seed
-            results.write_embeddings(experiment.run.folder / results.EMBEDDINGS, table.cpu().numpy(), *told)
+            write_embeddings(experiment.run.folder / EMBEDDINGS, table.cpu().numpy(), *told)
         batches[name] = FeatureBatches(
             table,
             torch.from_numpy(part.labels).to(here.device),

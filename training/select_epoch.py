@@ -22,8 +22,10 @@ from datasets.features import FeatureBatches
 from datasets.schema import SPLITS
 from datasets.store import Store
 from datasets.unique_inputs import UniqueInputs
-from evaluation import metrics, plots, results
+from evaluation import metrics, results
 from evaluation.label_checks import check_learnable
+from evaluation.plots.curves import draw_epochs
+from evaluation.plots.figures import save
 from evaluation.scoring import compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
@@ -272,8 +274,8 @@ def report_best_epoch(job: Evaluation, task: Task) -> None:
     if len(job.tasks) == 1:
         write_text(config.run_dir / "results_label.csv", table.to_csv(index=False))
     title = f"{config.run_dir.resolve().name}: linear probe, {task.name}, {config.fusion}"
-    figure = plots.draw_epochs(table, f"{title}\n{job.store.data_description}")
-    plots.save(figure, path.with_suffix(".png"))
+    figure = draw_epochs(table, f"{title}\n{job.store.data_description}")
+    save(figure, path.with_suffix(".png"))
     say(f"\ntable: {path}\ncurve: {path.with_suffix('.png')}")
     best = best_epoch(table[table["epoch"].isin(job.checkpoints)], task)
     if best is None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-import yaml
 
-from evaluation import bootstrap, metrics, results
+from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
-from evaluation.compare import CompareConfig, compare, main, read_predictions
+from evaluation.compare import Compare, compare, print_comparison
+from evaluation.predictions import write_predictions
+from tests.samples import make_samples
 
 STAYS = np.arange(300, 420)
 SUBJECTS = 10 + STAYS // 2
@@ -20,14 +20,11 @@ SUBJECTS = 10 + STAYS // 2
 def write_run(
     folder: Path, truth: np.ndarray, guess: np.ndarray, labels: tuple[str, ...] = ("a", "b")
 ) -> Path:
-    """A run's folder, on a store beside it."""
-    store = folder.parent / "store"
-    store.mkdir(exist_ok=True)
-    pd.DataFrame({"stay_id": STAYS, "subject_id": SUBJECTS}).to_parquet(store / "stays.parquet")
+    """A run's folder."""
     folder.mkdir()
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": {"store": str(store)}}))
-    stays = STAYS[: len(truth)]
-    results.write_predictions(folder / "predictions_test.csv", stays, stays * 0.5, labels, truth, guess)
+    n = len(truth)
+    samples = make_samples(truth, STAYS[:n], SUBJECTS[:n])
+    write_predictions(folder / "predictions_test.csv", samples, labels, guess)
     return folder
 
 
@@ -47,7 +44,7 @@ def guesses(truth: np.ndarray, strength: float, seed: int) -> np.ndarray:
 def test_a_difference_is_that_of_the_scores_on_the_same_draws(truth: np.ndarray, tmp_path: Path) -> None:
     guess = [guesses(truth, strength, seed) for seed, strength in enumerate((0.2, 0.9))]
     runs = [write_run(tmp_path / name, truth, g) for name, g in zip("ab", guess, strict=True)]
-    table = compare(CompareConfig(*runs, labels=True, resamples=80)).set_index(["label", "metric"])
+    table = compare(Compare(*runs, labels=True, resamples=80)).set_index(["label", "metric"])
     resamples = Resamples.of(SUBJECTS, 80, 0)
     area = [bootstrap.areas(resamples, truth, g)[0] for g in guess]
     for place, label in enumerate(("a", "b")):
@@ -62,7 +59,7 @@ def test_a_difference_is_that_of_the_scores_on_the_same_draws(truth: np.ndarray,
 
 def test_a_run_does_not_differ_from_itself(truth: np.ndarray, tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", truth, guesses(truth, 0.3, 0))
-    table = compare(CompareConfig(run, run, resamples=20))
+    table = compare(Compare(run, run, resamples=20))
     assert set(table["label"]) == {"macro"} and set(table["metric"]) == {"auroc", "auprc", "brier", "ece"}
     assert (table[["difference", "low", "high"]] == 0).all(axis=None) and (table["p"] == 1).all()
 
@@ -75,16 +72,13 @@ def test_runs_of_length_of_stay_are_compared_by_kappa(tmp_path: Path, capsys: ob
         write_run(tmp_path / "a", truth, np.roll(right, 1, axis=0), ("los",)),
         write_run(tmp_path / "b", truth, right, ("los",)),
     ]
-    table = compare(CompareConfig(*runs, resamples=40)).set_index("metric")
+    table = compare(Compare(*runs, resamples=40)).set_index("metric")
     assert table.loc["kappa", "b"] == 1 and table.loc["accuracy", "n"] == 119
-    found = read_predictions(runs[0] / "predictions_test.csv")
-    assert found.kind == "ordinal" and found.labels == ("los",)
-    np.testing.assert_array_equal(found.truth, truth)
-    main(CompareConfig(*runs, resamples=5))
+    print_comparison(Compare(*runs, resamples=5))
     assert "kappa" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("change", "named"), [("fewer", "lines"), ("truth", "truth"), ("label", "label")])
+@pytest.mark.parametrize(("change", "named"), [("fewer", "rows"), ("truth", "truth"), ("label", "label")])
 def test_runs_on_other_samples_are_refused(
     truth: np.ndarray, tmp_path: Path, change: str, named: str
 ) -> None:
@@ -95,16 +89,12 @@ def test_runs_on_other_samples_are_refused(
     )
     two = write_run(tmp_path / "b", other, guesses(other, 0.3, 0), labels)
     with pytest.raises(ValueError, match=rf"of different samples \(.*{named}.*evaluate both"):
-        compare(CompareConfig(one, two))
+        compare(Compare(one, two))
 
 
-def test_what_is_missing_is_named_with_its_cure(truth: np.ndarray, tmp_path: Path) -> None:
+def test_a_run_without_predictions_is_refused(truth: np.ndarray, tmp_path: Path) -> None:
     run = write_run(tmp_path / "a", truth, guesses(truth, 0.3, 0))
     with pytest.raises(ValueError, match=r"nowhere/predictions_test.csv is missing; give the folder"):
-        compare(CompareConfig(run, tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="give the store by --store"):
-        compare(CompareConfig(run, run, store=str(tmp_path)))
-    path = run / "predictions_test.csv"
-    path.write_text("\n".join(path.read_text().splitlines()[:-1]))
-    with pytest.raises(ValueError, match="it was cut"):
-        read_predictions(path)
+        compare(Compare(run, tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="--resamples must be 1 or more, not 0"):
+        Compare(run, run, resamples=0)

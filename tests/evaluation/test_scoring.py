@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasets.batches import Samples
 from datasets.store import Store
 from evaluation.metrics import Score
 from evaluation.scoring import (
@@ -20,14 +19,8 @@ from evaluation.scoring import (
 )
 from evaluation.subgroups import parse_subgroups, sample_subgroups
 from tasks import TASKS
+from tests.samples import make_samples
 from tests.stores import write_store
-
-
-def make_samples(labels: np.ndarray) -> Samples:
-    count = np.arange(len(labels))
-    return Samples(
-        count + 100, count + 300, *[count] * 4, count + 48.0, count * 0.0, labels.astype(np.float32), labels
-    )
 
 
 def test_the_table_has_a_line_for_the_mean_and_each_group() -> None:
@@ -43,14 +36,11 @@ def test_a_label_of_one_class_is_named_and_left_out() -> None:
     truth, guess = draw.integers(0, 2, (40, 14)), draw.random((40, 14))
     truth[:, 5] = 0
     table = summary(task, compute_scores(task, truth, guess))
-    assert table.endswith(f"one class of them: {task.labels[5]}") and "nan" not in table
+    assert table.endswith(f"excluded from the means (one class in this split): {task.labels[5]}") and "nan" not in table
 
 
-def judging(count: int, resamples: int = 50, **columns: np.ndarray) -> ScoringContext:
-    """Each sample of a subject of its own, but the first two of one."""
-    return ScoringContext(
-        pd.DataFrame({"subject_id": np.maximum(np.arange(count), 1)} | columns), resamples, 0
-    )
+def context(count: int, resamples: int = 50, **columns: np.ndarray) -> ScoringContext:
+    return ScoringContext(pd.DataFrame(columns, index=range(count)), resamples, 0)
 
 
 def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
@@ -62,8 +52,8 @@ def test_a_report_adds_rows_and_writes_predictions(tmp_path: Path) -> None:
     samples, guess = make_samples(np.array([[0.0], [1.0], [np.nan]])), np.array([[0.2], [0.9], [0.5]])
     predictions = tmp_path / "predictions_test.csv"
     for run in ("one", "two"):
-        told = {"run": run, "split": "test"}
-        text = write_report(task, samples, guess, judging(3), predictions, tmp_path, told)
+        columns = {"run": run, "split": "test"}
+        text = write_report(task, samples, guess, context(3), predictions, tmp_path, columns)
     rows = pd.read_csv(tmp_path / "in-hospital-mortality.csv")
     auroc = rows[(rows["metric"] == "auroc") & (rows["label"] == "y_true")]
     assert auroc["run"].tolist() == ["one", "two"] and auroc["value"].tolist() == [1, 1]
@@ -78,10 +68,10 @@ def test_a_report_adds_rows_and_writes_predictions(tmp_path: Path) -> None:
 def test_every_score_has_an_interval_or_none_is_asked_for() -> None:
     task, draw = TASKS["phenotyping"], np.random.default_rng(0)
     truth, guess = draw.integers(0, 2, (90, 25)).astype(float), draw.random((90, 25))
-    scores, resampled = score_with_intervals(task, make_samples(truth), guess, judging(90))
+    scores, resampled = score_with_intervals(task, make_samples(truth), guess, context(90))
     assert len(scores) == len(resampled) == 4 * (25 + 4)
     assert all(score["low"] < score["high"] for score in scores)
-    plain, nothing = score_with_intervals(task, make_samples(truth), guess, judging(90, resamples=0))
+    plain, nothing = score_with_intervals(task, make_samples(truth), guess, context(90, resamples=0))
     assert nothing == {} and plain == compute_scores(task, truth, guess)
 
 
@@ -89,11 +79,11 @@ def test_subgroups_have_the_scores_of_their_own_samples_and_a_gap() -> None:
     task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
     truth, guess = draw.integers(0, 2, (90, 1)).astype(float), draw.random((90, 1))
     race = np.array(["white", "asian", "unknown"])[np.arange(90) % 3]
-    found = by_name(score_with_intervals(task, make_samples(truth), guess, judging(90, race=race))[0])
+    found = by_name(score_with_intervals(task, make_samples(truth), guess, context(90, race=race))[0])
     own = {}
     for name in ("white", "asian", "unknown"):
-        here = race == name
-        alone = by_name(compute_scores(task, truth[here].astype(np.float32), guess[here]))
+        mask = race == name
+        alone = by_name(compute_scores(task, truth[mask].astype(np.float32), guess[mask]))
         score = found[f"macro[race={name}]", "auroc"]
         own[name] = alone["macro", "auroc"]["value"]
         assert (score["value"], score["n"]) == (own[name], 30) and score["low"] < score["high"]
@@ -106,10 +96,8 @@ def test_a_gap_of_one_sample_drawn_in_two_groups_is_nothing() -> None:
     task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
     truth, guess = draw.integers(0, 2, (40, 1)).astype(float), draw.random((40, 1))
     twice = [np.concatenate([part, part]) for part in (truth, guess, np.arange(40))]
-    table = pd.DataFrame({"subject_id": twice[2], "sex": np.repeat(["F", "M"], 40)})
-    found = by_name(
-        score_with_intervals(task, make_samples(twice[0]), twice[1], ScoringContext(table, 30, 0))[0]
-    )
+    samples, sex = make_samples(twice[0], subject_id=twice[2]), np.repeat(["F", "M"], 40)
+    found = by_name(score_with_intervals(task, samples, twice[1], context(80, 30, sex=sex))[0])
     gap = found["macro[sex]", "auroc_gap"]
     assert (gap["value"], gap["low"], gap["high"]) == (0, 0, 0)  # both groups see the same draws of subjects
 
@@ -121,7 +109,7 @@ def test_length_of_stay_is_judged_in_hours_of_the_train_split() -> None:
     assert means[:2].tolist() == [3, 30] and np.isnan(means[2:]).all()
     truth, guess = np.array([[5.0], [20.0], [34.0]]), np.eye(10)[[0, 0, 1]]
     samples = replace(make_samples(task.encode(truth)), raw_labels=truth)
-    found = by_name(score_with_intervals(task, samples, guess, replace(judging(3), class_means=means))[0])
+    found = by_name(score_with_intervals(task, samples, guess, replace(context(3), class_means=means))[0])
     assert found["macro", "mad"]["value"] == (2 + 17 + 4) / 3
     assert found["y_true", "mse"]["value"] == (4 + 289 + 16) / 3
     assert found["macro", "mape"]["low"] <= found["macro", "mape"]["value"] < found["macro", "mape"]["high"]
@@ -130,21 +118,22 @@ def test_length_of_stay_is_judged_in_hours_of_the_train_split() -> None:
 
 def test_resamples_without_a_value_are_counted_in_the_text(tmp_path: Path) -> None:
     task = TASKS["in-hospital-mortality"]
-    samples, guess = make_samples(np.eye(20)[:, :1]), np.linspace(0, 1, 20)[:, None]
+    two_of_one = np.maximum(np.arange(20), 1)
+    samples, guess = make_samples(np.eye(20)[:, :1], subject_id=two_of_one), np.linspace(0, 1, 20)[:, None]
     path = tmp_path / "predictions_test.csv"
-    text = write_report(task, samples, guess, judging(20, 100), path, tmp_path, {"run": "one"})
-    assert "resamples of 100 without a value, in no interval: y_true (3" in text
+    text = write_report(task, samples, guess, context(20, 100), path, tmp_path, {"run": "one"})
+    assert "resamples of 100 without a value, which the intervals ignore: y_true (3" in text
 
 
-def test_people_of_samples_come_from_their_stays(tmp_path: Path) -> None:
+def test_subgroups_of_samples_come_from_their_stays(tmp_path: Path) -> None:
     store = Store.open(write_store(tmp_path / "store"))
     stays = store.stays().iloc[[3, 0, 3]]
-    samples = replace(make_samples(np.zeros((3, 1))), stay_id=stays["stay_id"].to_numpy())
+    samples = make_samples(np.zeros((3, 1)), stay_id=stays["stay_id"].to_numpy())
     found = sample_subgroups(store, samples, ("sex", "age"))
-    assert found["subject_id"].tolist() == stays["subject_id"].tolist()
-    assert found["sex"].tolist() == stays["sex"].tolist() and list(found) == ["subject_id", "sex", "age"]
+    assert found["sex"].tolist() == stays["sex"].tolist() and list(found) == ["sex", "age"]
+    assert sample_subgroups(store, samples, ()).shape == (3, 0)
 
 
 def test_another_subgroup_is_refused() -> None:
-    with pytest.raises(ValueError, match="--subgroups age,insurance: insurance must be among age, sex, race"):
+    with pytest.raises(ValueError, match="--subgroups age,insurance: insurance must be one of age, sex, race"):
         parse_subgroups("age,insurance")

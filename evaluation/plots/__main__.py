@@ -1,0 +1,22 @@
+"""The command line of the figures: `python -m evaluation.plots roc RUN`."""
+
+from evaluation.plots.calibration import Calibration
+from evaluation.plots.curves import Curves, Epochs
+from evaluation.plots.embedding import Embedding
+from evaluation.plots.figures import save
+from evaluation.plots.roc import Roc
+from evaluation.plots.scores import Bars, Heatmap
+from utils.cli import run_cli
+
+Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding
+
+
+def main(command: Command) -> None:
+    """Draw a figure, write it beside its source and print its path."""
+    figure, path = command.draw()
+    save(figure, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    run_cli(main, Command)

@@ -1,0 +1,119 @@
+"""Embeddings in two dimensions, coloured by a label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from evaluation.embeddings import EMBEDDINGS, read_embeddings
+from evaluation.plots.figures import SMALL_TEXT, make_panels
+from evaluation.plots.sources import make_title
+
+MAX_TSNE_SAMPLES = 3000  # t-SNE of as many takes about a minute
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Plot embeddings in two dimensions: the first two principal components, or t-SNE."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder of a run with --protocol lineareval; or an .npz file with embeddings [n, D] and, optionally,
+    labels [n]."""
+    label: str = ""
+    """Label to colour by; empty if there is only one."""
+    before: Path | None = None
+    """Run to show beside it, such as one with --load_state random: the embeddings before pretraining."""
+    tsne: bool = False
+    """Use t-SNE, which keeps neighbours together, instead of principal components."""
+    seed: int = 0
+    """Seed of t-SNE, and of the samples that it shows if there are many."""
+
+    def draw(self) -> tuple[Figure, Path]:
+        """Return the figure, and the path to write it to."""
+        sources = [path for path in (self.before, self.source) if path is not None]
+        paths = [path / EMBEDDINGS if path.is_dir() else path for path in sources]
+        projections = [self.project(path) for path in paths]
+        axis_names = ("t-SNE 1", "t-SNE 2") if self.tsne else ("first component", "second component")
+        title = make_title(self.source, f", {self.label}" if self.label else "")
+        method = "tsne" if self.tsne else "pca"
+        return (
+            draw_projections(projections, axis_names, title),
+            paths[-1].with_name(f"{paths[-1].stem}_{method}.png"),
+        )
+
+    def project(self, path: Path) -> Projection:
+        """Read embeddings and project them to two dimensions."""
+        embeddings, labels = read_embeddings(path, self.label)
+        count = len(embeddings)
+        if self.tsne:
+            chosen = np.sort(np.random.default_rng(self.seed).permutation(count)[:MAX_TSNE_SAMPLES])
+            embeddings = embeddings[chosen]
+            labels = None if labels is None else labels[chosen]
+            points = tsne(embeddings, self.seed)
+        else:
+            points = principal_components(embeddings)
+        name = path.resolve().parent.name if path.name == EMBEDDINGS else path.stem
+        return Projection(f"{name}: {len(points)} of {count} samples", points, labels)
+
+
+class Projection(NamedTuple):
+    """Points [n, 2] with a title, and their labels [n], NaN if unknown; None if there are none."""
+
+    title: str
+    points: np.ndarray
+    labels: np.ndarray | None
+
+
+def principal_components(embeddings: np.ndarray) -> np.ndarray:
+    """Project embeddings [n, D] on their first two principal components: [n, 2].
+
+    >>> principal_components(np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])).round(6).tolist()
+    [[-2.0, 0.0], [0.0, 0.0], [2.0, 0.0]]
+    """
+    points: np.ndarray = PCA(2, svd_solver="full").fit_transform(embeddings)
+    return points
+
+
+def tsne(embeddings: np.ndarray, seed: int) -> np.ndarray:
+    """Project embeddings [n, D] by t-SNE, which starts from the principal components: [n, 2]."""
+    perplexity = min(30.0, (len(embeddings) - 1) / 3)
+    points: np.ndarray = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        embeddings
+    )
+    return points
+
+
+def label_masks(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return {value: mask [n]} of labels [n], the unknown ones last.
+
+    >>> {name: mask.tolist() for name, mask in label_masks(np.array([1.0, np.nan, 1.0])).items()}
+    {'1': [True, False, True], 'unknown': [False, True, False]}
+    """
+    numeric = np.issubdtype(labels.dtype, np.number)
+    unknown = np.isnan(labels) if numeric else np.zeros(len(labels), bool)
+    masks = {f"{v:g}" if numeric else str(v): labels == v for v in np.unique(labels[~unknown])}
+    return masks | ({"unknown": unknown} if unknown.any() else {})
+
+
+def draw_projections(projections: Sequence[Projection], axis_names: Sequence[str], title: str) -> Figure:
+    """Draw a panel per projection, its points coloured by their labels."""
+    figure, axes = make_panels(len(projections), title, width=6.0 * len(projections), height=5)
+    for axis, projection in zip(axes, projections, strict=True):
+        x, y = projection.points.T
+        if projection.labels is None:
+            axis.scatter(x, y, s=6, alpha=0.6)
+        else:
+            for name, mask in label_masks(projection.labels).items():
+                axis.scatter(x[mask], y[mask], s=6, alpha=0.6, label=name)
+            axis.legend(markerscale=2)
+        axis.set_title(projection.title, fontsize=SMALL_TEXT)
+        axis.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    return figure

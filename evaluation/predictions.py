@@ -1,0 +1,102 @@
+"""Predictions of a split: a CSV file with a row per sample and label."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from evaluation.results import read_rows
+from utils.files import atomic_write
+
+if TYPE_CHECKING:  # the commands that read predictions need no torch
+    from datasets.batches import Samples
+
+COLUMNS = ("stay_id", "subject_id", "end_hours", "label", "truth", "probability")
+
+
+class Predictions(NamedTuple):
+    """The predictions of n samples.
+
+    kind: "multilabel" or "ordinal". subject_id [n]; truth [n, L], NaN if unknown; probability [n, L], or
+    [n, K] of the K bins of an ordinal label.
+    """
+
+    kind: str
+    labels: tuple[str, ...]
+    subject_id: np.ndarray
+    truth: np.ndarray
+    probability: np.ndarray
+
+
+def write_predictions(path: Path, samples: Samples, labels: Sequence[str], probability: np.ndarray) -> None:
+    """Write probabilities [n, L] of n samples and L labels, a row for each, atomically.
+
+    An unknown truth is an empty cell. An ordinal label, which has probability [n, K], is written as K labels
+    "name[k]", with truth 1 for its bin and 0 for the others.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    truth = samples.labels
+    if truth.shape[1] == 1 and probability.shape[1] > 1:
+        bins = probability.shape[1]
+        labels = [f"{labels[0]}[{k}]" for k in range(bins)]
+        truth = np.where(np.isnan(truth), np.nan, truth == np.arange(bins)).astype(np.float32)
+    shape = (len(samples), len(labels))
+    if not truth.shape == probability.shape == shape:
+        raise ValueError(f"{path}: truth {truth.shape}, probability {probability.shape} must both be {shape}")
+    table = pd.DataFrame(
+        {
+            "stay_id": np.repeat(samples.stay_id, len(labels)),
+            "subject_id": np.repeat(samples.subject_id, len(labels)),
+            "end_hours": np.repeat(samples.end_hours, len(labels)),
+            "label": list(labels) * len(samples),
+            "truth": pd.array(truth.ravel()).astype("Int8"),
+            "probability": probability.ravel(),
+        }
+    )
+    with atomic_write(Path(path)) as partial:
+        table.to_csv(partial, index=False)
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Return the table that `write_predictions` wrote.
+
+    Raises:
+        ValueError: the file is missing, another table, or of a former version.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; give the folder of a run that run_gpu.py has finished")
+    table = read_rows(path)
+    missing = [name for name in COLUMNS if name not in table]
+    if missing == ["subject_id"]:
+        raise ValueError(f"{path} has no column subject_id, as a former version wrote it; evaluate again")
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; give the folder of a run")
+    return table
+
+
+def to_arrays(table: pd.DataFrame, path: Path) -> Predictions:
+    """Convert a table of predictions to arrays; labels "name[0]", "name[1]", ... are the bins of one label.
+
+    Raises:
+        ValueError: labels of some samples are missing in the table of `path`.
+    """
+    labels = tuple(dict.fromkeys(table["label"]))
+    if len(table) % len(labels) or (table["label"].to_numpy().reshape(-1, len(labels)) != labels).any():
+        raise ValueError(f"{path} does not have every label of each sample: it was cut; evaluate again")
+    subject_id = table["subject_id"].to_numpy()[:: len(labels)]
+    truth, probability = (
+        table[name].to_numpy(np.float64, na_value=np.nan).reshape(-1, len(labels))
+        for name in ("truth", "probability")
+    )
+    name = re.sub(r"\[0\]$", "", labels[0])
+    if len(labels) > 1 and labels == tuple(f"{name}[{k}]" for k in range(len(labels))):
+        bins = np.where(np.isnan(truth[:, 0]), np.nan, truth.argmax(1))[:, None]
+        return Predictions("ordinal", (name,), subject_id, bins, probability)
+    return Predictions("multilabel", labels, subject_id, truth, probability)

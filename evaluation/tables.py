@@ -1,0 +1,194 @@
+"""Tables of results: all runs, means over seeds, and the difference between two runs.
+
+`python -m evaluation.tables summary` lists the test scores of all runs;
+`python -m evaluation.tables table --task phenotyping` averages the runs of a task over seeds;
+`python -m evaluation.tables compare RUN_A RUN_B` tests whether two runs differ.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from evaluation.compare import Compare, print_comparison
+from evaluation.results import read_rows
+from utils.cli import run_cli
+
+RUN_KEYS = ["protocol", "fusion", "objective"]  # equal in runs that differ in their seed alone
+BASELINES = ("random", "ehr", "cxr")  # objectives and fusions that come first in the summary
+Format = Literal["text", "markdown", "latex", "csv"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """List the test scores of all runs, means over labels, and the paths of the result tables.
+
+    A run that was repeated, or evaluated again with --mode eval, has a row for each time.
+    """
+
+    results_dir: Path = Path("results")
+    """Folder of the result tables, one per task, that run_gpu.py writes."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Average the runs of a task over seeds: mean, standard deviation and intervals.
+
+    Of runs with the same settings and seed the last one counts; --mode eval of a run in the table does not.
+    """
+
+    task: str
+    """Task whose results are read."""
+    results_dir: tuple[Path, ...] = (Path("results"),)
+    """Folder of the result tables, one per task, that run_gpu.py writes; or several, such as one per seed."""
+    metric: str = ""
+    """Only this score, such as auroc; empty: all."""
+    label: str = "macro"
+    """Only this label; macro is the mean over labels, and macro[sex=F] that of a subgroup."""
+    split: str = "test"
+    """Only this split."""
+    format: Format = "text"
+    """Format of the table."""
+
+
+def summary(folder: Path) -> str:
+    """Return a table with a row per run: settings, mean test scores, and n, the number of known labels.
+
+    The paths of the result tables follow.
+
+    Raises:
+        ValueError: the folder has no test score.
+    """
+    paths = sorted(folder.glob("*.csv"))
+    rows = pd.concat([_read_results(path) for path in paths] or [pd.DataFrame(columns=["split"])])
+    rows = rows[rows["split"] == "test"]
+    if rows.empty:
+        raise ValueError(f"{folder} has no test scores; run_gpu.py writes them, --results_dir says where")
+    rows = rows[rows["label"] == "macro"].astype({"n": int})
+    metrics = list(dict.fromkeys(rows["metric"]))
+    keys = ["task", *RUN_KEYS]
+    table = rows.pivot_table("value", [*keys, "run", "started", "n"], "metric", "last").reset_index()
+    table["baseline"] = table[["objective", "fusion"]].map(_baseline_order).min(axis=1)
+    table = table.sort_values(
+        ["task", "protocol", "baseline", "started"], ascending=[True, False, True, True]
+    )
+    text = table[[*keys, *metrics, "n"]].to_string(index=False, float_format="{:.3f}".format, na_rep="")
+    return "\n".join([text, *(f"results: {path}" for path in paths)])
+
+
+def select_rows(config: Table) -> pd.DataFrame:
+    """Return the result rows to average, without those that --mode eval added for a run in the same file.
+
+    Raises:
+        ValueError: no row is left.
+    """
+    paths = [folder / f"{config.task}.csv" for folder in config.results_dir]
+    rows = pd.concat([_without_evaluations(_read_results(path)) for path in paths], ignore_index=True)
+    for name, value in (("split", config.split), ("label", config.label), ("metric", config.metric)):
+        available = ", ".join(rows[name].unique())
+        rows = rows[rows[name] == value] if value else rows
+        if rows.empty:
+            files = ", ".join(map(str, paths))
+            raise ValueError(f"{files}: no row has --{name} {value}; available: {available}")
+    return rows
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average result rows of one label and split: a row per protocol, fusion, objective and metric.
+
+    Columns: seeds, the number of runs; mean and sd of their values; seeds_low and seeds_high, the 95 %
+    interval of the mean over seeds (Student's t), NaN for one seed; low and high, the means of the ends of
+    the runs' own intervals, which are over subjects.
+    """
+    rows = rows.sort_values("started", kind="stable")
+    rows = rows.drop_duplicates([*RUN_KEYS, "metric", "seed"], keep="last")
+    table = rows.groupby([*RUN_KEYS, "metric"], sort=False, dropna=False).agg(
+        seeds=("value", "count"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        low=("low", "mean"),
+        high=("high", "mean"),
+    )
+    half_width = stats.t.ppf(0.975, table["seeds"] - 1) * table["sd"] / np.sqrt(table["seeds"])
+    table.insert(3, "seeds_low", table["mean"] - half_width)
+    table.insert(4, "seeds_high", table["mean"] + half_width)
+    return table.reset_index()
+
+
+def superseded_runs(rows: pd.DataFrame) -> list[str]:
+    """Return a line per run that is not counted, because a later one has the same settings and seed."""
+    rows = rows.sort_values("started", kind="stable")
+    names = rows.groupby([*RUN_KEYS, "seed"], sort=False)["run"].unique()
+    return [
+        f"not counted: {run}, as {runs[-1]} is later and has the same protocol, fusion, objective and seed"
+        for runs in names
+        for run in runs[:-1]
+    ]
+
+
+def format_table(table: pd.DataFrame, style: Format) -> str:
+    """Return a table as text, Markdown, LaTeX (with the package booktabs) or CSV."""
+    if style == "csv":
+        text = table.to_csv(index=False)
+    elif style == "latex":
+        text = table.to_latex(index=False, float_format="%.4f", na_rep="", escape=True)
+    elif style == "markdown":
+        cells = table.astype(object).where(table.notna(), None)
+        text = cells.to_markdown(index=False, floatfmt=".4f", missingval="")
+    else:
+        text = table.to_string(index=False, float_format="{:.4f}".format, na_rep="")
+    return str(text).rstrip("\n")
+
+
+def print_summary(config: Summary) -> None:
+    """Print the test scores of all runs."""
+    print(summary(config.results_dir))
+
+
+def print_table(config: Table) -> None:
+    """Print the means over seeds; on standard error, the runs that are not counted."""
+    rows = select_rows(config)
+    print(format_table(over_seeds(rows), config.format))
+    for line in superseded_runs(rows):
+        print(line, file=sys.stderr)
+
+
+def _read_results(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
+    return read_rows(path)
+
+
+def _without_evaluations(rows: pd.DataFrame) -> pd.DataFrame:
+    keys = [*RUN_KEYS, "epoch", "split"]
+    evaluated_run = rows["checkpoint"].fillna("").map(lambda path: Path(path).parent.name)
+    trained = pd.MultiIndex.from_frame(rows[["run", *keys]].astype(str))
+    evaluated = pd.MultiIndex.from_frame(rows[keys].astype(str).assign(run=evaluated_run)[["run", *keys]])
+    return rows[~evaluated.isin(trained)]
+
+
+def _baseline_order(name: str) -> int:
+    return BASELINES.index(name) if name in BASELINES else len(BASELINES)
+
+
+Command = Summary | Table | Compare
+
+
+def main(command: Command) -> None:
+    """Print a table of results."""
+    if isinstance(command, Summary):
+        print_summary(command)
+    elif isinstance(command, Table):
+        print_table(command)
+    else:
+        print_comparison(command)
+
+
+if __name__ == "__main__":
+    run_cli(main, Command)
