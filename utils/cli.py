@@ -6,8 +6,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
-from typing import TypeVar
+from types import FrameType, UnionType
+from typing import TypeVar, cast
 
 from utils.config import parse
 from utils.log import is_rank_zero
@@ -15,16 +15,18 @@ from utils.log import is_rank_zero
 T = TypeVar("T")
 
 
-def run_cli(main: Callable[[T], None], config: type[T]) -> None:
+def run_cli(main: Callable[[T], None], config: type[T] | UnionType) -> None:
     """Parse the command line and run `main`; the docstring of `config` opens the help text.
 
+    A union of dataclasses gives a subcommand for each; then the docstring of `main` opens the help text.
     Exit status: 1 for an error that the user can fix (ValueError, OSError; one line on standard error), 2 for
     a wrong flag (see utils.config.parse), 130 for Ctrl-C, 0 for SIGTERM, and 141 if the reader of a pipe has
     left, as in `... --help | head -1`. Any other exception is a bug of ours and keeps its traceback. Under
     torchrun the error names the process that failed, and torchrun reports the cause.
     """
     with _exit_on_closed_pipe(), exit_on_sigterm():
-        settings = parse(config, description=inspect.getdoc(config) or "")
+        description = inspect.getdoc(main if isinstance(config, UnionType) else config)
+        settings = parse(cast(type[T], config), description=description or "")
         try:
             main(settings)
         except BrokenPipeError:

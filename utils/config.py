@@ -36,7 +36,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
 
     Nested dataclasses become flat flags; `--a_b` and `--a-b` are the same; the last of two equal flags wins.
     `--config FILE` reads defaults from YAML. A wrong flag, key or value prints one error, which suggests the
-    most similar name, and exits with status 2.
+    most similar name, and exits with status 2. A union of dataclasses gives a subcommand for each.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Data:
@@ -49,8 +49,9 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     default: Any = tyro.MISSING_NONPROP
     try:
         known, words = config_flag.parse_known_args(argv)
-        if known.config is not None:
-            default = from_dict(cls, _read_config(known.config), known.config, required=default)
+        kind = next((part for part in get_args(cls) if part.__name__.lower() in words), cls)  # subcommand
+        if known.config is not None and isinstance(kind, type):
+            default = from_dict(kind, _read_config(known.config), known.config, required=default)
     except (argparse.ArgumentError, ValueError) as error:
         _exit_usage(str(error))
     if {"-h", "--help"} & set(words):
@@ -69,7 +70,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     )
     if unknown:
         name = unknown[0].partition("=")[0]
-        flags = ["--config", *(_flag(path) for path, _ in _settings(cls))]
+        flags = ["--config", *(_flag(path) for path, _ in _settings(type(config)))]
         _exit_usage(f"unknown flag {name}{did_you_mean(name, flags)}")
     for path, _ in _settings(type(config)):
         value = operator.attrgetter(path)(config)
@@ -308,7 +309,7 @@ class _SafeLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml brings no type
 def _program() -> str:
     """Return what was typed to start this program, after `python` if it is a file."""
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    return f"python -m {module.name}" if module else Path(sys.argv[0]).name
+    return f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
 
 
 def _exit_usage(message: str) -> NoReturn:

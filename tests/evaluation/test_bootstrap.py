@@ -93,7 +93,9 @@ def test_every_ordinal_score_of_a_resample_is_that_of_its_samples() -> None:
     hours = np.where(np.isnan(truth[:, 0]), np.nan, 10 * truth[:, 0] + source.random(60))
     means = np.array([5.0, 15.0, np.nan, 35.0])
     resamples = Resamples.of(source.integers(0, 30, 60), 20, seed=0)
-    found = bootstrap.evaluate("ordinal", ("los",), {}, truth, guess, resamples, ContinuousTarget(hours, means))
+    found = bootstrap.evaluate(
+        "ordinal", ("los",), {}, truth, guess, resamples, ContinuousTarget(hours, means)
+    )
     assert {name for _, name in found} == {"kappa", "accuracy", "mad", "mse", "mape"}
     for number in range(20):
         index = drawn(resamples, number)

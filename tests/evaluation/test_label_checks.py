@@ -31,7 +31,9 @@ def test_a_label_with_one_class_is_named() -> None:
 @pytest.mark.parametrize("labels", [two_labels((0, 1), (NAN, NAN), (0, 1)), two_labels()])
 def test_a_split_with_one_class_of_every_label_teaches_and_judges_nothing(labels: np.ndarray) -> None:
     task = TASKS["radiology"]
-    with pytest.raises(ValueError, match=r"every label of radiology has only one class in.*extract more stays"):
+    with pytest.raises(
+        ValueError, match=r"every label of radiology has only one class in.*extract more stays"
+    ):
         check_learnable(task, labels)
     assert not has_scorable_label(task, labels)
 

@@ -36,7 +36,10 @@ def test_a_label_of_one_class_is_named_and_left_out() -> None:
     truth, guess = draw.integers(0, 2, (40, 14)), draw.random((40, 14))
     truth[:, 5] = 0
     table = summary(task, compute_scores(task, truth, guess))
-    assert table.endswith(f"excluded from the means (one class in this split): {task.labels[5]}") and "nan" not in table
+    assert (
+        table.endswith(f"excluded from the means (one class in this split): {task.labels[5]}")
+        and "nan" not in table
+    )
 
 
 def context(count: int, resamples: int = 50, **columns: np.ndarray) -> ScoringContext:
@@ -135,5 +138,7 @@ def test_subgroups_of_samples_come_from_their_stays(tmp_path: Path) -> None:
 
 
 def test_another_subgroup_is_refused() -> None:
-    with pytest.raises(ValueError, match="--subgroups age,insurance: insurance must be one of age, sex, race"):
+    with pytest.raises(
+        ValueError, match="--subgroups age,insurance: insurance must be one of age, sex, race"
+    ):
         parse_subgroups("age,insurance")

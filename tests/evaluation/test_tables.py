@@ -142,5 +142,8 @@ def test_the_command_line_has_a_command_for_each_table(
         tables.main(parse(tables.Command, [*words, "--results_dir", str(tmp_path)]))
         assert value in capsys.readouterr().out
     assert parse(tables.Command, ["summary"]) == Summary()
+    (tmp_path / "c.yaml").write_text("task: phenotyping\nmetric: auprc\n")
+    words = ["table", "--config", str(tmp_path / "c.yaml"), "--split", "val"]
+    assert parse(tables.Command, words) == Table("phenotyping", metric="auprc", split="val")
     with pytest.raises(SystemExit, match="2"):
-        parse(tables.Command, ["tabel"])
+        parse(tables.Command, ["tabel", "--config", str(tmp_path / "c.yaml")])
