@@ -18,24 +18,15 @@ class Condition:
     title: str
     ccs: str
     group: str
-    without: tuple[str, ...]
-    extra: tuple[str, ...]
+    without: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
 
 @cache
 def conditions() -> tuple[Condition, ...]:
     """Return the conditions in column order."""
     entries = yaml.safe_load((RESOURCES / "conditions.yaml").read_text())
-    return tuple(
-        Condition(
-            title=entry["title"],
-            ccs=str(entry["ccs"]),
-            group=entry["group"],
-            without=tuple(entry.get("without", ())),
-            extra=tuple(entry.get("with", ())),
-        )
-        for entry in entries
-    )
+    return tuple(Condition(**entry) for entry in entries)
 
 
 @cache

@@ -33,55 +33,35 @@ class RawTable:
         return {name: name if name in header else self.aliases.get(name, name) for name in self.columns}
 
 
+INT, FLOAT, TEXT, TIME = pl.Int64, pl.Float64, pl.String, pl.Datetime
 TABLES = {
-    "patients": RawTable(
-        "patients", ("hosp", "core"), MIMIC_IV,
-        {
-            "subject_id": pl.Int64, "gender": pl.String, "anchor_age": pl.Int64, "anchor_year": pl.Int64,
-            "dod": pl.Datetime,
-        },
-    ),
-    "admissions": RawTable(
-        "admissions", ("hosp", "core"), MIMIC_IV,
-        {
-            "subject_id": pl.Int64, "hadm_id": pl.Int64, "admittime": pl.Datetime, "dischtime": pl.Datetime,
-            "deathtime": pl.Datetime, "race": pl.String,
-        },
-        aliases={"race": "ethnicity"},
-    ),
-    "diagnoses_icd": RawTable(
-        "diagnoses_icd", ("hosp",), MIMIC_IV,
-        {"subject_id": pl.Int64, "hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64},
-    ),
-    "icustays": RawTable(
-        "icustays", ("icu",), MIMIC_IV,
-        {
-            "subject_id": pl.Int64, "hadm_id": pl.Int64, "stay_id": pl.Int64, "first_careunit": pl.String,
-            "last_careunit": pl.String, "intime": pl.Datetime, "outtime": pl.Datetime, "los": pl.Float64,
-        },
-    ),
-    "chartevents": RawTable(
-        "chartevents", ("icu",), MIMIC_IV,
-        {
-            "hadm_id": pl.Int64, "stay_id": pl.Int64, "charttime": pl.Datetime, "itemid": pl.Int64,
-            "value": pl.String,
-        },
-    ),
-    "labevents": RawTable(
-        "labevents", ("hosp",), MIMIC_IV,
-        {"hadm_id": pl.Int64, "charttime": pl.Datetime, "itemid": pl.Int64, "value": pl.String},
-    ),
-    "metadata": RawTable(
-        "mimic-cxr-*-metadata", (".",), MIMIC_CXR,
-        {
-            "dicom_id": pl.String, "subject_id": pl.Int64, "study_id": pl.Int64, "ViewPosition": pl.String,
-            "StudyDate": pl.Int64, "StudyTime": pl.Float64,
-        },
-    ),
-    "chexpert": RawTable(
-        "mimic-cxr-*-chexpert", (".",), MIMIC_CXR,
-        {"subject_id": pl.Int64, "study_id": pl.Int64, **dict.fromkeys(FINDINGS, pl.Float64)},
-    ),
+    "patients": RawTable("patients", ("hosp", "core"), MIMIC_IV, {
+        "subject_id": INT, "gender": TEXT, "anchor_age": INT, "anchor_year": INT, "dod": TIME,
+    }),
+    "admissions": RawTable("admissions", ("hosp", "core"), MIMIC_IV, {
+        "subject_id": INT, "hadm_id": INT, "admittime": TIME, "dischtime": TIME, "deathtime": TIME,
+        "race": TEXT,
+    }, aliases={"race": "ethnicity"}),
+    "diagnoses_icd": RawTable("diagnoses_icd", ("hosp",), MIMIC_IV, {
+        "subject_id": INT, "hadm_id": INT, "icd_code": TEXT, "icd_version": INT,
+    }),
+    "icustays": RawTable("icustays", ("icu",), MIMIC_IV, {
+        "subject_id": INT, "hadm_id": INT, "stay_id": INT, "first_careunit": TEXT, "last_careunit": TEXT,
+        "intime": TIME, "outtime": TIME, "los": FLOAT,
+    }),
+    "chartevents": RawTable("chartevents", ("icu",), MIMIC_IV, {
+        "hadm_id": INT, "stay_id": INT, "charttime": TIME, "itemid": INT, "value": TEXT,
+    }),
+    "labevents": RawTable("labevents", ("hosp",), MIMIC_IV, {
+        "hadm_id": INT, "charttime": TIME, "itemid": INT, "value": TEXT,
+    }),
+    "metadata": RawTable("mimic-cxr-*-metadata", (".",), MIMIC_CXR, {
+        "dicom_id": TEXT, "subject_id": INT, "study_id": INT, "ViewPosition": TEXT, "StudyDate": INT,
+        "StudyTime": FLOAT,
+    }),
+    "chexpert": RawTable("mimic-cxr-*-chexpert", (".",), MIMIC_CXR, {
+        "subject_id": INT, "study_id": INT, **dict.fromkeys(FINDINGS, FLOAT),
+    }),
 }  # fmt: skip
 
 

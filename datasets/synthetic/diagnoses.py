@@ -8,26 +8,9 @@ import polars as pl
 
 from datasets.conditions import conditions, groups_of
 from datasets.synthetic.common import CODES, random_stream
-from datasets.synthetic.latents import draw_outcome
+from datasets.synthetic.latents import draw_outcome, loadings_of
 from datasets.synthetic.patients import YEAR_GROUPS, Block
 
-# CCS number -> prevalence near that of the published cohort, and the weights of (severity, heart failure,
-# consolidation, effusion, renal, chronic) in the condition's liability.
-CONDITIONS = {
-    "157": (0.22, (0.5, 0.2, 0.0, 0.1, 1.0, 0.2)), "109": (0.08, (0.6, 0.0, 0.0, 0.0, 0.0, 0.5)),
-    "100": (0.10, (0.4, 0.7, 0.0, 0.0, 0.0, 0.4)), "106": (0.32, (0.2, 0.7, 0.0, 0.2, 0.0, 0.4)),
-    "158": (0.16, (0.0, 0.3, 0.0, 0.0, 1.0, 0.8)), "127": (0.13, (0.0, 0.0, 0.5, 0.0, 0.0, 1.0)),
-    "238": (0.20, (0.6, 0.0, 0.2, 0.6, 0.0, 0.0)), "105": (0.08, (0.0, 0.8, 0.0, 0.0, 0.0, 0.6)),
-    "108": (0.27, (0.1, 1.0, 0.0, 0.5, 0.2, 0.4)), "101": (0.32, (0.0, 0.6, 0.0, 0.0, 0.0, 1.0)),
-    "50": (0.10, (0.0, 0.0, 0.0, 0.0, 0.6, 0.9)), "49": (0.19, (0.0, 0.0, 0.0, 0.0, 0.2, 0.9)),
-    "53": (0.35, (-0.3, 0.0, 0.0, 0.0, 0.0, 1.0)), "98": (0.42, (-0.3, -0.3, 0.0, 0.0, -0.6, 0.6)),
-    "99": (0.15, (0.0, 0.3, 0.0, 0.0, 0.9, 0.7)), "55": (0.30, (0.6, 0.0, 0.1, 0.1, 0.8, 0.0)),
-    "153": (0.08, (0.7, 0.0, 0.0, 0.0, 0.3, 0.3)), "151": (0.10, (0.4, 0.0, 0.0, 0.8, 0.4, 0.0)),
-    "133": (0.10, (0.0, 0.0, 0.8, 0.2, 0.0, 0.3)), "134": (0.08, (0.2, 0.0, 0.7, 0.0, 0.0, 0.0)),
-    "130": (0.10, (0.1, 0.0, 0.3, 1.0, 0.0, 0.0)), "122": (0.15, (0.4, 0.0, 1.0, 0.2, 0.0, 0.0)),
-    "131": (0.22, (0.8, 0.4, 0.6, 0.2, 0.0, 0.1)), "2": (0.16, (0.9, 0.0, 0.6, 0.1, 0.4, 0.0)),
-    "249": (0.10, (1.0, 0.2, 0.3, 0.0, 0.4, 0.0)),
-}  # fmt: skip
 UNRELATED_STEP = 37  # one in as many of the codes of no condition is used
 
 
@@ -69,13 +52,13 @@ def draw_diagnoses(seed: int, block: int, drawn: Block) -> pl.DataFrame:
     is_icd10 = np.where(group == YEAR_GROUPS[2], rng.random(count) < 0.4, group == YEAR_GROUPS[3])
     version = np.where(is_icd10, 10, 9)
     rows, codes = [], []
-    for ccs, (rate, weights) in CONDITIONS.items():
-        present = draw_outcome(rng, latents, weights, rate, explained)
+    for ccs, condition in loadings_of("condition").items():
+        present = draw_outcome(rng, latents, condition, condition["rate"], explained)
         picks, is_rare = rng.random(count) ** 2, rng.random(count) < 0.1
         for row in np.flatnonzero(present):
             pools = _code_pools(int(version[row]))
-            use_rare = is_rare[row] and len(pools.corrected_only[ccs])
-            pool = pools.corrected_only[ccs] if use_rare else pools.published[ccs]
+            rare = pools.corrected_only[ccs]
+            pool = rare if is_rare[row] and rare else pools.published[ccs]
             rows.append(row)
             codes.append(pool[int(picks[row] * len(pool))])
     for row in np.repeat(np.arange(count), rng.integers(2, 8, count)):

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
-from datasets.synthetic.items import CHART_ITEMS, LAB_ITEMS, ONCE_ITEMS, SCALES, Item
+from datasets.synthetic.items import SCALES, Item, items
 from datasets.synthetic.patients import Block
 from datasets.synthetic.vitals import Moments, channel_values, draw_body, draw_groups, draw_scores
 
@@ -58,12 +58,12 @@ def draw_charts(seed: int, block: int, drawn: Block) -> pl.DataFrame:
     charted = ~outside | (rng.random(len(outside)) < 0.3)
     phase = rng.integers(0, 24, len(stays))[owner] + moments.time // HOUR
     events = []
-    for item in CHART_ITEMS:
+    for item in items("chart"):
         due = charted & (phase % item.every == 0) & groups[item.group][owner]
         rows = np.flatnonzero(due & (rng.random(len(phase)) < item.chance))
         events.append(_item_events(item, rows, values[item.channel][rows]))
     fourth = np.minimum(np.searchsorted(owner, np.arange(len(stays))) + 3, len(phase) - 1)
-    for item in ONCE_ITEMS:
+    for item in items("admission"):
         selected = np.flatnonzero(rng.random(len(stays)) < item.chance)
         events.append(_item_events(item, fourth[selected], body[item.channel][selected]))
     return _finish_charts(rng, pl.concat(events), moments, stays)
@@ -130,7 +130,7 @@ def draw_labs(seed: int, block: int, drawn: Block) -> pl.DataFrame:
     values["urine_ph"] = rng.choice([5, 5.5, 6, 6.5, 7], count)
     values["fluid_ph"] = rng.normal(7.45, 0.1, count)
     events = []
-    for item in LAB_ITEMS:
+    for item in items("lab"):
         due = (moments.time // HOUR % item.every == 0) & (rng.random(count) < item.chance)
         events.append(_item_events(item, np.flatnonzero(due), values[item.channel][due]))
     frame = pl.concat(events)

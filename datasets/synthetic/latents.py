@@ -1,10 +1,14 @@
 """Latent disease states of synthetic admissions, and how strongly they show in everything else."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
+import polars as pl
 
+from datasets.schema import RESOURCES
 from datasets.synthetic.common import DAY, HOUR
 
 LATENTS = ("severity", "heart_failure", "consolidation", "effusion", "renal", "chronic")
@@ -67,6 +71,18 @@ class Course:
         return latents
 
 
+@cache
+def loadings_of(kind: str) -> dict[str, dict[str, float]]:
+    """Return channels, signs, conditions or outcomes: their weights of LATENTS, and their distribution.
+
+    >>> loadings_of("outcome")["death"]["severity"]
+    0.8
+    """
+    table = pl.read_csv(RESOURCES / "synthetic_loadings.csv", comment_prefix="#")
+    rows = table.filter(pl.col("kind") == kind).drop("kind").iter_rows(named=True)
+    return {row.pop("name"): row for row in rows}
+
+
 def draw_latents(rng: np.random.Generator, count: int, patient: np.ndarray | None = None) -> np.ndarray:
     """Draw latent states [count, 6]: normal, variance 1, each correlated with severity.
 
@@ -80,19 +96,23 @@ def draw_latents(rng: np.random.Generator, count: int, patient: np.ndarray | Non
     return latents
 
 
-def liability(latents: np.ndarray, weights: tuple[float, ...]) -> np.ndarray:
+def liability(latents: np.ndarray, loadings: Mapping[str, float]) -> np.ndarray:
     """Return a weighted sum of latent states [n, 6] -> [n], with mean 0 and variance 1."""
     covariance = np.outer(SEVERITY_CORRELATION, SEVERITY_CORRELATION)
     np.fill_diagonal(covariance, 1)
-    weight = np.array(weights)
+    weight = np.array([loadings[name] for name in LATENTS])
     total: np.ndarray = latents @ weight / np.sqrt(weight @ covariance @ weight)
     return total
 
 
 def draw_outcome(
-    rng: np.random.Generator, latents: np.ndarray, weights: tuple[float, ...], rate: float, explained: float
+    rng: np.random.Generator,
+    latents: np.ndarray,
+    loadings: Mapping[str, float],
+    rate: float,
+    explained: float,
 ) -> np.ndarray:
     """Draw a binary outcome [n] of mean `rate`; latent states explain `explained` of its liability."""
     chance = rng.standard_normal(len(latents))
-    total: np.ndarray = np.sqrt(explained) * liability(latents, weights) + np.sqrt(1 - explained) * chance
+    total: np.ndarray = np.sqrt(explained) * liability(latents, loadings) + np.sqrt(1 - explained) * chance
     return total > NormalDist().inv_cdf(1 - rate)

@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import polars as pl
@@ -73,35 +74,28 @@ def open_tables(root: Path, notice: str) -> Iterator[TableWriter]:
         yield TableWriter(root, open_files)
 
 
-@dataclass(frozen=True)
+@dataclass
 class XRayWriter:
     """Draws X-rays and writes them, in a pool."""
 
     seed: int
     simulation: Simulation
     pool: Executor
-    pending: list[Future[None]] = field(default_factory=list)
+    pending: Iterable[None] = ()
 
-    def write(self, xrays: Sequence[tuple[XRay, Path]]) -> None:
+    def write(self, xrays: Sequence[XRay], paths: Sequence[Path]) -> None:
         """Write a block's X-rays, which are drawn while the next block's tables are made.
 
         Waits for the block before, so that memory stays bounded.
         """
         self.wait()
-        for start in range(0, len(xrays), XRAYS_PER_JOB):
-            job = xrays[start : start + XRAYS_PER_JOB]
-            self.pending.append(self.pool.submit(_write_xrays, job, self.seed, self.simulation))
+        settings = repeat(self.seed), repeat(self.simulation)
+        self.pending = self.pool.map(write_xray, xrays, paths, *settings, chunksize=XRAYS_PER_JOB)
 
     def wait(self) -> None:
         """Wait for pending X-rays, and raise what went wrong with one."""
-        for future in self.pending:
-            future.result()
-        self.pending.clear()
-
-
-def _write_xrays(xrays: Sequence[tuple[XRay, Path]], seed: int, simulation: Simulation) -> None:
-    for xray, path in xrays:
-        write_xray(xray, path, seed, simulation)
+        for _ in self.pending:
+            continue
 
 
 @contextmanager

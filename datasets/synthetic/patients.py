@@ -14,16 +14,13 @@ from datasets.synthetic.latents import (
     draw_latents,
     draw_outcome,
     liability,
+    loadings_of,
 )
 
 PATIENTS_PER_BLOCK = 50  # drawn together from (seed, block), so that more patients change no earlier one
 MAX_ADMISSIONS, MAX_STAYS, MAX_STUDIES = 4, 3, 128
 MAX_PATIENTS = 10_000_000 // MAX_STUDIES  # as many as there are study ids for
 
-# Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in each outcome's liability.
-DEATH = (0.8, 0.6, 0.7, 0.7, 0.4, 0.2)
-STAY_LENGTH = (0.3, 0.1, 0.4, 0.3, 0.1, 0.0)
-READMISSION = (0.3, 0.8, 0.2, 0.7, 0.4, 0.2)
 CARE_UNITS = (
     "Medical Intensive Care Unit (MICU)", "Surgical Intensive Care Unit (SICU)", "Coronary Care Unit (CCU)",
     "Medical/Surgical Intensive Care Unit (MICU/SICU)", "Cardiac Vascular Intensive Care Unit (CVICU)",
@@ -103,7 +100,8 @@ def _draw_admissions(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:  # fmt: skip
     """Draw an admission of each patient from `start` on, and its ICU stays; `index` makes the ids."""
     count = len(patient)
-    died = draw_outcome(rng, latents, DEATH, simulation.death_rate, simulation.death_explained)
+    outcomes = loadings_of("outcome")
+    died = draw_outcome(rng, latents, outcomes["death"], simulation.death_rate, simulation.death_explained)
     stay_count = rng.choice(4, count, p=(0.06, 0.84, 0.08, 0.02))
     dies_in_icu = (stay_count > 0) & (rng.random(count) < 0.75)
     exists = np.arange(MAX_STAYS) < stay_count[:, None]
@@ -136,7 +134,10 @@ def _draw_admissions(
 
 def _draw_stay_hours(rng: np.random.Generator, latents: np.ndarray, simulation: Simulation) -> np.ndarray:
     """Draw hours of ICU stays [n, MAX_STAYS]: log-normal around 60 h, from 4 h to 45 days."""
-    known = np.sqrt(simulation.stay_explained) * liability(latents, STAY_LENGTH)[:, None]
+    known = (
+        np.sqrt(simulation.stay_explained)
+        * liability(latents, loadings_of("outcome")["stay_length"])[:, None]
+    )
     chance = np.sqrt(1 - simulation.stay_explained) * rng.standard_normal((len(latents), MAX_STAYS))
     hours: np.ndarray = 60 * np.exp(simulation.stay_log_sd * (known + chance))
     return hours.clip(4, 45 * 24)
@@ -157,7 +158,7 @@ def _draw_next_admission(
     """Draw who returns [n], and when [n]: within 30 days by the latent states, or later by chance."""
     count = len(admissions)
     rate, explained = simulation.readmission_rate, simulation.readmission_explained
-    soon = draw_outcome(rng, latents, READMISSION, rate, explained)
+    soon = draw_outcome(rng, latents, loadings_of("outcome")["readmission"], rate, explained)
     later = rng.random(count) < 0.2
     days = np.where(soon, rng.uniform(0.5, 27, count), 31 + np.exp(rng.normal(5, 1, count)).clip(0, 1500))
     returns = (soon | later) & ~admissions["died"].to_numpy()

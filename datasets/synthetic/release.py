@@ -99,19 +99,19 @@ def write_mimic_cxr(
     error = drawn.course.simulation.finding_error
     tables.append(METADATA, metadata_table(studies).filter(selected))
     tables.append(CHEXPERT, findings_table(config.seed, block, studies, error).filter(selected))
-    xrays.write(_xrays_of(studies, set(subjects), tables.root))
+    xrays.write(*_xrays_of(studies, set(subjects), tables.root))
 
 
-def _xrays_of(drawn: Studies, subjects: set[int], root: Path) -> list[tuple[XRay, Path]]:
+def _xrays_of(drawn: Studies, subjects: set[int], root: Path) -> tuple[list[XRay], list[Path]]:
     """Return the X-rays of some subjects, and the path of each."""
     ids = drawn.studies.select("subject_id", "study_id")
-    xrays = []
+    xrays, paths = [], []
     for study, number, dicom_id, view, rows, columns in drawn.images.iter_rows():
         subject_id, study_id = ids.row(study)
         if subject_id in subjects:
-            xray = XRay(subject_id, study_id, number, view, rows, columns, drawn.signs[study])
-            xrays.append((xray, image_path(root, subject_id, study_id, dicom_id)))
-    return xrays
+            xrays.append(XRay(subject_id, study_id, number, view, rows, columns, drawn.signs[study]))
+            paths.append(image_path(root, subject_id, study_id, dicom_id))
+    return xrays, paths
 
 
 def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:

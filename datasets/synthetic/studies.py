@@ -10,17 +10,9 @@ import polars as pl
 from datasets.schema import FINDINGS
 from datasets.synthetic.common import DAY, HOUR, STUDIES, random_stream, scatter_ids, with_row_number
 from datasets.synthetic.images import SIGNS, xray_size
-from datasets.synthetic.latents import liability
+from datasets.synthetic.latents import liability, loadings_of
 from datasets.synthetic.patients import MAX_STUDIES, Block
 
-# Weights of (severity, heart failure, consolidation, effusion, renal, chronic) in the signs of X-rays. Other
-# signs are chance. Renal disease does not show; effusion shows in X-rays almost alone.
-SIGN_WEIGHTS = {
-    "heart": (0.0, 0.9, 0.0, 0.1, 0.1, 0.4), "oedema": (0.3, 1.0, 0.0, 0.1, 0.1, 0.0),
-    "consolidation": (0.15, 0.0, 1.0, 0.0, 0.0, 0.0), "effusion": (0.0, 0.2, 0.1, 1.0, 0.0, 0.0),
-    "devices": (1.0, 0.0, 0.1, 0.1, 0.0, 0.0), "chronic": (0.0, 0.0, 0.1, 0.0, 0.0, 1.0),
-    "atelectasis": (1.0, 0.0, 0.1, 0.2, 0.0, 0.0),
-}  # fmt: skip
 # Finding -> the sign that the reader sees, and its prevalence ("No Finding" follows from the others).
 READINGS = {
     "Atelectasis": ("atelectasis", 0.30), "Cardiomegaly": ("heart", 0.28),
@@ -121,13 +113,13 @@ def _times_without_stay(rng: np.random.Generator, drawn: Block) -> pl.DataFrame:
 
 
 def _draw_signs(rng: np.random.Generator, studies: pl.DataFrame, drawn: Block) -> np.ndarray:
-    """Draw scores of SIGNS [n, 10]: the latent states at the time of each study, and an error."""
+    """Draw scores of SIGNS [n, 10]: latent states at the time of each study and an error, or chance alone."""
     states = drawn.course.at(studies["admission"].to_numpy(), studies["time"].to_numpy())
     signs = rng.standard_normal((len(studies), len(SIGNS)))
-    for index, sign in enumerate(SIGNS):
-        if sign in SIGN_WEIGHTS:
-            signs[:, index] *= drawn.course.simulation.image_error
-            signs[:, index] += liability(states, SIGN_WEIGHTS[sign])
+    for name, loadings in loadings_of("sign").items():
+        column = SIGNS.index(name)
+        signs[:, column] *= drawn.course.simulation.image_error
+        signs[:, column] += liability(states, loadings)
     return signs
 
 

@@ -6,30 +6,8 @@ from typing import Self
 import numpy as np
 
 from datasets.synthetic.common import random_stream
-from datasets.synthetic.latents import Course
+from datasets.synthetic.latents import LATENTS, Course, loadings_of
 
-# Loadings of each channel, in its standard deviations, on (severity, heart failure, consolidation, effusion,
-# renal, chronic), then its mean and standard deviation. Effusion hardly shows in vitals (X-rays show it), and
-# renal disease shows in them alone.
-LOADINGS = {
-    "heart_rate": (0.80, 0.40, 0.20, 0.00, 0.00, -0.10, 87, 16),
-    "mean_pressure": (-0.55, -0.10, -0.10, 0.00, 0.10, 0.30, 79, 11),
-    "pulse_pressure": (-0.10, -0.75, 0.00, -0.10, 0.15, 0.30, 57, 14),
-    "respiratory_rate": (0.25, 0.20, 0.20, 0.75, 0.15, 0.05, 19.5, 4.5),
-    "oxygen_saturation": (-0.20, -0.15, -0.35, -0.70, 0.00, -0.20, 96.6, 1.9),
-    "temperature": (0.05, -0.10, 0.85, 0.00, -0.10, -0.05, 36.9, 0.55),
-    "glucose": (0.20, 0.00, 0.05, 0.00, 0.10, 0.75, 140, 36),
-    "oxygen_fraction": (0.35, 0.20, 0.65, 0.35, 0.00, 0.05, 0.45, 0.11),
-    "ph": (-0.40, -0.05, -0.05, 0.00, -0.65, 0.00, 7.38, 0.06),
-    "consciousness": (-0.65, 0.00, -0.05, 0.00, -0.30, -0.10, 0, 1),
-    "perfusion": (-0.45, -0.65, 0.00, 0.00, -0.05, -0.10, 0, 1),
-    "creatinine": (0.20, 0.10, 0.00, 0.00, 0.90, 0.30, 1.5, 0.6),
-}
-LIMITS = {
-    "heart_rate": (25, 200), "mean_pressure": (30, 150), "pulse_pressure": (12, 140),
-    "respiratory_rate": (4, 55), "oxygen_saturation": (60, 100), "temperature": (32, 41.5),
-    "glucose": (30, 600), "oxygen_fraction": (0.21, 1.0), "ph": (6.9, 7.7), "creatinine": (0.2, 12),
-}  # fmt: skip
 NUISANCE_FACTORS = 3
 
 
@@ -68,13 +46,13 @@ def draw_scores(
     factors of a stay that move many channels at once, and noise that is correlated over time.
     """
     simulation = course.simulation
-    channels, owners = len(LOADINGS), len(patient)
-    loadings = np.array([row[:6] for row in LOADINGS.values()])
+    loadings = np.array([[channel[name] for name in LATENTS] for channel in loadings_of("channel").values()])
+    channels, owners = len(loadings), len(patient)
     baseline = rng.standard_normal((patient.max() + 1, channels))[patient]
     directions = random_stream(0, channels).standard_normal((NUISANCE_FACTORS, channels))
     factors = rng.standard_normal((owners, NUISANCE_FACTORS)) @ (directions / np.sqrt(NUISANCE_FACTORS))
     level = simulation.vitals_baseline * baseline + simulation.vitals_private * factors
-    noise = simulation.vitals_noise * _draw_noise(rng, moments, owners, simulation.vitals_memory)
+    noise = simulation.vitals_noise * _draw_noise(rng, moments, (owners, channels), simulation.vitals_memory)
     total = simulation.vitals_signal * states @ loadings.T + level[moments.owner] + noise
     nuisances = (simulation.vitals_baseline, simulation.vitals_private, simulation.vitals_noise)
     spread = np.sqrt(simulation.vitals_signal**2 + np.square(nuisances).sum())
@@ -82,12 +60,15 @@ def draw_scores(
     return scores
 
 
-def _draw_noise(rng: np.random.Generator, moments: Moments, owners: int, memory: float) -> np.ndarray:
+def _draw_noise(
+    rng: np.random.Generator, moments: Moments, shape: tuple[int, int], memory: float
+) -> np.ndarray:
     """Draw first-order autoregressive noise [n, C] of variance 1 along the moments of each owner."""
+    owners, channels = shape
     count = np.bincount(moments.owner, minlength=owners)
     index = _index_within(count)
-    drawn = rng.standard_normal((len(moments.owner), len(LOADINGS)), dtype=np.float32)
-    padded = np.zeros((int(count.max(initial=0)), owners, len(LOADINGS)), dtype=np.float32)
+    drawn = rng.standard_normal((len(moments.owner), channels), dtype=np.float32)
+    padded = np.zeros((int(count.max(initial=0)), owners, channels), dtype=np.float32)
     padded[index, moments.owner] = drawn
     innovation = np.float32(np.sqrt(1 - memory**2))
     for step in range(1, len(padded)):
@@ -99,9 +80,8 @@ def _draw_noise(rng: np.random.Generator, moments: Moments, owners: int, memory:
 def channel_values(scores: np.ndarray) -> dict[str, np.ndarray]:
     """Return channels in their units [n] by name, with those derived from others, from scores [n, C]."""
     values = {}
-    for index, (name, row) in enumerate(LOADINGS.items()):
-        mean, deviation = row[6:]
-        values[name] = np.clip(mean + deviation * scores[:, index], *LIMITS.get(name, (-np.inf, np.inf)))
+    for score, (name, channel) in zip(scores.T, loadings_of("channel").items(), strict=True):
+        values[name] = np.clip(channel["mean"] + channel["sd"] * score, channel["low"], channel["high"])
     values["diastolic"] = np.maximum(values["mean_pressure"] - values["pulse_pressure"] / 3, 15)
     values["systolic"] = values["diastolic"] + values["pulse_pressure"]
     values["fahrenheit"] = values["temperature"] * 1.8 + 32

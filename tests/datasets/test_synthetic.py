@@ -18,7 +18,6 @@ from datasets.raw.tables import TABLES
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
 from datasets.synthetic import release
-from datasets.synthetic.diagnoses import CONDITIONS
 from datasets.synthetic.events import draw_charts, draw_labs
 from datasets.synthetic.images import XRay, draw_xray
 from datasets.synthetic.latents import (
@@ -28,6 +27,7 @@ from datasets.synthetic.latents import (
     draw_latents,
     draw_outcome,
     liability,
+    loadings_of,
 )
 from datasets.synthetic.patients import PATIENTS_PER_BLOCK, Block, draw_block
 from datasets.synthetic.real_stays import read_stays
@@ -201,11 +201,12 @@ def test_deaths_are_in_hospital_or_later(made: Path) -> None:
 
 def test_diagnoses_hold_every_condition_in_both_versions_and_other_codes(made: Path) -> None:
     codes = read_table(made / "mimic-iv", "diagnoses_icd")
+    conditions = set(loadings_of("condition"))
     for version in (9, 10):
         of_version = codes.filter(pl.col("icd_version") == version)["icd_code"].to_list()
         groups = [groups_of(code, version, "corrected") for code in of_version]
-        assert any(not group & set(CONDITIONS) for group in groups)
-        assert len(frozenset().union(*groups) & set(CONDITIONS)) >= 24
+        assert any(not group & conditions for group in groups)
+        assert len(frozenset().union(*groups) & conditions) >= 24
     new = codes.filter(pl.col("icd_version") == 10)["icd_code"].to_list()
     assert any(groups_of(c, 10, "corrected") and not groups_of(c, 10, "medmod") for c in new)
 
@@ -381,8 +382,8 @@ def test_hidden_states_and_liabilities_have_variance_one() -> None:
     states = draw_latents(np.random.default_rng(0), 100_000)
     assert np.allclose(states.std(axis=0), 1, atol=0.02)
     assert np.allclose(np.corrcoef(states.T)[0], SEVERITY_CORRELATION, atol=0.02)
-    assert abs(liability(states, (1.0, 0.5, 0.5, 0.0, 0.0, 0.2)).std() - 1) < 0.02
-    pneumonia = draw_outcome(np.random.default_rng(1), states, CONDITIONS["122"][1], 0.15, 0.5)
+    assert abs(liability(states, loadings_of("outcome")["readmission"]).std() - 1) < 0.02
+    pneumonia = draw_outcome(np.random.default_rng(1), states, loadings_of("condition")["122"], 0.15, 0.5)
     assert abs(pneumonia.mean() - 0.15) < 0.01
     assert auroc(pneumonia[:3000], states[:3000, LATENTS.index("consolidation")]) > 0.75
 
