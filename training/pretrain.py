@@ -15,6 +15,7 @@ from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TaskName, get_task
+from training.early_stopping import StoppingConfig
 from training.loop import fit
 from training.optim import OptimConfig
 from training.provenance import training_subjects
@@ -33,6 +34,7 @@ class PretrainConfig:
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = resumable(OptimConfig())
+    stopping: StoppingConfig = resumable(StoppingConfig())
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -111,6 +113,7 @@ def pretrain(config: PretrainConfig) -> None:
         train,
         val,
         config.optim,
+        config.stopping,
         run,
         save=lambda: pretraining_checkpoint(pretraining, encoders, heads) | {"subjects": subjects},
         keep_every_epoch=True,
