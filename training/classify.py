@@ -35,8 +35,9 @@ from models.linear_probe import LinearProbe
 from tasks import TASKS, Task, TaskName, get_task
 from training.early_stopping import PatienceConfig, StoppingConfig
 from training.features import SharedFeatures
-from training.loop import fit, predict
+from training.loop import fit
 from training.optim import OptimConfig, check_flag
+from training.predict import predict
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
 from utils.config import resumable

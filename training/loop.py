@@ -1,4 +1,4 @@
-"""Train any objective on any batches, in one process or several; stop early, resume, log, and predict.
+"""Train any objective on any batches, in one process or several; stop early, resume and log.
 
 An objective returns `{"loss": ..., other scalar terms}`. The loss is either the mean over the rows of its
 own batch or, where it gathers embeddings over ranks, the loss of the global batch. Either works. The loop
@@ -14,12 +14,10 @@ ranks; `predict` never skips a row.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,15 +27,10 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.batch_norm import convert_sync_batch_norm
+from training.batches import B, Batches, HasRow
+from training.console import describe_epoch, describe_step, progress_bar
 from training.early_stopping import StoppingConfig
-from training.metrics_accumulator import (
-    AsyncMetrics,
-    MetricSums,
-    StepMetrics,
-    list_samples,
-    means,
-    reduce_metrics,
-)
+from training.metrics_accumulator import AsyncMetrics, MetricSums, means, reduce_metrics
 from training.optim import OptimConfig, build_optimizer, learning_rate
 from training.resume import Progress, ResumableTraining
 from training.signals import DeferredSignals
@@ -45,28 +38,6 @@ from utils import checkpoint, distributed
 from utils.run import Run
 
 NOT_MONITORS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of log.csv
-
-
-class HasRow(Protocol):
-    """A batch; `row` [b] holds the positions of its samples in the split."""
-
-    @property
-    def row(self) -> Tensor:
-        """[b] int64."""
-
-
-B_co = TypeVar("B_co", bound=HasRow, covariant=True)
-B = TypeVar("B", bound=HasRow)
-
-
-class Batches(Protocol[B_co]):
-    """The data of a split: the same number of batches in every epoch and on every rank."""
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-
-    def epoch(self, epoch: int, start: int = 0) -> Generator[B_co, None, None]:
-        """Yield the batches of an epoch from number `start` on; the same epoch gives the same batches."""
 
 
 @dataclass(frozen=True)
@@ -144,51 +115,6 @@ def fit(
     run.close()
     progress = trainer.progress
     return FitResult(progress.best_epoch, progress.best, progress.epoch, progress.stopped_early)
-
-
-def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
-    """Apply `function` to every sample, in inference mode and float32, whatever precision the training used.
-
-    The caller sets eval mode.
-
-    Args:
-        function: Maps a batch of b samples to [b, K].
-        batches: Batches that hold each sample once, in any order; a rank may hold none.
-
-    Returns:
-        [n, K] float32 in the order of the samples, the same on all ranks.
-
-    Raises:
-        ValueError: The batches do not hold each sample once, or a number is not finite; then the message
-            lists the samples.
-    """
-    rows, values = [], []
-    with torch.inference_mode(), closing(batches.epoch(0)) as stream:
-        for batch in stream:
-            if len(batch.row):
-                rows.append(batch.row.cpu())
-                values.append(function(batch).float())
-    row = distributed.gather_arrays(torch.cat(rows).numpy() if rows else np.zeros(0, np.int64))
-    value = _gather_values(torch.cat(values).cpu().numpy() if values else None)
-    if not np.array_equal(np.sort(row), np.arange(len(row))):
-        raise ValueError(f"the batches do not hold each of the samples 0 to {row.max()} once")
-    ordered = np.empty_like(value)
-    ordered[row] = value
-    not_finite = np.flatnonzero(~np.isfinite(ordered).all(axis=1))
-    if len(not_finite):
-        raise ValueError(
-            f"the model predicts NaN or infinity for the samples {list_samples(not_finite.tolist())} of "
-            f"{len(ordered)}; look at these samples, or take an earlier checkpoint"
-        )
-    return ordered
-
-
-def _gather_values(value: np.ndarray | None) -> np.ndarray:
-    """Concatenate [n_r, K] of all ranks; a rank without samples does not know K and passes None."""
-    width = int(distributed.all_reduce_max(0 if value is None else value.shape[1]))
-    if not width:
-        raise ValueError("there is no sample to predict")
-    return distributed.gather_arrays(np.zeros((0, width), np.float32) if value is None else value)
 
 
 @dataclass
@@ -269,7 +195,10 @@ class _Trainer:
 
     def _train_epoch(self) -> None:
         progress = self.progress
-        with closing(self.train.epoch(progress.epoch, progress.step)) as stream, self._bar(stream) as bar:
+        rank = self.run.process.rank
+        stream = self.train.epoch(progress.epoch, progress.step)
+        bar = progress_bar(stream, progress.epoch, self.optim.epochs, progress.step, self.steps, rank)
+        with closing(stream), bar:
             for batch in bar:
                 if self._is_too_short(batch, progress.step, self.steps):
                     progress.step += 1
@@ -296,9 +225,7 @@ class _Trainer:
         lr = learning_rate(self.optim, progress.epoch, progress.step, self.steps, progress.lr_drops)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        with self._autocast():
-            terms = self.model(batch)
-        metrics, loss_factor = self._reduce(terms, batch, save=self._save_is_due())
+        terms, metrics, loss_factor = self._forward(self.model, batch, save=self._save_is_due())
         self.sums.add(metrics, terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss = terms["loss"]
@@ -310,10 +237,19 @@ class _Trainer:
         self.optimizer.step()
         return metrics
 
+    def _forward(
+        self, model: nn.Module, batch: HasRow, save: bool = False
+    ) -> tuple[Mapping[str, Tensor], Tensor, Tensor]:
+        """Return the objective's terms for a batch, and what `reduce_metrics` makes of them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.dtype is torch.bfloat16):
+            terms = model(batch)
+        flags = (self.signals.terminate, self.signals.interrupt, save)
+        return terms, *reduce_metrics(terms, len(batch.row), flags, self.device, self.world)
+
     def _save_or_stop(self, metrics: AsyncMetrics, bar: tqdm) -> None:
         """Read the metrics of a step; save if a rank asked for it, and exit if one received a signal."""
         numbers = metrics.read_and_check_finite(self.progress.epoch, "training")
-        bar.set_postfix_str(self._speed(numbers), refresh=False)
+        bar.set_postfix_str(describe_step(numbers, self.progress.step, self._elapsed()), refresh=False)
         if not (numbers.terminate or numbers.interrupt or numbers.save):
             return
         last = numbers
@@ -342,9 +278,7 @@ class _Trainer:
         return {f"val_{name}": value for name, value in means(sums.to_dict()).items()}
 
     def _val_step(self, batch: HasRow, step: int, sums: MetricSums) -> None:
-        with self._autocast():
-            terms = self.objective(batch)
-        metrics, _ = self._reduce(terms, batch)
+        terms, metrics, _ = self._forward(self.objective, batch)
         sums.add(metrics, terms)
         previous = self.pending
         self.pending = AsyncMetrics(metrics, batch.row, step)
@@ -397,7 +331,8 @@ class _Trainer:
         if is_best:
             self._write(self.run.folder / "best.ckpt", epoch)
         self.run.log(row)
-        self._report(row, is_best)
+        columns = ["train_loss", monitor, *self.show]
+        self.run.info(describe_epoch(row, columns, self.optim.epochs, is_best))
         progress.next_epoch()
         self._save_last(epoch)
 
@@ -421,12 +356,6 @@ class _Trainer:
             distributed.shutdown()
             raise SystemExit(130 if interrupt else 0)
 
-    def _reduce(
-        self, terms: Mapping[str, Tensor], batch: HasRow, save: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        flags = (self.signals.terminate, self.signals.interrupt, save)
-        return reduce_metrics(terms, len(batch.row), flags, self.device, self.world)
-
     def _is_too_short(self, batch: HasRow, step: int, steps: int) -> bool:
         """Return whether some rank has no row of this batch, which only happens at the last step."""
         return self.world > 1 and step == steps - 1 and distributed.any_flag(len(batch.row) == 0)
@@ -445,10 +374,6 @@ class _Trainer:
         if self.device.type == "cuda":  # `torch.manual_seed` would queue a call each time until CUDA starts
             torch.cuda.manual_seed(seed)
 
-    def _autocast(self) -> torch.autocast:
-        enabled = self.run.dtype is torch.bfloat16
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-
     def _save_is_due(self) -> bool:
         limit = 60 * self.run.config.save_minutes
         return self.run.process.rank == 0 and 0 < limit < time.monotonic() - self.last_save
@@ -456,33 +381,6 @@ class _Trainer:
     def _elapsed(self) -> float:
         """Return the seconds spent on this epoch, those before a stop included."""
         return self.progress.seconds + time.monotonic() - self.epoch_start
-
-    def _bar(self, stream: Iterable[B]) -> tqdm:
-        """Show a progress bar on rank 0 of a terminal; a job's log file gets one line an epoch instead."""
-        return tqdm(
-            stream,
-            f"epoch {self.progress.epoch + 1}/{self.optim.epochs}",
-            self.steps,
-            leave=False,
-            disable=True if self.run.process.rank else None,
-            initial=self.progress.step,
-            unit="batch",
-        )
-
-    def _speed(self, numbers: StepMetrics) -> str:
-        speed = numbers.rows * self.progress.step / max(self._elapsed(), 1e-9)
-        return f"loss {numbers.loss / max(numbers.count, 1):.4f}, {speed:.0f} samples/s"
-
-    def _report(self, row: Mapping[str, float], is_best: bool) -> None:
-        epochs_left = self.optim.epochs - self.progress.epoch - 1
-        time_left = timedelta(seconds=round(row["seconds"] * epochs_left))
-        shown = dict.fromkeys(["train_loss", self.stopping.monitor, *self.show])
-        self.run.info(
-            f"epoch {self.progress.epoch + 1}/{self.optim.epochs}  "
-            + "  ".join(f"{name} {row[name]:.4f}" for name in shown)
-            + f"  lr {row['lr']:.2e}  {row['samples_per_second']:.0f} samples/s  ETA {time_left}"
-            + ("  best" if is_best else "")
-        )
 
 
 def compile_parts(objective: nn.Module) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-ROWS, COUNT = 3, 4  # entries of a tensor of step metrics; those from ROWS on are summed over an epoch
+ROWS, COUNT, LOSS = 3, 4, 5  # entries of a tensor of step metrics
 MAX_LISTED_SAMPLES = 20
 
 
-class StepMetrics(NamedTuple):
+@dataclass(frozen=True)
+class StepMetrics:
     """The first entries of a tensor of step metrics, over all ranks; the objective's other terms follow.
 
     terminate, interrupt, save: how many ranks received SIGTERM, received SIGINT, want to save; loss: times
@@ -83,7 +84,7 @@ class AsyncMetrics:
         """
         if self._copied is not None:
             self._copied.synchronize()
-        numbers = StepMetrics(*self._host[: len(StepMetrics._fields)].tolist())
+        numbers = StepMetrics(*self._host[: LOSS + 1].tolist())
         if not math.isfinite(numbers.loss):
             raise ValueError(
                 f"the loss became {numbers.loss} at epoch {epoch}, step {self.step}, on the {split} samples "

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, same, send, toy_run
 from tests.utils.ranks import run_on_ranks
 from training.early_stopping import StoppingConfig
-from training.loop import FitResult, fit, predict
+from training.loop import FitResult, fit
 from training.optim import OptimConfig
+from training.predict import predict
 from utils import checkpoint, distributed
 from utils.cli import exit_on_sigterm
 from utils.distributed import Process
