@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
 from typing import cast
 
 from datasets.batches import DataConfig, check_pairs, load_batches
@@ -47,6 +48,7 @@ class PretrainConfig:
         return self
 
 
+@cache
 def config_for(objective: str) -> type[PretrainConfig]:
     """Return the configuration class of an objective: its flags, with the published values as defaults.
 
