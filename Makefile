@@ -7,7 +7,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 JOBS ?= 2
 SHARED := -n $(JOBS) --dist worksteal  # tests that run at once
-MUTMUT := mutmut==3.8.1  # for make mutation alone, which installs it
+MUTMUT := mutmut==3.8.1  # installed by make mutation
+PIP_AUDIT := pip-audit==2.10.1  # installed by make audit, in an environment of its own
+REPORT := $(VENV)/audit/report.txt
 
 .PHONY: setup demo test lint coverage mutation faults fuzz audit
 setup: $(VENV)/ready
@@ -23,7 +25,7 @@ demo: setup
 test: setup lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SHARED)
 
-faults: setup  # some 5 minutes: kills each long command at random moments, goes on, and compares
+faults: setup  # some 5 minutes: kills each long command at random moments, resumes it, and compares
 	OMP_NUM_THREADS=1 $(RUN) -m tests.faults
 
 fuzz: setup  # some 5 minutes: feeds faulty tables, images, stores, checkpoints and settings to the commands
@@ -43,5 +45,12 @@ mutation: setup
 	OMP_NUM_THREADS=1 POLARS_MAX_THREADS=1 $(VENV)/bin/mutmut run
 	$(RUN) -m tools.mutation
 
-audit: setup  # are all dependencies pinned, and, where the index answers, has one a known hole?
-	$(RUN) -m tools.audit
+audit: setup  # are all dependencies pinned? and, if PyPI answers, has one of them a known vulnerability?
+	$(RUN) -m pytest tests/test_security.py -k pinned
+	-$(RUN) -m pip install --quiet --dry-run --no-index --disable-pip-version-check -r requirements.txt
+	$(PYTHON) -m venv --clear $(VENV)/audit
+	-$(VENV)/audit/bin/pip install --quiet --retries 1 --disable-pip-version-check $(PIP_AUDIT)
+	-$(VENV)/audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt -r constraints.txt > $(REPORT) 2>&1
+	@cat $(REPORT)
+	@grep -q "known vulnerabilit" $(REPORT) || echo "PyPI did not answer: nothing was checked but the pins"
+	@! grep -q "^Found" $(REPORT)

@@ -13,8 +13,7 @@ from datasets.schema import Batch, PrefixBatch
 from models.encoders import EHREncoder
 from models.fusion import LinearFusion
 from models.heads import HeadedEncoder
-from training.batches import Batches
-from training.predict import predict
+from training.loop import Batches, predict
 
 
 class Rows(Protocol):

@@ -7,11 +7,18 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.temperature import TemperatureObjective, TemperatureSettings
+from models.objectives.base import PairObjective
+from models.objectives.temperature import LearnableTemperature, LearnableTemperatureSettings
 
 
-class CLIP(TemperatureObjective):
+class CLIP(PairObjective):
     """Encoders and heads with models.losses.clip (Radford et al. 2021)."""
+
+    def __init__(
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
+    ) -> None:
+        super().__init__(encoders, heads)
+        self.temperature = LearnableTemperature(temperature)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"loss", "temperature"} and PairObjective.metrics."""
@@ -22,7 +29,7 @@ class CLIP(TemperatureObjective):
 
 
 @dataclass(frozen=True)
-class CLIPSettings(TemperatureSettings):
+class CLIPSettings(LearnableTemperatureSettings):
     """Settings of CLIP."""
 
     name = "clip"

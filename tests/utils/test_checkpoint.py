@@ -1,4 +1,4 @@
-"""Checkpoints are whole, safe and strict."""
+"""Checkpoints are complete, safe and strict."""
 
 from __future__ import annotations
 
@@ -61,11 +61,11 @@ def test_a_missing_file_names_its_neighbours(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "nowhere" / "best.ckpt")
 
 
-def test_torn_files_text_and_foreign_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_files_and_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
     checkpoint.save(path, CONTENT)
-    whole = path.read_bytes()
-    for data in (b"", b"text", whole[: len(whole) // 2], whole[:-1]):
+    content = path.read_bytes()
+    for data in (b"", b"text", content[: len(content) // 2], content[:-1]):
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or not a checkpoint"):
             checkpoint.load(path)
@@ -94,12 +94,12 @@ def test_parts_load_strictly_or_not_at_all() -> None:
         checkpoint.load_part(net, {"parts": {"head": {}, "ehr": {}}}, "cxr")
 
 
-@pytest.mark.parametrize("place", ["data/0", "data.pkl", "version"])
-def test_a_changed_bit_is_found(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("record", ["data/0", "data.pkl", "version"])
+def test_a_changed_bit_is_detected(tmp_path: Path, record: str) -> None:
     path = tmp_path / "x.ckpt"
     checkpoint.save(path, CONTENT)
     with zipfile.ZipFile(path) as file:
-        info = next(info for info in file.infolist() if info.filename.endswith(place))
+        info = next(info for info in file.infolist() if info.filename.endswith(record))
         start = path.read_bytes().index(file.read(info)[:8])
     content = bytearray(path.read_bytes())
     content[start + 1] ^= 1
@@ -133,12 +133,12 @@ def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path, change: dict, f
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64])
-def test_weights_of_another_kind_are_not_taken_for_numbers(kind: torch.dtype) -> None:
+def test_weights_of_another_type_are_refused(kind: torch.dtype) -> None:
     part = {"net": WEIGHTS | {"bias": torch.ones(2).to(kind)}}
     with pytest.raises(ValueError, match=rf"other type bias is {kind}, not torch.float32"):
         checkpoint.load_part(nn.Linear(3, 2), {"parts": part}, "net")
 
 
-def test_weights_of_less_precision_are_numbers(tmp_path: Path) -> None:
+def test_weights_of_lower_precision_are_loaded(tmp_path: Path) -> None:
     part = {name: weight.to(torch.bfloat16) for name, weight in WEIGHTS.items()}
     assert checkpoint.load_part(nn.Linear(3, 2), {"parts": {"net": part}}, "net") == "net: 2/2 tensors"

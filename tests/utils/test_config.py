@@ -1,4 +1,4 @@
-"""Flags and YAML say the same, and errors name the nearest right name."""
+"""Flags and YAML give the same settings, and errors suggest the most similar name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Whole:
+class Program:
     task: str
     """What is predicted."""
     data: Data = Data(batch_size=16)
@@ -47,23 +47,23 @@ class Whole:
 
 def refusal(capsys: pytest.CaptureFixture[str], argv: list[str]) -> str:
     with pytest.raises(SystemExit) as stop:
-        config.parse(Whole, argv)
+        config.parse(Program, argv)
     assert stop.value.code == 2
     return capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize("flag", ["--batch_size=8", "--batch-size=8"])
 def test_flags_are_flat_with_underscores_or_dashes(flag: str) -> None:
-    assert config.parse(Whole, ["--task", "x", flag]) == Whole("x", Data(batch_size=8))
+    assert config.parse(Program, ["--task", "x", flag]) == Program("x", Data(batch_size=8))
 
 
 def test_the_last_flag_wins() -> None:
-    assert config.parse(Whole, ["--task", "x", "--limit", "1", "--limit", "2"]).limit == 2
+    assert config.parse(Program, ["--task", "x", "--limit", "1", "--limit", "2"]).limit == 2
 
 
 @pytest.mark.parametrize(("word", "value"), [("--draw", True), ("--no_draw", False), ("--no-draw", False)])
 def test_switches(word: str, value: bool) -> None:
-    assert config.parse(Whole, ["--task", "x", word]).draw is value
+    assert config.parse(Program, ["--task", "x", word]).draw is value
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_switches(word: str, value: bool) -> None:
         ("--config nowhere.yaml", "--config nowhere.yaml: No such file or directory"),
     ],
 )
-def test_what_is_not_right_is_refused(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
+def test_wrong_flags_are_refused(capsys: pytest.CaptureFixture[str], argv: str, message: str) -> None:
     assert message in refusal(capsys, argv.split())
 
 
 def test_a_union_of_configs_is_a_command_with_subcommands(capsys: pytest.CaptureFixture[str]) -> None:
-    either = Annotated[Data, subcommand("data")] | Annotated[Whole, subcommand("whole")]
+    either = Annotated[Data, subcommand("data")] | Annotated[Program, subcommand("program")]
     assert config.parse(either, ["data", "--batch_size", "3"]) == Data(3)
-    assert config.parse(either, ["whole", "--task", "x"]) == Whole("x")
+    assert config.parse(either, ["program", "--task", "x"]) == Program("x")
     with pytest.raises(SystemExit):
         config.parse(either, ["data", "--batch_sise", "3"])
     assert "unknown flag --batch_sise; did you mean --batch_size?" in capsys.readouterr().err
@@ -99,14 +99,14 @@ def test_a_union_of_configs_is_a_command_with_subcommands(capsys: pytest.Capture
 
 def test_help_shows_meaning_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        config.parse(Whole, ["--help"], "Trains a model.")
+        config.parse(Program, ["--help"], "Trains a model.")
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert stop.value.code == 0
     for text in ("Trains a model.", "--batch_size INT Samples a batch. (default: 16)", "--config FILE"):
         assert text in shown
 
 
-def test_only_the_first_process_speaks(
+def test_only_the_first_process_prints_errors(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(os.environ, "RANK", "1")
@@ -114,29 +114,29 @@ def test_only_the_first_process_speaks(
     assert refusal(capsys, ["--limit", "x"]) == ""
 
 
-FULL = Whole("x", Data(3, 0.1, Path("a b"), "partial"), (), (4, 5), 7, True)
+FULL = Program("x", Data(3, 0.1, Path("a b"), "partial"), (), (4, 5), 7, True)
 
 
-@pytest.mark.parametrize("settings", [Whole("x"), Whole("1"), Whole("null"), FULL])
-def test_yaml_gives_back_the_settings(settings: Whole) -> None:
-    assert config.from_yaml(Whole, config.to_yaml(settings)) == settings
-    assert config.from_dict(Whole, config.to_dict(settings)) == settings
+@pytest.mark.parametrize("settings", [Program("x"), Program("1"), Program("null"), FULL])
+def test_yaml_gives_back_the_settings(settings: Program) -> None:
+    assert config.from_yaml(Program, config.to_yaml(settings)) == settings
+    assert config.from_dict(Program, config.to_dict(settings)) == settings
 
 
 def test_a_file_gives_defaults_and_flags_win(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("task: y\ndata: {data_ratio: 1e-3}\n")
     argv = ["--config", str(file), "--limit", "3"]
-    assert config.parse(Whole, argv) == Whole("y", Data(16, 0.001), limit=3)
-    assert config.parse(Whole, [f"--config={file}", "--task", "z"]).task == "z"
+    assert config.parse(Program, argv) == Program("y", Data(16, 0.001), limit=3)
+    assert config.parse(Program, [f"--config={file}", "--task", "z"]).task == "z"
 
 
-def test_a_file_may_leave_a_required_flag_to_the_line(
+def test_a_file_may_leave_a_required_flag_to_the_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("limit: 3\n")
-    assert config.parse(Whole, ["--config", str(file), "--task", "z"]) == Whole("z", limit=3)
+    assert config.parse(Program, ["--config", str(file), "--task", "z"]) == Program("z", limit=3)
     assert "--task" in refusal(capsys, ["--config", str(file)])
 
 
@@ -173,7 +173,7 @@ def test_a_file_may_leave_a_required_flag_to_the_line(
 )
 def test_yaml_that_does_not_fit_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=r"^config: ") as error:
-        config.from_yaml(Whole, text)
+        config.from_yaml(Program, text)
     assert message in str(error.value)
 
 
@@ -184,9 +184,9 @@ def test_a_yaml_error_exits_like_a_flag_error(tmp_path: Path, capsys: pytest.Cap
     assert f"{file}: unknown key tsak; did you mean task?" in said
 
 
-def test_what_yaml_cannot_hold_is_an_error() -> None:
+def test_a_value_that_yaml_cannot_hold_is_an_error() -> None:
     with pytest.raises(TypeError, match="not set"):
-        config.to_dict(Whole({1}))
+        config.to_dict(Program({1}))
 
 
 # A few aliases that name some billions of texts.
@@ -197,12 +197,12 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize("end", ["", "task: *j\n", "milestones: *j\n"])
-def test_a_value_without_end_is_told_in_short(end: str) -> None:
+def test_an_endless_value_is_shortened_in_the_message(end: str) -> None:
     with pytest.raises(ValueError, match="unknown key a") as error:
-        config.from_yaml(Whole, BOMB + end)
+        config.from_yaml(Program, BOMB + end)
     assert len(str(error.value)) < 1000
     with pytest.raises(ValueError, match="input should be a valid string") as error:
-        config.from_dict(Whole, {"task": yaml.safe_load(BOMB)["j"]})
+        config.from_dict(Program, {"task": yaml.safe_load(BOMB)["j"]})
     assert len(str(error.value)) < 1000
 
 
@@ -216,16 +216,16 @@ def test_no_setting_is_nan_or_infinite(value: str, capsys: pytest.CaptureFixture
 def test_a_config_may_have_a_byte_order_mark(tmp_path: Path, codec: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes("task: x\r\ndata: {store: höhe}\r\n".encode(codec))
-    assert config.parse(Whole, ["--config", str(file)]).data.store == Path("höhe")
+    assert config.parse(Program, ["--config", str(file)]).data.store == Path("höhe")
 
 
-def test_a_config_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes(b"task: \xff\xfe\n")
     assert f"{file}: not valid YAML" in refusal(capsys, ["--config", str(file)])
 
 
-def test_a_record_must_hold_keys(tmp_path: Path) -> None:
+def test_a_yaml_mapping_must_hold_keys(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"a\.yaml must hold keys, not \[1\]"):
         config.read_yaml_mapping(tmp_path / "a.yaml")
@@ -234,12 +234,12 @@ def test_a_record_must_hold_keys(tmp_path: Path) -> None:
 @given(st.text() | st.binary())
 def test_any_text_is_settings_or_one_error(text: str | bytes) -> None:
     try:
-        found = config.load_yaml(text, "c.yaml")
-        built = config.from_dict(Whole, found, "c.yaml")
+        values = config.load_yaml(text, "c.yaml")
+        built = config.from_dict(Program, values, "c.yaml")
     except ValueError as error:
         assert str(error).startswith("c.yaml")
     else:
-        assert found["task"] == built.task
+        assert values["task"] == built.task
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
@@ -251,7 +251,7 @@ KEYS = st.sampled_from(
 @given(st.dictionaries(KEYS, st.recursive(LEAVES, lambda part: st.lists(part) | st.dictionaries(KEYS, part))))
 def test_settings_that_are_built_are_those_that_were_written(values: dict) -> None:
     try:
-        built = config.to_dict(config.from_dict(Whole, values))
+        built = config.to_dict(config.from_dict(Program, values))
     except ValueError:
         return
     for name, value in values.items():

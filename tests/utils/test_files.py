@@ -1,4 +1,4 @@
-"""Files are whole or not there, and a full disk is told once, with its cure."""
+"""Files are complete or absent, and a full disk is explained once."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def test_an_array_is_written_as_numpy_writes_it(tmp_path: Path, shape: tuple[int
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.txt"])
-def test_a_full_disk_is_told_and_the_file_of_before_is_intact(tmp_path: Path, name: str) -> None:
+def test_a_full_disk_is_explained_and_the_previous_file_is_intact(tmp_path: Path, name: str) -> None:
     path = tmp_path / "new" / name
 
     def write(size: int) -> None:
@@ -34,7 +34,7 @@ def test_a_full_disk_is_told_and_the_file_of_before_is_intact(tmp_path: Path, na
     assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_once_by_files_that_are_written_together(tmp_path: Path) -> None:
+def test_a_full_disk_is_explained_once_by_nested_writes(tmp_path: Path) -> None:
     def write() -> None:
         with atomic_write(tmp_path / "a") as a, atomic_write(tmp_path / "b") as b:
             b.touch()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import vicreg_trainer
 from training.classify import ClassifyConfig
 from utils import config
 from utils.distributed import Process
-from utils.git import commit, git_diff
 from utils.run import Run, RunConfig, start_run
 
 
@@ -45,41 +43,9 @@ def test_a_run_writes_its_settings_and_its_environment(tmp_path: Path) -> None:
     assert environment["threads"] == torch.get_num_threads()
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A committed project with a script and data that git does not know."""
-    folder = tmp_path / "repository"
-    folder.mkdir()
-    (folder / "train.py").write_text("lr = 1\n")
-    git(folder, "init", "--quiet")
-    git(folder, "add", ".")
-    git(folder, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "-m", "x")
-    return folder
-
-
-def git(folder: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True)
-
-
-def test_code_that_differs_from_its_commit_is_kept_as_a_patch(repository: Path, tmp_path: Path) -> None:
-    clean = commit(repository)
-    assert git_diff(repository) == "" and not clean.endswith("+")
-    git(tmp_path, "clone", "--quiet", "repository", "other")
-    (repository / "train.py").write_text("lr = 2\n")
-    (repository / "fusion.py").write_text("new = True\n")
-    (repository / "patients.csv").write_text("subject_id\n10000001\n")
-    assert commit(repository) == clean + "+" and "patients" not in git_diff(repository)
-    (tmp_path / "dirty.patch").write_text(git_diff(repository))
-    git(tmp_path / "other", "apply", "../dirty.patch")
-    assert (tmp_path / "other" / "train.py").read_text() == "lr = 2\n"
-    assert (tmp_path / "other" / "fusion.py").read_text() == "new = True\n"
-
-
-def test_outside_a_repository_the_commit_is_unknown(tmp_path: Path) -> None:
-    assert (commit(tmp_path), git_diff(tmp_path)) == ("unknown", "")
-
-
-def test_a_runs_folder_holds_the_patch_of_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_a_run_holds_the_patch_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("utils.run.git_diff", lambda *_: "diff --git a/x b/x\n")
     folder = start_run(settings(tmp_path), "x").folder
     assert (folder / "dirty.patch").read_text() == "diff --git a/x b/x\n"
@@ -118,7 +84,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(
     assert run.read_log() == [{"epoch": "0", "step": "4", "loss": "1.0"}]
 
 
-def test_a_run_that_began_otherwise_is_not_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
     run = start_run(settings(tmp_path), "x", sources={"load_state_ehr": "a" * 64})
     (run.folder / "last.ckpt").touch()
     kept = {path: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
@@ -159,7 +125,7 @@ def test_a_resumed_run_may_change_these_settings_alone(program: type) -> None:
     assert changeable == set(f"{RUN} {DATA} {OPTIM} {PROGRAMS[program]}".split())
 
 
-def test_a_run_that_goes_on_is_the_one_that_began(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_time_at_which_it_began(tmp_path: Path) -> None:
     path = tmp_path / "x" / "environment.yaml"
     first = start_run(settings(tmp_path), "x")
     path.write_text(path.read_text().replace(first.started, "2030-01-01T00:00:00+00:00"))
@@ -168,7 +134,7 @@ def test_a_run_that_goes_on_is_the_one_that_began(tmp_path: Path) -> None:
     assert start_run(settings(tmp_path), "x").started != "2030-01-01T00:00:00+00:00"
 
 
-def test_a_start_afresh_forgets_the_log_of_a_run_that_saved_nothing(tmp_path: Path) -> None:
+def test_a_new_start_clears_the_log_of_a_run_that_saved_nothing(tmp_path: Path) -> None:
     run = start_run(settings(tmp_path), "x")
     run.log({"epoch": 0, "step": 4, "loss": 1.0})
     assert start_run(settings(tmp_path, resume=True), "x").read_log() == []
@@ -199,7 +165,7 @@ def test_the_log_grows_columns_and_rewinds(tmp_path: Path) -> None:
     assert scalars(run, "auroc") == [(10, pytest.approx(0.1))]
 
 
-def test_other_ranks_write_and_say_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_ranks_write_and_print_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Run(RunConfig(), "x", tmp_path, Process(rank=1, world=2))
     run.log({"epoch": 0, "step": 1})
     run.rewind(0, 0)

@@ -1,4 +1,4 @@
-"""Work ahead keeps its order, its bound and its errors."""
+"""The map over threads keeps order, bound and errors."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from utils.threads import in_order
 
 
-def test_results_come_in_order_whichever_ends_first() -> None:
+def test_results_are_in_order_whichever_is_ready_first() -> None:
     def slow_first(number: int) -> int:
         time.sleep(0.02 if number == 0 else 0)
         return number
@@ -16,7 +16,7 @@ def test_results_come_in_order_whichever_ends_first() -> None:
     assert list(in_order(slow_first, range(20), threads=4)) == list(range(20))
 
 
-def test_no_more_items_are_taken_than_asked_for() -> None:
+def test_no_more_items_are_read_than_the_bound() -> None:
     taken = []
 
     def items() -> Iterator[int]:
@@ -29,7 +29,7 @@ def test_no_more_items_are_taken_than_asked_for() -> None:
 
 
 def test_an_error_is_raised_in_its_place() -> None:
-    found = in_order(lambda number: 1 // number, [1, 1, 0, 1], threads=2)
-    assert [next(found), next(found)] == [1, 1]
+    results = in_order(lambda number: 1 // number, [1, 1, 0, 1], threads=2)
+    assert [next(results), next(results)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
-        next(found)
+        next(results)
