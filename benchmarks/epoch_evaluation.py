@@ -27,7 +27,7 @@ from models.fusion import FUSIONS, LinearFusion
 from models.heads import build_heads
 from models.pretraining import Pretraining, pretraining_checkpoint
 from training.features import SharedFeatures
-from training.loop import predict
+from training.predict import predict
 from training.probe import ProbeConfig
 from training.provenance import training_subjects
 from training.select_epoch import (

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Generic, Self, TypeVar
 
-from training.loop import Batches, HasRow
+from training.batches import Batches, HasRow
 
 B = TypeVar("B", bound=HasRow)
 

@@ -31,6 +31,7 @@ from models.heads import build_heads
 from models.objectives.base import PairObjective
 from simclr_trainer import PUBLISHED, SimCLRConfig
 from tasks import TASKS
+from training.early_stopping import StoppingConfig
 from training.loop import fit
 from training.optim import OptimConfig
 from training.pretrain import pretrain
@@ -119,7 +120,8 @@ def settings(config: StepBenchmark, work: Work, store: Path, name: str) -> SimCL
             batch_size=work.batch_size,
             image_size=work.image_size,
         ),
-        optim=replace(PUBLISHED, epochs=config.epochs, warmup_epochs=1, patience=0),
+        optim=replace(PUBLISHED, epochs=config.epochs, warmup_epochs=1),
+        stopping=StoppingConfig(patience=0),
         run=RunConfig(name=name, save_dir=store.parent / "runs", device=config.device),
     )
 
@@ -182,7 +184,8 @@ def train_resident(asked: SimCLRConfig, batches: Resident[Batch], name: str, cha
         objective,
         batches,
         None,
-        replace(asked.optim, monitor="train_loss"),
+        asked.optim,
+        replace(asked.stopping, monitor="train_loss"),
         run,
         save=lambda: {"parts": {}, "config": {}},
     )
@@ -260,8 +263,8 @@ def take_first_step(asked: SimCLRConfig) -> float:
     run = start_run(asked, "first")
     with closing(load_pairs(asked).epoch(0)) as stream:
         first = Resident([next(stream)])
-    optim = OptimConfig(epochs=1, monitor="train_loss")
-    fit(make_objective(asked), first, None, optim, run, save=dict, score=score)
+    stopping = StoppingConfig(monitor="train_loss")
+    fit(make_objective(asked), first, None, OptimConfig(epochs=1), stopping, run, save=dict, score=score)
     return took[0]
 
 

@@ -67,10 +67,10 @@ class ClassifierConfig:
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
 
     def __post_init__(self) -> None:
-        """Check that the fusion can do what is asked for.
+        """Check that the fusion fits the other settings.
 
         Raises:
-            ValueError: It cannot; the message names the flag.
+            ValueError: It does not; the message names the flag.
         """
         fusion = get_fusion(self.fusion)
         for name, default in to_dict(FusionConfig()).items():

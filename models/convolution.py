@@ -1,16 +1,18 @@
-"""A convolution that does not compute what meets nothing but padding."""
+"""Conv2d that skips the kernel taps which only ever see padding."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.replace import replace_layers
+
 
 class TrimmedConv2d(nn.Conv2d):
-    """The same convolution, without the taps of its kernel that see no pixel of the map.
+    """The same convolution, computed without the kernel taps that see no pixel of the input.
 
-    A map of one pixel meets one of the nine taps of a 3 x 3 kernel. Small images end in such maps, and the
-    gradients of the other eight taps, which are zero, are what a CPU is slowest at.
+    On an input of one pixel, only one of the nine taps of a 3 x 3 kernel sees it. Small images shrink to such
+    maps, and the gradients of the other eight taps, which are zero, are the slowest part of a step on a CPU.
 
     >>> import torch
     >>> TrimmedConv2d(8, 4, 3, padding=1)(torch.rand(2, 8, 1, 1)).shape
@@ -18,11 +20,11 @@ class TrimmedConv2d(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """[B, in_channels, H, W] -> [B, out_channels, H', W'], as `nn.Conv2d`."""
+        """[B, in_channels, H, W] -> [B, out_channels, H', W'], as nn.Conv2d."""
         if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1):
             return super().forward(input)
-        places = zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
-        rows, columns = (_taps(*place) for place in places)
+        axes = zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+        rows, columns = (_visible_taps(*axis) for axis in axes)
         if (len(rows), len(columns)) == self.kernel_size:
             return super().forward(input)
         weight = self.weight[:, :, rows.start : rows.stop, columns.start : columns.stop]
@@ -30,21 +32,20 @@ class TrimmedConv2d(nn.Conv2d):
         return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
 
 
-def _taps(size: int, kernel: int, stride: int, padding: int) -> range:
-    """The taps along one axis that see a pixel; all, if padding both sides alike would then not do.
+def _visible_taps(size: int, kernel: int, stride: int, padding: int) -> range:
+    """Return the taps along one axis that see a pixel.
 
-    >>> _taps(1, 3, 1, 1), _taps(2, 3, 2, 1), _taps(2, 3, 1, 1)
+    Returns all taps if the others cannot be left out with the same padding on both sides.
+
+    >>> _visible_taps(1, 3, 1, 1), _visible_taps(2, 3, 2, 1), _visible_taps(2, 3, 1, 1)
     (range(1, 2), range(1, 3), range(0, 3))
     """
-    last = (size + 2 * padding - kernel) // stride  # number of the last output
-    seen = range(max(0, padding - last * stride), min(kernel, size + padding))
-    fits = len(seen) > 0 and (size + 2 * (padding - seen.start) - len(seen)) // stride == last
-    return seen if fits else range(kernel)
+    last_output = (size + 2 * padding - kernel) // stride
+    visible = range(max(0, padding - last_output * stride), min(kernel, size + padding))
+    fits = len(visible) > 0 and (size + 2 * (padding - visible.start) - len(visible)) // stride == last_output
+    return visible if fits else range(kernel)
 
 
 def trim_convolutions(network: nn.Module) -> nn.Module:
-    """The network, each of whose plain convolutions is trimmed; its weights and their names stay."""
-    for module in network.modules():
-        if type(module) is nn.Conv2d:
-            module.__class__ = TrimmedConv2d
-    return network
+    """Replace the plain convolutions of a network, in place; they keep their weights and names."""
+    return replace_layers(network, nn.Conv2d, TrimmedConv2d)

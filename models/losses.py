@@ -170,9 +170,9 @@ def vicreg(
         if len(image) < 2:
             zero = 0.0 * (image.sum() + ehr.sum())
             return dict.fromkeys(("loss", "invariance", "variance", "covariance"), zero)
+        invariance_term = functional.mse_loss(image, ehr)
         image_variance, image_covariance = _variance_and_covariance(image)
         ehr_variance, ehr_covariance = _variance_and_covariance(ehr)
-        invariance_term = functional.mse_loss(image, ehr)
         variance_term = image_variance + ehr_variance
         covariance_term = image_covariance + ehr_covariance
         loss = invariance * invariance_term + variance * variance_term + covariance * covariance_term
@@ -190,8 +190,8 @@ def _variance_and_covariance(embedding: Tensor) -> tuple[Tensor, Tensor]:
     centred = embedding - embedding.mean(dim=0)
     matrix = centred.T @ centred / (count - 1)
     deviation = (matrix.diagonal() + 1e-4).sqrt()
-    off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
-    return functional.relu(1 - deviation).mean() / 2, off_diagonal / dim
+    off_diagonal = (matrix.square().sum() - matrix.diagonal().square().sum()) / dim
+    return functional.relu(1 - deviation).mean() / 2, off_diagonal
 
 
 def retrieval_accuracy(image: Tensor, ehr: Tensor) -> Tensor:

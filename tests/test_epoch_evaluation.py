@@ -25,7 +25,7 @@ from tests.stores import write_store
 from training import select_epoch
 from training.classify import ClassifyConfig, check
 from training.epoch_table import columns
-from training.loop import predict
+from training.predict import predict
 from training.pretrain import pretrain
 from training.select_epoch import EpochEvaluationConfig, open_evaluation
 from utils import checkpoint

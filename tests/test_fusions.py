@@ -17,7 +17,7 @@ from tests.random_store import STAYS, write_random_store
 from tests.stores import write_manifest, write_store
 from training import classify
 from training.classify import ClassifyConfig
-from training.loop import predict
+from training.predict import predict
 from utils import checkpoint
 from utils.config import parse
 

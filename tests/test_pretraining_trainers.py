@@ -1,4 +1,4 @@
-"""Every pretraining leaves encoders that load downstream, whole; its launcher says what is published."""
+"""Every pretraining saves encoders that load downstream completely; launchers have the published values."""
 
 import os
 import subprocess
@@ -48,8 +48,8 @@ def test_every_tensor_of_a_pretraining_loads_downstream(
 ) -> None:
     flags = FLAGS.get(objective, ADAMW)
     left = run_pretraining(config_for(objective), store, tmp_path, *flags, "--epochs", "1", name=objective)
-    held = checkpoint.load(left / f"{objective}_epoch_00.ckpt")
-    assert held["config"]["objective"] == objective
+    state = checkpoint.load(left / f"{objective}_epoch_00.ckpt")
+    assert state["config"]["objective"] == objective
     log = pd.read_csv(left / "log.csv")
     assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)
     capsys.readouterr()
@@ -57,13 +57,13 @@ def test_every_tensor_of_a_pretraining_loads_downstream(
     probe = ("--load_state", str(left / "last.ckpt"), "--fusion_layer", "3", "--epochs", "1", "--name", "it")
     classify.classify(parse(ClassifyConfig, [*flags, *probe, *SMALL[:6]]))
     printed = capsys.readouterr().out
-    for part, tensors in held["parts"].items():
+    for part, tensors in state["parts"].items():
         assert f"loaded {part}: {len(tensors)}/{len(tensors)} tensors" in printed
     used = checkpoint.load(tmp_path / "it" / "best.ckpt")["parts"]
-    assert set(used) == {*held["parts"], "linear"}
+    assert set(used) == {*state["parts"], "linear"}
     assert all(
         torch.equal(tensors[key], used[part][key])
-        for part, tensors in held["parts"].items()
+        for part, tensors in state["parts"].items()
         for key in tensors
     )
     assert used["linear"]["weight"].shape[1] == 2 * (512 if objective == "align" else 128)
@@ -72,10 +72,14 @@ def test_every_tensor_of_a_pretraining_loads_downstream(
 
 
 def test_align_goes_on_where_it_ended_with_its_temperature_and_its_noise(store: Path, tmp_path: Path) -> None:
-    whole = run_pretraining(AlignConfig, store, tmp_path, *ADAMW, "--epochs", "2", name="whole")
+    uninterrupted = run_pretraining(
+        AlignConfig, store, tmp_path, *ADAMW, "--epochs", "2", name="uninterrupted"
+    )
     run_pretraining(AlignConfig, store, tmp_path, *ADAMW, "--epochs", "1", name="parts")
     parts = run_pretraining(AlignConfig, store, tmp_path, *ADAMW, "--epochs", "2", "--resume", name="parts")
-    one, two = (checkpoint.load(folder / "last.ckpt")["training"]["objective"] for folder in (whole, parts))
+    one, two = (
+        checkpoint.load(folder / "last.ckpt")["training"]["objective"] for folder in (uninterrupted, parts)
+    )
     assert one["temperature.log_scale"] != -np.log(0.07)
     assert all(torch.equal(one[key], two[key]) for key in one)
 
@@ -110,11 +114,11 @@ def test_aligns_launcher_asks_for_the_published_settings_and_the_line_wins() -> 
         ["bash", str(script), "--swap", "0"], env={**clean, "LAUNCH": "echo"}, cwd="/", text=True
     )
     program, *flags = shown.split()
-    asked, default = parse(AlignConfig, flags), AlignConfig()
-    assert program == "align_trainer.py" and os.access(script, os.X_OK) and asked.swap == 0
-    assert (asked.encoders, asked.optim) == (default.encoders, default.optim)
+    config, default = parse(AlignConfig, flags), AlignConfig()
+    assert program == "align_trainer.py" and os.access(script, os.X_OK) and config.swap == 0
+    assert (config.encoders, config.optim) == (default.encoders, default.optim)
     same = ("task", "temperature", "denominator", "width")
-    assert all(getattr(asked, name) == getattr(default, name) for name in same)
+    assert all(getattr(config, name) == getattr(default, name) for name in same)
 
 
 def test_the_defaults_are_the_published_settings() -> None:

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from datasets.batches import SAMPLE_SELECTIONS, Batches, DataConfig, Samples, load_samples
 from datasets.features import FeatureBatches
@@ -28,45 +29,38 @@ from models.classifier import (
     read_classifier,
     start_classifier,
 )
-from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
+from models.encoders import FIELDS_OF_ENCODER, Encoder, EncoderConfig
 from models.fusion import FUSIONS, FusionConfig, FusionName, get_fusion
 from models.linear_probe import LinearProbe
 from tasks import TASKS, Task, TaskName, get_task
+from training.early_stopping import PatienceConfig, StoppingConfig
 from training.features import SharedFeatures
-from training.loop import fit, predict
-from training.optim import OptimConfig
+from training.loop import fit
+from training.optim import OptimConfig, check_flag
+from training.predict import predict
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
-from utils.config import from_dict, resumable, to_dict
+from utils.config import resumable
 from utils.run import Run, RunConfig, start_run
 
 RANDOM = "random"  # what --load_state says for encoders that nothing has trained
 
 
 @dataclass(frozen=True)
-class HeadOptim(OptimConfig):
-    """Another learning rate for what starts from nothing than for encoders that were trained before."""
+class ClassifierOptim(OptimConfig):
+    """How a classifier is optimized: newly initialized weights may learn faster than pretrained encoders."""
 
     head_lr: float = 0.0
-    """Peak learning rate of all weights that are not the encoders'; 0: --lr."""
+    """Peak learning rate of all weights outside the encoders; 0: --lr."""
 
     def __post_init__(self) -> None:
-        """ValueError, naming the flag, for a value that cannot work."""
+        """Check the values.
+
+        Raises:
+            ValueError: A value is out of range; the message names the flag.
+        """
         super().__post_init__()
-        if self.head_lr < 0:
-            raise ValueError(f"--head_lr {self.head_lr} is out of range; use a number above 0, or 0 for --lr")
-
-    def lr_scale(self, name: str) -> float:
-        """1 for the weights of the encoders, --head_lr / --lr for all others."""
-        return self.head_lr / self.lr if self.head_lr and "_encoder." not in name else 1.0
-
-
-@dataclass(frozen=True)
-class ClassifierOptim(HeadOptim):
-    """How a classifier is learnt: the task names the score that chooses its best epoch, so no flag does."""
-
-    monitor: ClassVar[str]
-    mode: ClassVar[Literal["max"]]
+        check_flag("head_lr", self.head_lr, self.head_lr >= 0, "use a number above 0, or 0 for --lr")
 
 
 @dataclass(frozen=True)
@@ -102,6 +96,7 @@ class ClassifyConfig:
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: ClassifierOptim = resumable(ClassifierOptim())
+    stopping: PatienceConfig = resumable(PatienceConfig())  # the task names the monitor
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -143,14 +138,17 @@ def train(config: ClassifyConfig) -> None:
             compute_scores(task, samples["val"].labels, probabilities(objective, batches["val"]))
         )
 
+    monitor, mode = selection_metric(experiment, samples)
     result = fit(
         objective,
         batches["train"],
         batches["val"],
-        from_dict(HeadOptim, to_dict(config.optim) | selection_metric(experiment, samples)),
+        config.optim,
+        StoppingConfig(config.stopping.patience, config.stopping.min_delta, monitor, mode),
         experiment.run,
         score=validate,
         save=lambda: classifier_checkpoint(objective, built) | subjects,
+        lr_scales=head_lr_scales(objective, config.optim),
     )
     restore_best(experiment, objective, classifier, built)
     for split in ("val", "test"):
@@ -173,6 +171,16 @@ def evaluate(config: ClassifyConfig) -> None:
 
 
 MODES = {"train": train, "eval": evaluate}
+
+
+def head_lr_scales(objective: nn.Module, config: ClassifierOptim) -> dict[nn.Parameter, float]:
+    """Return the learning rates of all weights outside the encoders, as multiples of --lr."""
+    if not config.head_lr:
+        return {}
+    encoders = [module for module in objective.modules() if isinstance(module, Encoder)]
+    encoder_weights = {weight for encoder in encoders for weight in encoder.parameters()}
+    heads = [weight for weight in objective.parameters() if weight not in encoder_weights]
+    return dict.fromkeys(heads, config.head_lr / config.lr)
 
 
 def check(config: ClassifyConfig) -> None:
@@ -287,21 +295,24 @@ def read_batches(experiment: Experiment, samples: Samples, learn: bool = False) 
     )
 
 
-def selection_metric(experiment: Experiment, samples: Mapping[str, Samples]) -> dict[str, str]:
-    """The settings of OptimConfig that choose the best epoch; says what the splits cannot teach or judge.
+def selection_metric(
+    experiment: Experiment, samples: Mapping[str, Samples]
+) -> tuple[str, Literal["min", "max"]]:
+    """Return the monitor that chooses the best epoch and its mode; log which labels have only one class.
 
-    ValueError if the train split can teach nothing.
+    Raises:
+        ValueError: No label of the train split has two classes.
     """
     task = experiment.task
     if lacking := check_learnable(task, samples["train"].labels):
         experiment.run.info(f"{lacking}; what is predicted of them means nothing")
     if has_scorable_label(task, samples["val"].labels):
-        return {"monitor": task.monitor, "mode": "max"}
+        return task.monitor, "max"
     experiment.run.info(
         f"the validation split holds one class of every label of {task.name}, so that no score can choose "
         f"the best epoch: the validation loss does, on {len(samples['val'])} samples"
     )
-    return {"monitor": "val_loss", "mode": "min"}
+    return "val_loss", "min"
 
 
 def prepare_end_to_end(

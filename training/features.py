@@ -13,7 +13,8 @@ from datasets.schema import Batch, PrefixBatch
 from models.encoders import EHREncoder
 from models.fusion import LinearFusion
 from models.heads import HeadedEncoder
-from training.loop import Batches, predict
+from training.batches import Batches
+from training.predict import predict
 
 
 class Rows(Protocol):

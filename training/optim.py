@@ -1,78 +1,69 @@
-"""Optimisers and learning rates: LARS and Adam, and a rate that is a function of progress alone."""
+"""Optimizers, and the learning rate as a function of progress alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from training.lars import LARS
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """How the weights are learnt, for how long, and which epoch counts as the best."""
+    """How the weights are optimized, and for how many epochs."""
 
     optimizer: Literal["lars", "adamw", "adam", "sgd"] = "adamw"
-    """Update rule; lars is for pretraining with large batches."""
+    """Optimizer; lars is meant for pretraining with large batches."""
     lr: float = 1e-3
-    """Peak learning rate, reached after the warm-up; it belongs to the batch of all GPUs and is not
-    rescaled."""
+    """Peak learning rate, reached after the warm-up. It applies to the batch over all GPUs and is not scaled
+    with the batch size."""
     weight_decay: float = 0.01
     """Weight decay per unit of learning rate; decoupled in adamw, added to the gradient in the others."""
     momentum: float = 0.9
     """Momentum of lars and sgd, 0 to 1; adam and adamw use betas (0.9, 0.999)."""
     epochs: int = 300
-    """Longest training, in passes over the training samples; early stopping may end it before."""
+    """Maximum number of epochs; early stopping may end the training before."""
     warmup_epochs: float = 0.0
-    """Epochs over which the rate grows linearly from 0 to --lr, step by step."""
+    """Epochs over which the learning rate grows linearly from 0 to --lr, step by step."""
     schedule: Literal["cosine", "step", "constant", "plateau"] = "step"
-    """After the warm-up: cosine falls to 0 at the last step; step multiplies by --gamma at each milestone;
+    """After the warm-up: cosine decays to 0 at the last step; step multiplies by --gamma at each milestone;
     plateau multiplies by --gamma when the monitor has not improved for --plateau_patience epochs."""
     milestones: tuple[float, ...] = (0.6, 0.8)
-    """Where schedule step falls, as fractions of --epochs."""
+    """When --schedule step lowers the learning rate, as fractions of --epochs."""
     gamma: float = 0.1
-    """Factor of the schedules step and plateau."""
+    """Factor of --schedule step and plateau."""
     plateau_patience: int = 10
-    """Epochs without improvement before schedule plateau falls."""
+    """Epochs without improvement before --schedule plateau lowers the learning rate."""
     clip: float = 0.0
-    """Largest norm of the gradient of all weights together; 0 does not clip."""
+    """Maximum norm of the gradient over all weights; 0 does not clip."""
     lars_exclude: Literal["norm_bias", "none"] = "norm_bias"
-    """What lars neither scales nor decays: biases and norm layers, or (as published) nothing."""
+    """What lars neither scales nor decays: biases and normalization layers, or (as published) nothing."""
     trust_coefficient: float = 1e-3
-    """LARS: ratio of an update's norm to its weight's norm, times the learning rate."""
-    patience: int = 30
-    """Early stop: epochs in which the monitor may fail to improve by --min_delta; 0 never stops early."""
-    min_delta: float = 1e-3
-    """Smallest improvement that resets --patience, in the unit of the monitor."""
-    monitor: str = "val_loss"
-    """Column of log.csv that chooses the best epoch and stops early, for example val_loss, auroc or kappa."""
-    mode: Literal["min", "max"] = "min"
-    """Whether a small or a large monitor is good."""
-
-    def lr_scale(self, name: str) -> float:
-        """The learning rate of the weight with this name, as a multiple of that of the schedule."""
-        return 1.0
+    """Trust coefficient of lars: norm of a tensor's update relative to the norm of the tensor, times the
+    learning rate."""
 
     def __post_init__(self) -> None:
-        """ValueError, naming the flag, for a value that cannot work."""
-        rules = {
-            "lr": ("use a number above 0", self.lr > 0),
-            "epochs": ("use 1 or more", self.epochs >= 1),
-            "warmup_epochs": ("use 0 or more; 0 is no warm-up", self.warmup_epochs >= 0),
-            "weight_decay": ("use 0 or more; 0 is no decay", self.weight_decay >= 0),
-            "momentum": ("use 0 or more, and less than 1", 0 <= self.momentum < 1),
-            "clip": ("use 0 or more; 0 does not clip", self.clip >= 0),
-            "gamma": ("use a number above 0, up to 1", 0 < self.gamma <= 1),
-            "milestones": ("use fractions between 0 and 1", all(0 < place < 1 for place in self.milestones)),
-            "patience": ("use 0 or more; 0 never stops early", self.patience >= 0),
-            "min_delta": ("use 0 or more", self.min_delta >= 0),
-        }
-        for name, (cure, holds) in rules.items():
-            if not holds:
-                raise ValueError(f"--{name} {getattr(self, name)} is out of range; {cure}")
+        """Check the values.
+
+        Raises:
+            ValueError: A value is out of range; the message names the flag.
+        """
+        check_flag("lr", self.lr, self.lr > 0, "use a number above 0")
+        check_flag("epochs", self.epochs, self.epochs >= 1, "use 1 or more")
+        check_flag(
+            "warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "use 0 or more; 0 is no warm-up"
+        )
+        check_flag("weight_decay", self.weight_decay, self.weight_decay >= 0, "use 0 or more; 0 is no decay")
+        check_flag("momentum", self.momentum, 0 <= self.momentum < 1, "use 0 or more, and less than 1")
+        check_flag("clip", self.clip, self.clip >= 0, "use 0 or more; 0 does not clip")
+        check_flag("gamma", self.gamma, 0 < self.gamma <= 1, "use a number above 0, up to 1")
+        in_range = all(0 < fraction < 1 for fraction in self.milestones)
+        check_flag("milestones", self.milestones, in_range, "use fractions between 0 and 1")
         if self.warmup_epochs > self.epochs:
             raise ValueError(
                 f"--epochs {self.epochs}: the warm-up, --warmup_epochs {self.warmup_epochs:g}, must not be "
@@ -80,133 +71,88 @@ class OptimConfig:
             )
 
 
-def learning_rate(optim: OptimConfig, epoch: int, step: int, steps: int, falls: int = 0) -> float:
-    """The rate of step `step` (from 0) of the `steps` in epoch `epoch` (from 0).
+def check_flag(name: str, value: object, valid: bool, cure: str) -> None:
+    """Raise ValueError, naming the flag, unless its value is valid.
 
-    `falls`: how often schedule plateau has fallen so far; the other schedules need no memory.
+    >>> check_flag("lr", 0.0, False, "use a number above 0")
+    Traceback (most recent call last):
+    ...
+    ValueError: --lr 0.0 is out of range; use a number above 0
+    """
+    if not valid:
+        raise ValueError(f"--{name} {value} is out of range; {cure}")
 
-    >>> optim = OptimConfig(lr=1.0, epochs=10, warmup_epochs=2, schedule="cosine")
-    >>> [round(learning_rate(optim, epoch, 0, 1), 3) for epoch in range(10)]
+
+def learning_rate(
+    config: OptimConfig, epoch: int, step: int, steps_per_epoch: int, lr_drops: int = 0
+) -> float:
+    """Return the learning rate of one step; epochs and steps count from 0.
+
+    Args:
+        config: The settings of the schedule.
+        epoch: Epoch of the step.
+        step: Number of the step within its epoch.
+        steps_per_epoch: Steps of every epoch.
+        lr_drops: How often --schedule plateau has lowered the rate so far; the others do not need it.
+
+    >>> config = OptimConfig(lr=1.0, epochs=10, warmup_epochs=2, schedule="cosine")
+    >>> [round(learning_rate(config, epoch, 0, 1), 3) for epoch in range(10)]
     [0.5, 1.0, 1.0, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]
     """
-    done, warm = epoch * steps + step, optim.warmup_epochs * steps
-    if done < warm:
-        return optim.lr * min(1.0, (done + 1) / warm)
-    return optim.lr * _SCHEDULES[optim.schedule](optim, done, warm, steps, falls)
+    done = epoch * steps_per_epoch + step
+    warmup_steps = config.warmup_epochs * steps_per_epoch
+    if done < warmup_steps:
+        return config.lr * min(1.0, (done + 1) / warmup_steps)
+    if config.schedule == "cosine":
+        decay_steps = config.epochs * steps_per_epoch - warmup_steps
+        return config.lr * ((1 + math.cos(math.pi * (done - warmup_steps) / max(decay_steps, 1))) / 2)
+    if config.schedule == "step":
+        lr_drops = sum(epoch >= round(config.epochs * fraction) for fraction in config.milestones)
+    elif config.schedule == "constant":
+        lr_drops = 0
+    return config.lr * config.gamma**lr_drops
 
 
-def _cosine(optim: OptimConfig, done: int, warm: float, steps: int, falls: int) -> float:
-    return (1 + math.cos(math.pi * (done - warm) / max(optim.epochs * steps - warm, 1))) / 2
+def build_optimizer(
+    config: OptimConfig, module: nn.Module, lr_scales: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """Build the optimizer of all weights of `module` that require a gradient.
 
+    Single numbers, such as a learnable temperature, are never decayed; lars also does not decay or scale
+    biases and normalization layers, unless --lars_exclude is none.
 
-def _step(optim: OptimConfig, done: int, warm: float, steps: int, falls: int) -> float:
-    return optim.gamma ** sum(done // steps >= round(optim.epochs * place) for place in optim.milestones)
+    Args:
+        config: The optimizer and its settings.
+        module: What is trained.
+        lr_scales: Learning rate of some of the weights, as a multiple of that of the schedule; 1 for all
+            others. Each parameter group keeps its multiple as "lr_scale".
 
-
-def _constant(optim: OptimConfig, done: int, warm: float, steps: int, falls: int) -> float:
-    return 1.0
-
-
-def _plateau(optim: OptimConfig, done: int, warm: float, steps: int, falls: int) -> float:
-    return optim.gamma**falls
-
-
-_SCHEDULES: dict[str, Callable[[OptimConfig, int, float, int, int], float]] = {
-    "cosine": _cosine,
-    "step": _step,
-    "constant": _constant,
-    "plateau": _plateau,
-}
-
-
-class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose update of each tensor has a norm in proportion to its own (You et al. 2017).
-
-    Groups with `adapt` False are plain SGD with momentum. The buffer holds scaled gradients, so that a change
-    of the learning rate acts at once.
+    Raises:
+        ValueError: No weight requires a gradient.
     """
-
-    def __init__(
-        self,
-        params: Iterable[Tensor] | Iterable[dict[str, object]],
-        lr: float,
-        momentum: float = 0.9,
-        weight_decay: float = 0.0,
-        trust_coefficient: float = 1e-3,
-    ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "trust_coefficient": trust_coefficient,
-            "adapt": True,
-        }
-        super().__init__(params, defaults)
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """One update of all tensors that have a gradient; returns the closure's loss, if any."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            if params:
-                self._update(group, params)
-        return loss
-
-    def _update(self, group: Mapping[str, float], params: list[Tensor]) -> None:
-        decay = group["weight_decay"]
-        gradients = [param.grad for param in params if param.grad is not None]
-        updates = torch._foreach_add(gradients, params, alpha=decay)
-        if group["adapt"]:
-            weight, gradient = (torch.stack(torch._foreach_norm(tensors)) for tensors in (params, gradients))
-            ratio = group["trust_coefficient"] * weight / (gradient + decay * weight)
-            ratio = torch.where((weight > 0) & (gradient > 0), ratio, 1.0)
-            torch._foreach_mul_(updates, list(ratio.unbind()))
-        states = [self.state[param] for param in params]
-        for state, param in zip(states, params, strict=True):
-            if "momentum" not in state:
-                state["momentum"] = torch.zeros_like(param)
-        buffers = [state["momentum"] for state in states]
-        torch._foreach_mul_(buffers, group["momentum"])
-        torch._foreach_add_(buffers, updates)
-        torch._foreach_add_(params, buffers, alpha=-group["lr"])
-
-
-def build_optimizer(optim: OptimConfig, module: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of all weights of `module` that require a gradient; ValueError if there are none.
-
-    Single numbers, such as a learnable temperature, are never decayed; lars also leaves out biases and norm
-    layers. Each group has the share of the schedule's rate that its weights take as "share".
-    """
-    weights = {name: param for name, param in module.named_parameters() if param.requires_grad}
+    lr_scales = lr_scales or {}
+    weights = [weight for weight in module.parameters() if weight.requires_grad]
     if not weights:
         raise ValueError("nothing to train: every weight of the model is frozen")
-    smallest = 2 if optim.optimizer == "lars" and optim.lars_exclude == "norm_bias" else 1
+    smallest_ndim = 2 if config.optimizer == "lars" and config.lars_exclude == "norm_bias" else 1
     groups: list[dict[str, object]] = []
-    for lr_scale in sorted({optim.lr_scale(name) for name in weights}):
-        own = [weight for name, weight in weights.items() if optim.lr_scale(name) == lr_scale]
-        full = {"params": [w for w in own if w.ndim >= smallest], "weight_decay": optim.weight_decay}
-        bare = {"params": [w for w in own if w.ndim < smallest], "weight_decay": 0.0}
-        if optim.optimizer == "lars":
-            bare["adapt"] = False
-        groups += [group | {"share": lr_scale} for group in (full, bare) if group["params"]]
-    return _OPTIMIZERS[optim.optimizer](optim, groups)
+    for lr_scale in sorted({lr_scales.get(weight, 1.0) for weight in weights}):
+        scaled = [weight for weight in weights if lr_scales.get(weight, 1.0) == lr_scale]
+        decayed = [weight for weight in scaled if weight.ndim >= smallest_ndim]
+        excluded = [weight for weight in scaled if weight.ndim < smallest_ndim]
+        if decayed:
+            groups.append({"params": decayed, "weight_decay": config.weight_decay, "lr_scale": lr_scale})
+        if excluded:
+            groups.append({"params": excluded, "weight_decay": 0.0, "lr_scale": lr_scale, "adapt": False})
+    return _optimizer(config, groups)
 
 
-_OPTIMIZERS: dict[str, Callable[[OptimConfig, list[dict[str, object]]], torch.optim.Optimizer]] = {
-    "lars": lambda o, groups: LARS(
-        groups, lr=o.lr, momentum=o.momentum, trust_coefficient=o.trust_coefficient
-    ),
-    "adamw": lambda o, groups: torch.optim.AdamW(groups, lr=o.lr, fused=True),
-    "adam": lambda o, groups: torch.optim.Adam(groups, lr=o.lr, fused=True),
-    "sgd": lambda o, groups: torch.optim.SGD(groups, lr=o.lr, momentum=o.momentum, fused=True),
-}
+def _optimizer(config: OptimConfig, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    if config.optimizer == "lars":
+        return LARS(
+            groups, lr=config.lr, momentum=config.momentum, trust_coefficient=config.trust_coefficient
+        )
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return adam(groups, lr=config.lr, fused=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, field, fields, make_dataclass
+from functools import cache
 from typing import cast
 
 from datasets.batches import DataConfig, check_pairs, load_batches
@@ -15,6 +16,7 @@ from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TaskName, get_task
+from training.early_stopping import StoppingConfig
 from training.loop import fit
 from training.optim import OptimConfig
 from training.provenance import training_subjects
@@ -33,6 +35,7 @@ class PretrainConfig:
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = resumable(OptimConfig())
+    stopping: StoppingConfig = resumable(StoppingConfig())
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -45,6 +48,7 @@ class PretrainConfig:
         return self
 
 
+@cache
 def config_for(objective: str) -> type[PretrainConfig]:
     """Return the configuration class of an objective: its flags, with the published values as defaults.
 
@@ -111,6 +115,7 @@ def pretrain(config: PretrainConfig) -> None:
         train,
         val,
         config.optim,
+        config.stopping,
         run,
         save=lambda: pretraining_checkpoint(pretraining, encoders, heads) | {"subjects": subjects},
         keep_every_epoch=True,

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 
 from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
-from datasets.synthetic.items import SCALES, Item, items
+from datasets.synthetic.items import Item, items, scales
 from datasets.synthetic.patients import Block
 from datasets.synthetic.vitals import Moments, channel_values, draw_body, draw_groups, draw_scores
 
@@ -26,7 +26,7 @@ URINE_GLUCOSE = 51478
 def _item_events(item: Item, rows: np.ndarray, values: np.ndarray) -> pl.DataFrame:
     """Return events of one item: row (of the moments), itemid, and value, valuenum and valueuom as text."""
     if item.scale:
-        scale = SCALES[item.scale]
+        scale = scales()[item.scale]
         rank = np.searchsorted(scale.thresholds, values)
         value = pl.Series(scale.texts, dtype=pl.String).gather(rank)
         numbers = pl.Series(scale.numbers or [None] * len(scale.texts), dtype=pl.Int64)

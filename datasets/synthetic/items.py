@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import polars as pl
+import yaml
 
 from datasets.schema import RESOURCES
 
@@ -21,7 +22,7 @@ class Item:
     chance: float
     decimals: int
     group: str  # of stays
-    scale: str  # one of SCALES, or empty: a number
+    scale: str  # one of `scales`, or empty: a number
     fluid: str
 
 
@@ -29,31 +30,16 @@ class Item:
 class Scale:
     """Texts of an ordinal item from worst to best, the standard scores between them, and charted numbers."""
 
-    texts: tuple[str, ...]
-    thresholds: tuple[float, ...]
-    numbers: tuple[int, ...] | None = None
+    texts: list[str]
+    thresholds: list[float]
+    numbers: list[int] | None = None
 
 
-SCALES = {
-    "eye": Scale(("None", "To Pain", "To Speech", "Spontaneously"), (-1.7, -1.1, -0.3), (1, 2, 3, 4)),
-    "motor": Scale(
-        (
-            "No response", "Abnormal extension", "Abnormal Flexion", "Flex-withdraws", "Localizes Pain",
-            "Obeys Commands",
-        ),
-        (-2.6, -2.4, -2.1, -1.6, -0.9), (1, 2, 3, 4, 5, 6),
-    ),
-    "verbal": Scale(
-        ("No Response", "Incomprehensible sounds", "Inappropriate Words", "Confused", "Oriented"),
-        (-1.9, -1.5, -1.2, -0.2), (1, 2, 3, 4, 5),
-    ),
-    "tube": Scale(("No Response-ETT",), (), (1,)),
-    "refill right": Scale(("Abnormal >3 secs", "Normal <3 secs"), (-1.4,)),
-    "refill left": Scale(("Delayed", "Abnormal >3 Seconds", "Brisk", "Normal <3 Seconds"), (-2.0, -1.4, 0.5)),
-    "rhythm": Scale(
-        ("AF (Atrial Fibrillation)", "ST (Sinus Tachycardia)", "SR (Sinus Rhythm)"), (-1.5, -0.8)
-    ),
-}  # fmt: skip
+@cache
+def scales() -> dict[str, Scale]:
+    """Return the scales by name."""
+    entries = yaml.safe_load((RESOURCES / "synthetic_scales.yaml").read_text())
+    return {name: Scale(**entry) for name, entry in entries.items()}
 
 
 @cache

@@ -75,15 +75,16 @@ def open_tables(root: Path, notice: str) -> Iterator[TableWriter]:
 
 
 @dataclass
-class XRayWriter:
-    """Draws X-rays and writes them, in a pool."""
+class CXRWriter:
+    """A MIMIC-CXR-JPG folder: its tables, and a pool that draws its X-rays."""
 
+    tables: TableWriter
     seed: int
     simulation: Simulation
     pool: Executor
     pending: Iterable[None] = ()
 
-    def write(self, xrays: Sequence[XRay], paths: Sequence[Path]) -> None:
+    def write_xrays(self, xrays: Sequence[XRay], paths: Sequence[Path]) -> None:
         """Write a block's X-rays, which are drawn while the next block's tables are made.
 
         Waits for the block before, so that memory stays bounded.
@@ -99,11 +100,14 @@ class XRayWriter:
 
 
 @contextmanager
-def start_xray_writer(seed: int, simulation: Simulation, workers: int) -> Iterator[XRayWriter]:
-    """Start `workers` processes that draw X-rays (0: one per core; 1: a thread of this process)."""
+def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers: int) -> Iterator[CXRWriter]:
+    """Make a MIMIC-CXR-JPG folder, and start processes that draw (0: one per core; 1: only a thread)."""
     count = workers or os.cpu_count() or 1
     processes = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
-    with (ThreadPoolExecutor if count == 1 else processes)(count) as pool:
-        writer = XRayWriter(seed, simulation, pool)
+    with (
+        open_tables(root, notice) as tables,
+        (ThreadPoolExecutor if count == 1 else processes)(count) as pool,
+    ):
+        writer = CXRWriter(tables, seed, simulation, pool)
         yield writer
         writer.wait()

@@ -14,7 +14,7 @@ from datasets.synthetic.events import draw_charts, draw_labs
 from datasets.synthetic.images import XRay
 from datasets.synthetic.items import item_tables
 from datasets.synthetic.latents import Simulation
-from datasets.synthetic.output import TableWriter, XRayWriter, atomic_folders, open_tables, start_xray_writer
+from datasets.synthetic.output import CXRWriter, TableWriter, atomic_folders, open_cxr, open_tables
 from datasets.synthetic.patients import MAX_PATIENTS, PATIENTS_PER_BLOCK, Block, draw_block
 from datasets.synthetic.real_stays import block_of_stays, read_stays
 from datasets.synthetic.studies import Studies, draw_studies, findings_table, metadata_table
@@ -86,20 +86,15 @@ def write_mimic_iv(tables: TableWriter, seed: int, block: int, drawn: Block, sub
 
 
 def write_mimic_cxr(
-    config: SyntheticConfig,
-    tables: TableWriter,
-    xrays: XRayWriter,
-    block: int,
-    drawn: Block,
-    subjects: list[int],
+    cxr: CXRWriter, config: SyntheticConfig, block: int, drawn: Block, subjects: list[int]
 ) -> None:
     """Append the MIMIC-CXR-JPG 2.0.0 tables of some subjects of a block, and write their images."""
     selected = pl.col("subject_id").is_in(subjects)
     studies = draw_studies(config.seed, block, drawn, config.paired, config.image_size)
     error = drawn.course.simulation.finding_error
-    tables.append(METADATA, metadata_table(studies).filter(selected))
-    tables.append(CHEXPERT, findings_table(config.seed, block, studies, error).filter(selected))
-    xrays.write(*_xrays_of(studies, set(subjects), tables.root))
+    cxr.tables.append(METADATA, metadata_table(studies).filter(selected))
+    cxr.tables.append(CHEXPERT, findings_table(config.seed, block, studies, error).filter(selected))
+    cxr.write_xrays(*_xrays_of(studies, set(subjects), cxr.tables.root))
 
 
 def _xrays_of(drawn: Studies, subjects: set[int], root: Path) -> tuple[list[XRay], list[Path]]:
@@ -128,8 +123,8 @@ def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:
         folder = stack.enter_context(atomic_folders(config.out, names))
         iv_tables = stack.enter_context(open_tables(folder / IV, NOTICE))
         if config.images:
-            cxr_tables = stack.enter_context(open_tables(folder / CXR, NOTICE))
-            xrays = stack.enter_context(start_xray_writer(config.seed, simulation, config.workers))
+            cxr = open_cxr(folder / CXR, NOTICE, config.seed, simulation, config.workers)
+            cxr_writer = stack.enter_context(cxr)
         for name, table in zip(("icu/d_items", "hosp/d_labitems"), item_tables(), strict=True):
             iv_tables.append(name, table)
         for block in tqdm(blocks, desc="patients", unit=BLOCKS, disable=None):
@@ -138,7 +133,7 @@ def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:
             subjects = drawn.patients["subject_id"].to_list()[:remaining]
             write_mimic_iv(iv_tables, config.seed, block, drawn, subjects)
             if config.images:
-                write_mimic_cxr(config, cxr_tables, xrays, block, drawn, subjects)
+                write_mimic_cxr(cxr_writer, config, block, drawn, subjects)
 
 
 def write_xrays_for_stays(config: SyntheticConfig, source: Path, simulation: Simulation) -> None:
@@ -155,13 +150,12 @@ def write_xrays_for_stays(config: SyntheticConfig, source: Path, simulation: Sim
     starts = range(0, len(subjects), PATIENTS_PER_BLOCK)
     with (
         atomic_folders(config.out, (CXR,)) as folder,
-        open_tables(folder / CXR, XRAY_NOTICE) as tables,
-        start_xray_writer(config.seed, simulation, config.workers) as xrays,
+        open_cxr(folder / CXR, XRAY_NOTICE, config.seed, simulation, config.workers) as cxr,
     ):
         for block, start in enumerate(tqdm(starts, desc="patients", unit=BLOCKS, disable=None)):
             members = subjects[start : start + PATIENTS_PER_BLOCK]
             drawn = block_of_stays(config.seed, block, stays, members, simulation)
-            write_mimic_cxr(config, tables, xrays, block, drawn, members.to_list())
+            write_mimic_cxr(cxr, config, block, drawn, members.to_list())
 
 
 def main(config: SyntheticConfig) -> None:

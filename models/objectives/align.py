@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models import losses
 from models.losses import Denominator
-from models.objectives.base import ObjectiveSettings, PairObjective, PublishedOptim
-from models.objectives.temperature import LearnableTemperature
+from models.objectives.base import ObjectiveSettings, PublishedOptim
+from models.objectives.temperature import TemperatureObjective
 from utils.distributed import broadcast_value
 
 MAX_SWAP = 0.2  # the first block may end at 40 % + 20 %, where the second may begin
@@ -35,7 +35,7 @@ def swap_two_blocks(count: int, swap: float, generator: torch.Generator) -> Tens
     return order
 
 
-class ALIGN(PairObjective):
+class ALIGN(TemperatureObjective):
     """Encoders and heads with models.losses.simclr; in training, blocks of EHR rows are exchanged.
 
     The random numbers come from PyTorch's generator on the main process, which the training loop seeds for
@@ -60,10 +60,9 @@ class ALIGN(PairObjective):
         denominator: Denominator,
         swap: float,
     ) -> None:
-        super().__init__(encoders, heads)
+        super().__init__(encoders, heads, temperature)
         if not 0 <= swap <= MAX_SWAP:
             raise ValueError(f"--swap {swap}: two blocks must not overlap; use 0 (no noise) to {MAX_SWAP}")
-        self.temperature = LearnableTemperature(temperature)
         self.denominator = denominator
         self.swap = swap
 

@@ -7,18 +7,11 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.base import PairObjective
-from models.objectives.temperature import LearnableTemperature, LearnableTemperatureSettings
+from models.objectives.temperature import TemperatureObjective, TemperatureSettings
 
 
-class CLIP(PairObjective):
+class CLIP(TemperatureObjective):
     """Encoders and heads with models.losses.clip (Radford et al. 2021)."""
-
-    def __init__(
-        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
-    ) -> None:
-        super().__init__(encoders, heads)
-        self.temperature = LearnableTemperature(temperature)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"loss", "temperature"} and PairObjective.metrics."""
@@ -29,7 +22,7 @@ class CLIP(PairObjective):
 
 
 @dataclass(frozen=True)
-class CLIPSettings(LearnableTemperatureSettings):
+class CLIPSettings(TemperatureSettings):
     """Settings of CLIP."""
 
     name = "clip"

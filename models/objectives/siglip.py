@@ -8,20 +8,18 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.base import PairObjective
-from models.objectives.temperature import LearnableTemperature, LearnableTemperatureSettings
+from models.objectives.temperature import TemperatureObjective, TemperatureSettings
 
 BIAS = -10.0  # Zhai et al. 2023: most combinations are not pairs, which the first steps then need not learn
 
 
-class SigLIP(PairObjective):
+class SigLIP(TemperatureObjective):
     """Encoders and heads with models.losses.siglip; temperature and bias are learned (Zhai et al. 2023)."""
 
     def __init__(
         self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
     ) -> None:
-        super().__init__(encoders, heads)
-        self.temperature = LearnableTemperature(temperature)
+        super().__init__(encoders, heads, temperature)
         self.bias = nn.Parameter(torch.tensor(BIAS))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -34,7 +32,7 @@ class SigLIP(PairObjective):
 
 
 @dataclass(frozen=True)
-class SigLIPSettings(LearnableTemperatureSettings):
+class SigLIPSettings(TemperatureSettings):
     """Settings of SigLIP."""
 
     name = "siglip"

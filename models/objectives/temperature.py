@@ -1,12 +1,13 @@
-"""Learnable temperature, and the settings that objectives with one share."""
+"""Learnable temperature, and what the objectives that have one share."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.objectives.base import ObjectiveSettings, PublishedOptim
+from models.objectives.base import ObjectiveSettings, PairObjective, PublishedOptim
 
 MIN_TEMPERATURE = 0.01  # Radford et al. 2021: below, training becomes unstable
 
@@ -42,8 +43,18 @@ class LearnableTemperature(nn.Module):
         return self.log_scale.clamp(max=largest).neg().exp()
 
 
+class TemperatureObjective(PairObjective):
+    """Base class of the objectives with a learnable temperature."""
+
+    def __init__(
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
+    ) -> None:
+        super().__init__(encoders, heads)
+        self.temperature = LearnableTemperature(temperature)
+
+
 @dataclass(frozen=True)
-class LearnableTemperatureSettings(ObjectiveSettings):
+class TemperatureSettings(ObjectiveSettings):
     """Settings of an objective whose temperature needs the fine steps of AdamW."""
 
     published_optim = PublishedOptim("adamw", lr=1e-4, warmup_epochs=10)

@@ -11,8 +11,8 @@ from models.linear_probe import LinearProbe
 
 
 def make_batch(labels: list[list[float]], features: int = 4) -> FeatureBatch:
-    made = torch.randn(len(labels), features, generator=torch.Generator().manual_seed(0))
-    return FeatureBatch(made, torch.tensor(labels), torch.arange(len(labels)))
+    rows = torch.randn(len(labels), features, generator=torch.Generator().manual_seed(0))
+    return FeatureBatch(rows, torch.tensor(labels), torch.arange(len(labels)))
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel"])

@@ -1,4 +1,4 @@
-"""A trimmed convolution is the whole one in value and gradient, and leaves out what sees padding alone."""
+"""A trimmed convolution has the values and gradients of nn.Conv2d, and skips taps that see only padding."""
 
 import itertools
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.convolution import TrimmedConv2d, trim_convolutions
 
@@ -24,16 +25,16 @@ def test_values_and_gradients_are_those_of_the_convolution(groups: int, channels
     for size, kernel, stride, padding in SHAPES:
         plain = nn.Conv2d(4, 6, kernel, stride, padding, groups=groups).double()
         trimmed = trim_convolutions(nn.Sequential(plain))[0]
-        assert type(trimmed) is TrimmedConv2d and trimmed is plain
+        assert type(trimmed) is TrimmedConv2d and trimmed.weight is plain.weight
         image = torch.rand(3, 4, size, size + 1, dtype=torch.float64)
         if channels_last:
             image = image.to(memory_format=torch.channels_last)
         one, other = image.clone().requires_grad_(), image.clone().requires_grad_()
         expected = functional.conv2d(one, plain.weight, plain.bias, stride, padding, groups=groups)
-        found = trimmed(other)
-        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+        output = trimmed(other)
+        torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
         wanted = torch.autograd.grad(expected.square().sum(), [one, plain.weight, plain.bias])
-        gradients = torch.autograd.grad(found.square().sum(), [other, plain.weight, plain.bias])
+        gradients = torch.autograd.grad(output.square().sum(), [other, plain.weight, plain.bias])
         torch.testing.assert_close(gradients, wanted, rtol=1e-11, atol=1e-11)
 
 
@@ -47,18 +48,24 @@ def test_values_and_gradients_are_those_of_the_convolution(groups: int, channels
         (32, 7, 2, 3, (7, 7)),
     ],
 )
-def test_taps_that_see_padding_alone_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, size: int, kernel: int, stride: int, padding: int, taps: tuple[int, int]
+def test_taps_that_see_only_padding_cost_nothing(
+    size: int, kernel: int, stride: int, padding: int, taps: tuple[int, int]
 ) -> None:
-    seen, convolve = [], functional.conv2d
+    image, costs = torch.rand(1, 2, size, size), []
+    for layer in (nn.Conv2d, TrimmedConv2d):
+        with FlopCounterMode(display=False) as counter:
+            layer(2, 2, kernel, stride, padding)(image)
+        costs.append(counter.get_total_flops())
+    assert costs[1] * kernel**2 == costs[0] * taps[0] * taps[1]
 
-    def spy(image: torch.Tensor, weight: torch.Tensor, *rest: object, **named: object) -> torch.Tensor:
-        seen.append(tuple(weight.shape[2:]))
-        return convolve(image, weight, *rest, **named)
 
-    monkeypatch.setattr("models.convolution.functional.conv2d", spy)
-    TrimmedConv2d(2, 2, kernel, stride, padding)(torch.rand(1, 2, size, size))
-    assert seen == [taps]
+def test_trimming_draws_no_random_number_and_keeps_names() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Sequential(nn.Conv2d(2, 2, 1, bias=False)))
+    state = torch.get_rng_state()
+    names = list(network.state_dict())
+    assert list(trim_convolutions(network).state_dict()) == names
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("other", [{"padding": "same"}, {"padding_mode": "reflect"}, {"dilation": 2}])

@@ -52,14 +52,14 @@ def test_spans_of_hours_give_the_states_and_gradients_of_the_whole() -> None:
         torch.nn.LSTM(CHANNELS, 8),
         packed(CHUNK_HOURS, 1, 3 * CHUNK_HOURS + 1, CHUNK_HOURS + 1, 2 * CHUNK_HOURS),
     )
-    found = []
+    results = []
     for states, last in (run_lstm(lstm, ehr), (lambda out: (out[0], out[1][0][-1]))(lstm(ehr))):
         lstm.zero_grad()
         (states.data.square().sum() + last.sum()).backward()
         gradients = [weight.grad.clone() for weight in lstm.parameters()]
-        found.append([pad_packed_sequence(states)[0], last, *gradients])
-    for ours, whole in zip(*found, strict=True):
-        assert torch.allclose(ours, whole, rtol=1e-4, atol=1e-5)
+        results.append([pad_packed_sequence(states)[0], last, *gradients])
+    for chunked, at_once in zip(*results, strict=True):
+        assert torch.allclose(chunked, at_once, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2])

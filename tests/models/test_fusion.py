@@ -1,4 +1,4 @@
-"""Every fusion classifies batches with and without images, and never sees pixels that are not there."""
+"""Every fusion classifies batches with and without images, and no result depends on absent pixels."""
 
 import copy
 
@@ -42,7 +42,7 @@ def make_classifier(
 
 
 def each_alone(batch: Batch) -> list[Batch]:
-    """The batches of one sample that a batch of several is made of."""
+    """Split a batch into batches of one sample."""
     hours, _ = torch.nn.utils.rnn.pad_packed_sequence(batch.ehr, batch_first=True)
     image = batch.has_cxr.cumsum(0)
     return [
@@ -90,7 +90,7 @@ def test_fewer_than_two_images_leave_the_statistics_alone(make_batch, fusion: st
 @pytest.mark.parametrize(("fusion", "settings"), IN_EVERY_SETTING)
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_sample_is_classified_as_if_alone(make_batch, fusion: str, settings, layers: int) -> None:
-    """Neither neighbours, nor their images, nor the hours that pad a shorter stay have a say."""
+    """Neither other samples, nor their images, nor the hours that pad a shorter stay matter."""
     encoders = EncoderConfig(ehr_dim=16, ehr_layers=layers, vision_backbone="resnet18")
     classifier = make_classifier(fusion, settings=settings, encoders=encoders).eval()
     batch = make_batch([5, 48, 1, 17], [False, True, True, False])
@@ -123,9 +123,9 @@ def test_an_absent_image_is_a_vector_of_zeros(make_batch, fusion_layer: int) -> 
 def test_each_image_goes_to_its_own_sample(make_batch, fusion: str) -> None:
     classifier = make_classifier(fusion).eval()
     batch = make_batch([4, 4, 4, 4], [True, False, True, True])
-    whole = classifier.predict(batch)
+    expected = classifier.predict(batch)
     alone = make_batch([4, 4, 4, 4], [False, False, True, False])._replace(cxr=batch.cxr[1:2], ehr=batch.ehr)
-    assert torch.allclose(whole[2], classifier.predict(alone)[2], atol=1e-6)
+    assert torch.allclose(expected[2], classifier.predict(alone)[2], atol=1e-6)
 
 
 def test_concatenation_is_both_features_side_by_side(make_batch) -> None:
@@ -283,7 +283,7 @@ def test_modalities_meet_after_the_asked_stages(fusion: str, layer_after: int, s
 
 
 def test_fusions_add_weights_of_the_stated_widths() -> None:
-    """Beyond the encoders, for EHR of 256, image of 512 and one output."""
+    """Weights outside the encoders, for an EHR of 256, an image of 512 and one output."""
     encoders = EncoderConfig(ehr_dim=256, ehr_layers=2, vision_backbone="resnet18")
     projection, lstm = 512 * 256 + 256, 4 * 512 * (256 + 512 + 2)
     added = {
@@ -296,8 +296,8 @@ def test_fusions_add_weights_of_the_stated_widths() -> None:
     }
     for name, expected in added.items():
         parts = make_classifier(name, outputs=1, encoders=encoders).parts()
-        own = [part for part_name, part in parts.items() if not part_name.endswith("_encoder")]
-        assert sum(weight.numel() for part in own for weight in part.parameters()) == expected, name
+        modules = [part for part_name, part in parts.items() if not part_name.endswith("_encoder")]
+        assert sum(weight.numel() for module in modules for weight in module.parameters()) == expected, name
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -31,16 +31,16 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for seed, (name, shape) in enumerate(SHAPES.items()):
         torch.manual_seed(seed)
         config = ClassifierConfig(name, "binary", 1, shape)
-        held = classifier_checkpoint(build_classifier(config), config) | {"epoch": 3}
-        checkpoint.save(folder / f"{name}.ckpt", held)
+        state = classifier_checkpoint(build_classifier(config), config) | {"epoch": 3}
+        checkpoint.save(folder / f"{name}.ckpt", state)
     shape = EncoderConfig(ehr_dim=8, vision_backbone="resnet18")
     encoders = build_encoders(shape)
-    held = pretraining_checkpoint(Pretraining("simclr", shape, 2), encoders, build_heads(encoders, 2))
-    checkpoint.save(folder / "pre.ckpt", held | {"epoch": 0})
+    state = pretraining_checkpoint(Pretraining("simclr", shape, 2), encoders, build_heads(encoders, 2))
+    checkpoint.save(folder / "pre.ckpt", state | {"epoch": 0})
     return {name: str(folder / f"{name}.ckpt") for name in (*SHAPES, "pre")}
 
 
-def asked(fusion: str, **settings) -> ClassifierConfig:
+def config_of(fusion: str, **settings) -> ClassifierConfig:
     encoders = EncoderConfig(ehr_dim=6, vision_backbone="resnet18")
     return ClassifierConfig(fusion, "binary", 1, encoders, **settings)
 
@@ -52,26 +52,26 @@ def holds(classifier: torch.nn.Module, part: str, path: str) -> bool:
 
 def test_each_encoder_comes_from_its_own_checkpoint_in_the_shape_it_has_there(states) -> None:
     sources = {name: states[name] for name in ("ehr", "cxr")}
-    classifier, built = start_classifier(asked("medfuse"), sources)
+    classifier, built = start_classifier(config_of("medfuse"), sources)
     assert holds(classifier, "ehr_encoder", states["ehr"]) and holds(classifier, "cxr_encoder", states["cxr"])
     assert built.encoders == EncoderConfig(12, 2, 0.25, "resnet18")
     assert built.objective == "supervised" and built.checkpoint == f"{states['ehr']} + {states['cxr']}"
 
 
 def test_the_other_encoder_may_be_fresh(states) -> None:
-    classifier, built = start_classifier(asked("joint"), {"cxr": states["pre"]})
+    classifier, built = start_classifier(config_of("joint"), {"cxr": states["pre"]})
     assert holds(classifier, "cxr_encoder", states["pre"])
     assert built.encoders.ehr_dim == classifier.fusion.ehr_encoder.feature_dim == 6
     assert built.objective == "simclr" and built.checkpoint == states["pre"]
 
 
 def test_two_objectives_are_both_named(states) -> None:
-    _, built = start_classifier(asked("late"), {"ehr": states["ehr"], "cxr": states["pre"]})
+    _, built = start_classifier(config_of("late"), {"ehr": states["ehr"], "cxr": states["pre"]})
     assert built.objective == "supervised + simclr"
 
 
 def test_one_checkpoint_may_give_both_and_their_heads(states) -> None:
-    config = asked("concatenation", fusion_layer=3)
+    config = config_of("concatenation", fusion_layer=3)
     classifier, built = start_classifier(config, dict.fromkeys(("ehr", "cxr"), states["pre"]))
     assert built.width == 2 and built.checkpoint == states["pre"]
     for part in ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"):
@@ -79,7 +79,7 @@ def test_one_checkpoint_may_give_both_and_their_heads(states) -> None:
 
 
 def test_without_checkpoints_it_is_as_asked() -> None:
-    assert start_classifier(asked("daft"), {})[1] == asked("daft")
+    assert start_classifier(config_of("daft"), {})[1] == config_of("daft")
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_without_checkpoints_it_is_as_asked() -> None:
 )
 def test_what_a_checkpoint_lacks_is_an_error(states, fusion, modality, state, layer, message) -> None:
     with pytest.raises(ValueError, match=message):
-        start_classifier(asked(fusion, fusion_layer=layer), {modality: states[state]})
+        start_classifier(config_of(fusion, fusion_layer=layer), {modality: states[state]})
 
 
 def test_the_number_of_loaded_tensors_is_told(states, capsys: pytest.CaptureFixture[str]) -> None:
-    start_classifier(asked("mmtm"), {name: states[name] for name in ("ehr", "cxr")})
+    start_classifier(config_of("mmtm"), {name: states[name] for name in ("ehr", "cxr")})
     printed = capsys.readouterr().out
     assert "loaded ehr_encoder: 8/8 tensors" in printed and "loaded cxr_encoder: 120/120 tensors" in printed
 
@@ -110,7 +110,7 @@ def test_the_number_of_loaded_tensors_is_told(states, capsys: pytest.CaptureFixt
     ],
 )
 def test_a_checkpoint_tells_how_its_fusion_was_built(make_batch, tmp_path, fusion, settings) -> None:
-    config = asked(fusion, fusion_settings=settings)
+    config = config_of(fusion, fusion_settings=settings)
     classifier, batch = build_classifier(config).eval(), make_batch([5, 9], [True, False])
     checkpoint.save(tmp_path / "it.ckpt", classifier_checkpoint(classifier, config) | {"epoch": 1})
     again, built, epoch = read_classifier(tmp_path / "it.ckpt")
@@ -133,4 +133,4 @@ def test_a_checkpoint_tells_how_its_fusion_was_built(make_batch, tmp_path, fusio
 )
 def test_what_a_fusion_cannot_do_is_refused(fusion: str, settings, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        asked(fusion, **settings)
+        config_of(fusion, **settings)

@@ -42,7 +42,7 @@ def slow_simclr(
     keep_positive: bool,
     weight: list[float] | None = None,
 ) -> float:
-    """The loss as its formula reads: two loops, plain Python floats."""
+    """Compute the loss by its formula, in loops over Python floats."""
     total = 0.0
     for i in range(len(image)):
         image_to_ehr = image_from_ehr = 0.0
@@ -57,7 +57,7 @@ def slow_simclr(
 
 
 def slow_siglip(image: Embeddings, ehr: Embeddings, temperature: float, bias: float) -> float:
-    """A question for each image and EHR: are they a pair?"""
+    """Classify each image and EHR as a pair or not, in loops."""
     total = 0.0
     for i in range(len(image)):
         for j in range(len(ehr)):
@@ -68,7 +68,7 @@ def slow_siglip(image: Embeddings, ehr: Embeddings, temperature: float, bias: fl
 
 
 def slow_vicreg(image: Embeddings, ehr: Embeddings) -> dict[str, float]:
-    """Published weights, loops over pairs and features."""
+    """Compute the loss with the published weights, in loops over pairs and features."""
     count, dim = len(image), len(image[0])
     cells = [(n, d) for n in range(count) for d in range(dim)]
     invariance = sum((image[n][d] - ehr[n][d]) ** 2 for n, d in cells) / (count * dim)

@@ -1,4 +1,4 @@
-"""What holds for every objective: pairs of a batch in, loss out; many processes are as one."""
+"""Properties of every objective, among them that several processes train like one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -183,18 +183,18 @@ def test_a_learned_temperature_cannot_be_trained_with_lars(name: str) -> None:
         SETTINGS[name].check("lars")
 
 
-WHOLE = 11  # pairs of the global batch; row 2 has no image
-SHARES = ((0, 1, 2, 3, 4, 5, 6), (7, 8, 9, 10, 11))  # 6 pairs and 5
+PAIRS = 11  # pairs of the global batch; row 2 has no image
+ROWS_OF_RANK = ((0, 1, 2, 3, 4, 5, 6), (7, 8, 9, 10, 11))  # 6 pairs and 5
 
 
-def whole_batch() -> Batch:
-    batch = random_batch([1 + n % 5 for n in range(WHOLE + 1)], [n != 2 for n in range(WHOLE + 1)])
+def global_batch() -> Batch:
+    batch = random_batch([1 + n % 5 for n in range(PAIRS + 1)], [n != 2 for n in range(PAIRS + 1)])
     return batch._replace(
-        ehr=batch.ehr.double(), cxr=batch.cxr.double(), gap_days=batch.gap_days * torch.arange(WHOLE + 1)
+        ehr=batch.ehr.double(), cxr=batch.cxr.double(), gap_days=batch.gap_days * torch.arange(PAIRS + 1)
     )
 
 
-def share_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
+def rows_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
     stays, chosen = unpack_sequence(batch.ehr), list(rows)
     image = batch.has_cxr.cumsum(0) - 1
     return batch._replace(
@@ -206,31 +206,34 @@ def share_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
 
 
 def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
-    """Trains on all rows or on a rank's, weighted by count as the loop does.
+    """Train on all rows, or on a rank's rows weighted by count as the loop does.
 
-    Tells loss, gradients and running statistics of the first step, and the weights that the last leaves.
+    Return loss, gradients and running statistics of the first step, and the weights after the last.
     """
     objective = make_objective(name).double().train()
-    batch, model = whole_batch(), objective
+    batch, model = global_batch(), objective
     if process is not None:
         model = DistributedDataParallel(convert_sync_batch_norm(objective, process.device))
-        batch = share_of(batch, SHARES[process.rank])
-    torch.manual_seed(7 + (process.rank if process is not None else 0))  # the loop's differs by rank too
+        batch = rows_of(batch, ROWS_OF_RANK[process.rank])
+    torch.manual_seed(7 + (process.rank if process is not None else 0))  # the loop's seed differs by rank too
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.05, momentum=0.9)
-    told: dict[str, object] = {}
+    record: dict[str, object] = {}
     for _ in range(3):
         terms = model(batch)
-        share = 1.0 if process is None else terms["count"].double() * process.world / WHOLE
+        weight = 1.0 if process is None else terms["count"].double() * process.world / PAIRS
         optimizer.zero_grad()
-        (terms["loss"] * share).backward()
-        if not told:
-            found = {key: weight.grad.clone() for key, weight in objective.named_parameters()}
-            told = {"loss": terms["loss"].detach(), "accuracy": terms["accuracy"], "gradients": found}
-            told["statistics"] = {
-                key: buffer.clone() for key, buffer in objective.named_buffers() if "running" in key
+        (terms["loss"] * weight).backward()
+        if not record:
+            record = {
+                "loss": terms["loss"].detach(),
+                "accuracy": terms["accuracy"],
+                "gradients": {key: weight.grad.clone() for key, weight in objective.named_parameters()},
+                "statistics": {
+                    key: buffer.clone() for key, buffer in objective.named_buffers() if "running" in key
+                },
             }
         optimizer.step()
-    return told | {"weights": {key: weight.detach() for key, weight in objective.named_parameters()}}
+    return record | {"weights": {key: weight.detach() for key, weight in objective.named_parameters()}}
 
 
 def train_all(process: Process, folder: Path) -> dict[str, dict[str, object]]:

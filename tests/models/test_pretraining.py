@@ -1,4 +1,4 @@
-"""A pretraining's checkpoint says how its encoders were made, and gives them back part by part."""
+"""The checkpoint of a pretraining says how its encoders were built, and restores them part by part."""
 
 from dataclasses import replace
 
@@ -17,8 +17,8 @@ PRETRAINING = Pretraining("simclr", SMALL, width=2)
 def make_checkpoint(width: int = 2) -> dict[str, object]:
     torch.manual_seed(0)
     encoders = build_encoders(SMALL)
-    made = replace(PRETRAINING, width=width)
-    return pretraining_checkpoint(made, encoders, build_heads(encoders, width))
+    pretraining = replace(PRETRAINING, width=width)
+    return pretraining_checkpoint(pretraining, encoders, build_heads(encoders, width))
 
 
 def test_a_checkpoint_tells_how_it_was_made() -> None:

@@ -20,6 +20,7 @@ from tasks import TASKS
 from tools.write_scripts import ORDER, files, scripts, write_missing
 from training import pretrain
 from training.classify import ClassifyConfig, check
+from training.early_stopping import PatienceConfig
 from training.select_epoch import EpochEvaluationConfig
 from utils.config import parse
 from vicreg_trainer import VICRegConfig
@@ -279,7 +280,7 @@ def test_classifiers_on_pretrained_encoders_have_the_published_values(task: str,
         optim = config.optim
         assert (optim.optimizer, optim.lr, optim.epochs, config.data.batch_size) == ("adamw", lr, epochs, 256)
         assert (optim.weight_decay, optim.schedule, optim.milestones) == (0.01, "step", (0.6, 0.8))
-        assert (optim.gamma, optim.patience, optim.min_delta) == (0.1, 30, 1e-3)
+        assert (optim.gamma, config.stopping) == (0.1, PatienceConfig(patience=30, min_delta=1e-3))
 
 
 RATES = {  # mortality, phenotyping; those of the fusions below the line are borrowed

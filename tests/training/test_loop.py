@@ -15,14 +15,17 @@ from torch import Tensor, nn
 
 from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, same, send, toy_run
 from tests.utils.ranks import run_on_ranks
-from training.loop import FitResult, fit, predict
+from training.early_stopping import StoppingConfig
+from training.loop import FitResult, fit
 from training.optim import OptimConfig
+from training.predict import predict
 from utils import checkpoint, distributed
 from utils.cli import exit_on_sigterm
 from utils.distributed import Process
 from utils.run import Run
 
 CONFIG = OptimConfig(epochs=3, lr=0.01, warmup_epochs=1, schedule="cosine", clip=1.0)
+STOPPING = StoppingConfig()
 TIMES = ("seconds", "samples_per_second")
 
 
@@ -32,9 +35,10 @@ def train(
     objective: nn.Module,
     config: OptimConfig = CONFIG,
     val: ToyBatches | None = None,
+    stopping: StoppingConfig = STOPPING,
 ) -> FitResult:
     val = val or ToyBatches(n=7, train=False)
-    return fit(objective, batches, val, config, run, save=objective.content, keep_every_epoch=True)
+    return fit(objective, batches, val, config, stopping, run, save=objective.content, keep_every_epoch=True)
 
 
 def log_of(run: Run) -> list[dict[str, str]]:
@@ -101,8 +105,8 @@ def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None
                 signal.raise_signal(signal.SIGTERM)
             return {"auroc": predict(lambda batch: objective.net(batch.x), ToyBatches()).mean().item()}
 
-        config = OptimConfig(epochs=3, lr=0.01, monitor="auroc", mode="max")
-        fit(objective, ToyBatches(), None, config, run, save=objective.content, score=score)
+        config, stopping = OptimConfig(epochs=3, lr=0.01), StoppingConfig(monitor="auroc", mode="max")
+        fit(objective, ToyBatches(), None, config, stopping, run, save=objective.content, score=score)
 
     whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
     train_scored(whole, at=-1)
@@ -189,27 +193,33 @@ def moment_of_no_weight(state: dict) -> None:
     state["training"]["optimizer"][99] = {}
 
 
+def progress_of_another_version(state: dict) -> None:
+    del state["training"]["progress"]["lr_drops"]
+
+
 @pytest.mark.parametrize(
-    ("change", "lacks"),
+    ("change", "invalid"),
     [
-        (no_state, "the state of a training"),
-        (other_steps, "the state of a training"),
-        (other_progress, "where it stands"),
-        (text_for_a_weight, "a tensor by each of the objective's names"),
-        (moment_of_another_shape, "an optimiser's state of these weights"),
-        (moment_of_no_number, "an optimiser's state of these weights"),
-        (moment_of_no_weight, "an optimiser's state of these weights"),
+        (no_state, "the state of the training"),
+        (other_steps, "the entry 'steps' of the training"),
+        (other_progress, "the progress of the training"),
+        (progress_of_another_version, "the progress of the training"),
+        (text_for_a_weight, "a weight of the objective"),
+        (moment_of_another_shape, "the state of the optimizer"),
+        (moment_of_no_number, "the state of the optimizer"),
+        (moment_of_no_weight, "the state of the optimizer"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_resumed_says_what_it_lacks(
-    tmp_path: Path, change: Callable[[dict], None], lacks: str
+def test_a_checkpoint_that_cannot_be_resumed_says_what_is_invalid(
+    tmp_path: Path, change: Callable[[dict], None], invalid: str
 ) -> None:
     run = toy_run(tmp_path)
     train(run, ToyBatches(), ToyObjective())
     state = checkpoint.load(run.folder / "last.ckpt")
     change(state)
     checkpoint.save(run.folder / "last.ckpt", state)
-    with pytest.raises(ValueError, match=rf"last\.ckpt: cannot be resumed, it lacks {lacks}"):
+    message = rf"last\.ckpt: cannot resume, {invalid} is missing or invalid; copy the file again"
+    with pytest.raises(ValueError, match=message):
         train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective(), OptimConfig(epochs=4))
 
 
@@ -304,7 +314,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> N
 
 def test_a_prediction_that_is_not_finite_names_its_samples() -> None:
     wrong = torch.tensor([2, 7])
-    with pytest.raises(ValueError, match=r"NaN or infinity of the samples 2, 7 of 11; look"):
+    with pytest.raises(ValueError, match=r"predicts NaN or infinity for the samples 2, 7 of 11; look"):
         predict(lambda batch: batch.x / (~torch.isin(batch.row, wrong))[:, None], ToyBatches(n=11))
 
 
@@ -347,26 +357,28 @@ def scores(values: list[float]) -> object:
 def test_early_stop_waits_for_patience_and_keeps_the_best(
     tmp_path: Path, values: list[float], result: FitResult
 ) -> None:
-    config = OptimConfig(epochs=5, patience=2, min_delta=0.1, monitor="auroc", mode="max")
+    stopping = StoppingConfig(patience=2, min_delta=0.1, monitor="auroc", mode="max")
     run, objective = toy_run(tmp_path), ToyObjective()
-    got = fit(objective, ToyBatches(), None, config, run, save=objective.content, score=scores(values))
-    assert got == result
+    ended = fit(
+        objective,
+        ToyBatches(),
+        None,
+        OptimConfig(epochs=5),
+        stopping,
+        run,
+        save=objective.content,
+        score=scores(values),
+    )
+    assert ended == result
     assert checkpoint.load(run.folder / "best.ckpt")["epoch"] == result.best_epoch
 
 
 def test_a_plateau_lowers_the_rate(tmp_path: Path) -> None:
-    config = OptimConfig(
-        epochs=5,
-        lr=0.1,
-        schedule="plateau",
-        plateau_patience=1,
-        gamma=0.5,
-        patience=0,
-        monitor="auroc",
-        mode="max",
-    )
+    config = OptimConfig(epochs=5, lr=0.1, schedule="plateau", plateau_patience=1, gamma=0.5)
+    stopping = StoppingConfig(patience=0, monitor="auroc", mode="max")
     run, objective = toy_run(tmp_path), ToyObjective()
-    fit(objective, ToyBatches(), None, config, run, save=objective.content, score=scores([0.5] * 5))
+    score = scores([0.5] * 5)
+    fit(objective, ToyBatches(), None, config, stopping, run, save=objective.content, score=score)
     assert [float(row["lr"]) for row in run.read_log()] == [0.1, 0.1, 0.1, 0.05, 0.05]
 
 
@@ -374,10 +386,10 @@ def test_an_unknown_monitor_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="auprc is not logged; choose one of train_loss, train_error, val_loss"
     ):
-        train(toy_run(tmp_path), ToyBatches(), ToyObjective(), OptimConfig(monitor="auprc"))
+        train(toy_run(tmp_path), ToyBatches(), ToyObjective(), stopping=StoppingConfig(monitor="auprc"))
     objective = ToyObjective()
     with pytest.raises(ValueError, match="val_loss needs validation batches"):
-        fit(objective, ToyBatches(), None, OptimConfig(), toy_run(tmp_path), save=objective.content)
+        fit(objective, ToyBatches(), None, CONFIG, STOPPING, toy_run(tmp_path), save=objective.content)
 
 
 def test_predictions_come_in_the_order_of_samples() -> None:
@@ -447,9 +459,9 @@ def fit_double(process: Process, folder: Path, kind: str) -> tuple[dict[str, Ten
         ToyBatches(n, 7, process, train=shuffled, dtype=torch.float64)
         for n, shuffled in ((20, True), (9, False))
     )
-    config = OptimConfig(optimizer="sgd", lr=0.05, weight_decay=1e-3, epochs=3, monitor="train_loss")
+    config = OptimConfig(optimizer="sgd", lr=0.05, weight_decay=1e-3, epochs=3)
     run = toy_run(folder / kind, process)
-    fit(objective, data, val, config, run, save=objective.content)
+    fit(objective, data, val, config, StoppingConfig(monitor="train_loss"), run, save=objective.content)
     return objective.state_dict(), log_of(run) if process.rank == 0 else []
 
 
@@ -471,41 +483,42 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
 
 
 def stop_one(process: Process, folder: Path) -> dict[str, object]:
-    """Predictions with an empty part; NaN on one rank; scores that differ by rank; SIGTERM to rank 1."""
-    told: dict[str, object] = {}
+    """Predict with an empty part; NaN on one rank; scores that differ by rank; SIGTERM to rank 1."""
+    results: dict[str, object] = {}
     hook = send(signal.SIGTERM, 1, 1) if process.rank == 1 else send(signal.SIGTERM, -1, -1)
     objective, run = ToyObjective(), toy_run(folder, process)
     batches, val = ToyBatches(process=process), ToyBatches(n=8, process=process, train=False)
     short = ToyBatches(n=19, process=process)  # the last batch has one row, too few for two ranks
-    told["predicted"] = predict(lambda batch: batch.x, ToyBatches(n=13, process=process, train=False))
+    results["predicted"] = predict(lambda batch: batch.x, ToyBatches(n=13, process=process, train=False))
     try:
-        fit(Poisoned(), batches, val, CONFIG, run, save=objective.content)
+        fit(Poisoned(), batches, val, CONFIG, STOPPING, run, save=objective.content)
     except ValueError as error:
-        told["nan"] = str(error)
-    config = OptimConfig(epochs=9, patience=1, monitor="score", mode="max")
-    told["early"] = fit(
+        results["nan"] = str(error)
+    results["early"] = fit(
         objective,
         short,
         None,
-        config,
+        OptimConfig(epochs=9),
+        StoppingConfig(patience=1, monitor="score", mode="max"),
         run,
         save=objective.content,
         score=lambda: {"score": float(process.rank)},
     ).epochs_run
     run = toy_run(folder / "term", process)
+    stopped = ToyBatches(process=process, at=hook)
     try:
-        fit(objective, ToyBatches(process=process, at=hook), val, CONFIG, run, save=objective.content)
+        fit(objective, stopped, val, CONFIG, STOPPING, run, save=objective.content)
     except SystemExit as stop:
-        told["code"] = stop.code
-    return told
+        results["code"] = stop.code
+    return results
 
 
 def test_all_ranks_stop_together(tmp_path: Path) -> None:
     ranks = run_on_ranks(stop_one, tmp_path)
-    for told in ranks:
-        assert told["code"] == 0
-        assert told["nan"].startswith("the loss became nan at epoch 0, step")
-        assert told["early"] == 2
-        assert np.array_equal(told["predicted"], ToyBatches(n=13).x.numpy())
+    for results in ranks:
+        assert results["code"] == 0
+        assert results["nan"].startswith("the loss became nan at epoch 0, step")
+        assert results["early"] == 2
+        assert np.array_equal(results["predicted"], ToyBatches(n=13).x.numpy())
     progress = checkpoint.load(tmp_path / "term" / "toy" / "last.ckpt")["training"]["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 3)

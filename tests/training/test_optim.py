@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training import optim
-from training.optim import LARS, OptimConfig, learning_rate
+from training.early_stopping import PatienceConfig
+from training.lars import LARS
+from training.optim import OptimConfig, build_optimizer, learning_rate
 
 
 def slow_lars(weight: Tensor, gradients: list[Tensor], adapt: bool) -> Tensor:
@@ -42,7 +43,7 @@ def test_lars_equals_its_definition(exclude: str) -> None:
     config = OptimConfig(
         optimizer="lars", lr=0.5, weight_decay=0.1, trust_coefficient=0.02, lars_exclude=exclude
     )
-    optimizer = optim.build_optimizer(config, module)
+    optimizer = build_optimizer(config, module)
     weights = [(name, w) for name, w in module.named_parameters() if w.requires_grad]
     steps = [[torch.randn_like(w) for _ in range(2)] for _, w in weights]
     smallest = 2 if exclude == "norm_bias" else 1
@@ -74,37 +75,33 @@ def test_lars_skips_weights_without_a_gradient_and_returns_the_closure() -> None
 @pytest.mark.parametrize("name", ["lars", "adamw", "adam", "sgd"])
 def test_a_temperature_is_never_decayed(name: str) -> None:
     module = Mixed()
-    optimizer = optim.build_optimizer(OptimConfig(optimizer=name, weight_decay=0.1), module)
+    optimizer = build_optimizer(OptimConfig(optimizer=name, weight_decay=0.1), module)
     decay = {id(w): group["weight_decay"] for group in optimizer.param_groups for w in group["params"]}
     assert decay[id(module.temperature)] == 0 and decay[id(module.linear.weight)] == 0.1
     assert decay[id(module.linear.bias)] == (0 if name == "lars" else 0.1)
     assert id(module.frozen) not in decay
 
 
-class Slower(OptimConfig):
-    """Biases learn at a tenth of the rate."""
-
-    def lr_scale(self, name: str) -> float:
-        """By the name of the weight."""
-        return 0.1 if name.endswith("bias") else 1.0
-
-
 @pytest.mark.parametrize("name", ["lars", "adamw"])
-def test_weights_are_grouped_by_their_share_of_the_rate(name: str) -> None:
+def test_weights_are_grouped_by_their_multiple_of_the_learning_rate(name: str) -> None:
     module = Mixed()
-    optimizer = optim.build_optimizer(Slower(optimizer=name), module)
-    share = {id(w): group["share"] for group in optimizer.param_groups for w in group["params"]}
-    assert share[id(module.linear.bias)] == 0.1
-    assert share[id(module.linear.weight)] == share[id(module.temperature)] == 1.0
+    optimizer = build_optimizer(OptimConfig(optimizer=name), module, {module.linear.bias: 0.1})
+    lr_scale = {w: group["lr_scale"] for group in optimizer.param_groups for w in group["params"]}
+    assert lr_scale == {
+        module.linear.weight: 1,
+        module.linear.bias: 0.1,
+        module.zero: 1,
+        module.temperature: 1,
+    }
 
 
 def test_nothing_to_train_is_an_error() -> None:
     with pytest.raises(ValueError, match="every weight of the model is frozen"):
-        optim.build_optimizer(OptimConfig(), nn.Linear(1, 1).requires_grad_(False))
+        build_optimizer(OptimConfig(), nn.Linear(1, 1).requires_grad_(False))
 
 
-def rates(config: OptimConfig, steps: int, falls: int = 0) -> list[float]:
-    return [learning_rate(config, e, s, steps, falls) for e in range(config.epochs) for s in range(steps)]
+def rates(config: OptimConfig, steps: int, lr_drops: int = 0) -> list[float]:
+    return [learning_rate(config, e, s, steps, lr_drops) for e in range(config.epochs) for s in range(steps)]
 
 
 def test_warm_up_rises_step_by_step_and_cosine_falls_to_nothing() -> None:
@@ -120,8 +117,8 @@ def test_steps_fall_at_60_and_80_percent_of_the_epochs() -> None:
 
 
 def test_plateau_and_constant() -> None:
-    assert rates(OptimConfig(lr=1.0, epochs=2, schedule="plateau", gamma=0.5), 1, falls=2) == [0.25, 0.25]
-    assert rates(OptimConfig(lr=1.0, epochs=2, schedule="constant"), 1, falls=2) == [1.0, 1.0]
+    assert rates(OptimConfig(lr=1.0, epochs=2, schedule="plateau", gamma=0.5), 1, lr_drops=2) == [0.25, 0.25]
+    assert rates(OptimConfig(lr=1.0, epochs=2, schedule="constant"), 1, lr_drops=2) == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +128,12 @@ def test_plateau_and_constant() -> None:
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"--{name} .* is out of range; use "):
         OptimConfig(**{name: value})
+
+
+@pytest.mark.parametrize("setting", [{"patience": -1}, {"min_delta": -0.1}])
+def test_a_negative_patience_is_refused(setting: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="is out of range; use 0 or more"):
+        PatienceConfig(**setting)
 
 
 def test_a_warm_up_longer_than_the_training_tells_both_and_the_cure() -> None:

@@ -1,4 +1,4 @@
-"""Runs a function on several gloo processes, as torchrun would."""
+"""Run a function on several gloo processes, as torchrun would."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from utils.distributed import Process
 
 
 def run_on_ranks(work: Callable[[Process, Path], object], folder: Path, world: int = 2) -> list[object]:
-    """What `work(process, folder)` returns on each rank; `work` must be a module's function."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Return what `work(process, folder)` returns on each rank; `work` must be a module's function."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))  # the system chooses a free port
+        port = server.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
     mp.spawn(_start, (world, port, work, folder), nprocs=world)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]

@@ -31,24 +31,23 @@ def collect(process: Process, folder: Path) -> dict[str, object]:
     first = process.rank == 0
     return {
         "sum": distributed.all_reduce_sum(process.rank + 1.5),
-        "mean": distributed.all_reduce_mean(process.rank + 1.5),
         "max": distributed.all_reduce_max(float(process.rank)),
         "any": (distributed.any_flag(not first), distributed.any_flag(False)),
-        "flag": (distributed.broadcast_flag(first), distributed.broadcast_flag(not first)),
+        "broadcast": distributed.broadcast_value(process.rank + 7.0),
         "arrays": distributed.gather_arrays(np.full((2 * process.rank, 2), process.rank)),
         "main": distributed.is_main(),
     }
 
 
 def gather(process: Process, folder: Path) -> list[tuple[Tensor, Tensor]]:
-    """Of each split: the gathered rows, and the part's gradient averaged as DDP averages."""
-    found = []
+    """For each split, return the gathered rows, and the part's gradient averaged as DDP averages."""
+    results = []
     for sizes in SPLITS:
         part = rows(sum(sizes)).split(sizes)[process.rank].clone().requires_grad_()
         gathered = distributed.gather_with_gradient(part)
         contrast(gathered).backward()
-        found.append((gathered.detach(), part.grad / process.world))
-    return found
+        results.append((gathered.detach(), part.grad / process.world))
+    return results
 
 
 def test_collectives_on_two_processes(tmp_path: Path) -> None:
@@ -59,36 +58,35 @@ def test_collectives_on_two_processes(tmp_path: Path) -> None:
     assert zero == one
     assert zero == {
         "sum": 4.0,
-        "mean": 2.0,
         "max": 1.0,
         "any": (True, False),
-        "flag": (True, False),
+        "broadcast": 7.0,
     }
 
 
 def test_gathering_unequal_parts_gives_the_loss_and_gradient_of_one_process(tmp_path: Path) -> None:
     ranks = run_on_ranks(gather, tmp_path)
-    for place, sizes in enumerate(SPLITS):
-        whole = rows(sum(sizes)).requires_grad_()
-        contrast(whole).backward()
+    for number, sizes in enumerate(SPLITS):
+        together = rows(sum(sizes)).requires_grad_()
+        contrast(together).backward()
         for rank in ranks:
-            assert torch.equal(rank[place][0], whole.detach())
-        gradient = torch.cat([rank[place][1] for rank in ranks])
-        torch.testing.assert_close(gradient, whole.grad, rtol=0, atol=1e-12)
+            assert torch.equal(rank[number][0], together.detach())
+        gradient = torch.cat([rank[number][1] for rank in ranks])
+        torch.testing.assert_close(gradient, together.grad, rtol=0, atol=1e-12)
 
 
-def test_alone_nothing_is_exchanged() -> None:
+def test_a_single_process_exchanges_nothing() -> None:
     x = torch.ones(2, 2, requires_grad=True)
     assert distributed.gather_with_gradient(x) is x
     assert distributed.world() == 1 and distributed.is_main()
-    assert distributed.all_reduce_mean(2.5) == distributed.broadcast_value(2.5) == 2.5
-    assert distributed.broadcast_flag(True) and not distributed.any_flag(False)
+    assert distributed.all_reduce_sum(2.5) == distributed.broadcast_value(2.5) == 2.5
+    assert distributed.any_flag(True) and not distributed.any_flag(False)
     assert distributed.gather_arrays(np.ones(2)).tolist() == [1, 1]
     distributed.barrier()
     distributed.shutdown()
 
 
-def test_a_device_that_is_not_there_is_refused() -> None:
+def test_an_unavailable_device_is_refused() -> None:
     with pytest.raises(ValueError, match="must be auto, cpu or cuda, not 'tpu'"):
         distributed.setup("tpu")
     if not torch.cuda.is_available():
@@ -126,7 +124,7 @@ def test_under_torchrun_a_process_that_fails_stops_the_others_and_is_named(tmp_p
     script.write_text(FAILING)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     root = Path(distributed.__file__).parents[1]
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, *launch, str(script)],
         capture_output=True,
         text=True,
@@ -134,7 +132,7 @@ def test_under_torchrun_a_process_that_fails_stops_the_others_and_is_named(tmp_p
         env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         timeout=120,  # of two hours that a collective may take
     )
-    assert told.stdout.split() == ["total", "3.0", "2", "cpu"]
-    assert told.returncode == 1 and "error in process 1: hourly.npy: cannot be read\n" in told.stderr
-    report = told.stderr.split("Root Cause (first observed failure)")[1]
+    assert done.stdout.split() == ["total", "3.0", "2", "cpu"]
+    assert done.returncode == 1 and "error in process 1: hourly.npy: cannot be read\n" in done.stderr
+    report = done.stderr.split("Root Cause (first observed failure)")[1]
     assert "rank      : 1" in report and "OSError: hourly.npy: cannot be read" in report

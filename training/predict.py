@@ -1,0 +1,59 @@
+"""Predictions for every sample of a split, over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from training.batches import B, Batches
+from training.metrics_accumulator import list_samples
+from utils import distributed
+
+
+def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
+    """Apply `function` to every sample, in inference mode and float32, whatever precision the training used.
+
+    The caller sets eval mode.
+
+    Args:
+        function: Maps a batch of b samples to [b, K].
+        batches: Batches that hold each sample once, in any order; a rank may hold none.
+
+    Returns:
+        [n, K] float32 in the order of the samples, the same on all ranks.
+
+    Raises:
+        ValueError: The batches do not hold each sample once, or a number is not finite; then the message
+            lists the samples.
+    """
+    rows, values = [], []
+    with torch.inference_mode(), closing(batches.epoch(0)) as stream:
+        for batch in stream:
+            if len(batch.row):
+                rows.append(batch.row.cpu())
+                values.append(function(batch).float())
+    row = distributed.gather_arrays(torch.cat(rows).numpy() if rows else np.zeros(0, np.int64))
+    value = _gather_values(torch.cat(values).cpu().numpy() if values else None)
+    if not np.array_equal(np.sort(row), np.arange(len(row))):
+        raise ValueError(f"the batches do not hold each of the samples 0 to {row.max()} once")
+    ordered = np.empty_like(value)
+    ordered[row] = value
+    not_finite = np.flatnonzero(~np.isfinite(ordered).all(axis=1))
+    if len(not_finite):
+        raise ValueError(
+            f"the model predicts NaN or infinity for the samples {list_samples(not_finite.tolist())} of "
+            f"{len(ordered)}; look at these samples, or take an earlier checkpoint"
+        )
+    return ordered
+
+
+def _gather_values(value: np.ndarray | None) -> np.ndarray:
+    """Concatenate [n_r, K] of all ranks; a rank without samples does not know K and passes None."""
+    width = int(distributed.all_reduce_max(0 if value is None else value.shape[1]))
+    if not width:
+        raise ValueError("there is no sample to predict")
+    return distributed.gather_arrays(np.zeros((0, width), np.float32) if value is None else value)
