@@ -69,14 +69,14 @@ def test_both_modalities_together_beat_each_alone(auroc: dict[str, float]) -> No
     assert auroc["concatenation"] > max(auroc["ehr"], auroc["cxr"])
 
 
-def test_hidden_states_allow_more_than_records_and_images_show(store: Path, auroc: dict[str, float]) -> None:
+def test_latent_states_allow_more_than_records_and_images_show(store: Path, auroc: dict[str, float]) -> None:
     config = parse(planted.PlantedConfig, f"--store {store} --patients 1500 --seed 1".split())
     allowed = {task.name: score for task, _, score in planted.allowed(config)}
     assert auroc["concatenation"] + 0.05 < allowed["phenotyping"] < 0.97
     assert allowed["in-hospital-mortality"] > 0.85
 
 
-def test_hidden_states_of_other_patients_are_refused(store: Path) -> None:
+def test_latent_states_of_other_patients_are_refused(store: Path) -> None:
     config = parse(planted.PlantedConfig, f"--store {store} --patients 1500 --seed 2".split())
-    with pytest.raises(ValueError, match=r"are not those of .* --seed 2; give"):
+    with pytest.raises(ValueError, match=r"was not made from .* --seed 2; give"):
         next(planted.allowed(config))

@@ -378,7 +378,7 @@ def test_flags_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
         SyntheticConfig(Path("out"), **wrong)
 
 
-def test_hidden_states_and_liabilities_have_variance_one() -> None:
+def test_latent_states_and_liabilities_have_variance_one() -> None:
     states = draw_latents(np.random.default_rng(0), 100_000)
     assert np.allclose(states.std(axis=0), 1, atol=0.02)
     assert np.allclose(np.corrcoef(states.T)[0], SEVERITY_CORRELATION, atol=0.02)
