@@ -52,12 +52,7 @@ def read_embeddings(path: Path, label: str) -> tuple[np.ndarray, np.ndarray | No
         raise ValueError(f"{path}: {(~finite).sum()} numbers are not finite; remove their rows")
     if labels is None or names is None:
         return embeddings, labels
-    return embeddings, labels[:, _label_index(path, names.tolist(), label)]
-
-
-def _label_index(path: Path, names: list[str], label: str) -> int:
-    if not label and len(names) == 1:
-        return 0
+    label = names[0] if not label and len(names) == 1 else label
     if label not in names:
         raise ValueError(f"{path}: points are coloured by one label; choose --label from {', '.join(names)}")
-    return names.index(label)
+    return embeddings, labels[:, names.tolist().index(label)]

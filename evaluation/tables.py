@@ -146,11 +146,6 @@ def format_table(table: pd.DataFrame, style: Format) -> str:
     return str(text).rstrip("\n")
 
 
-def print_summary(config: Summary) -> None:
-    """Print the test scores of all runs."""
-    print(summary(config.results_dir))
-
-
 def print_table(config: Table) -> None:
     """Print the means over seeds; on standard error, the runs that are not counted."""
     rows = select_rows(config)
@@ -183,7 +178,7 @@ Command = Summary | Table | Compare
 def main(command: Command) -> None:
     """Print a table of results."""
     if isinstance(command, Summary):
-        print_summary(command)
+        print(summary(command.results_dir))
     elif isinstance(command, Table):
         print_table(command)
     else:

@@ -6,30 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
 from evaluation.metrics import CALIBRATION_BINS, calibration_bin
 from evaluation.plots.figures import MAX_NAMED_LINES, line_style, make_panels
-from evaluation.plots.sources import make_title, read_known_predictions
+from evaluation.plots.sources import PredictionSelection
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(PredictionSelection):
     """Plot the fraction of positives against the mean probability in ten bins, and a histogram."""
-
-    source: tyro.conf.Positional[Path]
-    """Folder of the run, with its predictions_<split>.csv."""
-    split: str = "test"
-    """Split to show."""
-    label: tuple[str, ...] = ()
-    """Labels to show; all if none is given."""
 
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
-        predictions = read_known_predictions(self.source, self.split, self.label)
-        title = make_title(self.source, f", {self.split}")
-        return draw_calibration(predictions, title), self.source / f"calibration_{self.split}.png"
+        return draw_calibration(self.read(), self.title()), self.source / f"calibration_{self.split}.png"
 
 
 def reliability(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from evaluation.plots.figures import make_panels
-from evaluation.plots.sources import data_description, join_lines, make_title, read_table
+from evaluation.plots.sources import data_description, make_title, read_table
 
 PROGRESS_COLUMNS = ("epoch", "step", "seconds", "samples_per_second")  # columns of log.csv that are no scores
 
@@ -45,7 +45,7 @@ class Epochs:
             )
         record = path.with_suffix(".yaml")
         data = data_description(record if record.is_file() else path.parent / "environment.yaml")
-        title = join_lines(f"{path.resolve().parent.name}: {path.stem}", data)
+        title = f"{path.resolve().parent.name}: {path.stem}\n{data}".strip()
         return draw_epochs(table.sort_values("epoch", ignore_index=True), title), path.with_suffix(".png")
 
 

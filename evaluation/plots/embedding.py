@@ -43,11 +43,8 @@ class Embedding:
         projections = [self.project(path) for path in paths]
         axis_names = ("t-SNE 1", "t-SNE 2") if self.tsne else ("first component", "second component")
         title = make_title(self.source, f", {self.label}" if self.label else "")
-        method = "tsne" if self.tsne else "pca"
-        return (
-            draw_projections(projections, axis_names, title),
-            paths[-1].with_name(f"{paths[-1].stem}_{method}.png"),
-        )
+        figure = draw_projections(projections, axis_names, title)
+        return figure, paths[-1].with_name(f"{paths[-1].stem}_{'tsne' if self.tsne else 'pca'}.png")
 
     def project(self, path: Path) -> Projection:
         """Read embeddings and project them to two dimensions."""

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
@@ -17,7 +16,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
 from evaluation.plots.figures import MAX_NAMED_LINES, SMALL_TEXT, line_style, make_panels
-from evaluation.plots.sources import make_title, read_known_predictions
+from evaluation.plots.sources import PredictionSelection
 
 GRID = np.linspace(0, 1, 101)  # x values at which curves are averaged
 
@@ -25,15 +24,9 @@ Points = tuple[np.ndarray, np.ndarray]  # x and y of a curve, with increasing x
 
 
 @dataclass(frozen=True)
-class Roc:
+class Roc(PredictionSelection):
     """Plot ROC and precision-recall curves of a run, a line per label and the mean over labels."""
 
-    source: tyro.conf.Positional[Path]
-    """Folder of the run, with its predictions_<split>.csv."""
-    split: str = "test"
-    """Split to show."""
-    label: tuple[str, ...] = ()
-    """Labels to show; all if none is given."""
     resamples: int = 200
     """Resamples of the subjects for the 95 % band around the curve; 0 for no band."""
     seed: int = 0
@@ -41,11 +34,10 @@ class Roc:
 
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
-        predictions = read_known_predictions(self.source, self.split, self.label)
+        predictions = self.read()
         draws = Resamples.of(predictions["subject_id"].to_numpy(), self.resamples, self.seed)
         curve_sets = [compute_curves(name, predictions, draws) for name in CURVES]
-        figure = draw_roc(curve_sets, make_title(self.source, f", {self.split}"))
-        return figure, self.source / f"roc_{self.split}.png"
+        return draw_roc(curve_sets, self.title()), self.source / f"roc_{self.split}.png"
 
 
 class CurveSet(NamedTuple):

@@ -11,7 +11,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from evaluation.plots.figures import SMALL_TEXT, distinct_colors, make_panels, text_inches
-from evaluation.plots.sources import data_description, join_lines, read_table, select, unique
+from evaluation.plots.sources import data_description, read_table, select, unique
 from evaluation.results import COLUMNS
 
 
@@ -47,7 +47,7 @@ class ScoreSelection:
     def title(self, runs: list[str]) -> str:
         """Return the title: what is shown, and what the runs say of their data."""
         data = {data_description(self.save_dir / run / "environment.yaml") for run in runs}
-        return join_lines(f"{self.source.stem}: {self.metric}, {self.split}", *sorted(data))
+        return "\n".join([f"{self.source.stem}: {self.metric}, {self.split}", *sorted(data - {""})])
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import tyro
 import yaml
 
 from evaluation.predictions import read_predictions
@@ -32,17 +34,32 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def read_known_predictions(run: Path, split: str, labels: Sequence[str]) -> pd.DataFrame:
-    """Read the predictions of a split whose truth is known; of all labels, or of some.
+@dataclass(frozen=True)
+class PredictionSelection:
+    """Which predictions a figure shows."""
 
-    Raises:
-        ValueError: there is none.
-    """
-    path = run / f"predictions_{split}.csv"
-    table = select(read_predictions(path), "label", labels, path).dropna(subset=["truth"])
-    if table.empty:
-        raise ValueError(f"{path}: every label is unknown; choose another --split")
-    return table
+    source: tyro.conf.Positional[Path]
+    """Folder of the run, with its predictions_<split>.csv."""
+    split: str = "test"
+    """Split to show."""
+    label: tuple[str, ...] = ()
+    """Labels to show; all if none is given."""
+
+    def read(self) -> pd.DataFrame:
+        """Return the predictions whose truth is known.
+
+        Raises:
+            ValueError: there is none.
+        """
+        path = self.source / f"predictions_{self.split}.csv"
+        table = select(read_predictions(path), "label", self.label, path).dropna(subset=["truth"])
+        if table.empty:
+            raise ValueError(f"{path}: every label is unknown; choose another --split")
+        return table
+
+    def title(self) -> str:
+        """Return the title of the figure."""
+        return make_title(self.source, f", {self.split}")
 
 
 def select(table: pd.DataFrame, column: str, values: Sequence[str], path: Path) -> pd.DataFrame:
@@ -68,7 +85,7 @@ def make_title(source: Path, suffix: str = "") -> str:
     """Return the name of a run, or of a file in its folder, a suffix, and what the run says of its data."""
     folder = source if source.is_dir() else source.parent
     name = source.resolve().name if source.is_dir() else source.stem
-    return join_lines(name + suffix, data_description(folder / "environment.yaml"))
+    return f"{name}{suffix}\n{data_description(folder / 'environment.yaml')}".strip()
 
 
 def data_description(path: Path) -> str:
@@ -77,8 +94,3 @@ def data_description(path: Path) -> str:
         return ""
     record = yaml.safe_load(path.read_text(encoding="utf-8"))
     return str(record.get("data") or "") if isinstance(record, dict) else ""
-
-
-def join_lines(*lines: str) -> str:
-    """Join the lines that are not empty."""
-    return "\n".join(filter(None, lines))

@@ -20,7 +20,7 @@ from evaluation.plots.embedding import Embedding, label_masks, principal_compone
 from evaluation.plots.figures import save
 from evaluation.plots.roc import GRID, CurveSet, compute_curves
 from evaluation.plots.scores import Bars, by_label_and_run
-from evaluation.plots.sources import read_known_predictions
+from evaluation.plots.sources import PredictionSelection
 from evaluation.predictions import write_predictions
 from tests.samples import make_samples
 from utils.config import parse
@@ -121,7 +121,7 @@ def curves_of(
 
 
 def test_a_roc_curve_is_the_reference_with_its_area(run: Path) -> None:
-    curves = curves_of("AUROC", read_known_predictions(run, "test", ["shock"]))
+    curves = curves_of("AUROC", PredictionSelection(run, label=("shock",)).read())
     truth, guess = known(run, "shock")
     false, true, _ = roc_curve(truth, guess, drop_intermediate=False)
     np.testing.assert_allclose(curves.curves["shock"], (false, true))
@@ -130,7 +130,7 @@ def test_a_roc_curve_is_the_reference_with_its_area(run: Path) -> None:
 
 
 def test_the_area_under_the_precision_curve_is_the_average_precision(run: Path) -> None:
-    curves = curves_of("AUPRC", read_known_predictions(run, "test", ["shock"]))
+    curves = curves_of("AUPRC", PredictionSelection(run, label=("shock",)).read())
     recall, precision = curves.curves["shock"]
     area = metrics.auprc(*known(run, "shock"))
     assert np.diff(recall) @ precision[1:] == pytest.approx(area) == curves.areas["shock"]
@@ -139,7 +139,7 @@ def test_the_area_under_the_precision_curve_is_the_average_precision(run: Path) 
 
 @pytest.mark.parametrize("area_name", ["AUROC", "AUPRC"])
 def test_a_band_is_of_curves_of_the_samples_that_were_drawn(run: Path, area_name: str) -> None:
-    predictions = read_known_predictions(run, "test", [])
+    predictions = PredictionSelection(run).read()
     draws = Resamples.of(predictions["subject_id"].to_numpy(), 5, seed=0)
     means = []
     for number in range(5):
@@ -151,7 +151,7 @@ def test_a_band_is_of_curves_of_the_samples_that_were_drawn(run: Path, area_name
 
 
 def test_the_band_surrounds_the_mean_curve_and_narrows_with_more_subjects(run: Path) -> None:
-    predictions = read_known_predictions(run, "test", [])
+    predictions = PredictionSelection(run).read()
     more = [predictions.assign(subject_id=predictions["subject_id"] + 1000 * k) for k in range(9)]
     widths = []
     for table in (predictions, pd.concat(more, ignore_index=True)):
@@ -163,7 +163,7 @@ def test_the_band_surrounds_the_mean_curve_and_narrows_with_more_subjects(run: P
 
 
 def test_the_band_is_over_subjects(run: Path) -> None:
-    predictions = read_known_predictions(run, "test", [])
+    predictions = PredictionSelection(run).read()
     over_subjects, over_stays = (
         curves_of("AUROC", predictions, 40, subject).band for subject in ("subject_id", "stay_id")
     )
@@ -174,7 +174,7 @@ def test_the_band_is_over_subjects(run: Path) -> None:
 
 
 def test_a_label_of_one_class_has_no_curve(run: Path) -> None:
-    predictions = read_known_predictions(run, "test", [])
+    predictions = PredictionSelection(run).read()
     predictions.loc[predictions["label"] == "shock", "truth"] = 1
     curves = curves_of("AUPRC", predictions)
     assert list(curves.curves) == ["sepsis", "fluid, other"] and curves.excluded == 1
@@ -182,7 +182,7 @@ def test_a_label_of_one_class_has_no_curve(run: Path) -> None:
 
 def test_calibration_shows_fractions_in_equal_bins(run: Path) -> None:
     truth, guess = known(run, "sepsis")
-    bins = reliability(read_known_predictions(run, "test", ["sepsis"]))
+    bins = reliability(PredictionSelection(run, label=("sepsis",)).read())
     for x, y in bins.to_numpy():
         inside = np.floor(guess * 10) == np.floor(x * 10)
         assert (guess[inside].mean(), truth[inside].mean()) == pytest.approx((x, y))
