@@ -1,4 +1,4 @@
-"""Every benchmark with its defaults, one after another: python -m benchmarks.all."""
+"""Run all benchmarks with their defaults, one after another: `python -m benchmarks.all`."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ BENCHMARKS = (
 
 @dataclass(frozen=True)
 class AllConfig:
-    """Run every benchmark; one that fails stops no other. Exits with status 1 if one failed."""
+    """Run every benchmark, also after one has failed; exit with status 1 if one failed."""
 
     results: Path = RESULTS
-    """File that the measured rows are added to."""
+    """CSV file that the measured rows are appended to."""
 
 
 def run(name: str, results: Path) -> tuple[int, float]:
-    """Exit status and seconds of a benchmark."""
+    """Run a benchmark; return its exit status and its seconds."""
     print(f"\n== {name}", flush=True)
-    began = time.monotonic()
-    asked = [sys.executable, "-m", f"benchmarks.{name}", "--results", str(results.absolute())]
-    status = subprocess.run(asked, cwd=ROOT).returncode
-    return status, time.monotonic() - began
+    started = time.monotonic()
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--results", str(results.absolute())]
+    status = subprocess.run(command, cwd=ROOT).returncode
+    return status, time.monotonic() - started
 
 
 def main(config: AllConfig) -> None:
-    """Run them, and tell how long each took and which failed."""
-    ended = {name: run(name, config.results) for name in BENCHMARKS}
-    told = [
-        (name, f"{took:.0f} s", f"failed with {status}" if status else "")
-        for name, (status, took) in ended.items()
+    """Run them, and print how long each took and which failed."""
+    outcomes = {name: run(name, config.results) for name in BENCHMARKS}
+    rows = [
+        (name, f"{seconds:.0f} s", f"failed with {status}" if status else "")
+        for name, (status, seconds) in outcomes.items()
     ]
-    print("\n" + table([("benchmark", "took", ""), *told]))
-    print(f"all of it took {sum(took for _, took in ended.values()):.0f} s")
-    sys.exit(1 if any(status for status, _ in ended.values()) else 0)
+    print("\n" + table([("benchmark", "took", ""), *rows]))
+    print(f"total: {sum(seconds for _, seconds in outcomes.values()):.0f} s")
+    sys.exit(1 if any(status for status, _ in outcomes.values()) else 0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: ours next to pandas and scikit-learn in a loop, as published, on the same draws."""
+"""Compare our bootstrap with a loop over pandas and scikit-learn, as published, on the same resamples."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from evaluation.bootstrap import Resamples
 from utils.cli import run_cli
 
 T = TypeVar("T")
-MEGABYTE = 2**20
-TOLERANCE = 1e-9  # of the ends of intervals
+MEBIBYTE = 2**20
+TOLERANCE = 1e-9  # largest difference between the ends of our intervals and theirs
 
 
 @dataclass(frozen=True)
 class BootstrapBenchmark:
-    """Time AUROC and AUPRC of every resample and label; the published way on fewer resamples, and scaled."""
+    """Time AUROC and AUPRC of all resamples and labels; the published way on fewer resamples, scaled up."""
 
     samples: int = 11000
-    """Samples, of which one in six is of a subject with another one."""
+    """Samples; one in six is of a subject that has two."""
     labels: int = 25
-    """Labels of a sample; the rarest is positive in 4, the commonest in 50 per cent, as phenotypes are."""
+    """Labels per sample; 4 % (the rarest) to 50 % (the most common) are positive, as of the phenotypes."""
     resamples: int = 1000
-    """Resamples of ours."""
+    """Resamples that our bootstrap computes."""
     published_resamples: int = 20
-    """Resamples of the published way, whose time is scaled to --resamples."""
+    """Resamples that the published way computes; its time is scaled to --resamples."""
     repeats: int = 3
-    """Times that ours is timed; the median counts."""
+    """How often ours is timed; the median counts."""
     results: Path = RESULTS
-    """File that the measured row is added to."""
+    """CSV file that the measured row is appended to."""
 
 
 def make_split(config: BootstrapBenchmark) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Subject [n], truth [n, L] and probability [n, L] of made-up predictions with an AUROC about 0.7."""
+    """Return subject [n], truth [n, L] and probability [n, L] of random predictions, AUROC near 0.7."""
     source = np.random.default_rng(0)
     shape = config.samples, config.labels
     truth = (source.random(shape) < np.geomspace(0.04, 0.5, config.labels)).astype(np.float32)
@@ -52,47 +52,46 @@ def make_split(config: BootstrapBenchmark) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def published(draws: Resamples, truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    """[2, R, L]: takes the drawn rows of a frame, then asks scikit-learn for each label."""
+    """Return AUROC and AUPRC [2, R, L]: select the drawn rows of a frame, then score each label."""
     labels = truth.shape[1]
     frame = pd.DataFrame(np.hstack([truth, probability]))
-    found = np.empty((2, draws.count, labels))
+    areas = np.empty((2, draws.count, labels))
     for number in range(draws.count):
         times = draws.counts(range(number, number + 1))[0][draws.subject]
-        drawn = frame.iloc[np.repeat(np.arange(len(frame)), times)]
+        sample = frame.iloc[np.repeat(np.arange(len(frame)), times)]
         for label in range(labels):
-            pair = drawn[label], drawn[labels + label]
-            found[:, number, label] = roc_auc_score(*pair), average_precision_score(*pair)
-    return found
+            pair = sample[label], sample[labels + label]
+            areas[:, number, label] = roc_auc_score(*pair), average_precision_score(*pair)
+    return areas
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float, float]:
-    """What `work` returns, its seconds of all cores together, which others on the machine hardly change, and
-    the seconds that it took.
-    """
-    spent, began = time.process_time(), time.perf_counter()
-    found = work()
-    return found, time.process_time() - spent, time.perf_counter() - began
+    """Return the result of `work`, its core-seconds, which other processes hardly change, and its seconds."""
+    core_started, started = time.process_time(), time.perf_counter()
+    result = work()
+    return result, time.process_time() - core_started, time.perf_counter() - started
 
 
 def peak(work: Callable[[], object]) -> float:
-    """Megabytes that `work` holds at most, beyond what there was."""
+    """Return the peak memory that `work` allocates, in MiB."""
     tracemalloc.start()
     work()
-    held = tracemalloc.get_traced_memory()[1]
+    peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return held / MEGABYTE
+    return peak_bytes / MEBIBYTE
 
 
 def largest_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest distance between the ends of the intervals of two [2, R, L]."""
-    ends = [[bootstrap.interval(column) for area in found for column in area.T] for found in (ours, theirs)]
+    """Return the largest difference between the ends of the intervals of two arrays [2, R, L]."""
+    ends = [[bootstrap.interval(column) for area in areas for column in area.T] for areas in (ours, theirs)]
     return float(np.abs(np.subtract(*ends)).max())
 
 
 def measure(config: BootstrapBenchmark) -> tuple[Figure, float, float]:
-    """Core-seconds of both ways, how far their intervals lie apart, and the seconds that ours took.
+    """Return the core-seconds of both ways, how far their intervals differ, and the seconds that ours took.
 
-    ValueError if that is more than rounding.
+    Raises:
+        ValueError: the intervals differ by more than rounding.
     """
     subject, truth, probability = make_split(config)
     draws, few = (Resamples.of(subject, n, seed=0) for n in (config.resamples, config.published_resamples))
@@ -101,20 +100,20 @@ def measure(config: BootstrapBenchmark) -> tuple[Figure, float, float]:
     gap = largest_gap(np.array(runs[0][0])[:, : few.count], theirs)
     if gap > TOLERANCE:
         raise ValueError(f"the intervals differ by {gap:.1e}, more than {TOLERANCE:.0e}")
-    ours = float(np.median([spent for _, spent, _ in runs]))
+    ours = float(np.median([core_seconds for _, core_seconds, _ in runs]))
     work = f"{config.samples} samples x {config.labels} labels x {config.resamples} resamples"
     scaled = part * draws.count / few.count
-    held = peak(lambda: bootstrap.areas(draws, truth, probability))
-    wall = float(np.median([wall for _, _, wall in runs]))
-    return Figure(work, "core-s", ours, "published", scaled, held), gap, wall
+    peak_mb = peak(lambda: bootstrap.areas(draws, truth, probability))
+    seconds = float(np.median([seconds for _, _, seconds in runs]))
+    return Figure(work, "core-s", ours, "published", scaled, peak_mb), gap, seconds
 
 
 def main(config: BootstrapBenchmark) -> None:
-    """Measure both, print the table and add the row."""
-    found, gap, wall = measure(config)
-    print("AUROC and AUPRC of every resample, in seconds of all cores together")
-    record(config.results, "bootstrap", ("numpy", "pandas", "scikit-learn"), [found])
-    print(f"ours took {wall:.3g} s on {cores()} threads; the published way was timed on")
+    """Measure both, print the table and append the row."""
+    figure, gap, seconds = measure(config)
+    print("AUROC and AUPRC of every resample, in core-seconds")
+    record(config.results, "bootstrap", ("numpy", "pandas", "scikit-learn"), [figure])
+    print(f"ours took {seconds:.3g} s on {cores()} threads; the published way was timed on")
     print(f"{config.published_resamples} resamples and scaled; ends of intervals differ by {gap:.3g}")
 
 

@@ -1,4 +1,4 @@
-"""Two files of measured rows: which ratios fell; python -m benchmarks.compare OLD NEW."""
+"""Find the ratios that fell between two files of measured rows: `python -m benchmarks.compare OLD NEW`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tyro
 from benchmarks.record import NOT_MEASURED, table
 from utils.cli import run_cli
 
-FALL = 0.1  # of a ratio, beyond which it is told
+FALL = 0.1  # largest relative decrease of a ratio that is not reported
 KEY = ("benchmark", "work", "against")
 
 
@@ -22,13 +22,13 @@ class CompareConfig:
     """Compare the newest row of every figure in two files; exit with 1 if a ratio fell by over 10 %."""
 
     old: tyro.conf.Positional[Path]
-    """File of rows as benchmarks/results.csv, measured before."""
+    """CSV file of rows that were measured before, such as benchmarks/results.csv."""
     new: tyro.conf.Positional[Path]
-    """File of rows measured now."""
+    """CSV file of rows that were measured now."""
 
 
 class Change(NamedTuple):
-    """A figure's ratio in both files; None where it was not measured, or is not there."""
+    """A figure's ratio in both files; None if it was not measured or is missing."""
 
     key: tuple[str, ...]
     old: float | None
@@ -36,7 +36,7 @@ class Change(NamedTuple):
 
     @property
     def change(self) -> float | None:
-        """Share by which the ratio rose, below 0 if it fell.
+        """Relative change of the ratio, negative if it fell.
 
         >>> Change(("images",), 2.0, 1.5).change
         -0.25
@@ -45,20 +45,24 @@ class Change(NamedTuple):
 
     @property
     def fell(self) -> bool:
-        """Whether that is told."""
+        """Whether the ratio fell by more than FALL."""
         return self.change is not None and self.change < -FALL
 
     def cells(self) -> tuple[str, ...]:
-        """What a table shows of it."""
+        """Return its row of the table."""
         ratios = [NOT_MEASURED if value is None else f"{value:.4g}" for value in (self.old, self.new)]
         change = "" if self.change is None else f"{self.change:+.0%}"
         return *self.key, *ratios, change, "fell" if self.fell else ""
 
 
 def newest(path: Path) -> dict[tuple[str, ...], float | None]:
-    """{(benchmark, work, against): ratio of its last row}; ValueError for a file without these columns."""
+    """Return {(benchmark, work, against): ratio in its last row}.
+
+    Raises:
+        ValueError: the file is missing or has other columns.
+    """
     if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; python -m benchmarks.all makes one")
+        raise ValueError(f"{path}: no such file; python -m benchmarks.all writes one")
     with path.open(newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         missing = [name for name in (*KEY, "ratio") if name not in (rows.fieldnames or ())]
@@ -66,15 +70,12 @@ def newest(path: Path) -> dict[tuple[str, ...], float | None]:
             raise ValueError(
                 f"{path} has no column {', '.join(missing)}; give a file of benchmarks/record.py"
             )
-        return {tuple(row[name] for name in KEY): _ratio(row["ratio"]) for row in rows}
-
-
-def _ratio(text: str) -> float | None:
-    return None if text == NOT_MEASURED else float(text)
+        ratios = {tuple(row[name] for name in KEY): row["ratio"] for row in rows}
+    return {key: None if ratio == NOT_MEASURED else float(ratio) for key, ratio in ratios.items()}
 
 
 def compare(old: Path, new: Path) -> list[Change]:
-    """A change for every figure of either file, in the order of the old one."""
+    """Return the change of every figure of either file, in the order of the old one."""
     before, after = newest(old), newest(new)
     return [Change(key, before.get(key), after.get(key)) for key in {**before, **after}]
 

@@ -23,11 +23,11 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured figure beside what it is held against, in the same unit.
+    """A measured figure and what it is compared with, in the same unit.
 
-    work: what was done; unit: "s" and the like, of which less is better, or a rate such as "rows/s"; ours and
-    other: None if not measured; against: what `other` is, such as "zcat" or "published"; peak_mb: largest
-    memory of ours, in MiB.
+    work: what was done. unit: "s" and the like, of which less is better, or a rate such as "rows/s". ours and
+    other: None if not measured. against: what `other` is, such as "zcat" or "published". peak_mb: peak memory
+    of ours, in MiB.
     """
 
     work: str
@@ -39,7 +39,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """How many times as good ours is as the other: above 1 is better, in any unit.
+        """How many times as good as the other ours is; above 1 means better, whatever the unit.
 
         >>> Figure("extract", "s", 2.0, "zcat", 3.0).ratio, Figure("read", "stays/s", 2.0, "copy", 4.0).ratio
         (1.5, 0.5)
@@ -49,20 +49,18 @@ class Figure:
         return self.ours / self.other if self.unit.endswith("/s") else self.other / self.ours
 
     def cells(self) -> dict[str, str]:
-        """The columns of results.csv that it fills, as text."""
+        """Return its columns of results.csv, as text."""
         numbers = {"ours": self.ours, "other": self.other, "ratio": self.ratio, "peak_mb": self.peak_mb}
-        told = {name: NOT_MEASURED if value is None else f"{value:.4g}" for name, value in numbers.items()}
-        return {"work": self.work, "unit": self.unit, "against": self.against} | told
+        texts = {name: NOT_MEASURED if value is None else f"{value:.4g}" for name, value in numbers.items()}
+        return {"work": self.work, "unit": self.unit, "against": self.against} | texts
 
 
 def record(path: Path, benchmark: str, packages: Sequence[str], figures: Sequence[Figure]) -> None:
-    """Prints the figures as a table, and adds a row each with this machine, the versions, the commit and the
-    date.
-    """
-    shown = ("work", "unit", "ours", "against", "other", "ratio", "peak_mb")
-    print(table([shown, *([figure.cells()[name] for name in shown] for figure in figures)]))
+    """Print the figures as a table, and append them to a file with the machine, versions, commit and date."""
+    columns = ("work", "unit", "ours", "against", "other", "ratio", "peak_mb")
+    print(table([columns, *([figure.cells()[name] for name in columns] for figure in figures)]))
     versions = {"python": platform.python_version()} | {name: version(name) for name in packages}
-    about = {
+    environment = {
         "benchmark": benchmark,
         "machine": machine(),
         "cores": cores(),
@@ -70,26 +68,26 @@ def record(path: Path, benchmark: str, packages: Sequence[str], figures: Sequenc
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
-    append_rows(path, COLUMNS, [figure.cells() | about for figure in figures], "move it away")
+    append_rows(path, COLUMNS, [figure.cells() | environment for figure in figures], "move it away")
 
 
 def machine() -> str:
-    """Name of the processor."""
+    """Return the name of the processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length as lines with columns of equal width.
+    """Format rows of equal length as lines with aligned columns.
 
     >>> print(table([("work", "ours"), ("a long one", "1 s")]))
     work        ours

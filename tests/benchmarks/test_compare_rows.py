@@ -1,4 +1,4 @@
-"""A ratio that fell is told, and nothing else is."""
+"""A ratio that fell is reported, and nothing else is."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def rows(path: Path, *figures: Figure, benchmark: str = "images") -> Path:
     return path
 
 
-def told(tmp_path: Path, old: Figure, new: Figure) -> int:
+def exit_status(tmp_path: Path, old: Figure, new: Figure) -> int:
     """Exit status of the comparison of one figure with another."""
     files = (rows(tmp_path / name, figure) for name, figure in (("old.csv", old), ("new.csv", new)))
     with pytest.raises(SystemExit) as left:
@@ -27,11 +27,11 @@ def told(tmp_path: Path, old: Figure, new: Figure) -> int:
     ("unit", "ours", "status"),
     [("s", 1.09, 0), ("s", 1.12, 1), ("images/s", 91.0, 0), ("images/s", 89.0, 1), ("images/s", 500.0, 0)],
 )
-def test_a_fall_of_over_a_tenth_is_told_in_any_unit(
+def test_a_fall_of_over_a_tenth_is_reported_in_any_unit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], unit: str, ours: float, status: int
 ) -> None:
     before = Figure("resize", unit, 1.0 if unit == "s" else 100.0, "published", 10.0)
-    assert told(tmp_path, before, Figure("resize", unit, ours, "published", 10.0)) == status
+    assert exit_status(tmp_path, before, Figure("resize", unit, ours, "published", 10.0)) == status
     assert f"{status} of 1 ratios that both files have fell" in capsys.readouterr().out
 
 
@@ -60,7 +60,7 @@ def test_figures_are_told_apart_by_benchmark_work_and_what_they_are_held_against
 def test_what_was_not_measured_is_no_fall(tmp_path: Path) -> None:
     known, unknown = (Figure("step", "images/s", ours, "resident", ours) for ours in (9.0, None))
     for number, (old, new) in enumerate([(known, unknown), (unknown, known), (unknown, unknown)]):
-        assert told(tmp_path / str(number), old, new) == 0
+        assert exit_status(tmp_path / str(number), old, new) == 0
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
@@ -68,5 +68,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     other.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="has no column benchmark, work, against, ratio"):
         compare(other, other)
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="no such file"):
         compare(tmp_path / "none.csv", other)
