@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from training.early_stopping import EarlyStopping
 from utils import checkpoint
-from utils.checkpoint import Training
+from utils.checkpoint import TrainingState
+from utils.log import logger
 
 CURE = "resume with the settings of the run"
 STATE_TYPES = {
@@ -59,7 +60,7 @@ class ResumableTraining:
     steps: int
     store: str
 
-    def state(self, progress: Progress) -> Training:
+    def state(self, progress: Progress) -> TrainingState:
         """Return the state to continue from."""
         state = self.optimizer.state_dict()
         return {
@@ -86,7 +87,8 @@ class ResumableTraining:
         _require_same(path, "number of batches an epoch", state["steps"], self.steps)
         _require_same(path, "grouping of weights", state["groups"], groups)
         with checkpoint.error_context(path, CURE):
-            checkpoint.load_part(self.objective, {"parts": {"objective": state["objective"]}}, "objective")
+            parts: checkpoint.Parts = {"parts": {"objective": state["objective"]}}
+            logger.info("loaded %s", checkpoint.load_part(self.objective, parts, "objective"))
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for index, entry in state["optimizer"].items():
             _require(path, _is_valid_optimizer_state(index, entry, weights), "the state of the optimizer")
@@ -94,7 +96,7 @@ class ResumableTraining:
         return Progress(**cast(dict[str, Any], state["progress"]))
 
 
-def _resume_checks(path: Path, state: object) -> Training:
+def _resume_checks(path: Path, state: object) -> TrainingState:
     """Check the types in a training state; ValueError, with the path, if one is wrong."""
     _require(path, isinstance(state, dict), "the state of the training")
     state = cast(dict[str, Any], state)
@@ -105,7 +107,7 @@ def _resume_checks(path: Path, state: object) -> Training:
     expected = {name: type(value) for name, value in asdict(Progress()).items()}
     found = {name: type(value) for name, value in state["progress"].items()}
     _require(path, found == expected, "the progress of the training")
-    return cast(Training, state)
+    return cast(TrainingState, state)
 
 
 def _require(path: Path, valid: bool, what: str) -> None:

@@ -17,7 +17,7 @@ from utils.files import atomic_write, sha256
 FORMAT = "medmod-checkpoint-1"
 
 
-class Training(TypedDict):
+class TrainingState(TypedDict):
     """What last.ckpt holds in addition, to resume the training."""
 
     objective: dict[str, Tensor]
@@ -41,7 +41,7 @@ class Checkpoint(Parts):
     config: dict[str, object]
     epoch: int
     subjects: NotRequired[dict[str, Tensor]]
-    training: NotRequired[Training]
+    training: NotRequired[TrainingState]
 
 
 def save(path: Path, content: Mapping[str, object]) -> None:
