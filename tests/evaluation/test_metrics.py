@@ -14,13 +14,13 @@ from sklearn import metrics as reference
 from evaluation import metrics
 from evaluation.metrics import Score
 
-SAMPLE_SELECTIONS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8)), min_size=2, max_size=60).filter(
+PAIRS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8)), min_size=2, max_size=60).filter(
     lambda pairs: len({truth for truth, _ in pairs}) == 2
 )
 BINS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=40)
 
 
-@given(SAMPLE_SELECTIONS)
+@given(PAIRS)
 def test_areas_equal_the_reference(pairs: list[tuple[int, int]]) -> None:
     truth, score = np.array(pairs, float).T
     assert metrics.auroc(truth, score) == pytest.approx(reference.roc_auc_score(truth, score), abs=1e-12)
@@ -30,7 +30,7 @@ def test_areas_equal_the_reference(pairs: list[tuple[int, int]]) -> None:
     assert metrics.brier(truth, score / 8) == pytest.approx(reference.brier_score_loss(truth, score / 8))
 
 
-@given(SAMPLE_SELECTIONS)
+@given(PAIRS)
 def test_auroc_counts_pairs(pairs: list[tuple[int, int]]) -> None:
     truth, score = np.array(pairs, float).T
     gap = np.subtract.outer(score[truth == 1], score[truth == 0])
@@ -128,8 +128,8 @@ def test_kinds_and_shapes_that_do_not_fit_are_refused() -> None:
     }
     for kind, cases in misfits.items():
         for truth, probability, width in cases:
-            told = re.escape(f"truth {truth} and probability {probability} do not fit {width} columns")
-            with pytest.raises(ValueError, match=f"^{told}$"):
+            message = re.escape(f"truth {truth} and probability {probability} do not fit {width} columns")
+            with pytest.raises(ValueError, match=f"^{message}$"):
                 metrics.evaluate(kind, ("a", "b"), {}, np.zeros(truth), np.zeros(probability))
 
 
