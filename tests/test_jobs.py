@@ -1,10 +1,11 @@
-"""What a cluster does to a job's script: a signal saves, and the job goes on later."""
+"""What a cluster does to a job: on a signal the program saves, and the job continues later."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,9 +16,9 @@ SIMCLR = "tasks/phenotyping/train/simclr.sh"
 
 
 def start(folder: Path, *words: str, status: int = 0) -> subprocess.Popen[bytes]:
-    """A script of the project as a job, with a program that saves on SIGTERM and leaves with a status.
+    """Start a script as a job, with a program that saves on SIGTERM and exits with a status.
 
-    What the program and scontrol were told is in the folder's log.
+    The calls of the program and of scontrol are in the folder's log.
     """
     log, program, scontrol = folder / "log", folder / "program", folder / "scontrol"
     program.write_text(
@@ -28,19 +29,13 @@ def start(folder: Path, *words: str, status: int = 0) -> subprocess.Popen[bytes]
     scontrol.write_text(f'#!/usr/bin/env bash\necho "scontrol $*" >> "{log}"\n')
     scontrol.chmod(0o755)
     job = {"PATH": f"{folder}:{os.environ['PATH']}", "LAUNCH": f"bash {program}", "SLURM_JOB_ID": "77"}
-    places = {"RUNS": str(folder / "runs"), "RESULTS": str(folder / "results"), "SLURM_SUBMIT_DIR": str(ROOT)}
-    return subprocess.Popen(
-        ["bash", *words], cwd=ROOT, env={**os.environ, **job, **places}, preexec_fn=heeding_interrupts
-    )
+    folders = {"RUNS": f"{folder}/runs", "RESULTS": f"{folder}/results", "SLURM_SUBMIT_DIR": str(ROOT)}
+    environment = {**os.environ, **job, **folders, "PYTHON": sys.executable}
+    return subprocess.Popen(["bash", *words], cwd=ROOT, env=environment)
 
 
-def heeding_interrupts() -> None:
-    """Bash cannot trap a signal that it was started to ignore, as all in the background of a script is."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def stopped(job: subprocess.Popen[bytes], folder: Path, number: signal.Signals = signal.SIGTERM) -> list[str]:
-    """The log's lines after the job got a signal; its program has started before."""
+def stop(job: subprocess.Popen[bytes], folder: Path, number: signal.Signals = signal.SIGTERM) -> list[str]:
+    """Send a signal to the job when its program has started; return the lines of the log."""
     log = folder / "log"
     end = time.monotonic() + 60
     while not log.is_file() and time.monotonic() < end:
@@ -50,10 +45,10 @@ def stopped(job: subprocess.Popen[bytes], folder: Path, number: signal.Signals =
     return log.read_text().splitlines()
 
 
-@pytest.mark.parametrize("status", [0, 1], ids=["python", "torchrun, which leaves a signal with 1"])
+@pytest.mark.parametrize("status", [0, 1], ids=["python", "torchrun, which exits with 1 after a signal"])
 def test_a_job_saves_and_returns_to_the_queue(tmp_path: Path, status: int) -> None:
     job = start(tmp_path, "tasks/requeue.sh", SIMCLR, "--seed", "1", status=status)
-    started, *after = stopped(job, tmp_path)
+    started, *after = stop(job, tmp_path)
     assert started.startswith("started simclr_trainer.py") and started.endswith("--seed 1 --resume")
     assert after == ["saved", "scontrol requeue 77"] and job.returncode == 0
 
@@ -64,20 +59,19 @@ def test_a_job_that_fails_does_not_return(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", ["eval_epoch.sh", "tasks/run_all.sh"])
-def test_what_goes_on_by_itself_gets_no_flag(tmp_path: Path, script: str) -> None:
-    started, *after = stopped(start(tmp_path, "tasks/requeue.sh", script), tmp_path)
+def test_a_script_that_continues_by_itself_gets_no_flag(tmp_path: Path, script: str) -> None:
+    started, *after = stop(start(tmp_path, "tasks/requeue.sh", script), tmp_path)
     assert not (script == "eval_epoch.sh" and "--resume" in started)
     assert after == ["saved", "scontrol requeue 77"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_table_that_is_stopped_starts_no_other_program(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_table_that_is_interrupted_starts_no_other_program(tmp_path: Path) -> None:
     job = start(tmp_path, "tasks/run_all.sh")
-    started, *after = stopped(job, tmp_path, number)
+    started, *after = stop(job, tmp_path, signal.SIGINT)
     assert started.startswith("started simclr_trainer.py") and after == ["saved"] and job.returncode == 143
 
 
 @pytest.mark.parametrize("script", [SIMCLR, "tasks/phenotyping/train/finetune.sh", "eval_epoch.sh"])
 def test_a_signal_to_a_script_is_one_to_its_program(tmp_path: Path, script: str) -> None:
     job = start(tmp_path, script)
-    assert stopped(job, tmp_path)[1:] == ["saved"] and job.returncode == 0
+    assert stop(job, tmp_path)[1:] == ["saved"] and job.returncode == 0

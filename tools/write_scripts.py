@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, NamedTuple, get_args, get_type_hints
 
-from tasks import TASKS, Task
+import numpy as np
+
+from models.fusion import FUSIONS, LinearFusion
+from models.objectives import OBJECTIVES
+from simclr_trainer import SimCLRConfig
+from tasks import TASKS
+from tasks.task import Task
+from utils.choices import look_up, one_of
 from utils.cli import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
+MORTALITY, PHENOTYPING = "in-hospital-mortality", "phenotyping"
 
 
 @dataclass(frozen=True)
 class ScriptsConfig:
-    """Write the missing scripts of one task or of all, with the published settings, and the README of a new
-    task; no file is overwritten.
+    """Write the missing scripts of one task or of all, with the published settings, and a missing README.
+
+    No file is overwritten.
     """
 
-    task: Literal["all", *TASKS] = "all"
+    task: Annotated[str, one_of(["all", *TASKS])] = "all"
     """Task to write for."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown task."""
+        look_up({"all": None, **TASKS}, self.task, "task")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What differs between tasks in the published training of a classifier."""
+    """Published training of a classifier on pretrained encoders, where it differs between tasks."""
 
     epochs: int = 300
     linear_lr: str = "1e-3"
@@ -39,69 +53,18 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-class Modality(NamedTuple):
-    """What a script classifies from: --fusion, --data_pairs, its words, and whether X-rays are among it."""
-
-    fusion: str
-    pairs: str
-    words: str
-    images: bool = True
-
-
-MODALITIES: dict[str, Modality] = {
-    "": Modality("concatenation", "paired", "EHR and X-ray"),
-    "_ehr": Modality("ehr", "ehr", "the EHR of the paired stays", images=False),
-    "_cxr": Modality("cxr", "cxr", "the X-ray of the paired stays"),
-}
-ONE_NETWORK = "EHR, and X-ray where there is one"
-
-
-class Pretraining(NamedTuple):
-    """What is published of an objective: its title, width of the EHR encoder, its flags, its optimiser's."""
-
-    title: str
-    ehr_dim: int
-    settings: str
-    optimizer: str
-    warmup_epochs: int
-
-
-LARS = "--momentum 0.9 --weight_decay 1e-4 --trust_coefficient 1e-3"
-PRETRAININGS: dict[str, Pretraining] = {
-    "simclr": Pretraining(
-        "SimCLR",
-        128,
-        "--temperature 0.1 --width 1 --denominator decoupled",
-        f"--optimizer lars --lr 0.6044 {LARS}",
-        10,
-    ),
-    "vicreg": Pretraining(
-        "VICReg",
-        128,
-        "--invariance 25 --variance 25 --covariance 1 --width 1",
-        f"--optimizer lars --lr 0.5989 {LARS}",
-        10,
-    ),
-    "align": Pretraining(
-        "ALIGN",
-        256,
-        "--temperature 0.07 --denominator decoupled --swap 0.2 --width 0",
-        "--optimizer adamw --lr 6.026e-5 --weight_decay 1e-4",
-        0,
-    ),
-}
-
-
 class Published(NamedTuple):
-    """What is published of a supervised classifier for one task: its learning rate, and its stage if it has
-    one.
-    """
+    """Published learning rate of a supervised fusion for one task, and its --layer_after if it has one."""
 
     lr: str
     stage: int | None = None
 
+    @property
+    def stage_flag(self) -> str:
+        """The flag of the stage, with a space before it."""
+        return "" if self.stage is None else f" --layer_after {self.stage}"
 
-MORTALITY, PHENOTYPING = "in-hospital-mortality", "phenotyping"
+
 PUBLISHED: dict[str, dict[str, Published]] = {
     "ehr": {MORTALITY: Published("5.3985e-4"), PHENOTYPING: Published("5.3985e-4")},
     "cxr": {MORTALITY: Published("2.951e-5"), PHENOTYPING: Published("1e-4")},
@@ -111,215 +74,222 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "mmtm": {MORTALITY: Published("4.355e-5", 4), PHENOTYPING: Published("5.326e-5", 4)},
     "daft": {MORTALITY: Published("6.493e-5", 4), PHENOTYPING: Published("6.493e-5", 3)},
 }
-ENCODERS = {"ehr": "--ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3", "cxr": "--vision_backbone resnet34"}
 
 
-class Baseline(NamedTuple):
-    """A supervised classifier: what it reads, its name in the header, the fusion whose published settings it
-    takes, and which encoders start afresh; none: they are those of supervised_ehr.sh and supervised_cxr.sh,
-    and stay as they are.
-    """
-
-    modality: Modality
-    title: str
-    like: str
-    fresh: tuple[str, ...] = ("ehr", "cxr")
-
-
-BASELINES: dict[str, Baseline] = {
-    "supervised": Baseline(MODALITIES[""], "the supervised classifier", "joint"),
-    "supervised_ehr": Baseline(MODALITIES["_ehr"], "the supervised classifier", "ehr", ("ehr",)),
-    "supervised_cxr": Baseline(MODALITIES["_cxr"], "the supervised classifier", "cxr", ("cxr",)),
-    "early": Baseline(Modality("early", "paired", "EHR and X-ray"), "early fusion", "early", ()),
-    "joint": Baseline(Modality("joint", "paired", "EHR and X-ray"), "joint fusion", "joint"),
-    "late": Baseline(Modality("late", "paired", "EHR and X-ray"), "late fusion", "joint"),
-    "unified": Baseline(Modality("unified", "partial", ONE_NETWORK), "unified fusion", "joint"),
-    "medfuse": Baseline(Modality("medfuse", "partial", ONE_NETWORK), "MedFuse", "medfuse"),
-    "medfuse_tokens": Baseline(
-        Modality("medfuse_tokens", "partial", ONE_NETWORK), "MedFuse with tokens", "medfuse"
-    ),
-    "mmtm": Baseline(Modality("mmtm", "paired", "EHR and X-ray"), "MMTM", "mmtm"),
-    "daft": Baseline(Modality("daft", "paired", "EHR and X-ray"), "DAFT", "daft"),
+ENCODER_FLAGS = {"ehr": "--ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3", "cxr": "--vision_backbone resnet34"}
+FROZEN_ENCODERS = (
+    "The encoders are frozen: those of supervised_ehr.sh and supervised_cxr.sh, or CHECKPOINT_EHR and "
+    "CHECKPOINT_CXR."
+)
+LARS = " --momentum 0.9 --trust_coefficient 1e-3"
+EARLY_STOPPING = "--patience 30 --min_delta 1e-3"
+INPUTS = {
+    "paired": "EHR and X-ray",
+    "partial": "EHR, and X-ray where there is one",
+    "ehr": "the EHR of paired stays",
+    "cxr": "the X-ray of paired stays",
 }
-
-HEAD = """\
-#!/usr/bin/env bash
-# {does}
-# {leaves}
-{more}# STORE is the folder of the store{checkpoint}. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name={name}
-#SBATCH --output={name}-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/{program}" ]] || root="${{SLURM_SUBMIT_DIR:-.}}" # sbatch runs a copy that lies elsewhere
-cd "$root"
-
-exec ${{LAUNCH:-python}} {program} \\
-"""
+LINEAR_FUSIONS = [name for name, fusion in FUSIONS.items() if issubclass(fusion, LinearFusion)]
+SUPERVISED_SCRIPTS = {"concatenation": "supervised", "ehr": "supervised_ehr", "cxr": "supervised_cxr"}
+# Objectives that simclr.sh trains, with --objective; all others have a script of their own.
+SIMCLR_VARIANTS = set(get_args(get_type_hints(SimCLRConfig)["objective"])) - {"simclr"}
 
 
 class Script(NamedTuple):
-    """A script: its run's name, the program, what it does and leaves, what CHECKPOINT is, its flags, and what
-    else its header tells, line by line.
-    """
+    """A script: the name of its run, the program, the first flags, comments, and groups of related flags."""
 
     name: str
     program: str
-    does: str
-    leaves: str
-    checkpoint: str
+    comments: tuple[str, ...]
     flags: tuple[str, ...]
-    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """The whole file: a group of flags a line, those of the caller last."""
-        more = "".join(f"# {note}\n" for note in self.notes)
-        lines = " \\\n".join(f"  {group}" for group in (*self.flags, f"--name {self.name}", '"$@"'))
-        return HEAD.format(**self._asdict(), more=more) + lines + "\n"
+        """Return the whole file."""
+        comments = "\n".join(f"# {comment}" for comment in (*self.comments, HELP))
+        command = " \\\n  ".join((self.program, *fill_lines((*self.flags, '"$@"'))))
+        return TEMPLATE.format(comments=comments, name=self.name, command=command)
 
 
-STORE = '--store "${STORE:-data/mimic}"'
+def fill_lines(groups: Iterable[str], width: int = 116) -> list[str]:
+    """Join groups of flags to lines of at most `width` columns, without breaking a group.
+
+    >>> fill_lines(["--a 1", "--b 2", "--c 3 --d 4"], width=12)
+    ['--a 1 --b 2', '--c 3 --d 4']
+    """
+    lines: list[str] = []
+    for group in filter(None, groups):
+        if lines and len(f"{lines[-1]} {group}") <= width:
+            lines[-1] += f" {group}"
+        else:
+            lines.append(group)
+    return lines
+
+
+HELP = "tasks/launch.sh explains STORE, LAUNCH and flags after the script's name."
+TEMPLATE = """\
+#!/usr/bin/env bash
+{comments}
+#SBATCH --job-name={name} --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
+
+launch {command}
+"""
 
 
 def pretrain(task: Task, objective: str) -> Script:
-    """Both encoders, by an objective, on the task's pairs."""
-    published = PRETRAININGS[objective]
+    """Return the script that pretrains both encoders with an objective on the task's pairs."""
+    settings = OBJECTIVES[objective]
+    name = f"{objective}-{task.name}"
+    trainer = f"{objective}_trainer.py"
+    program = trainer if (ROOT / trainer).exists() else f"-m training.pretrain {objective}"
+    optim = settings.published_optim
     return Script(
-        f"{objective}-{task.name}",
-        f"{objective}_trainer.py",
-        f"Pretrains both encoders with {published.title} on the pairs of {task.name}.",
-        f"Leaves a checkpoint an epoch in runs/{objective}-{task.name}.",
-        "",
+        name,
+        f"{program} --name {name} --task {task.name} --data_pairs paired",
         (
-            f"--task {task.name}",
-            f"{STORE} --data_pairs paired --batch_size 256",
-            "--image_size 224 --transforms_cxr simclrv2",
-            f"--ehr_dim {published.ehr_dim} --ehr_layers 1 --vision_backbone resnet34",
-            published.settings,
-            published.optimizer,
-            f"--epochs 300 --warmup_epochs {published.warmup_epochs} --schedule cosine",
-            "--patience 30 --min_delta 1e-3",
+            f"Pretrain both encoders with {settings.title} on the pairs of {task.name}.",
+            f"A checkpoint of every epoch goes to runs/{name}.",
+        ),
+        (
+            "--image_size 224 --transforms_cxr simclrv2 "
+            f"--ehr_dim {settings.published_ehr_dim} --ehr_layers 1 --vision_backbone resnet34",
+            " ".join(f"--{item.name} {flag_value(item.default)}" for item in fields(settings)),
+            f"--optimizer {optim.optimizer} --lr {flag_value(optim.lr)} "
+            f"--weight_decay {flag_value(optim.weight_decay)}{LARS if optim.optimizer == 'lars' else ''}",
+            f"--batch_size 256 --epochs {optim.epochs} --warmup_epochs {flag_value(optim.warmup_epochs)} "
+            f"--schedule {optim.schedule} {EARLY_STOPPING}",
         ),
     )
 
 
-def supervise(task: Task, baseline: Baseline) -> Script:
-    """A classifier trained from the start, or on frozen encoders that were, and then tested."""
-    modality, like = baseline.modality, task.name if task.name in PUBLISHED[baseline.like] else PHENOTYPING
-    published = PUBLISHED[baseline.like][like]
-    stage = "" if published.stage is None else f" --layer_after {published.stage}"
-    fresh = " ".join(ENCODERS[name] for name in baseline.fresh)
-    start = "afresh" if fresh else "on frozen encoders"
+def flag_value(value: object) -> str:
+    """Return a setting as a script has it.
+
+    >>> [flag_value(value) for value in (25.0, 0.6044, 6.026e-5, "paired")]
+    ['25', '0.6044', '6.026e-5', 'paired']
+    """
+    if isinstance(value, float):
+        return np.format_float_scientific(value, trim="-", exp_digits=1) if 0 < value < 0.01 else f"{value:g}"
+    return str(value)
+
+
+def pairs_of(fusion: str) -> str:
+    """Return --data_pairs of a fusion's scripts."""
+    modalities = FUSIONS[fusion].modalities
+    return modalities[0] if len(modalities) == 1 else FUSIONS[fusion].data_pairs
+
+
+def supervise(task: Task, fusion: str) -> Script:
+    """Return the script that trains a classifier from random weights, or on frozen encoders, and tests it."""
+    like, like_task = published_for(fusion, task.name)
+    published = PUBLISHED[like][like_task]
+    modalities = FUSIONS[fusion].modalities
+    frozen = FUSIONS[fusion].freezes_encoders
+    name = run_name(task, "supervised", fusion)
+    values = "Learning rate and stage are" if published.stage else "The learning rate is"
+    borrowed = "" if (fusion, task.name) == (like, like_task) else "; none is published for this script"
     return Script(
-        run_name(task, modality, "supervised"),
-        "run_gpu.py",
-        f"Trains {baseline.title} {start} for {task.name} from {modality.words}.",
-        f"The best epoch's validation and test scores go to results/{task.name}.csv.",
-        "",
+        name,
+        f"run_gpu.py --name {name} --task {task.name} --mode train",
         (
-            f"--protocol supervised --mode train --task {task.name} --fusion {modality.fusion}{stage}",
-            *(() if fresh else unimodal_encoders(task)),
-            f"{STORE} --data_pairs {modality.pairs} --batch_size 16",
-            *(("--image_size 224 --transforms_cxr supervised",) if modality.images else ()),
-            *((fresh,) if fresh else ()),
-            f"--optimizer adam --lr {published.lr} --weight_decay 0 --epochs 50",
-            "--schedule plateau --gamma 0.5 --plateau_patience 10",
-            "--patience 30 --min_delta 1e-3",
+            f"Train {FUSIONS[fusion].title} for {task.name} on {INPUTS[pairs_of(fusion)]}.",
+            *([FROZEN_ENCODERS] if frozen else []),
+            f"{values} as published for {like} on {like_task}{borrowed}.",
+            f"Val and test scores of the best epoch go to results/{task.name}.csv.",
         ),
-        notes(baseline, task.name, like),
+        (
+            f"--protocol supervised --fusion {fusion}{published.stage_flag} --data_pairs {pairs_of(fusion)}",
+            "--image_size 224 --transforms_cxr supervised" if "cxr" in modalities else "",
+            *(trained_encoders(task) if frozen else [" ".join(ENCODER_FLAGS[name] for name in modalities)]),
+            f"--batch_size 16 --epochs 50 --optimizer adam --lr {published.lr} --weight_decay 0",
+            f"--schedule plateau --gamma 0.5 --plateau_patience 10 {EARLY_STOPPING}",
+        ),
     )
 
 
-def unimodal_encoders(task: Task) -> tuple[str, ...]:
-    """Flags that start both encoders from the supervised classifiers of one modality."""
-    trained = {end: run_name(task, MODALITIES[end], "supervised") for end in ("_ehr", "_cxr")}
-    return tuple(
-        f'--load_state{end} "${{CHECKPOINT{end.upper()}:-runs/{run}/best.ckpt}}"'
-        for end, run in trained.items()
-    )
+def published_for(fusion: str, task: str) -> tuple[str, str]:
+    """Return the fusion and the task whose published values a script takes."""
+    like = fusion if fusion in PUBLISHED else FUSIONS[fusion].published_like
+    return like, task if task in PUBLISHED[like] else PHENOTYPING
 
 
-def notes(baseline: Baseline, task: str, like: str) -> tuple[str, ...]:
-    """Where a supervised classifier's encoders come from, unless they are fresh, and its settings."""
-    encoders = (
-        "The encoders are those of supervised_ehr.sh and supervised_cxr.sh, which come first; CHECKPOINT_EHR",
-        "and CHECKPOINT_CXR name others.",
-    )
-    setting = "lr is" if PUBLISHED[baseline.like][like].stage is None else "lr and stage are"
-    lacking = "" if (baseline.modality.fusion, task) == (baseline.like, like) else "; for this script none is"
-    settings = f"{setting} as published for {baseline.like} on {like}{lacking}."
-    return (settings,) if baseline.fresh else (*encoders, settings)
+def trained_encoders(task: Task) -> list[str]:
+    """Return the flags that load both encoders from the supervised classifiers of one modality."""
+    folders = {fusion: f"runs/{run_name(task, 'supervised', fusion)}" for fusion in ("ehr", "cxr")}
+    return [
+        f'--load_state_{fusion} "${{CHECKPOINT_{fusion.upper()}:-{folder}/best.ckpt}}"'
+        for fusion, folder in folders.items()
+    ]
 
 
-def train(task: Task, modality: Modality, protocol: str, does: str) -> Script:
-    """A classifier on pretrained encoders, trained and then tested."""
+def train(task: Task, protocol: str, fusion: str) -> Script:
+    """Return the script that trains a classifier on pretrained encoders, and tests it."""
     schedule = SCHEDULES.get(task.name, Schedule())
-    lr = schedule.finetune_lr if protocol == "finetune" else schedule.linear_lr
-    images = ["--image_size 224 --transforms_cxr simclrv2" if protocol == "finetune" else "--image_size 224"]
+    finetune = protocol == "finetune"
+    lr = schedule.finetune_lr if finetune else schedule.linear_lr
+    does = "Fine-tune pretrained encoders" if finetune else "Train one linear layer on frozen encoders"
+    images = f" --image_size 224{' --transforms_cxr simclrv2' if finetune else ''}" if fusion != "ehr" else ""
+    name = run_name(task, protocol, fusion)
     return Script(
-        run_name(task, modality, protocol),
-        "run_gpu.py",
-        f"{does} for {task.name} from {modality.words}.",
-        f"The best epoch's validation and test scores go to results/{task.name}.csv.",
-        ", CHECKPOINT the pretrained encoders",
+        name,
+        f"run_gpu.py --name {name} --task {task.name} --mode train",
         (
-            f"--protocol {protocol} --mode train --task {task.name} --fusion {modality.fusion}",
+            f"{does} for {task.name} on {INPUTS[pairs_of(fusion)]}.",
+            f"Val and test scores of the best epoch go to results/{task.name}.csv. "
+            "Set CHECKPOINT to use other encoders.",
+        ),
+        (
+            f"--protocol {protocol} --fusion {fusion}",
             f'--load_state "${{CHECKPOINT:-runs/simclr-{task.name}/last.ckpt}}"',
-            f"{STORE} --data_pairs {modality.pairs} --batch_size 256",
-            *(images if modality.images else ()),
-            f"--optimizer adamw --lr {lr} --weight_decay 0.01 --epochs {schedule.epochs}",
+            f"--data_pairs {pairs_of(fusion)}{images} --batch_size 256 {EARLY_STOPPING}",
+            f"--epochs {schedule.epochs} --optimizer adamw --lr {lr} --weight_decay 0.01 "
             "--schedule step --milestones 0.6 0.8 --gamma 0.1",
-            "--patience 30 --min_delta 1e-3",
         ),
     )
 
 
-def evaluate(task: Task, modality: Modality, protocol: str, does: str) -> Script:
-    """Tests what `train` left."""
-    trained = run_name(task, modality, protocol)
+def evaluate(task: Task, protocol: str, fusion: str) -> Script:
+    """Return the script that tests the best epoch of a classifier again."""
+    trained = run_name(task, protocol, fusion)
+    images = " --image_size 224" if "cxr" in FUSIONS[fusion].modalities else ""
+    pairs = pairs_of(fusion)
+    titles = {"finetune": "the fine-tuned classifier", "lineareval": "the linear classifier"}
     return Script(
         f"{trained}-eval",
-        "run_gpu.py",
-        f"Tests {does} for {task.name} from {modality.words}.",
-        f"The scores go to results/{task.name}.csv.",
-        ", CHECKPOINT the trained classifier",
+        f"run_gpu.py --name {trained}-eval --task {task.name} --mode eval",
         (
-            f"--protocol {protocol} --mode eval --task {task.name} --fusion {modality.fusion}",
+            f"Test {titles.get(protocol, FUSIONS[fusion].title)} for {task.name} on {INPUTS[pairs]}.",
+            f"The scores go to results/{task.name}.csv. Set CHECKPOINT to test another classifier.",
+        ),
+        (
+            f"--protocol {protocol} --fusion {fusion} --data_pairs {pairs} --batch_size 256{images}",
             f'--load_state "${{CHECKPOINT:-runs/{trained}/best.ckpt}}"',
-            f"{STORE} --data_pairs {modality.pairs} --batch_size 256",
-            *(("--image_size 224",) if modality.images else ()),
         ),
     )
 
 
-def run_name(task: Task, modality: Modality, protocol: str) -> str:
-    """Folder of a run inside --save_dir: phenotyping-finetune-ehr."""
-    return f"{task.name}-{protocol}-{modality.fusion}"
+def run_name(task: Task, protocol: str, fusion: str) -> str:
+    """Return the name of a run, its folder in --save_dir: phenotyping-finetune-ehr."""
+    return f"{task.name}-{protocol}-{fusion}"
 
 
 def scripts(task: Task) -> dict[Path, Script]:
-    """The scripts of a task by their place in its folder."""
-    linear, tuned = "Trains one linear layer on frozen encoders", "Fine-tunes pretrained encoders"
-    found = {Path(f"train/{objective}.sh"): pretrain(task, objective) for objective in PRETRAININGS}
-    for end, modality in MODALITIES.items():
-        found |= {
-            Path(f"train/finetune{end}.sh"): train(task, modality, "finetune", tuned),
-            Path(f"train/lineareval{end}.sh"): train(task, modality, "lineareval", linear),
-            Path(f"eval/fteval{end}.sh"): evaluate(task, modality, "finetune", "the fine-tuned classifier"),
-            Path(f"eval/lineareval{end}.sh"): evaluate(task, modality, "lineareval", "the linear classifier"),
-        }
-    for name, baseline in BASELINES.items():
-        found |= {
-            Path(f"train/{name}.sh"): supervise(task, baseline),
-            Path(f"eval/{name}.sh"): evaluate(task, baseline.modality, "supervised", baseline.title),
-        }
+    """Return the scripts of a task by their path in its folder."""
+    found = {
+        Path(f"train/{objective}.sh"): pretrain(task, objective)
+        for objective in OBJECTIVES
+        if objective not in SIMCLR_VARIANTS
+    }
+    for fusion in LINEAR_FUSIONS:
+        end = "" if fusion == "concatenation" else f"_{fusion}"
+        for protocol, test in (("finetune", "fteval"), ("lineareval", "lineareval")):
+            found[Path(f"train/{protocol}{end}.sh")] = train(task, protocol, fusion)
+            found[Path(f"eval/{test}{end}.sh")] = evaluate(task, protocol, fusion)
+    for fusion in FUSIONS:
+        name = SUPERVISED_SCRIPTS.get(fusion, fusion)
+        found[Path(f"train/{name}.sh")] = supervise(task, fusion)
+        found[Path(f"eval/{name}.sh")] = evaluate(task, "supervised", fusion)
     return found
 
 
@@ -329,43 +299,46 @@ README = """\
 
 {about}
 
-Its supervised learning rates are those published for phenotyping, as none are published for it.
+The supervised learning rates are those published for phenotyping; none are published for this task.
 
-"""
-ORDER = """\
-From the root of the repository, in this order:
+{usage}"""
+USAGE = """\
+Run the scripts from the root of the repository, in this order:
 
-1. `train/simclr.sh`, `train/vicreg.sh` or `train/align.sh` pretrains both encoders; then
-   `RUN=runs/simclr-{name} bash eval_epoch.sh --task {name}` finds its best epoch.
-2. `train/lineareval.sh` trains one linear layer on the encoders of `CHECKPOINT` (else SimCLR's last),
-   `train/finetune.sh` all weights; `_ehr` and `_cxr` do so from one modality.
-3. `train/supervised_ehr.sh`, `train/supervised_cxr.sh` and `train/supervised.sh` start afresh, and so do
-   `train/joint.sh`, `train/late.sh`, `train/unified.sh`, `train/medfuse.sh`, `train/medfuse_tokens.sh`,
-   `train/mmtm.sh` and `train/daft.sh`. `train/early.sh` needs the first two.
+1. `train/simclr.sh`, `train/vicreg.sh` or `train/align.sh` pretrains both encoders. Then
+   `RUN=runs/simclr-{name} bash eval_epoch.sh --task {name}` finds the best epoch.
+2. `train/lineareval.sh` trains one linear layer on the frozen encoders in `CHECKPOINT` (if not set, the last
+   epoch of SimCLR). `train/finetune.sh` trains all weights. The scripts that end in `_ehr` and `_cxr` use one
+   modality.
+3. `train/supervised_ehr.sh`, `train/supervised_cxr.sh` and `train/supervised.sh` train from random weights,
+   and so do `train/joint.sh`, `train/late.sh`, `train/unified.sh`, `train/medfuse.sh`,
+   `train/medfuse_tokens.sh`, `train/mmtm.sh` and `train/daft.sh`. `train/early.sh` needs the first two.
 
-Each of 2 and 3 tests its best epoch; its twin in `eval/` (`fteval` for `finetune`) tests it again, or another
-`CHECKPOINT`. `TASK={name} bash tasks/run_all.sh` does all of it.
+Each script of steps 2 and 3 also tests its best epoch. The script of the same name in `eval/` (`fteval` for
+`finetune`) tests it again, or the classifier in `CHECKPOINT`.
+
+`TASK={name} bash tasks/run_all.sh` does all steps.
 """
 
 
 def readme(task: Task) -> str:
-    """What is predicted, as task.py opens with it, and the order in which to run the scripts."""
+    """Return the README: what is predicted (the docstring of task.py), and how to run the scripts."""
     about = textwrap.fill(inspect.getdoc(inspect.getmodule(task.samples)) or "", 110)
     title = task.name.replace("-", " ").capitalize()
-    return (README + ORDER).format(title=title, about=about, name=task.name)
+    return README.format(title=title, about=about, usage=USAGE.format(name=task.name))
 
 
 def files(task: Task) -> dict[Path, str]:
-    """All that is made of a task beside its task.py: the text of each file by its place in the folder."""
-    made = {place: script.text() for place, script in scripts(task).items()}
-    return made | {Path("__init__.py"): PACKAGE, Path("README.md"): readme(task)}
+    """Return the text of each generated file of a task by its path in the task's folder."""
+    texts = {path: script.text() for path, script in scripts(task).items()}
+    return texts | {Path("__init__.py"): PACKAGE, Path("README.md"): readme(task)}
 
 
 def write_missing(task: Task, folder: Path) -> list[Path]:
-    """Write those files of a task that are not in its folder yet; return them."""
+    """Write the generated files of a task that its folder lacks, and return them."""
     written = []
-    for place, text in files(task).items():
-        path = folder / place
+    for name, text in files(task).items():
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.write_text(text)
@@ -375,12 +348,12 @@ def write_missing(task: Task, folder: Path) -> list[Path]:
 
 
 def main(config: ScriptsConfig) -> None:
-    """Write, and say what was written."""
+    """Write the missing files and print how many."""
     for task in TASKS.values():
         if config.task in ("all", task.name):
             written = write_missing(task, ROOT / "tasks" / task.folder)
             kept = len(files(task)) - len(written)
-            print(f"{task.name}: {len(written)} files written, {kept} kept as they are")
+            print(f"{task.name}: {len(written)} files written, {kept} existing files kept")
 
 
 if __name__ == "__main__":

@@ -1,28 +1,12 @@
 #!/usr/bin/env bash
-# Fine-tunes pretrained encoders for decompensation from EHR and X-ray.
-# The best epoch's validation and test scores go to results/decompensation.csv.
-# STORE is the folder of the store, CHECKPOINT the pretrained encoders. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=decompensation-finetune-concatenation
-#SBATCH --output=decompensation-finetune-concatenation-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Fine-tune pretrained encoders for decompensation on EHR and X-ray.
+# Val and test scores of the best epoch go to results/decompensation.csv. Set CHECKPOINT to use other encoders.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=decompensation-finetune-concatenation --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} run_gpu.py \
-  --protocol finetune --mode train --task decompensation --fusion concatenation \
-  --load_state "${CHECKPOINT:-runs/simclr-decompensation/last.ckpt}" \
-  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 256 \
-  --image_size 224 --transforms_cxr simclrv2 \
-  --optimizer adamw --lr 1e-2 --weight_decay 0.01 --epochs 400 \
-  --schedule step --milestones 0.6 0.8 --gamma 0.1 \
-  --patience 30 --min_delta 1e-3 \
-  --name decompensation-finetune-concatenation \
-  "$@"
+launch run_gpu.py --name decompensation-finetune-concatenation --task decompensation --mode train \
+  --protocol finetune --fusion concatenation --load_state "${CHECKPOINT:-runs/simclr-decompensation/last.ckpt}" \
+  --data_pairs paired --image_size 224 --transforms_cxr simclrv2 --batch_size 256 --patience 30 --min_delta 1e-3 \
+  --epochs 400 --optimizer adamw --lr 1e-2 --weight_decay 0.01 --schedule step --milestones 0.6 0.8 --gamma 0.1 "$@"

@@ -1,29 +1,14 @@
 #!/usr/bin/env bash
-# Trains late fusion afresh for decompensation from EHR and X-ray.
-# The best epoch's validation and test scores go to results/decompensation.csv.
-# lr is as published for joint on phenotyping; for this script none is.
-# STORE is the folder of the store. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=decompensation-supervised-late
-#SBATCH --output=decompensation-supervised-late-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Train late fusion for decompensation on EHR and X-ray.
+# The learning rate is as published for joint on phenotyping; none is published for this script.
+# Val and test scores of the best epoch go to results/decompensation.csv.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=decompensation-supervised-late --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} run_gpu.py \
-  --protocol supervised --mode train --task decompensation --fusion late \
-  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 16 \
-  --image_size 224 --transforms_cxr supervised \
+launch run_gpu.py --name decompensation-supervised-late --task decompensation --mode train \
+  --protocol supervised --fusion late --data_pairs paired --image_size 224 --transforms_cxr supervised \
   --ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3 --vision_backbone resnet34 \
-  --optimizer adam --lr 5.652e-5 --weight_decay 0 --epochs 50 \
-  --schedule plateau --gamma 0.5 --plateau_patience 10 \
-  --patience 30 --min_delta 1e-3 \
-  --name decompensation-supervised-late \
-  "$@"
+  --batch_size 16 --epochs 50 --optimizer adam --lr 5.652e-5 --weight_decay 0 \
+  --schedule plateau --gamma 0.5 --plateau_patience 10 --patience 30 --min_delta 1e-3 "$@"

@@ -1,29 +1,13 @@
 #!/usr/bin/env bash
-# Pretrains both encoders with VICReg on the pairs of decompensation.
-# Leaves a checkpoint an epoch in runs/vicreg-decompensation.
-# STORE is the folder of the store. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=vicreg-decompensation
-#SBATCH --output=vicreg-decompensation-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/vicreg_trainer.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Pretrain both encoders with VICReg on the pairs of decompensation.
+# A checkpoint of every epoch goes to runs/vicreg-decompensation.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=vicreg-decompensation --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} vicreg_trainer.py \
-  --task decompensation \
-  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 256 \
-  --image_size 224 --transforms_cxr simclrv2 \
-  --ehr_dim 128 --ehr_layers 1 --vision_backbone resnet34 \
-  --invariance 25 --variance 25 --covariance 1 --width 1 \
-  --optimizer lars --lr 0.5989 --momentum 0.9 --weight_decay 1e-4 --trust_coefficient 1e-3 \
-  --epochs 300 --warmup_epochs 10 --schedule cosine \
-  --patience 30 --min_delta 1e-3 \
-  --name vicreg-decompensation \
-  "$@"
+launch vicreg_trainer.py --name vicreg-decompensation --task decompensation --data_pairs paired \
+  --image_size 224 --transforms_cxr simclrv2 --ehr_dim 128 --ehr_layers 1 --vision_backbone resnet34 \
+  --width 1 --invariance 25 --variance 25 --covariance 1 \
+  --optimizer lars --lr 0.5989 --weight_decay 1e-4 --momentum 0.9 --trust_coefficient 1e-3 \
+  --batch_size 256 --epochs 300 --warmup_epochs 10 --schedule cosine --patience 30 --min_delta 1e-3 "$@"

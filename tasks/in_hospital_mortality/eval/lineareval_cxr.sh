@@ -1,25 +1,11 @@
 #!/usr/bin/env bash
-# Tests the linear classifier for in-hospital-mortality from the X-ray of the paired stays.
-# The scores go to results/in-hospital-mortality.csv.
-# STORE is the folder of the store, CHECKPOINT the trained classifier. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=in-hospital-mortality-lineareval-cxr-eval
-#SBATCH --output=in-hospital-mortality-lineareval-cxr-eval-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Test the linear classifier for in-hospital-mortality on the X-ray of paired stays.
+# The scores go to results/in-hospital-mortality.csv. Set CHECKPOINT to test another classifier.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=in-hospital-mortality-lineareval-cxr-eval --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} run_gpu.py \
-  --protocol lineareval --mode eval --task in-hospital-mortality --fusion cxr \
-  --load_state "${CHECKPOINT:-runs/in-hospital-mortality-lineareval-cxr/best.ckpt}" \
-  --store "${STORE:-data/mimic}" --data_pairs cxr --batch_size 256 \
-  --image_size 224 \
-  --name in-hospital-mortality-lineareval-cxr-eval \
-  "$@"
+launch run_gpu.py --name in-hospital-mortality-lineareval-cxr-eval --task in-hospital-mortality --mode eval \
+  --protocol lineareval --fusion cxr --data_pairs cxr --batch_size 256 --image_size 224 \
+  --load_state "${CHECKPOINT:-runs/in-hospital-mortality-lineareval-cxr/best.ckpt}" "$@"

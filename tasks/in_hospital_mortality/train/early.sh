@@ -1,32 +1,16 @@
 #!/usr/bin/env bash
-# Trains early fusion on frozen encoders for in-hospital-mortality from EHR and X-ray.
-# The best epoch's validation and test scores go to results/in-hospital-mortality.csv.
-# The encoders are those of supervised_ehr.sh and supervised_cxr.sh, which come first; CHECKPOINT_EHR
-# and CHECKPOINT_CXR name others.
-# lr is as published for early on in-hospital-mortality.
-# STORE is the folder of the store. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=in-hospital-mortality-supervised-early
-#SBATCH --output=in-hospital-mortality-supervised-early-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Train early fusion for in-hospital-mortality on EHR and X-ray.
+# The encoders are frozen: those of supervised_ehr.sh and supervised_cxr.sh, or CHECKPOINT_EHR and CHECKPOINT_CXR.
+# The learning rate is as published for early on in-hospital-mortality.
+# Val and test scores of the best epoch go to results/in-hospital-mortality.csv.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=in-hospital-mortality-supervised-early --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} run_gpu.py \
-  --protocol supervised --mode train --task in-hospital-mortality --fusion early \
+launch run_gpu.py --name in-hospital-mortality-supervised-early --task in-hospital-mortality --mode train \
+  --protocol supervised --fusion early --data_pairs paired --image_size 224 --transforms_cxr supervised \
   --load_state_ehr "${CHECKPOINT_EHR:-runs/in-hospital-mortality-supervised-ehr/best.ckpt}" \
   --load_state_cxr "${CHECKPOINT_CXR:-runs/in-hospital-mortality-supervised-cxr/best.ckpt}" \
-  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 16 \
-  --image_size 224 --transforms_cxr supervised \
-  --optimizer adam --lr 9.515e-5 --weight_decay 0 --epochs 50 \
-  --schedule plateau --gamma 0.5 --plateau_patience 10 \
-  --patience 30 --min_delta 1e-3 \
-  --name in-hospital-mortality-supervised-early \
-  "$@"
+  --batch_size 16 --epochs 50 --optimizer adam --lr 9.515e-5 --weight_decay 0 \
+  --schedule plateau --gamma 0.5 --plateau_patience 10 --patience 30 --min_delta 1e-3 "$@"

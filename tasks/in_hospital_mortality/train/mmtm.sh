@@ -1,29 +1,14 @@
 #!/usr/bin/env bash
-# Trains MMTM afresh for in-hospital-mortality from EHR and X-ray.
-# The best epoch's validation and test scores go to results/in-hospital-mortality.csv.
-# lr and stage are as published for mmtm on in-hospital-mortality.
-# STORE is the folder of the store. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=in-hospital-mortality-supervised-mmtm
-#SBATCH --output=in-hospital-mortality-supervised-mmtm-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Train MMTM for in-hospital-mortality on EHR and X-ray.
+# Learning rate and stage are as published for mmtm on in-hospital-mortality.
+# Val and test scores of the best epoch go to results/in-hospital-mortality.csv.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=in-hospital-mortality-supervised-mmtm --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} run_gpu.py \
-  --protocol supervised --mode train --task in-hospital-mortality --fusion mmtm --layer_after 4 \
-  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 16 \
-  --image_size 224 --transforms_cxr supervised \
+launch run_gpu.py --name in-hospital-mortality-supervised-mmtm --task in-hospital-mortality --mode train \
+  --protocol supervised --fusion mmtm --layer_after 4 --data_pairs paired --image_size 224 --transforms_cxr supervised \
   --ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3 --vision_backbone resnet34 \
-  --optimizer adam --lr 4.355e-5 --weight_decay 0 --epochs 50 \
-  --schedule plateau --gamma 0.5 --plateau_patience 10 \
-  --patience 30 --min_delta 1e-3 \
-  --name in-hospital-mortality-supervised-mmtm \
-  "$@"
+  --batch_size 16 --epochs 50 --optimizer adam --lr 4.355e-5 --weight_decay 0 \
+  --schedule plateau --gamma 0.5 --plateau_patience 10 --patience 30 --min_delta 1e-3 "$@"

@@ -1,25 +1,11 @@
 #!/usr/bin/env bash
-# Tests the fine-tuned classifier for radiology from EHR and X-ray.
-# The scores go to results/radiology.csv.
-# STORE is the folder of the store, CHECKPOINT the trained classifier. LAUNCH starts the program: python, or
-# "torchrun --nproc-per-node 4" for four GPUs; LAUNCH=echo shows the command. Flags after the script's
-# name win over those below. Paths count from the root of the repository; call sbatch there.
-#SBATCH --job-name=radiology-finetune-concatenation-eval
-#SBATCH --output=radiology-finetune-concatenation-eval-%j.out
-#SBATCH --gres=gpu:1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
-#SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
-set -euo pipefail
-root="$(dirname "$0")/../../.."
-[[ -f "$root/run_gpu.py" ]] || root="${SLURM_SUBMIT_DIR:-.}" # sbatch runs a copy that lies elsewhere
-cd "$root"
+# Test the fine-tuned classifier for radiology on EHR and X-ray.
+# The scores go to results/radiology.csv. Set CHECKPOINT to test another classifier.
+# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+#SBATCH --job-name=radiology-finetune-concatenation-eval --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-exec ${LAUNCH:-python} run_gpu.py \
-  --protocol finetune --mode eval --task radiology --fusion concatenation \
-  --load_state "${CHECKPOINT:-runs/radiology-finetune-concatenation/best.ckpt}" \
-  --store "${STORE:-data/mimic}" --data_pairs paired --batch_size 256 \
-  --image_size 224 \
-  --name radiology-finetune-concatenation-eval \
-  "$@"
+launch run_gpu.py --name radiology-finetune-concatenation-eval --task radiology --mode eval \
+  --protocol finetune --fusion concatenation --data_pairs paired --batch_size 256 --image_size 224 \
+  --load_state "${CHECKPOINT:-runs/radiology-finetune-concatenation/best.ckpt}" "$@"

@@ -1,0 +1,22 @@
+# Sourced by the scripts: go to the root of the repository and start a Python program there.
+#
+#   STORE   folder of the store, data/mimic if not set
+#   LAUNCH  what starts the program, python if not set: .venv/bin/python, or "torchrun --nproc-per-node 4" for
+#           four GPUs; LAUNCH=echo prints the command
+#
+# Flags after a script's name override the flags in the script. Paths are relative to the root of the repository.
+# SLURM runs a copy of the script from a folder of its own, so a job finds this file in the folder where sbatch was
+# called: call sbatch in the root of the repository.
+# shellcheck shell=bash
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+launch() { # launch PROGRAM FLAG ...: replace the shell by the program, so that signals to the job reach the program
+    local program=()
+    while [[ ${1:---} != --* ]]; do # run_gpu.py, or -m with a module and its command
+        program+=("$1")
+        shift
+    done
+    # shellcheck disable=SC2086 # LAUNCH may consist of several words
+    exec ${LAUNCH:-python} "${program[@]}" --store "${STORE:-data/mimic}" "$@"
+}

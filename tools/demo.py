@@ -1,0 +1,171 @@
+"""The main job from nothing, in minutes on two cores: `make demo` or `bash demo.sh`.
+
+Patients and X-rays -> store -> SimCLR -> linear evaluation and fine-tuning for two tasks -> one table.
+
+Environment variables:
+    SEED: Seed of the synthetic patients and of the runs, 0 if not set.
+    PATIENTS: Number of synthetic patients, 3000 if not set.
+    MIMIC_IV: A real MIMIC-IV folder to use instead, with synthetic X-rays for its stays.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from evaluation.tables import summary
+from tools.runner import RunFailed, Runner, available_cores
+
+TASKS = ("phenotyping", "in-hospital-mortality")
+PRETRAIN = (
+    "--task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 "
+    "--optimizer adamw --lr 2e-3 --warmup_epochs 1"
+)
+FINETUNE = "--protocol finetune --epochs 1 --lr 3e-5 --head_lr 1e-2 --batch_size 32"
+LINEAREVAL = "--protocol lineareval --epochs 100 --lr 1e-3 --batch_size 512"
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Which patients, and where the demo's files go."""
+
+    seed: str = "0"
+    patients: str = "3000"
+    mimic_iv: str = ""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> DemoConfig:
+        """Read the variables; an empty one counts as not set."""
+        names = ("seed", "patients", "mimic_iv")
+        return cls(**{name: value for name in names if (value := environment.get(name.upper()))})
+
+    @property
+    def name(self) -> str:
+        """Name of the demo's folders."""
+        return "demo-real" if self.mimic_iv else "demo"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the raw data and the store."""
+        return Path("data", self.name)
+
+    @property
+    def runs(self) -> Path:
+        """Folder of the runs."""
+        return Path("runs", self.name)
+
+    @property
+    def results(self) -> Path:
+        """Folder of the result tables."""
+        return Path("results", self.name)
+
+    @property
+    def description(self) -> str:
+        """What the scores are made on."""
+        records = "real records with SYNTHETIC X-rays" if self.mimic_iv else "SYNTHETIC data"
+        return f"{records}: these scores mean nothing clinically"
+
+    @property
+    def run_flags(self) -> list[str]:
+        """Flags of every training."""
+        flags = f"--store {self.data}/store --save_dir {self.runs} --seed {self.seed} --image_size 32"
+        return flags.split()
+
+
+def raw_data(config: DemoConfig) -> list[str]:
+    """Return the command that makes the raw tables and X-rays."""
+    patients = ["--for_stays", config.mimic_iv] if config.mimic_iv else ["--patients", config.patients]
+    flags = f"--out {config.data}/raw --seed {config.seed} --image_size 64 --paired 0.9 --workers 0"
+    return [sys.executable, "-m", "datasets.synthetic", *patients, *flags.split()]
+
+
+def extraction(config: DemoConfig) -> list[str]:
+    """Return the command that extracts the store."""
+    mimic_iv = config.mimic_iv or f"{config.data}/raw/mimic-iv"
+    flags = f"--mimic_cxr {config.data}/raw/mimic-cxr-jpg --out {config.data}/store"
+    return [sys.executable, "-m", "datasets.extract", "--mimic_iv", mimic_iv, *flags.split()]
+
+
+def pretraining(config: DemoConfig) -> list[str]:
+    """Return the command that pretrains both encoders."""
+    epochs = "10" if config.mimic_iv else "8"
+    flags = [*config.run_flags, "--name", "simclr", *PRETRAIN.split(), "--epochs", epochs]
+    return ["simclr_trainer.py", *flags]
+
+
+def classifiers(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
+    """Yield name and flags of all classifiers of both tasks, the slowest first."""
+    pretrained = ["--load_state", f"{config.runs}/simclr/last.ckpt"]
+    for task in TASKS:
+        yield f"{task}-finetune", [*FINETUNE.split(), "--task", task, *pretrained]
+    for task in TASKS:
+        linear = [*LINEAREVAL.split(), "--task", task]
+        for fusion in ("concatenation", "ehr", "cxr"):
+            yield f"{task}-lineareval-{fusion}", [*linear, *pretrained, "--fusion", fusion]
+        yield (
+            f"{task}-lineareval-random",
+            [*linear, "--load_state", "random", "--vision_backbone", "resnet18"],
+        )
+
+
+def classify(runner: Runner, config: DemoConfig) -> None:
+    """Train and test all classifiers, two at a time."""
+    threads = {"OMP_NUM_THREADS": str((available_cores() + 1) // 2)}
+    for name, flags in classifiers(config):
+        command = [
+            "run_gpu.py",
+            "--name",
+            name,
+            "--results_dir",
+            str(config.results),
+            *config.run_flags,
+            *flags,
+        ]
+        runner.start(name, command, threads)
+        print(f"{name}: {runner.log_dir / name}.log", flush=True)
+    runner.finish()
+
+
+@contextmanager
+def step(title: str) -> Iterator[None]:
+    """Print what is being done, and how long it took."""
+    began = time.monotonic()
+    print(f"\n== {title}", flush=True)
+    yield
+    print(f"== done in {time.monotonic() - began:.0f} s", flush=True)
+
+
+def run_step(runner: Runner, title: str, command: Sequence[str]) -> None:
+    """Run one command as a step."""
+    with step(title):
+        runner.run(title, command)
+
+
+def main() -> None:
+    """Run all steps and print the test scores."""
+    began = time.monotonic()
+    config = DemoConfig.from_environment(os.environ)
+    for folder in (config.data, config.runs, config.results):
+        shutil.rmtree(folder, ignore_errors=True)
+    with Runner(jobs=2, log_dir=config.runs) as runner:
+        run_step(runner, "raw data", raw_data(config))
+        run_step(runner, "extraction", extraction(config))
+        run_step(runner, "SimCLR pretraining", pretraining(config))
+        with step("linear evaluation and fine-tuning of two tasks"):
+            classify(runner, config)
+    print(f"\nTest scores on {config.description}\n{summary(config.results)}")
+    print(f"\nall of it took {time.monotonic() - began:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except RunFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        sys.exit(failure.status)

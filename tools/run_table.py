@@ -1,0 +1,298 @@
+"""Make the whole result table of each task: `bash tasks/run_all.sh FLAG ...`.
+
+Pretrain with each objective, choose the best epoch of each with a linear probe, evaluate linearly and
+fine-tune from it; train the supervised baselines and fusions. The same command continues after an
+interruption: a run with test rows in the results is not run again. Flags go to every pretraining and every
+classifier, and override all others.
+
+Environment variables:
+    TASK: Tasks, separated by spaces; phenotyping if not set.
+    OBJECTIVES: Pretraining objectives; those of the paper, simclr vicreg align, if not set.
+    PAIRS: Task whose pairs the encoders learn from, for all tasks. If not set, each task has encoders of its
+        own, as in the paper.
+    FUSIONS_OF: Tasks for which the supervised baselines and fusions are trained; TASK if not set.
+    JOBS: Runs at once, 1 if not set. With more than one, the output of each goes to RUNS/<name>.log.
+    RUNS, RESULTS: Folders of the runs and the result tables; runs and results if not set.
+    QUICK: If set, small settings, to try it on a CPU.
+    STORE, LAUNCH: As in tasks/launch.sh.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from evaluation.results import read_rows
+from evaluation.tables import summary
+from models.fusion import FUSIONS
+from models.objectives import OBJECTIVES
+from tasks import TASKS
+from tasks.task import Task
+from tools.runner import RunFailed, Runner, available_cores
+from tools.write_scripts import SIMCLR_VARIANTS, SUPERVISED_SCRIPTS, flag_value
+from training.epoch_table import best_epoch, read_epochs
+
+SMALL = "--image_size 32 --every_hours 24"
+RESNET18 = "--vision_backbone resnet18"
+# Flags that QUICK adds to the flags of the scripts, by kind of run.
+QUICK = {
+    "pretrain": f"{SMALL} {RESNET18} --batch_size 64 --transforms_cxr supervised "
+    "--optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1",
+    "probe": f"{SMALL} --epochs 30",
+    "lineareval": f"{SMALL} --batch_size 256 --epochs 60 --lr 1e-2",
+    "finetune": f"{SMALL} --transforms_cxr supervised --schedule cosine "
+    "--batch_size 32 --lr 3e-4 --head_lr 3e-3 --epochs 6",
+    "finetune in-hospital-mortality": "--batch_size 16",
+    "finetune decompensation": "--batch_size 16 --epochs 3",
+    "finetune length-of-stay": "--batch_size 16 --lr 3e-5 --head_lr 1e-2 --epochs 2",
+    "finetune radiology": "--epochs 2",
+    "finetune readmission": "--epochs 8",
+    "supervised": f"{SMALL} {RESNET18} --batch_size 32 --lr 1e-3 --epochs 2",
+    "supervised on frozen encoders": f"{SMALL} --batch_size 64 --lr 2e-3 --epochs 8",
+}
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """What to run, and where its files go."""
+
+    tasks: tuple[str, ...] = ("phenotyping",)
+    objectives: tuple[str, ...] = ("simclr", "vicreg", "align")
+    pairs: str = ""
+    fusions_of: tuple[str, ...] = tasks
+    jobs: int = 1
+    quick: bool = False
+    runs: Path = Path("runs")
+    results: Path = Path("results")
+    launch: str = ""
+    """What starts a program; empty: it runs in a fork of this process (Runner)."""
+    flags: tuple[str, ...] = ()
+    """Flags of the command line, for every pretraining and every classifier."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown task or objective."""
+        _check_known("TASK", (*self.tasks, *self.fusions_of, *filter(None, [self.pairs])), TASKS)
+        _check_known("OBJECTIVES", self.objectives, OBJECTIVES)
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], flags: Sequence[str] = ()) -> TableConfig:
+        """Read the environment variables. An empty one counts as not set, except FUSIONS_OF: no task.
+
+        >>> config = TableConfig.from_environment({"TASK": "radiology readmission", "QUICK": "1"})
+        >>> config.tasks, config.fusions_of, str(config.runs)
+        (('radiology', 'readmission'), ('radiology', 'readmission'), 'runs/quick')
+        """
+        quick = bool(environment.get("QUICK"))
+        python = "" if quick else environment.get("PYTHON") or "python"
+        folder = "quick" if quick else ""
+        tasks = environment.get("TASK") or " ".join(cls.tasks)
+        return cls(
+            tasks=tuple(tasks.split()),
+            objectives=tuple((environment.get("OBJECTIVES") or " ".join(cls.objectives)).split()),
+            pairs=environment.get("PAIRS", ""),
+            fusions_of=tuple(environment.get("FUSIONS_OF", tasks).split()),
+            jobs=int(environment.get("JOBS") or cls.jobs),
+            quick=quick,
+            runs=Path(environment.get("RUNS") or cls.runs / folder),
+            results=Path(environment.get("RESULTS") or cls.results / folder),
+            launch=environment.get("LAUNCH") or python,
+            flags=tuple(flags),
+        )
+
+
+class TableMaker:
+    """Start the runs of a table that are not in the results yet, each after the runs that it needs."""
+
+    def __init__(self, config: TableConfig, runner: Runner) -> None:
+        self.config = config
+        self.runner = runner
+
+    def make(self) -> None:
+        """Make the tables of all tasks."""
+        if self.config.pairs:
+            self.pretrain_and_classify(self.config.pairs, self.config.tasks)
+        else:
+            for task in self.config.tasks:
+                self.pretrain_and_classify(task, [task])
+        for task in self.config.fusions_of:
+            self.supervise(task)
+        self.runner.finish()
+
+    def pretrain_and_classify(self, pairs: str, tasks: Sequence[str]) -> None:
+        """Pretrain encoders on the pairs of one task, and train the classifiers of `tasks` on them."""
+        for objective in self.config.objectives:
+            if self.unfinished(objective, tasks):
+                self.pretrain(pairs, objective)
+        self.runner.finish()
+        for objective in self.config.objectives:
+            self.probe_epochs(pairs, objective, self.unfinished(objective, tasks))
+        self.runner.finish()
+        for task in tasks:
+            for objective in self.config.objectives:
+                self.classify_pretrained(pairs, objective, task)
+
+    def pretrain(self, pairs: str, objective: str) -> None:
+        """Pretrain both encoders."""
+        name = f"{objective}-{pairs}"
+        script, flags = objective, ["--resume"]
+        if objective in SIMCLR_VARIANTS:
+            script = "simclr"
+            flags += simclr_flags(objective, name)
+        flags += ["--save_dir", str(self.config.runs), *self.preset("pretrain"), *self.config.flags]
+        self.start(name, [script_path(pairs, script), *flags])
+
+    def probe_epochs(self, pairs: str, objective: str, tasks: Sequence[str]) -> None:
+        """Train a linear probe for each of the tasks on every epoch of a pretraining."""
+        if tasks:
+            name = f"{objective}-{pairs}"
+            flags = ["--task", ",".join(tasks), "--fusion", "concatenation", *self.preset("probe")]
+            self.start(f"{name}-epochs", ["eval_epoch.sh", *flags], {"RUN": str(self.config.runs / name)})
+
+    def classify_pretrained(self, pairs: str, objective: str, task: str) -> None:
+        """Evaluate the best epoch of a pretraining linearly, and fine-tune from it."""
+        checkpoint = best_checkpoint(self.config.runs / f"{objective}-{pairs}", TASKS[task])
+        for protocol in ("lineareval", "finetune"):
+            preset = self.preset(protocol, f"{protocol} {task}")
+            name = pretrained_name(task, protocol, objective)
+            self.classify(task, name, protocol, preset, {"CHECKPOINT": str(checkpoint)})
+
+    def supervise(self, task: str) -> None:
+        """Train the supervised baselines and fusions of a task."""
+        names = {fusion: f"{task}-supervised-{fusion}" for fusion in FUSIONS}
+        encoders = {
+            f"CHECKPOINT_{modality.upper()}": str(self.config.runs / names[modality] / "best.ckpt")
+            for modality in ("ehr", "cxr")
+        }
+        for fusion, name in names.items():
+            frozen = FUSIONS[fusion].freezes_encoders
+            preset = self.preset("supervised on frozen encoders" if frozen else "supervised")
+            self.classify(task, name, SUPERVISED_SCRIPTS.get(fusion, fusion), preset, encoders)
+            if fusion == "cxr":
+                self.runner.finish()  # a fusion of frozen encoders needs those of ehr and cxr
+
+    def classify(
+        self, task: str, name: str, script: str, preset: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        """Train and test a classifier, unless the results have it."""
+        results = self.config.results
+        if is_tested(results, task, name):
+            print(f"\n== {name} is in {results / task}.csv", flush=True)
+            return
+        flags = [
+            "--name",
+            name,
+            "--results_dir",
+            str(results),
+            "--resume",
+            "--save_dir",
+            str(self.config.runs),
+        ]
+        self.start(name, [script_path(task, script), *flags, *preset, *self.config.flags], environment)
+
+    def unfinished(self, objective: str, tasks: Sequence[str]) -> list[str]:
+        """Return the tasks that lack a classifier on the encoders of an objective."""
+        return [
+            task
+            for task in tasks
+            for names in [
+                [pretrained_name(task, protocol, objective) for protocol in ("lineareval", "finetune")]
+            ]
+            if not all(is_tested(self.config.results, task, name) for name in names)
+        ]
+
+    def preset(self, *kinds: str) -> list[str]:
+        """Return the flags that QUICK adds to runs of these kinds."""
+        return [flag for kind in kinds for flag in QUICK.get(kind, "").split()] if self.config.quick else []
+
+    def start(self, name: str, script: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+        """Start a script. With one job, wait for its end."""
+        print(f"\n== {name}", flush=True)
+        environment = {"LAUNCH": self.config.launch, **(environment or {})}
+        command = ["bash", *script] if self.config.launch else program_of(script, environment)
+        if self.config.jobs == 1:
+            self.runner.run(name, command, environment)
+        else:
+            self.runner.start(name, command, environment)
+
+
+def script_path(task: str, script: str) -> str:
+    """Return the path of a training script of a task.
+
+    >>> script_path("length-of-stay", "simclr")
+    'tasks/length_of_stay/train/simclr.sh'
+    """
+    return f"tasks/{TASKS[task].folder}/train/{script}.sh"
+
+
+def simclr_flags(objective: str, name: str) -> list[str]:
+    """Return the flags by which simclr.sh trains another objective.
+
+    >>> " ".join(simclr_flags("clip", "clip-radiology"))
+    '--objective clip --optimizer adamw --lr 1e-4 --name clip-radiology'
+    """
+    optim = OBJECTIVES[objective].published_optim
+    settings = ["--optimizer", optim.optimizer, "--lr", flag_value(optim.lr)]
+    return ["--objective", objective, *settings, "--name", name]
+
+
+def pretrained_name(task: str, protocol: str, objective: str) -> str:
+    """Return the name of a classifier on pretrained encoders."""
+    return f"{task}-{protocol}-concatenation-{objective}"
+
+
+def program_of(script: Sequence[str], environment: Mapping[str, str]) -> list[str]:
+    """Return the Python program that a script starts, with its flags."""
+    printing = {**os.environ, **environment, "LAUNCH": r"printf %s\0"}
+    printed = subprocess.run(["bash", *script], env=printing, check=True, stdout=subprocess.PIPE, text=True)
+    return printed.stdout.split("\0")[:-1]
+
+
+def is_tested(results: Path, task: str, name: str) -> bool:
+    """Return whether the results of a task have test scores of a run."""
+    path = results / f"{task}.csv"
+    rows = read_rows(path) if path.is_file() else pd.DataFrame()
+    return not rows.empty and bool(((rows["run"] == name) & (rows["split"] == "test")).any())
+
+
+def best_checkpoint(folder: Path, task: Task) -> Path:
+    """Return the checkpoint of the best epoch of a pretraining, the last one if no epoch has a score."""
+    epoch = best_epoch(read_epochs(folder / f"results_label_{task.name}.csv", task), task)
+    found = [] if epoch is None else sorted(folder.glob(f"*_epoch_{epoch:02d}.ckpt"))
+    return found[0] if found else folder / "last.ckpt"
+
+
+def _check_known(variable: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{variable}: unknown name {name!r}; choose from {', '.join(known)}")
+
+
+def main() -> int:
+    """Make the tables, print the test scores, and return the exit status."""
+    try:
+        config = TableConfig.from_environment(os.environ, sys.argv[1:])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if config.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(math.ceil(available_cores() / config.jobs)))
+    try:
+        with Runner(config.jobs, config.runs) as runner:
+            TableMaker(config, runner).make()
+    except RunFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return failure.status
+    if any(config.results.glob("*.csv")):
+        print(f"\nTest scores\n{summary(config.results)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
