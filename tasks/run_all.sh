@@ -1,17 +1,13 @@
 #!/usr/bin/env bash
-# Make the whole result table of each task in TASK: pretrain with each objective in OBJECTIVES, choose the best epoch of
-# each with a linear probe, then evaluate linearly and fine-tune from it; train the supervised baselines and fusions.
-# The same command continues after an interruption. A run with test rows in RESULTS/<task>.csv is not run again, so give
-# each store and each seed its own RUNS and RESULTS.
-#
+# Make the result table of each task in TASK: pretrain, choose the best epochs, evaluate linearly, fine-tune; train the
+# supervised baselines and fusions. The same command continues after an interruption. A run with test rows in
+# RESULTS/<task>.csv is not run again, so give each store and each seed its own RUNS and RESULTS.
 #   STORE=data/mimic TASK="phenotyping in-hospital-mortality" bash tasks/run_all.sh
 #   STORE=data/mimic RUNS=runs/seed1 RESULTS=results/seed1 bash tasks/run_all.sh --seed 1
 #   python -m evaluation.tables table --task phenotyping --results_dir results/seed1 results/seed2
 #   STORE=data/demo/store QUICK=1 bash tasks/run_all.sh     small settings, to try it on a CPU
 #   LAUNCH=echo bash tasks/run_all.sh                       print the commands
-#
-# tools/run_table.py explains all variables and decides what is run. Flags after the script's name go to every
-# pretraining and every classifier, and override all others. tasks/launch.sh explains STORE and LAUNCH.
+# tools/run_table.py explains all variables. Flags after the script's name go to every pretraining and classifier.
 #SBATCH --job-name=run-all --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=7-00:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
