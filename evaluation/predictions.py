@@ -55,7 +55,7 @@ def write_predictions(path: Path, samples: Samples, labels: Sequence[str], proba
             "stay_id": np.repeat(samples.stay_id, len(labels)),
             "subject_id": np.repeat(samples.subject_id, len(labels)),
             "end_hours": np.repeat(samples.end_hours, len(labels)),
-            "label": list(labels) * len(samples),
+            "label": pd.Categorical.from_codes(np.tile(np.arange(shape[1]), shape[0]), list(labels)),
             "truth": pd.array(truth.ravel()).astype("Int8"),
             "probability": probability.ravel(),
         }
