@@ -1,4 +1,4 @@
-"""One case of the fuzzer: a command run in this process on faulty input, and what may come of it."""
+"""One case of the fuzzer: run a command in this process on faulty input, and check how it ends."""
 
 import io
 import sys
@@ -17,8 +17,8 @@ from utils.cli import run_cli
 T = TypeVar("T")
 
 CORRECT, CLEAR_ERROR = "correct result", "clear error"
-FLAGS_ERROR = "For full helptext"  # the last line of tyro's box around what is wrong with a flag
-BUG = 70  # the status of what no command catches
+FLAGS_ERROR = "For full helptext"  # the last line of tyro's message about a wrong flag
+BUG = 70  # our status for an exception that the command does not catch
 
 
 class Failure(AssertionError):
@@ -27,24 +27,21 @@ class Failure(AssertionError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a case works: `folder` is its own, `kept` serves all cases of a worker, such as for clean
-    results.
-    """
+    """Folders of a case: its own, and `kept` for what all cases of a worker share, such as clean results."""
 
     folder: Path
     kept: Path
 
     @property
     def marker(self) -> Path:
-        """A file that nothing but executed input would write."""
+        """A file that only exists if the input was executed."""
         return self.folder / "executed"
 
 
 class Fault(NamedTuple):
-    """A kind of faulty input: `attempt` draws one, runs the command, and tells which good end it took.
+    """A kind of faulty input.
 
-    Raises:
-        Failure: it took none.
+    `attempt` draws one, runs the command, and returns CORRECT or CLEAR_ERROR; it raises Failure otherwise.
     """
 
     group: str
@@ -54,7 +51,7 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left behind: its status, what it printed, and of that what it printed as errors."""
+    """How a command ended: its status, all that it printed, and what it printed to standard error."""
 
     status: int
     printed: str
@@ -62,12 +59,12 @@ class Ended:
 
 
 def run(main: Callable[[T], object], config: type[T], *words: object) -> Ended:
-    """Run a command as from a shell, in this process: flags, errors and status by utils.cli.run_cli."""
+    """Run a command in this process as from a shell, with flags, errors and status of utils.cli.run_cli."""
     return run_main(lambda: run_cli(main, config), *words)
 
 
 def run_main(main: Callable[[], object], *words: object) -> Ended:
-    """`run` for a command that calls run_cli itself."""
+    """Run a command that calls run_cli itself."""
     out, errors, status = io.StringIO(), io.StringIO(), 0
     with (
         patch.object(sys, "argv", ["command", *map(str, words)]),
@@ -76,28 +73,37 @@ def run_main(main: Callable[[], object], *words: object) -> Ended:
     ):
         try:
             main()
-        except SystemExit as left:
-            status = left.code if isinstance(left.code, int) else int(bool(left.code))
-        except BaseException:  # a panic of Polars is no Exception
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+        except BaseException:  # a panic of Polars is not an Exception
             status = BUG
             traceback.print_exc()
     return Ended(status, out.getvalue() + errors.getvalue(), errors.getvalue())
 
 
 def clear_error(ended: Ended, named: Sequence[str], planted: str = "") -> str:
-    """CLEAR_ERROR if the command ended in one that names what it should and keeps the patient's value."""
-    says_so = "error:" in ended.errors or FLAGS_ERROR in ended.errors
-    broken = {
+    """Return CLEAR_ERROR if the command ended in a clear error.
+
+    Args:
+        ended: How the command ended.
+        named: The error must contain one of these names.
+        planted: A value of a patient, which must not be printed.
+
+    Raises:
+        Failure: It did not.
+    """
+    has_error = "error:" in ended.errors or FLAGS_ERROR in ended.errors
+    faults = {
         "a traceback": ended.status == BUG or "Traceback" in ended.errors,
         "status 0": ended.status == 0,
-        "nothing that says error": not says_so,
-        f"none of {', '.join(named)} named": named and not any(name in ended.errors for name in named),
-        "the patient's value is printed": planted and planted in ended.printed,
-        "an endless message": len(ended.errors) > 6000,
+        "no error message": not has_error,
+        f"none of {', '.join(named)} named": bool(named) and not any(name in ended.errors for name in named),
+        "the patient's value is printed": bool(planted) and planted in ended.printed,
+        "an endless message": len(ended.errors) > 8000,  # tyro repeats a flag of 5000 characters
     }
-    for what, is_so in broken.items():
-        if is_so:
-            raise Failure(f"{what}: status {ended.status}, {ended.errors[-1500:].strip()!r}")
+    for fault, occurred in faults.items():
+        if occurred:
+            raise Failure(f"{fault}: status {ended.status}, {ended.errors[-1500:].strip()!r}")
     return CLEAR_ERROR
 
 
@@ -110,32 +116,42 @@ def judge(
     error: bool = True,
     planted: str = "",
 ) -> str:
-    """CORRECT if the command ended well with one of the right results; else it is held to `clear_error`.
+    """Return CORRECT if the command succeeded with one of the right results; else check its error.
 
-    `error`: may it refuse the input?
+    Args:
+        ended: How the command ended.
+        result: Reads the result.
+        right: The right results.
+        named: Names for `clear_error`.
+        error: Whether the command may refuse the input.
+        planted: A value of a patient, which must not be printed.
+
+    Raises:
+        Failure: The result is wrong, or the error is not clear or not allowed.
     """
     if ended.status == 0:
-        found = result()
-        if found not in right:
-            raise Failure(f"a wrong result: {_difference(found, right)}; printed {ended.printed[-300:]!r}")
+        actual = result()
+        if actual not in right:
+            raise Failure(f"a wrong result: {_difference(actual, right)}; printed {ended.printed[-300:]!r}")
         if planted and planted in ended.printed:
             raise Failure(f"the patient's value is printed: {ended.printed[-600:]!r}")
         return CORRECT
-    told = clear_error(ended, named, planted)
+    outcome = clear_error(ended, named, planted)
     if not error:
-        raise Failure(f"refused what it should read: {ended.errors.strip()[-600:]!r}")
-    return told
+        raise Failure(f"refused valid input: {ended.errors.strip()[-600:]!r}")
+    return outcome
 
 
-def _difference(found: object, right: Sequence[object]) -> str:
+def _difference(actual: object, right: Sequence[object]) -> str:
     if not right:
         return "only an error would be right"
-    if isinstance(found, dict):
-        nearest = min(right, key=lambda other: len(set(found.items()) ^ set(other.items())))
-        return "other " + ", ".join(sorted({key for key, _ in set(found.items()) ^ set(nearest.items())}))
-    return f"{str(found)[:300]} is none of {str(right)[:300]}"
+    if isinstance(actual, dict):
+        nearest = min(right, key=lambda other: len(set(actual.items()) ^ set(other.items())))
+        keys = {key for key, _ in set(actual.items()) ^ set(nearest.items())}
+        return f"other {', '.join(sorted(keys))}"
+    return f"{str(actual)[:300]} is none of {str(right)[:300]}"
 
 
 def pick(draw: np.random.Generator, choices: Sequence[T]) -> T:
-    """One of some choices."""
+    """Return one of the choices."""
     return choices[int(draw.integers(len(choices)))]

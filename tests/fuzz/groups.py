@@ -1,4 +1,4 @@
-"""All kinds of faults that the fuzzer knows, by group and name."""
+"""All kinds of faults of the fuzzer, by group and name."""
 
 from tests.fuzz import checkpoints, images, settings, stores, tables
 from tests.fuzz.cases import Fault

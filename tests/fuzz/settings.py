@@ -1,4 +1,4 @@
-"""Faulty flags and YAML: what is parsed is what was written, or the flag or the file is named."""
+"""Faulty flags and YAML: either what is parsed is what was written, or the error names the flag or file."""
 
 import dataclasses
 import math
@@ -40,8 +40,8 @@ YAML_VALUES = (
 )  # fmt: skip
 
 
-class Caught:
-    """Stands for a command: keeps the settings that it would have run with."""
+class Recorder:
+    """Takes the place of a command, and keeps the settings that the command would have run with."""
 
     def __init__(self) -> None:
         self.settings: object = None
@@ -50,32 +50,32 @@ class Caught:
         self.settings = parsed
 
 
-def leaves(cls: type, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
-    """Path of each setting, nested ones too, and its type."""
-    found: dict[tuple[str, ...], object] = {}
-    for name, kind in get_type_hints(cls).items():
-        if name in {field.name for field in dataclasses.fields(cls)}:
-            nested = dataclasses.is_dataclass(kind)
-            found |= leaves(kind, (*place, name)) if nested else {(*place, name): kind}
-    return found
+def leaves(cls: type, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
+    """Return the type of each setting, nested ones too, by its path."""
+    types_by_path: dict[tuple[str, ...], object] = {}
+    hints = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        path, kind = (*prefix, field.name), hints[field.name]
+        types_by_path |= leaves(kind, path) if dataclasses.is_dataclass(kind) else {path: kind}
+    return types_by_path
 
 
-def setting(parsed: object, way: tuple[str, ...]) -> object:
-    """A setting, by its path."""
-    for name in way:
+def setting(parsed: object, path: tuple[str, ...]) -> object:
+    """Return a setting by its path."""
+    for name in path:
         parsed = getattr(parsed, name)
     return parsed
 
 
-def means(kind: object, word: str) -> list[object]:
-    """What a word may mean as a value of some type; nothing if it cannot be one."""
+def meanings(kind: object, word: str) -> list[object]:
+    """Return what a word may mean as a value of a type; nothing if it cannot be one."""
     origin, options = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
-        return [value for option in options for value in means(option, word)]
+        return [value for option in options for value in meanings(option, word)]
     if origin is Literal:
         return [option for option in options if str(option) == word]
     if origin is tuple:
-        return [tuple(means(options[0], word)[:1])] if means(options[0], word) else []
+        return [tuple(meanings(options[0], word)[:1])] if meanings(options[0], word) else []
     if kind is type(None):
         return [None] if word == "None" else []
     if kind is bool:
@@ -88,39 +88,43 @@ def means(kind: object, word: str) -> list[object]:
 
 
 def required(cls: type) -> list[str]:
-    """Flags that a command cannot do without."""
-    told = {"mimic_iv": "raw", "out": "new", "task": "phenotyping", "store": "store"}
+    """Return the required flags of a command, with values."""
+    values = {"mimic_iv": "raw", "out": "new", "task": "phenotyping", "store": "store"}
     missing = dataclasses.MISSING
-    fields = [
-        f.name for f in dataclasses.fields(cls) if f.default is missing and f.default_factory is missing
+    names = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.default is missing and field.default_factory is missing
     ]
-    return [word for name in fields if name in told for word in (f"--{name}", told[name])]
+    return [word for name in names if name in values for word in (f"--{name}", values[name])]
 
 
-def judged(ended: Ended, right: bool, named: list[str], what: str) -> str:
-    """CORRECT if what was parsed is what was written; else it is held to `clear_error`."""
+def check(ended: Ended, right: bool, named: list[str], written: str) -> str:
+    """Return CORRECT if what was parsed is what was written; else check that the error is clear."""
     if ended.status == 0:
         if not right:
-            raise Failure(f"{what} was taken for something else")
+            raise Failure(f"{written} was parsed as something else")
         return CORRECT
-    told = dataclasses.replace(ended, errors=ended.errors.replace("-", "_"))  # --a-b is --a_b
-    return clear_error(told, [name.replace("-", "_") for name in named])
+    ended = dataclasses.replace(ended, errors=ended.errors.replace("-", "_"))  # --a-b is --a_b
+    return clear_error(ended, [name.replace("-", "_") for name in named])
 
 
 def odd_value(draw: Draw, place: Place) -> str:
-    """A value that a flag can or cannot have."""
+    """Pass a value that a flag can or cannot have."""
     cls = pick(draw, COMMANDS)
-    ways = [way for way, kind in leaves(cls).items() if kind is not bool]
-    way, word, caught = pick(draw, ways), pick(draw, WORDS), Caught()
-    flag = f"--{way[-1]}"
-    given = [f"{flag}={word}"] if draw.integers(2) else [flag, word]
-    ended = run(caught, cls, *required(cls), *given)
-    right = ended.status == 0 and setting(caught.settings, way) in means(leaves(cls)[way], word)
-    return judged(ended, right, [flag], f"{cls.__name__} {given}")
+    paths = [path for path, kind in leaves(cls).items() if kind is not bool]
+    path = pick(draw, paths)
+    word = pick(draw, WORDS)
+    flag = f"--{path[-1]}"
+    words = [f"{flag}={word}"] if draw.integers(2) else [flag, word]
+    recorder = Recorder()
+    ended = run(recorder, cls, *required(cls), *words)
+    right = ended.status == 0 and setting(recorder.settings, path) in meanings(leaves(cls)[path], word)
+    return check(ended, right, [flag], f"{cls.__name__} {words}")
 
 
 def odd_flag(draw: Draw, place: Place) -> str:
-    """A flag that is not quite one: it is never taken for another."""
+    """Pass a misspelt flag, which must never be taken for another."""
     cls = pick(draw, COMMANDS)
     name = pick(draw, list(leaves(cls)))[-1]
     at, dashed = int(draw.integers(len(name))), name.replace("_", "-")
@@ -135,44 +139,44 @@ def odd_flag(draw: Draw, place: Place) -> str:
         "extra",
         "--=1",
     )
-    word, caught = pick(draw, words), Caught()
-    known = [part for way in leaves(cls) for part in (f"--{way[-1]}", f"--no_{way[-1]}")]
+    word = pick(draw, words)
+    known = [flag for path in leaves(cls) for flag in (f"--{path[-1]}", f"--no_{path[-1]}")]
     if word.replace("-", "_").replace("__", "--", 1) in [*known, "--config", "--help"]:
         word = "--no_such_flag"
-    ended = run(caught, cls, *required(cls), word, "1")
-    return judged(ended, False, [word.partition("=")[0]], f"{cls.__name__} {word} 1")
+    ended = run(Recorder(), cls, *required(cls), word, "1")
+    return check(ended, False, [word.partition("=")[0]], f"{cls.__name__} {word} 1")
 
 
 def no_value(draw: Draw, place: Place) -> str:
-    """A flag at the end of the line, without its value."""
+    """Pass a flag without its value at the end of the line."""
     cls = pick(draw, COMMANDS)
-    ways = [way for way, kind in leaves(cls).items() if kind is not bool and get_origin(kind) is not tuple]
-    way, caught = pick(draw, ways), Caught()
-    ended = run(caught, cls, *required(cls), f"--{way[-1]}")
-    return judged(ended, False, [way[-1]], f"{cls.__name__} --{way[-1]}")
+    paths = [path for path, kind in leaves(cls).items() if kind is not bool and get_origin(kind) is not tuple]
+    path = pick(draw, paths)
+    ended = run(Recorder(), cls, *required(cls), f"--{path[-1]}")
+    return check(ended, False, [path[-1]], f"{cls.__name__} --{path[-1]}")
 
 
 def twice(draw: Draw, place: Place) -> str:
-    """A flag that is given twice: the last wins."""
-    cls, caught = classify.ClassifyConfig, Caught()
+    """Pass a flag twice; the last one wins."""
+    cls, recorder = classify.ClassifyConfig, Recorder()
     first, last = draw.integers(1, 1000, 2)
     flag = pick(draw, ("--epochs", "--batch-size", "--batch_size", "--seed"))
-    ended = run(caught, cls, flag, first, f"{flag.replace('_', '-')}={last}")
-    way = next(way for way in leaves(cls) if way[-1] == flag.lstrip("-").replace("-", "_"))
-    right = ended.status == 0 and setting(caught.settings, way) == last
-    return judged(ended, right, [flag], f"{flag} {first}, then {last}")
+    ended = run(recorder, cls, flag, first, f"{flag.replace('_', '-')}={last}")
+    path = next(path for path in leaves(cls) if path[-1] == flag.lstrip("-").replace("-", "_"))
+    right = ended.status == 0 and setting(recorder.settings, path) == last
+    return check(ended, right, [flag], f"{flag} {first}, then {last}")
 
 
 def no_config_file(draw: Draw, place: Place) -> str:
-    """A --config that is no file."""
+    """Pass a --config that is not a file."""
     (place.folder / "folder").mkdir()
     path = pick(draw, (place.folder / "none.yaml", place.folder / "folder", "", "/dev/null/x"))
-    ended = run(Caught(), classify.ClassifyConfig, *pick(draw, ((f"--config={path}",), ("--config", path))))
-    return judged(ended, False, ["--config"], f"--config {path}")
+    ended = run(Recorder(), classify.ClassifyConfig, *pick(draw, ((f"--config={path}",), ("--config", path))))
+    return check(ended, False, ["--config"], f"--config {path}")
 
 
 def agrees(written: object, parsed: object) -> bool:
-    """Do settings say what YAML does, where it says something?"""
+    """Return whether the settings have the values of the YAML, where it has any."""
     if isinstance(written, Mapping):
         return isinstance(parsed, dict) and all(
             agrees(value, parsed.get(key)) for key, value in written.items()
@@ -185,34 +189,35 @@ def agrees(written: object, parsed: object) -> bool:
 
 
 def parse_file(content: bytes, place: Place, cls: type) -> str:
-    """Read settings from a file."""
-    path, caught = place.folder / "config.yaml", Caught()
+    """Read settings from a file with this content."""
+    path, recorder = place.folder / "config.yaml", Recorder()
     path.write_bytes(content)
-    ended = run(caught, cls, "--config", path, *required(cls))
-    right = ended.status == 0 and agrees(yaml.safe_load(content) or {}, settings.to_dict(caught.settings))
-    return judged(ended, right, [path.name], repr(content[:300]))
+    ended = run(recorder, cls, "--config", path, *required(cls))
+    right = ended.status == 0 and agrees(yaml.safe_load(content) or {}, settings.to_dict(recorder.settings))
+    return check(ended, right, [path.name], repr(content[:300]))
 
 
-def whole_file(cls: type) -> str:
-    """A config.yaml as a run writes it."""
-    caught = Caught()
-    if (ended := run(caught, cls, *required(cls))).status:
-        raise Failure(f"the clean flags are refused: {ended.errors}")
-    return settings.to_yaml(caught.settings)
+def valid_file(cls: type) -> str:
+    """Return a config.yaml as a run writes it."""
+    recorder = Recorder()
+    ended = run(recorder, cls, *required(cls))
+    if ended.status:
+        raise Failure(f"the valid flags are refused: {ended.errors}")
+    return settings.to_yaml(recorder.settings)
 
 
 def odd_entry(draw: Draw, place: Place) -> str:
-    """A YAML value that a setting can or cannot have."""
+    """Write a YAML value that a setting can or cannot have."""
     cls = pick(draw, COMMANDS[:5])
-    lines = whole_file(cls).splitlines()
+    lines = valid_file(cls).splitlines()
     at = int(draw.integers(len(lines)))
     lines[at] = lines[at].partition(":")[0] + ": " + pick(draw, YAML_VALUES)
     return parse_file("\n".join(lines).encode(), place, cls)
 
 
 def odd_bytes(draw: Draw, place: Place) -> str:
-    """A config.yaml with some bytes changed."""
-    content = bytearray(whole_file(classify.ClassifyConfig).encode())
+    """Change some bytes of a config.yaml."""
+    content = bytearray(valid_file(classify.ClassifyConfig).encode())
     for _ in range(draw.integers(1, 5)):
         at = int(draw.integers(len(content)))
         content[at : at + int(draw.integers(2))] = pick(
@@ -222,37 +227,36 @@ def odd_bytes(draw: Draw, place: Place) -> str:
 
 
 def odd_file(draw: Draw, place: Place) -> str:
-    """A file that is no settings at all, or says the same in another way."""
-    text = whole_file(classify.ClassifyConfig)
-    odd = (b"", b"\n", b"---\n", b"- 1\n", b"text", b"7", b"\0", draw.bytes(200), text.encode("utf-16"),
+    """Write a file that holds no settings, or the same settings in another way."""
+    text = valid_file(classify.ClassifyConfig)
+    contents = (b"", b"\n", b"---\n", b"- 1\n", b"text", b"7", b"\0", draw.bytes(200), text.encode("utf-16"),
            ("\ufeff" + text).encode(), text.replace("\n", "\r\n").encode(), b"x: " + b"[" * 20_000,
            ("%YAML 1.2\n---\n" + text).encode(), (text + "---\n" + text).encode(), BOMB.encode(),
            (BOMB + "optim: *j\n").encode(), (BOMB + "task: *j\n").encode(),
            b"a: &a\n  b: *a\noptim: *a\n")  # fmt: skip
-    return parse_file(pick(draw, odd), place, classify.ClassifyConfig)
+    return parse_file(pick(draw, contents), place, classify.ClassifyConfig)
 
 
 def key_twice(draw: Draw, place: Place) -> str:
-    """A key with two values: neither is the right one."""
-    text = whole_file(classify.ClassifyConfig)
+    """Write a key with two values, of which neither may win."""
+    text = valid_file(classify.ClassifyConfig)
     more = pick(
         draw, ("protocol: finetune\n", "optim: {epochs: 7}\n", "run: {seed: 3}\n", "task: readmission\n")
     )
     path = place.folder / "config.yaml"
     path.write_text(more + text)
-    ended = run(Caught(), classify.ClassifyConfig, "--config", path)
-    return judged(ended, False, [path.name], more)
+    ended = run(Recorder(), classify.ClassifyConfig, "--config", path)
+    return check(ended, False, [path.name], more)
 
 
 def runs_code(draw: Draw, place: Place) -> str:
-    """YAML that would run a command."""
+    """Write YAML that would run a command."""
     tag = pick(draw, ("object/apply:os.system", "object/new:os.system", "object/apply:subprocess.call"))
     line = pick(draw, ("task: {}\n", "optim: {}\n", "optim:\n  lr: {}\n", "? {}\n: 1\n", "x: {}\n"))
     path = place.folder / "config.yaml"
     path.write_text(line.format(f"!!python/{tag} ['touch {place.marker}']"))
-    return judged(
-        run(Caught(), classify.ClassifyConfig, "--config", path), False, [path.name], path.read_text()
-    )
+    ended = run(Recorder(), classify.ClassifyConfig, "--config", path)
+    return check(ended, False, [path.name], path.read_text())
 
 
 FLAGS = {"odd value": odd_value, "odd flag": odd_flag, "no value": no_value, "flag twice": twice,
@@ -262,6 +266,6 @@ FILES = {"odd entry": odd_entry, "odd bytes": odd_bytes, "odd file": odd_file, "
 
 
 def faults() -> list[Fault]:
-    """All kinds of faulty settings."""
-    made = [Fault("flags", name, attempt) for name, attempt in FLAGS.items()]
-    return made + [Fault("YAML", name, attempt) for name, attempt in FILES.items()]
+    """Return all kinds of faulty settings."""
+    flags = [Fault("flags", name, attempt) for name, attempt in FLAGS.items()]
+    return flags + [Fault("YAML", name, attempt) for name, attempt in FILES.items()]

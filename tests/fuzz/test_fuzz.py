@@ -1,4 +1,4 @@
-"""A sample of the fuzzer, which `make fuzz` runs whole; and that it sees what it looks for."""
+"""A sample of the fuzzer (`make fuzz` runs all of it), and tests that it detects failures."""
 
 from pathlib import Path
 
@@ -36,29 +36,29 @@ def test_bad_input_ends_in_a_correct_result_or_one_clear_error(group: str, fault
 
 
 @pytest.mark.parametrize(
-    ("ended", "error", "what"),
+    ("ended", "error", "fault"),
     [
         (Ended(0, "", ""), True, "a wrong result"),
-        (Ended(1, "error: a.csv is bad", "error: a.csv is bad"), False, "refused what it should read"),
+        (Ended(1, "error: a.csv is bad", "error: a.csv is bad"), False, "refused valid input"),
         (Ended(1, "error: it is bad", "error: it is bad"), True, "none of a.csv named"),
         (Ended(0, "a.csv: elephant", ""), True, "the patient's value is printed"),
         (Ended(1, "a.csv: elephant", "error: a.csv: elephant"), True, "the patient's value is printed"),
         (Ended(70, "", "Traceback: a.csv"), True, "a traceback"),
-        (Ended(1, "", "a.csv"), True, "nothing that says error"),
+        (Ended(1, "", "a.csv"), True, "no error message"),
     ],
 )
-def test_what_is_no_good_end_is_seen(ended: Ended, error: bool, what: str) -> None:
-    right = [2] if what == "a wrong result" else [1]
-    with pytest.raises(Failure, match=what):
+def test_failures_are_detected(ended: Ended, error: bool, fault: str) -> None:
+    right = [2] if fault == "a wrong result" else [1]
+    with pytest.raises(Failure, match=fault):
         judge(ended, lambda: 1, right, ["a.csv"], error=error, planted="elephant")
     assert judge(Ended(0, "", ""), lambda: 1, [1], ["a.csv"]) == CORRECT
 
 
 def test_a_hang_and_a_crash_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "LOOKS", 0)
+    monkeypatch.setattr(workers, "POLLS", 0)
     worker, case = Worker(), Case("flags", "odd value", 0, 0)
     assert worker.run(case).text.startswith("a hang")
-    monkeypatch.setattr(workers, "LOOKS", 60)
+    monkeypatch.setattr(workers, "POLLS", 60)
     worker._process.kill()
     assert worker.run(case).text.startswith("a crash")
     worker.stop()

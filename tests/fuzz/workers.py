@@ -1,4 +1,4 @@
-"""Workers that run the fuzzer's cases, each in a process of its own that a watchdog ends when it hangs."""
+"""Worker processes that run the cases of the fuzzer; a watchdog kills a process that hangs."""
 
 import faulthandler
 import multiprocessing
@@ -17,12 +17,12 @@ import numpy as np
 
 from tests.fuzz.cases import Failure, Place
 
-STACKS = "stacks.txt"  # where a worker says what it was doing when it hung
-LOOKS = 300  # of a second each, after which a case hangs; the slowest takes a few on an idle machine
+STACKS = "stacks.txt"  # where a worker that hangs writes its stack
+POLLS = 300  # of one second each, after which a case hangs; on an idle machine the slowest takes a few
 
 
 class Case(NamedTuple):
-    """The case of a kind of fault that a number draws."""
+    """A case of a kind of fault; number and seed determine what is drawn."""
 
     group: str
     fault: str
@@ -32,7 +32,7 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended: `end` is CORRECT, CLEAR_ERROR or "failure", whose text says what was wrong."""
+    """How a case ended: `end` is CORRECT, CLEAR_ERROR or "failure"; the text of a failure explains it."""
 
     case: Case
     end: str
@@ -40,7 +40,7 @@ class Outcome:
 
 
 def attempt(case: Case, kept: Path) -> Outcome:
-    """Run a case in this process."""
+    """Run a case in this process, in a temporary folder beside `kept`."""
     from tests.fuzz.groups import FAULTS
 
     draw = np.random.default_rng((case.seed, zlib.crc32(case.fault.encode()), case.number))
@@ -56,19 +56,21 @@ def attempt(case: Case, kept: Path) -> Outcome:
 
 
 def _serve(pipe: Connection, scratch: str) -> None:
-    """Run the cases that come through a pipe."""
-    os.environ.update(POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1")  # tiny cohorts: threads only wait
+    """Run the cases that arrive through a pipe."""
+    os.environ.update(
+        POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1"
+    )  # on tiny cohorts more threads only cost time
     kept = Path(scratch) / "kept"
     kept.mkdir()
     with (Path(scratch) / STACKS).open("w") as stacks:
         while case := pipe.recv():
-            faulthandler.dump_traceback_later(0.9 * LOOKS, file=stacks)
+            faulthandler.dump_traceback_later(0.9 * POLLS, file=stacks)
             pipe.send(attempt(case, kept))
             faulthandler.cancel_dump_traceback_later()
 
 
 class Worker:
-    """A process that runs one case after another; a new one takes over when it hangs or dies."""
+    """A process that runs one case after another; it is replaced when it hangs or dies."""
 
     def __init__(self) -> None:
         self._start()
@@ -85,14 +87,14 @@ class Worker:
     def run(self, case: Case) -> Outcome:
         """Run a case; a hang or a crash of the interpreter is a failure.
 
-        A hang is told by looks, not by the clock, which goes on while both processes are suspended.
+        Polls are counted instead of seconds, because the clock goes on while both processes are suspended.
         """
         try:
             self._pipe.send(case)
-            if any(self._pipe.poll(1.0) for _ in range(LOOKS)):
+            if any(self._pipe.poll(1.0) for _ in range(POLLS)):
                 return self._pipe.recv()
-            where = (Path(self._scratch.name) / STACKS).read_text()
-            text = f"a hang: no end after {LOOKS} looks\n{where}"
+            stack = (Path(self._scratch.name) / STACKS).read_text()
+            text = f"a hang: no end after {POLLS} polls\n{stack}"
         except (EOFError, ConnectionError):
             text = "a crash: the interpreter died"
         self.stop()
@@ -100,7 +102,7 @@ class Worker:
         return Outcome(case, "failure", text)
 
     def stop(self) -> None:
-        """End the process and remove what it wrote."""
+        """End the process and remove its files."""
         with suppress(ConnectionError):
             self._pipe.send(None)
         self._process.join(1)
@@ -111,16 +113,16 @@ class Worker:
 
 
 def run_all(cases: Sequence[Case], jobs: int) -> Iterator[Outcome]:
-    """The outcomes of cases, in their order, from some workers."""
+    """Yield the outcomes of the cases in order, from `jobs` workers."""
     workers = [Worker() for _ in range(jobs)]
-    threads = [ThreadPoolExecutor(1) for _ in workers]  # a pipe is one thread's
+    threads = [ThreadPoolExecutor(1) for _ in workers]  # only one thread may use a pipe
     try:
         streams = [
             thread.map(worker.run, cases[job::jobs])
             for job, (thread, worker) in enumerate(zip(threads, workers, strict=True))
         ]
-        for place in range(len(cases)):
-            yield next(streams[place % jobs])
+        for index in range(len(cases)):
+            yield next(streams[index % jobs])
     finally:
         for worker, thread in zip(workers, threads, strict=True):
             thread.shutdown(wait=False, cancel_futures=True)
