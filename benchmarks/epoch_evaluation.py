@@ -1,4 +1,4 @@
-"""Evaluating a checkpoint for several tasks: features once for all of them, against anew for each."""
+"""Probe one checkpoint for several tasks: features computed once for all tasks, or anew for each."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
 from datasets.batches import Batches, DataConfig, Samples
-from datasets.schema import SPLITS
+from datasets.schema import Batch, PrefixBatch
 from datasets.store import Store
-from datasets.unique_inputs import UniqueInputs
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig, build_encoders
-from models.fusion import FUSIONS, LinearFusion
+from models.fusion import LinearFusion
 from models.heads import build_heads
 from models.pretraining import Pretraining, pretraining_checkpoint
 from training.features import SharedFeatures
@@ -31,25 +30,26 @@ from training.predict import predict
 from training.probe import ProbeConfig
 from training.provenance import training_subjects
 from training.select_epoch import (
-    EpochEvaluationConfig,
-    Evaluation,
-    features_of,
-    open_evaluation,
+    EpochSelection,
+    EpochSelectionConfig,
+    compute_features,
+    load_sample_sets,
+    open_selection,
     probe_task,
-    read_samples,
+    unique_inputs,
 )
 from utils import checkpoint
 from utils.cli import run_cli
 
-SHARES = {"train": 0.72, "val": 0.08, "test": 0.2}
+SPLIT_FRACTIONS = {"train": 0.72, "val": 0.08, "test": 0.2}
 
 
 @dataclass(frozen=True)
 class EpochEvaluationBenchmark:
-    """Time epoch_evaluation.py on one checkpoint of random weights, on stays as long as those of the demo.
+    """Time epoch_evaluation.py on one checkpoint of random weights and stays as long as those of the demo.
 
-    The published way computes features anew for each task, under random views; it is timed by our own batches
-    and encoders, so that only what is computed differs.
+    The published code computes the features anew for each task, under random views. It is timed with our
+    batches and encoders, so that only the amount of computation differs.
     """
 
     stays: int = 400
@@ -59,27 +59,65 @@ class EpochEvaluationBenchmark:
     vision_backbone: str = "resnet18"
     """Image encoder."""
     image_size: int = 64
-    """Side of the images, in pixels."""
+    """Side of the images in pixels."""
     probe_epochs: int = 100
-    """Passes of a probe over its features."""
+    """Epochs of each probe."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """Device."""
     results: Path = RESULTS
-    """File that the measured rows are added to."""
+    """File to which the measurements are appended."""
 
 
-def prepare(config: EpochEvaluationBenchmark, folder: Path) -> EpochEvaluationConfig:
-    """A store and a pretraining of one epoch, and what asks to evaluate it."""
-    draw = np.random.default_rng(0)
-    hours = {name: icu_hours(draw, round(share * config.stays)) for name, share in SHARES.items()}
+class CachedInputs(NamedTuple):
+    """UniqueInputs whose batches are on the device already."""
+
+    batches: Resident[Batch | PrefixBatch]
+    places: Callable[[Hashable], Tensor]
+
+
+def main(config: EpochEvaluationBenchmark) -> None:
+    """Measure, print the table and append the rows."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(config, Path(folder))
+    record(config.results, "epoch_evaluation", ("torch", "torchvision", "numpy"), figures)
+
+
+def measure(config: EpochEvaluationBenchmark, folder: Path) -> list[Figure]:
+    """Measure the seconds that the evaluation of one checkpoint and its parts take."""
+    job = open_selection(write_inputs(config, folder))
+    device = job.process.device
+    samples = load_sample_sets(job, job.tasks)
+    inputs = unique_inputs(job, samples)
+    features = compute_features(job, job.checkpoints[0], inputs)  # the first call is slower
+    ours = timed(device, lambda: compute_features(job, job.checkpoints[0], inputs))
+    probes = timed(device, lambda: [probe_task(job, task, 0, features, samples) for task in job.tasks])
+    fusion = load_encoders(job)
+    augmented = [augmented_batches(job, part) for part in samples.values()]
+    published = timed(device, lambda: [predict(fusion.features, batches) for batches in augmented])
+    cached = {name: CachedInputs(Resident.of(part.batches), part.places) for name, part in inputs.items()}
+    forward = timed(device, lambda: SharedFeatures(fusion, cached, device))
+    work = f"{config.stays} stays x {len(job.tasks)} tasks, {config.vision_backbone} at {config.image_size}"
+    total = ours + probes
+    return [
+        Figure(f"a checkpoint, {work}", "s", total, "features anew a task", published + probes, own_peak()),
+        Figure(f"its features, {work}", "s", ours, "forward passes alone", forward),
+        Figure(f"its probes of {config.probe_epochs} epochs, {work}", "s", probes, "all of it", total),
+    ]
+
+
+def write_inputs(config: EpochEvaluationBenchmark, folder: Path) -> EpochSelectionConfig:
+    """Write a store and a pretraining of one epoch; return the settings that evaluate it."""
+    rng = np.random.default_rng(0)
+    hours = {split: icu_hours(rng, round(part * config.stays)) for split, part in SPLIT_FRACTIONS.items()}
     store = write_random_store(folder / "store", hours)
-    shape = EncoderConfig(vision_backbone=config.vision_backbone)
+    encoder_config = EncoderConfig(vision_backbone=config.vision_backbone)
     torch.manual_seed(0)
-    encoders = build_encoders(shape)
-    content = pretraining_checkpoint(Pretraining("simclr", shape), encoders, build_heads(encoders, 1))
+    encoders = build_encoders(encoder_config)
+    heads = build_heads(encoders, 1)
+    content = pretraining_checkpoint(Pretraining("simclr", encoder_config), encoders, heads)
     subjects = training_subjects(Store.open(store))
     checkpoint.save(folder / "run/run_epoch_00.ckpt", content | {"epoch": 0, "subjects": subjects})
-    return EpochEvaluationConfig(
+    return EpochSelectionConfig(
         run_dir=folder / "run",
         task=config.task,
         device=config.device,
@@ -88,77 +126,28 @@ def prepare(config: EpochEvaluationBenchmark, folder: Path) -> EpochEvaluationCo
     )
 
 
-class HeldRows(NamedTuple):
-    """UniqueInputs whose batches are on the device already."""
-
-    batches: Resident
-    places: Callable[[Hashable], Tensor]
-
-
-def measure(config: EpochEvaluationBenchmark, folder: Path) -> list[Figure]:
-    """Seconds of the evaluation of one checkpoint, and of its parts."""
-    asked = open_evaluation(prepare(config, folder))
-    path, modalities = asked.checkpoints[0], FUSIONS[asked.config.fusion].modalities
-    samples = {
-        (task.name, split): read_samples(asked, task, split) for task in asked.tasks for split in SPLITS
-    }
-    rows = {
-        name: UniqueInputs(asked.store, samples, name, asked.config.data, asked.process)
-        for name in modalities
-    }
-    features = features_of(asked, path, rows)  # the first time is slower
-    ours = timed(lambda: features_of(asked, path, rows), asked)
-    probes = timed(lambda: [probe_task(asked, 0, task, features, samples) for task in asked.tasks], asked)
-    fusion = load_encoders(asked)
-    anew = [under_random_views(asked, part) for part in samples.values()]
-    published = timed(lambda: [predict(fusion.features, batches) for batches in anew], asked)
-    held = {name: HeldRows(Resident.of(part.batches), part.places) for name, part in rows.items()}
-    limit = timed(lambda: SharedFeatures(fusion, held, asked.process.device), asked)
-    about = (
-        f"{config.stays} stays x {len(asked.tasks)} tasks, {config.vision_backbone} at {config.image_size}"
-    )
-    return [
-        Figure(
-            f"a checkpoint, {about}",
-            "s",
-            ours + probes,
-            "features anew a task",
-            published + probes,
-            own_peak(),
-        ),
-        Figure(f"its features, {about}", "s", ours, "forward passes alone", limit),
-        Figure(
-            f"its probes of {config.probe_epochs} epochs, {about}", "s", probes, "all of it", ours + probes
-        ),
-    ]
-
-
-def timed(work: Callable[[], object], asked: Evaluation) -> float:
-    """Seconds that some work takes, those of the device too."""
-    began = time.perf_counter()
+def timed(device: torch.device, work: Callable[[], object]) -> float:
+    """Return the seconds that some work takes on the CPU and the device."""
+    start = time.perf_counter()
     work()
-    if asked.process.device.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def load_encoders(asked: Evaluation) -> LinearFusion:
-    """The checkpoint's encoders under a linear layer, in eval mode."""
-    wanted = ClassifierConfig(asked.config.fusion, "binary", 1, EncoderConfig())
-    sources = dict.fromkeys(FUSIONS[asked.config.fusion].modalities, str(asked.checkpoints[0]))
-    return start_classifier(wanted, sources)[0].fusion.to(asked.process.device).eval()
+def load_encoders(job: EpochSelection) -> LinearFusion:
+    """Load the checkpoint's encoders under a linear layer, in eval mode."""
+    config = ClassifierConfig(job.config.fusion, "binary", 1, EncoderConfig())
+    path = str(job.checkpoints[0])
+    classifier, _ = start_classifier(config, {"ehr": path, "cxr": path})
+    fusion = classifier.fusion.to(job.process.device).eval()
+    assert isinstance(fusion, LinearFusion)
+    return fusion
 
 
-def under_random_views(asked: Evaluation, samples: Samples) -> Batches:
-    """The batches of one task's split, as features are computed where tasks share none."""
-    return Batches(asked.store, samples, asked.config.data, seed=0, device=asked.process.device, train=True)
-
-
-def main(config: EpochEvaluationBenchmark) -> None:
-    """Measure, print the table and add the rows."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = measure(config, Path(folder))
-    record(config.results, "epoch_evaluation", ("torch", "torchvision", "numpy"), found)
+def augmented_batches(job: EpochSelection, samples: Samples) -> Batches:
+    """Return batches under random views, from which the published code computes features."""
+    return Batches(job.store, samples, job.config.data, seed=0, device=job.process.device, train=True)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from datasets.synthetic.patients import PATIENTS_PER_BLOCK, draw_block
 from evaluation import metrics
 from evaluation.label_checks import check_learnable
 from evaluation.scoring import compute_scores
-from tasks import TASKS, Task
+from tasks import TASKS
+from tasks.task import Task
 from utils.cli import run_cli
 
 
@@ -54,14 +55,16 @@ class LatentStates:
 
 
 def draw_states(patients: int, seed: int) -> LatentStates:
-    """Draw again what `datasets.synthetic --patients --seed` drew."""
-    courses, stays, rows = [], [], 0
-    for block in range(-(-patients // PATIENTS_PER_BLOCK)):
-        drawn = draw_block(seed, block, Simulation())
-        row = pl.col("admission") + rows
-        stays.append(drawn.stays.select("stay_id", "intime", row=row).to_pandas().set_index("stay_id"))
-        courses.append(drawn.course)
-        rows += len(drawn.course.latents)
+    """Repeat the draws of `datasets.synthetic --patients --seed`."""
+    courses: list[Course] = []
+    stays: list[pd.DataFrame] = []
+    admissions = 0
+    for number in range(-(-patients // PATIENTS_PER_BLOCK)):
+        block = draw_block(seed, number, Simulation())
+        row = pl.col("admission") + admissions
+        stays.append(block.stays.select("stay_id", "intime", row=row).to_pandas().set_index("stay_id"))
+        courses.append(block.course)
+        admissions += len(block.course.latents)
     arrays = {
         name: np.concatenate([getattr(course, name) for course in courses])
         for name in ("latents", "start", "end", "death")
@@ -70,40 +73,35 @@ def draw_states(patients: int, seed: int) -> LatentStates:
 
 
 def check_store(states: LatentStates, store: Store, config: PlantedConfig) -> None:
-    """Check that the store holds the patients that were drawn.
-
-    Raises:
-        ValueError: It holds others.
-    """
+    """Raise ValueError if the store was made from other patients."""
     stays = store.stays(("stay_id", "intime")).set_index("stay_id")["intime"]
-    drawn = states.stays["intime"].reindex(stays.index)
-    if not (drawn == stays.astype("datetime64[s]").astype(np.int64)).all():
+    expected = states.stays["intime"].reindex(stays.index)
+    if not (expected == stays.astype("datetime64[s]").astype(np.int64)).all():
         raise ValueError(
             f"{store.folder} was not made from python -m datasets.synthetic --patients {config.patients} "
             f"--seed {config.seed}; give the --patients and --seed with which it was made"
         )
 
 
-def learn(states: np.ndarray, target: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes [C] of the known targets [n], and probabilities [m, C] for `unseen` [m, 7]."""
+def fit_and_predict(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes [C] of the known targets [n], and their probabilities [m, C] for `test` [m, 7]."""
     known = ~np.isnan(target)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    model.fit(states[known], target[known].astype(int))
-    return model.classes_, model.predict_proba(unseen)
+    model.fit(train[known], target[known].astype(int))
+    return model.classes_, model.predict_proba(test)
 
 
-def predict(task: Task, train: Samples, states: LatentStates, unseen: np.ndarray) -> np.ndarray:
-    """Return the task's probabilities [m, outputs] for `unseen` states [m, 7]."""
-    seen = states.of(train)
+def predict(task: Task, train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Return probabilities [m, outputs] for `test` [m, 7], learned from `train` [n, 7] and its labels."""
     if task.kind == "ordinal":
-        probabilities = np.zeros((len(unseen), task.outputs))
-        classes, known = learn(seen, train.labels[:, 0], unseen)
-        probabilities[:, classes] = known
+        probabilities = np.zeros((len(test), task.outputs))
+        classes, probabilities_of_classes = fit_and_predict(train, labels[:, 0], test)
+        probabilities[:, classes] = probabilities_of_classes
         return probabilities
-    return np.column_stack([learn(seen, target, unseen)[1][:, 1] for target in train.labels.T])
+    return np.column_stack([fit_and_predict(train, target, test)[1][:, 1] for target in labels.T])
 
 
-def allowed(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]:
+def reference_scores(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]:
     """Yield each task, the number of its test samples, and the score on them.
 
     Raises:
@@ -119,14 +117,14 @@ def allowed(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]:
         )
         if problem := check_learnable(task, train.labels):
             raise ValueError(f"{task.name}: {problem}; make the store from more patients")
-        probability = predict(task, train, states, states.of(test))
+        probability = predict(task, states.of(train), train.labels, states.of(test))
         yield task, len(test), metrics.headline(compute_scores(task, test.labels, probability))[task.monitor]
 
 
 def main(config: PlantedConfig) -> None:
     """Print the score of every task."""
     print("synthetic patients; from their latent states:")
-    for task, count, score in allowed(config):
+    for task, count, score in reference_scores(config):
         print(f"{task.name:22} {task.monitor:5} {score:.3f}  n {count}", flush=True)
 
 

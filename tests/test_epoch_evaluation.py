@@ -1,4 +1,4 @@
-"""Every epoch of a pretraining gets its row, whatever stops the evaluation; the best is named."""
+"""Every epoch of a pretraining gets its row, even after an interruption, and the best epoch is reported."""
 
 import os
 import shutil
@@ -23,11 +23,11 @@ from tasks import TASKS
 from tests.random_store import write_random_store
 from tests.stores import write_store
 from training import select_epoch
-from training.classify import ClassifyConfig, check
-from training.epoch_table import columns
+from training.classify_config import ClassifyConfig, check_config
+from training.epoch_table import epoch_columns
 from training.predict import predict
 from training.pretrain import pretrain
-from training.select_epoch import EpochEvaluationConfig, open_evaluation
+from training.select_epoch import EpochSelectionConfig
 from utils import checkpoint
 from utils.cli import exit_on_sigterm
 from utils.config import parse
@@ -45,7 +45,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a SimCLR run of three epochs."""
+    """Folder of a SimCLR run of three epochs."""
     folder = tmp_path_factory.mktemp("pretraining")
     flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "3")
     shape = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "resnet18")
@@ -55,16 +55,16 @@ def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pretrained(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it to write into."""
+    """A copy of that folder to write into."""
     return Path(shutil.copytree(trained, tmp_path / "pre"))
 
 
-def settings(store: Path, run_dir: Path, *flags: str) -> EpochEvaluationConfig:
-    return parse(EpochEvaluationConfig, ["--store", str(store), "--run_dir", str(run_dir), *PROBE, *flags])
+def settings(store: Path, run_dir: Path, *flags: str) -> EpochSelectionConfig:
+    return parse(EpochSelectionConfig, ["--store", str(store), "--run_dir", str(run_dir), *PROBE, *flags])
 
 
 def evaluate(store: Path, run_dir: Path, *flags: str) -> None:
-    """Runs epoch_evaluation.py in this process."""
+    """Run epoch_evaluation.py in this process."""
     select_epoch.select_epoch(settings(store, run_dir, *flags))
 
 
@@ -76,13 +76,13 @@ def test_every_epoch_of_every_task_gets_its_row_and_curve(store: Path, pretraine
     tasks = (*TWO, "length-of-stay")
     evaluate(store, pretrained, "--task", ",".join(tasks))
     for name in tasks:
-        found, task = table(pretrained, name), TASKS[name]
-        assert tuple(found) == columns(task) and found["epoch"].tolist() == [0, 1, 2]
+        rows, task = table(pretrained, name), TASKS[name]
+        assert tuple(rows) == epoch_columns(task) and rows["epoch"].tolist() == [0, 1, 2]
         means = [f"{split}_{task.monitor}" for split in SPLITS]
-        assert np.isfinite(found[means]).all(axis=None)
+        assert np.isfinite(rows[means]).all(axis=None)
         for split in SPLITS:
-            labels = found[[f"{split}_{task.monitor}[{label}]" for label in task.labels]]
-            assert np.allclose(labels.mean(axis=1), found[f"{split}_{task.monitor}"])
+            labels = rows[[f"{split}_{task.monitor}[{label}]" for label in task.labels]]
+            assert np.allclose(labels.mean(axis=1), rows[f"{split}_{task.monitor}"])
         assert (pretrained / f"results_label_{name}.png").read_bytes().startswith(b"\x89PNG")
     assert "test_auprc" in table(pretrained, "phenotyping")
     assert "test_auprc" not in table(pretrained, "length-of-stay")
@@ -92,17 +92,17 @@ def test_every_epoch_of_every_task_gets_its_row_and_curve(store: Path, pretraine
 def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
     store: Path, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Path(shutil.copytree(pretrained, tmp_path / "whole"))
-    evaluate(store, whole, "--task", ",".join(TWO))
-    probes, write_row = [], select_epoch.write_row
+    uninterrupted = Path(shutil.copytree(pretrained, tmp_path / "uninterrupted"))
+    evaluate(store, uninterrupted, "--task", ",".join(TWO))
+    probes, append_row = [], select_epoch.append_row
 
-    def stop_after(asked: object, task: object, row: dict[str, float]) -> None:
-        write_row(asked, task, row)
+    def stop_after_three(job: object, task: object, row: dict[str, float]) -> None:
+        append_row(job, task, row)
         probes.append((row["epoch"], task.name))
         if len(probes) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(select_epoch, "write_row", stop_after)
+    monkeypatch.setattr(select_epoch, "append_row", stop_after_three)
     with pytest.raises(SystemExit) as left, exit_on_sigterm():
         evaluate(store, pretrained, "--task", ",".join(TWO))
     assert left.value.code == 0 and len(probes) == 3
@@ -112,8 +112,8 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
     evaluate(store, pretrained, "--task", ",".join(TWO))
     assert sorted(probes) == sorted((epoch, name) for epoch in range(3) for name in TWO)
     for name in TWO:
-        end = f"results_label_{name}.csv"
-        assert (pretrained / end).read_bytes() == (whole / end).read_bytes()
+        file = f"results_label_{name}.csv"
+        assert (pretrained / file).read_bytes() == (uninterrupted / file).read_bytes()
 
 
 def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
@@ -128,42 +128,37 @@ def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
     assert not probed
     away.rename(later)
     evaluate(store, pretrained, "--fusion", "ehr")
-    found = table(pretrained, "phenotyping", "_ehr")
-    assert len(probed) == 1 and found["epoch"].tolist() == [0, 1, 2]
-    alone = pd.read_csv(pretrained / "results_label.csv")
-    pd.testing.assert_frame_equal(alone, found)
+    rows = table(pretrained, "phenotyping", "_ehr")
+    assert len(probed) == 1 and rows["epoch"].tolist() == [0, 1, 2]
+    pd.testing.assert_frame_equal(pd.read_csv(pretrained / "results_label.csv"), rows)
 
 
 @pytest.mark.parametrize("layer", [0, 3])
 def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path, layer: int) -> None:
     tasks = ("phenotyping", "readmission", "decompensation", "radiology")
     flags = ("--data_pairs", "partial", "--fusion_layer", str(layer), "--task", ",".join(tasks))
-    asked = open_evaluation(settings(write_store(tmp_path / "store", 24, 20), trained, *flags))
-    samples = {
-        (name, split): select_epoch.read_samples(asked, TASKS[name], split)
-        for name in tasks
-        for split in SPLITS
+    config = settings(write_store(tmp_path / "store", 24, 20), trained, *flags)
+    job = select_epoch.open_selection(config)
+    samples = select_epoch.load_sample_sets(job, [TASKS[name] for name in tasks])
+    inputs = {
+        name: UniqueInputs(job.store, samples, name, config.data, job.process) for name in ("ehr", "cxr")
     }
-    shared = {
-        name: UniqueInputs(asked.store, samples, name, asked.config.data, asked.process)
-        for name in ("ehr", "cxr")
-    }
-    everyone = sum(map(len, samples.values()))
-    assert len(shared["ehr"].batches.stays.samples) < shared["ehr"].count < everyone
+    count = sum(map(len, samples.values()))
+    assert len(inputs["ehr"].batches.stays.samples) < inputs["ehr"].count < count
     assert any((part.tail_row >= 0).any() for part in samples.values())
     path = trained / "pre_epoch_01.ckpt"
-    features = select_epoch.features_of(asked, path, shared)
+    shared = select_epoch.compute_features(job, path, inputs)
     for name, part in samples.items():
-        found = features.features_of(name)
-        assert torch.allclose(found, separate_features(asked.store, path, layer, part), atol=1e-5)
-        assert not torch.equal(found[0], found[-1])
+        features = shared.features_of(name)
+        assert torch.allclose(features, separate_features(job.store, path, layer, part), atol=1e-5)
+        assert not torch.equal(features[0], features[-1])
     assert any((part.cxr_row < 0).any() for part in samples.values())
 
 
 def separate_features(store: object, path: Path, layer: int, part: Samples) -> torch.Tensor:
-    """The features of one task's split, as linear evaluation computes them."""
-    wanted = ClassifierConfig("concatenation", "binary", 1, EncoderConfig(), layer)
-    classifier, _ = start_classifier(wanted, {"ehr": str(path), "cxr": str(path)})
+    """Return the features of a split of one task, as linear evaluation computes them."""
+    config = ClassifierConfig("concatenation", "binary", 1, EncoderConfig(), layer)
+    classifier, _ = start_classifier(config, {"ehr": str(path), "cxr": str(path)})
     data = DataConfig(data_pairs="partial", image_size=64, batch_size=32)
     batches = Batches(store, part, data, seed=0, device=torch.device("cpu"), train=False)
     return torch.from_numpy(predict(classifier.fusion.eval().features, batches))
@@ -175,9 +170,9 @@ def test_the_best_epoch_is_named_with_a_command_that_uses_it(
     make_constant(pretrained / "pre_epoch_00.ckpt")
     make_constant(pretrained / "pre_epoch_02.ckpt")
     evaluate(store, pretrained, "--task", "in-hospital-mortality", "--fusion", "ehr")
-    found = table(pretrained, "in-hospital-mortality", "_ehr")
-    assert found["val_auroc"][0] == found["val_auroc"][2] == 0.5
-    best = int(found["val_auroc"].argmax())
+    rows = table(pretrained, "in-hospital-mortality", "_ehr")
+    assert rows["val_auroc"][0] == rows["val_auroc"][2] == 0.5
+    best = int(rows["val_auroc"].argmax())
     printed = capsys.readouterr().out
     assert f"in-hospital-mortality: epoch {best} is the best by validation" in printed
     assert "synthetic data" in printed and "ETA" in printed
@@ -186,14 +181,14 @@ def test_the_best_epoch_is_named_with_a_command_that_uses_it(
         command.split(), cwd=ROOT, env=os.environ | {"LAUNCH": "printf %s\\n"}, text=True
     )
     config = parse(ClassifyConfig, shown.splitlines()[1:])
-    check(config)
+    check_config(config)
     assert config.load_state == str(pretrained / f"pre_epoch_{best:02d}.ckpt")
     assert (config.protocol, config.task, config.fusion) == ("lineareval", "in-hospital-mortality", "ehr")
     assert config.data.store == store and config.data.image_size == 64
 
 
 def make_constant(path: Path) -> None:
-    """Gives a checkpoint an EHR encoder that says the same of every stay."""
+    """Make the EHR encoder of a checkpoint return the same features for every stay."""
     state = checkpoint.load(path)
     for weights in state["parts"]["ehr_encoder"].values():
         weights.zero_()
@@ -203,22 +198,20 @@ def make_constant(path: Path) -> None:
 def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> None:
     flags = ("--fusion", "ehr", "--task", "in-hospital-mortality")
     evaluate(store, pretrained, *flags)
-    told = yaml.safe_load((pretrained / "results_label_in-hospital-mortality_ehr.yaml").read_text())
-    assert told["data"] == "synthetic data" and told["settings"]["probe"]["epochs"] == 6
-    with pytest.raises(ValueError, match=r"was made with --epochs 6; use the same again, or move the table"):
+    recorded = yaml.safe_load((pretrained / "results_label_in-hospital-mortality_ehr.yaml").read_text())
+    assert recorded["data"] == "synthetic data" and recorded["settings"]["probe"]["epochs"] == 6
+    with pytest.raises(ValueError, match=r"was made with --epochs 6; use those, or move the table away"):
         evaluate(store, pretrained, *flags, "--epochs", "7")
     other = Path(shutil.copytree(store, pretrained.parent / "copy"))
     evaluate(other, pretrained, *flags)
     (other / "manifest.yaml").write_text((other / "manifest.yaml").read_text() + "# of another content\n")
-    with pytest.raises(
-        ValueError, match=r"was made with another store; use the same again, or move the table"
-    ):
+    with pytest.raises(ValueError, match=r"was made with another store; use those, or move the table"):
         evaluate(other, pretrained, *flags)
     (pretrained / "environment.yaml").write_text("started: 2030-01-01T00:00:00+00:00\n")
-    with pytest.raises(ValueError, match=r"was made with another pretraining; use the same again"):
+    with pytest.raises(ValueError, match=r"was made with another pretraining; use those, or move"):
         evaluate(store, pretrained, *flags)
     (pretrained / "results_label_in-hospital-mortality_ehr.yaml").unlink()
-    with pytest.raises(ValueError, match=r"lacks results_label_in-hospital-mortality_ehr\.yaml"):
+    with pytest.raises(ValueError, match=r"has no results_label_in-hospital-mortality_ehr\.yaml"):
         evaluate(store, pretrained, *flags)
 
 
@@ -226,7 +219,7 @@ def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> 
     ("flags", "message"),
     [
         ("--task phenotypin", "unknown --task phenotypin; did you mean phenotyping"),
-        ("--data_pairs ehr", "too little for --fusion concatenation; use --data_pairs paired"),
+        ("--data_pairs ehr", "has no X-rays, which --fusion concatenation needs; use --data_pairs paired"),
         ("--run_dir nowhere", "--run_dir nowhere holds no <run>_epoch_<NN>.ckpt; give the folder"),
     ],
 )
@@ -245,7 +238,7 @@ def test_a_pretraining_that_knows_test_patients_is_refused(store: Path, pretrain
 def test_two_checkpoints_of_one_epoch_are_refused(tmp_path: Path) -> None:
     for name in ("a_epoch_01.ckpt", "b_epoch_01.ckpt", "a_epoch_00.ckpt"):
         (tmp_path / name).touch()
-    with pytest.raises(ValueError, match="are of one epoch"):
+    with pytest.raises(ValueError, match="are of the same epoch"):
         select_epoch.find_checkpoints(tmp_path)
     (tmp_path / "b_epoch_01.ckpt").rename(tmp_path / "a_epoch_100.ckpt")
     assert list(select_epoch.find_checkpoints(tmp_path)) == [0, 1, 100]
@@ -280,8 +273,8 @@ def test_the_launcher_has_the_published_values_and_the_line_wins() -> None:
         text=True,
     )
     program, *flags = shown.splitlines()
-    config = parse(EpochEvaluationConfig, flags)
+    config = parse(EpochSelectionConfig, flags)
     assert program == "epoch_evaluation.py" and config.task == "readmission"
     assert config.run_dir == Path("/my runs/a") and config.data.store == Path("data/mimic")
     assert (config.probe.epochs, config.probe.lr, config.data.batch_size) == (100, 0.01, 512)
-    assert config.probe == EpochEvaluationConfig().probe and config.fusion == "concatenation"
+    assert config.probe == EpochSelectionConfig().probe and config.fusion == "concatenation"

@@ -14,7 +14,7 @@ from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
 from training import classify
-from training.classify import ClassifyConfig
+from training.classify_config import ClassifyConfig
 from training.pretrain import PretrainConfig, config_for, main, pretrain
 from utils import checkpoint
 from utils.config import parse

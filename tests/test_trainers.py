@@ -1,4 +1,4 @@
-"""Pretraining, then every protocol and mode on what it left, in a small store of random stays."""
+"""Pretraining, then every protocol and mode with its checkpoints, on a small store of random stays."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from tests.random_store import STAYS, write_random_store
 from tests.stores import write_manifest
 from tests.training.toy import same
 from training import classify
-from training.classify import ClassifyConfig
+from training.classify_config import ClassifyConfig
 from training.pretrain import pretrain
 from utils import checkpoint
 from utils.config import parse
@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a SimCLR run of two epochs."""
+    """Folder of a SimCLR run of two epochs."""
     folder = tmp_path_factory.mktemp("pretraining")
     flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "2")
     pretrain(parse(SimCLRConfig, [*flags, "--warmup_epochs", "0", "--lr", "0.1", *SMALL, *SHAPE]))
@@ -47,12 +47,12 @@ def pretrained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def settings(store: Path, tmp_path: Path) -> list[str]:
     """Flags of a short run into an empty folder."""
-    places = ("--store", str(store), "--save_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"))
-    return [*places, "--epochs", "2", "--lr", "0.001", *SMALL]
+    paths = ("--store", str(store), "--save_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"))
+    return [*paths, "--epochs", "2", "--lr", "0.001", *SMALL]
 
 
 def run(settings: list[str], *flags: str | Path) -> ClassifyConfig:
-    """Runs run_gpu.py in this process; its config."""
+    """Run run_gpu.py in this process; return its config."""
     config = parse(ClassifyConfig, [*map(str, (*settings, *flags))])
     classify.classify(config)
     return config
@@ -65,9 +65,9 @@ def probabilities(folder: Path, split: str = "test") -> np.ndarray:
 def test_pretraining_keeps_every_epoch_and_how_to_build_it(pretrained: Path) -> None:
     names = {path.name for path in pretrained.glob("*.ckpt")}
     assert names == {"pre_epoch_00.ckpt", "pre_epoch_01.ckpt", "best.ckpt", "last.ckpt"}
-    held = checkpoint.load(pretrained / "pre_epoch_01.ckpt")
-    assert set(held["parts"]) == {"ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"}
-    assert held["config"]["objective"] == "simclr" and held["config"]["encoders"]["ehr_dim"] == 8
+    state = checkpoint.load(pretrained / "pre_epoch_01.ckpt")
+    assert set(state["parts"]) == {"ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"}
+    assert state["config"]["objective"] == "simclr" and state["config"]["encoders"]["ehr_dim"] == 8
     log = pd.read_csv(pretrained / "log.csv")
     assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)
 
@@ -125,25 +125,15 @@ def test_a_protocol_trains_tests_and_evaluates_again(
 
 
 def test_supervised_starts_afresh(settings: list[str], tmp_path: Path) -> None:
-    run(
-        settings,
-        "--protocol",
-        "supervised",
-        "--fusion",
-        "ehr",
-        "--data_pairs",
-        "ehr_all",
-        "--name",
-        "it",
-        *SHAPE,
-    )
+    flags = ("--protocol", "supervised", "--fusion", "ehr", "--data_pairs", "ehr_all", "--name", "it")
+    run(settings, *flags, *SHAPE)
     rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
     assert set(rows["objective"]) == {"supervised"} and rows["checkpoint"].isna().all()
     assert rows.loc[rows["split"] == "test", "n"].max() == STAYS["test"]
 
 
 def all_positive(store: Path, split: str) -> None:
-    """Makes every label of in-hospital mortality in a split 1."""
+    """Set every label of in-hospital mortality in a split to 1."""
     path = store / "in-hospital-mortality" / f"{split}_listfile.csv"
     pd.read_csv(path).assign(y_true=1).to_csv(path, index=False)
     write_manifest(store)
@@ -156,8 +146,8 @@ def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by
     all_positive(store, "val")
     flags = ("--store", store, "--protocol", "supervised", "--fusion", "ehr", *SHAPE, "--epochs", "4")
     run(settings, *flags, "--lr", "0.5", "--name", "it")
-    said = capsys.readouterr().out
-    assert "the validation split holds one class of every label of in-hospital-mortality" in said
+    printed = capsys.readouterr().out
+    assert "every label of in-hospital-mortality has only one class in the validation split" in printed
     log = pd.read_csv(tmp_path / "it" / "log.csv")
     assert log["auroc"].isna().all()
     rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
@@ -170,18 +160,8 @@ def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by
 
 
 def test_samples_without_an_image_are_classified_too(settings: list[str], tmp_path: Path) -> None:
-    run(
-        settings,
-        "--protocol",
-        "supervised",
-        "--data_pairs",
-        "partial",
-        "--name",
-        "it",
-        *SHAPE,
-        "--epochs",
-        "1",
-    )
+    flags = ("--protocol", "supervised", "--data_pairs", "partial", "--name", "it", "--epochs", "1")
+    run(settings, *flags, *SHAPE)
     assert len(probabilities(tmp_path / "it")) == STAYS["test"]
 
 
@@ -191,11 +171,11 @@ def test_a_checkpoint_that_knows_test_patients_is_refused(
     run(settings, "--fusion", "ehr", "--load_state", pretrained / "best.ckpt", "--name", "it")
     other = write_random_store(tmp_path / "other", first_subject=92)  # its test split is what val was before
     flags = (*settings, "--store", other, "--fusion", "ehr", "--name", "other")
-    known = r"learnt from 8 subjects that are in the test split of .*other \(first: 114\)"
+    message = r"learnt from 8 subjects that are in the test split of .*other \(first: 114\)"
     for protocol in ("lineareval", "finetune"):
-        with pytest.raises(ValueError, match=known):
+        with pytest.raises(ValueError, match=message):
             run(flags, "--protocol", protocol, "--load_state", pretrained / "best.ckpt")
-    with pytest.raises(ValueError, match=known):
+    with pytest.raises(ValueError, match=message):
         run(flags, "--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
 
 
@@ -275,12 +255,12 @@ def test_a_checkpoint_that_does_not_fit_is_named_with_the_cure(
 ) -> None:
     run(settings, "--protocol", "supervised", "--fusion", "ehr", "--name", "alone", *SHAPE)
     state = tmp_path / "alone" / "best.ckpt"
-    lacking = r"best\.ckpt: .* no part 'cxr_encoder'; it has ehr_encoder, linear; give .* --load_state_cxr"
-    with pytest.raises(ValueError, match=lacking):
+    message = r"best\.ckpt: .* no part 'cxr_encoder'; it has ehr_encoder, linear; give .* --load_state_cxr"
+    with pytest.raises(ValueError, match=message):
         run(settings, "--protocol", "finetune", "--name", "it", "--load_state", state)
-    torn = checkpoint.load(state)
-    del torn["parts"]["ehr_encoder"]["lstm.weight_hh_l0"]
-    checkpoint.save(state, torn)
+    incomplete = checkpoint.load(state)
+    del incomplete["parts"]["ehr_encoder"]["lstm.weight_hh_l0"]
+    checkpoint.save(state, incomplete)
     flags = ("--fusion", "ehr", "--name", "it", "--load_state", state)
     with pytest.raises(
         ValueError, match=r"best\.ckpt: part 'ehr_encoder' does not fit: missing lstm.*; give"
@@ -368,8 +348,8 @@ def test_a_gpu_repeats_itself_if_asked_to(store: Path, tmp_path: Path) -> None:
         ("--protocol finetune --load_state random", "is --protocol supervised"),
         ("--protocol supervised --fusion_layer 3", "use --fusion_layer 0"),
         ("--protocol finetune --load_state x.ckpt --ehr_dim 64", "leave out --ehr_dim"),
-        ("--protocol supervised --fusion concatenation --data_pairs ehr", "use --data_pairs paired"),
-        ("--protocol supervised --fusion ehr --data_pairs cxr_all", "use --data_pairs paired"),
+        ("--protocol supervised --data_pairs ehr", "has no X-rays, which --fusion concatenation needs"),
+        ("--protocol supervised --fusion ehr --data_pairs cxr_all", "has no EHR data, which --fusion ehr"),
         ("--protocol lineareval --load_state nowhere.ckpt", "there is no such checkpoint"),
     ],
 )
@@ -400,16 +380,16 @@ def test_eval_wants_the_classifier_that_the_flags_describe(
     [("--data_pairs ehr_all", "use --data_pairs paired"), ("--batch_size 1", "use 2 or more")],
 )
 def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flags: str, message: str) -> None:
-    places = ("--store", str(store), "--save_dir", str(tmp_path))
+    paths = ("--store", str(store), "--save_dir", str(tmp_path))
     with pytest.raises(ValueError, match=message):
-        pretrain(parse(SimCLRConfig, [*places, *SMALL, *flags.split()]))
+        pretrain(parse(SimCLRConfig, [*paths, *SMALL, *flags.split()]))
 
 
 @pytest.mark.parametrize(
     ("flags", "close"),
     [
         ("--load_state {pretrained} --epochs 3", 1e-5),
-        # from the images on, each process rounds other sums; Adam would make much of that
+        # Sums over images are rounded differently with two processes, and Adam amplifies the difference.
         (
             "--protocol supervised --fusion late --data_pairs partial --retrieve_cxr all --epochs 1 "
             "--optimizer sgd --ehr_dim 8 --vision_backbone resnet18",

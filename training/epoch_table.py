@@ -1,4 +1,4 @@
-"""Which epoch of a pretraining serves a task best: a row of scores an epoch, and the one to choose."""
+"""The table of an epoch selection: a row of scores per epoch, and the best epoch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from evaluation import metrics, results
 from evaluation.scoring import compute_scores
 from tasks.task import Task
 
-MEANS = {"auroc": ("auroc", "auprc"), "kappa": ("kappa",)}  # by the task's monitor
+MEANS_OF_MONITOR = {"auroc": ("auroc", "auprc"), "kappa": ("kappa",)}
 SCRIPTS = {"concatenation": "lineareval.sh", "ehr": "lineareval_ehr.sh", "cxr": "lineareval_cxr.sh"}
 
 
-def columns(task: Task) -> tuple[str, ...]:
-    """Columns of the table: epoch, the means over labels of every split, and every label's score.
+def epoch_columns(task: Task) -> tuple[str, ...]:
+    """Return the columns: epoch, the mean scores of every split, and the score of every label.
 
     >>> from tasks import TASKS
-    >>> columns(TASKS["length-of-stay"])[:3]
+    >>> epoch_columns(TASKS["length-of-stay"])[:3]
     ('epoch', 'train_kappa', 'val_kappa')
     """
-    means = [f"{split}_{metric}" for split in SPLITS for metric in MEANS[task.monitor]]
+    means = [f"{split}_{metric}" for split in SPLITS for metric in MEANS_OF_MONITOR[task.monitor]]
     labels = [f"{split}_{task.monitor}[{label}]" for split in SPLITS for label in task.labels]
     return ("epoch", *means, *labels)
 
@@ -33,12 +33,12 @@ def columns(task: Task) -> tuple[str, ...]:
 def epoch_row(
     task: Task, epoch: int, truth: Mapping[str, np.ndarray], probability: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """The row of an epoch from encoded labels [n, L] and probabilities [n, outputs] of each split."""
+    """Score an epoch, given encoded labels [n, L] and probabilities [n, outputs] of each split."""
     row: dict[str, float] = {"epoch": epoch}
     for split in SPLITS:
         scores = compute_scores(task, truth[split], probability[split])
         means = metrics.headline(scores)
-        row |= {f"{split}_{metric}": means[metric] for metric in MEANS[task.monitor]}
+        row |= {f"{split}_{metric}": means[metric] for metric in MEANS_OF_MONITOR[task.monitor]}
         row |= {
             f"{split}_{task.monitor}[{score['label']}]": score["value"]
             for score in scores
@@ -48,32 +48,33 @@ def epoch_row(
 
 
 def read_epochs(path: Path, task: Task) -> pd.DataFrame:
-    """The finished epochs in a table, in their order, each once; none if there is no table yet.
+    """Read the complete rows of a table, in the order of epochs, each epoch once; none if it is missing.
 
-    ValueError if it is the table of another task.
+    Raises:
+        ValueError: It is the table of another task.
     """
     table = results.read_rows(path) if path.is_file() else pd.DataFrame()
     if table.empty:
-        return pd.DataFrame(columns=list(columns(task)))
-    if tuple(table) != columns(task):
-        raise ValueError(f"{path} is no table of {task.name}'s epochs; move it away")
+        return pd.DataFrame(columns=list(epoch_columns(task)))
+    if tuple(table) != epoch_columns(task):
+        raise ValueError(f"{path} does not have the columns of {task.name}; move it away")
     return table.drop_duplicates("epoch").sort_values("epoch", ignore_index=True)
 
 
 def best_epoch(table: pd.DataFrame, task: Task) -> int | None:
-    """The epoch with the largest validation score, the first of equals.
+    """Return the first epoch with the largest validation score.
 
-    None if no epoch has a score, as where the validation split holds one class of every label.
+    None if no epoch has a score, because every label has only one class in the validation split.
     """
     scored = table.dropna(subset=f"val_{task.monitor}")
     return int(scored["epoch"][scored[f"val_{task.monitor}"].idxmax()]) if len(scored) else None
 
 
-def next_command(task: Task, fusion: str, checkpoint: Path, flags: Mapping[str, object]) -> str:
-    """The command that trains and tests the task's linear classifier on a checkpoint.
+def lineareval_command(task: Task, fusion: str, checkpoint: Path, flags: Mapping[str, object]) -> str:
+    """Return the command that trains and tests the task's linear classifier on a checkpoint.
 
     >>> from tasks import TASKS
-    >>> next_command(TASKS["phenotyping"], "ehr", Path("runs/a/a_epoch_07.ckpt"), {"store": "my data"})
+    >>> lineareval_command(TASKS["phenotyping"], "ehr", Path("runs/a/a_epoch_07.ckpt"), {"store": "my data"})
     "bash tasks/phenotyping/train/lineareval_ehr.sh --load_state runs/a/a_epoch_07.ckpt --store 'my data'"
     """
     words = ["bash", f"tasks/{task.folder}/train/{SCRIPTS[fusion]}", "--load_state", str(checkpoint)]

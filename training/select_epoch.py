@@ -1,10 +1,10 @@
-"""Find the best epoch of a pretraining: a linear probe on every checkpoint that it left."""
+"""Epoch selection: train a linear probe on every checkpoint of a pretraining, and name the best epoch."""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 from torch import Tensor
-from tqdm import tqdm
 
-from datasets.batches import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
+from datasets.batches import DataConfig, Samples, load_samples
 from datasets.features import FeatureBatches
 from datasets.schema import SPLITS
 from datasets.store import Store
@@ -29,9 +29,11 @@ from evaluation.plots.figures import save
 from evaluation.scoring import compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
-from models.fusion import FUSIONS
-from tasks import Task, get_task
-from training.epoch_table import best_epoch, columns, epoch_row, next_command, read_epochs
+from models.fusion import FUSIONS, LinearFusion
+from tasks import get_task
+from tasks.task import Task
+from training.classify_config import check_modalities
+from training.epoch_table import best_epoch, epoch_columns, epoch_row, lineareval_command, read_epochs
 from training.features import SharedFeatures
 from training.probe import ProbeConfig, train_probe
 from training.provenance import check_no_leakage
@@ -39,202 +41,216 @@ from utils import distributed
 from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
+from utils.log import logger
 from utils.run import RunConfig, seed_everything, set_precision
 
-PROBED = DataConfig(batch_size=512)
+SampleSets = Mapping[Hashable, Samples]  # the samples of each (task name, split)
 
 
 @dataclass(frozen=True)
-class EpochEvaluationConfig:
-    """Train a linear probe on every checkpoint of a pretraining; goes on where it was stopped.
+class EpochSelectionConfig:
+    """Train a linear probe on every checkpoint of a pretraining; the same command continues if interrupted.
 
-    Leaves in the pretraining's folder results_label_<task>.csv, a row an epoch, and its curve as PNG; and
-    results_label.csv, the same rows in the order of epochs, if one task is job for. The files of --fusion
-    ehr and cxr are called results_label_<task>_<fusion>.
+    Writes results_label_<task>.csv, with a row per epoch, and its curve as PNG into the folder of the
+    pretraining. If --task names one task, results_label.csv has the same rows in the order of the epochs.
+    With --fusion ehr and cxr the files are named results_label_<task>_<fusion>.
     """
 
     run_dir: Path = Path("runs/simclr-phenotyping")
     """Folder of the pretraining."""
     task: str = "phenotyping"
-    """Task to probe, or several with commas between: phenotyping,in-hospital-mortality."""
+    """Task to probe, or several separated by commas: phenotyping,in-hospital-mortality."""
     fusion: Literal["ehr", "cxr", "concatenation"] = "concatenation"
-    """Features to probe: of one encoder, or of both side by side."""
+    """Features to probe: of one encoder, or of both concatenated."""
     fusion_layer: Literal[0, 3] = 0
     """Probe the outputs of the encoders (0) or of their projection heads (3)."""
     seed: int = 0
-    """Start of every random number: weights of the probes, order of samples."""
+    """Random seed of the probes' weights and of the order of samples."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU if there is one. Start with torchrun for several GPUs."""
+    """Device; auto takes a GPU if there is one. Start with torchrun for several GPUs."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    data: DataConfig = PROBED
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=512))
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What is job for, opened: the tasks, the checkpoint of every epoch, the data, and the process."""
+class EpochSelection:
+    """An epoch selection that was opened: its settings, tasks, checkpoints by epoch, data and process."""
 
-    config: EpochEvaluationConfig
-    tasks: tuple[Task, ...]
+    config: EpochSelectionConfig
+    tasks: Sequence[Task]
     checkpoints: Mapping[int, Path]
     store: Store
     process: Process
 
     def table(self, task: Task) -> Path:
-        """Where the rows of a task are."""
+        """Return the path of a task's table."""
         fusion = "" if self.config.fusion == "concatenation" else f"_{self.config.fusion}"
         return self.config.run_dir / f"results_label_{task.name}{fusion}.csv"
 
 
-def select_epoch(config: EpochEvaluationConfig) -> None:
-    """Probe the epochs that have no row yet, then name the best."""
-    job = open_evaluation(config)
-    todo = epochs_to_do(job)
-    if todo:
-        probe_epochs(job, todo)
+def select_epoch(config: EpochSelectionConfig) -> None:
+    """Probe the epochs that have no row yet, then report the best epoch of each task."""
+    job = open_selection(config)
+    for task in job.tasks:
+        check_table(job, task)
+    if missing := missing_rows(job):
+        probe_epochs(job, missing)
     if distributed.is_main():
         for task in job.tasks:
-            report_best_epoch(job, task)
+            table = read_epochs(job.table(task), task)
+            write_curve(job, task, table)
+            report_best_epoch(job, task, table)
     distributed.barrier()
     distributed.shutdown()
 
 
-def open_evaluation(config: EpochEvaluationConfig) -> Evaluation:
-    """ValueError, with the cure, for settings that contradict each other or rows that others have made."""
-    tasks = tuple(get_task(name) for name in dict.fromkeys(config.task.split(",")))
-    pairs = config.data.data_pairs
-    if not all(getattr(SAMPLE_SELECTIONS[pairs], modality) for modality in FUSIONS[config.fusion].modalities):
-        raise ValueError(
-            f"--data_pairs {pairs} has too little for --fusion {config.fusion}; use --data_pairs paired"
-        )
-    checkpoints, store = find_checkpoints(config.run_dir), Store.open(config.data.store)
+def open_selection(config: EpochSelectionConfig) -> EpochSelection:
+    """Check the settings, find the checkpoints, and open the store."""
+    tasks = [get_task(name) for name in dict.fromkeys(config.task.split(","))]
+    check_modalities(config.fusion, config.data.data_pairs)
+    checkpoints = find_checkpoints(config.run_dir)
+    store = Store.open(config.data.store)
     process = distributed.setup(config.device)
     seed_everything(config.seed)
     set_precision(RunConfig(), process.device)
-    return Evaluation(config, tasks, checkpoints, store, process)
+    return EpochSelection(config, tasks, checkpoints, store, process)
 
 
 def find_checkpoints(run_dir: Path) -> dict[int, Path]:
-    """{epoch: <run>_epoch_<NN>.ckpt} of a folder, in the order of epochs; ValueError if there is none."""
-    found: dict[int, Path] = {}
+    """Return the paths of <run>_epoch_<NN>.ckpt in a folder by epoch, in the order of epochs."""
+    checkpoints: dict[int, Path] = {}
     for path in sorted(run_dir.glob("*_epoch_*.ckpt")):
-        match = re.search(r"_epoch_(\d+)$", path.stem)
-        if match and found.setdefault(int(match[1]), path) != path:
-            raise ValueError(
-                f"{path} and {found[int(match[1])].name} are of one epoch; move one of them away"
-            )
-    if not found:
-        cure = "give the folder of a pretraining, such as --run_dir runs/simclr-phenotyping"
-        raise ValueError(f"--run_dir {run_dir} holds no <run>_epoch_<NN>.ckpt; {cure}")
-    return dict(sorted(found.items()))
+        if match := re.search(r"_epoch_(\d+)$", path.stem):
+            first = checkpoints.setdefault(int(match[1]), path)
+            if first != path:
+                raise ValueError(f"{path} and {first.name} are of the same epoch; move one of them away")
+    if not checkpoints:
+        raise ValueError(
+            f"--run_dir {run_dir} holds no <run>_epoch_<NN>.ckpt; give the folder of a pretraining, such as "
+            "--run_dir runs/simclr-phenotyping"
+        )
+    return dict(sorted(checkpoints.items()))
 
 
-def epochs_to_do(job: Evaluation) -> dict[int, list[Task]]:
-    """{epoch: tasks without a row of it}, as the main process sees it; ValueError for others' rows."""
-    left = np.zeros((0, 2), np.int64)
-    for task in job.tasks:
-        check_settings(job, task)
-    if distributed.is_main():
-        done = [set(read_epochs(job.table(task), task)["epoch"]) for task in job.tasks]
-        pairs = [(e, t) for e in job.checkpoints for t in range(len(done)) if e not in done[t]]
-        left = np.array(pairs, np.int64).reshape(-1, 2)
-    todo: dict[int, list[Task]] = {}
-    for epoch, place in distributed.gather_arrays(left).tolist():
-        todo.setdefault(epoch, []).append(job.tasks[place])
-    return todo
-
-
-def settings_of(job: Evaluation) -> dict[str, object]:
-    """What the rows of a table depend on: the settings, the data, and the run that left the checkpoints."""
-    settings = to_dict(job.config)
-    for name in ("run_dir", "task", "device"):
-        del settings[name]
-    for name in ("store", "data_device", "transforms_cxr"):  # the store counts by its content
-        del settings["data"][name]
-    path = job.config.run_dir / "environment.yaml"
-    began = read_yaml_mapping(path).get("started", "") if path.is_file() else ""
-    told = {
+def table_settings(job: EpochSelection) -> dict[str, object]:
+    """Return what the rows of a table depend on: the data, the pretraining and the settings."""
+    omitted = {"run_dir", "task", "device", "data"}
+    settings = {name: value for name, value in to_dict(job.config).items() if name not in omitted}
+    omitted = {"store", "data_device", "transforms_cxr"}  # the content of the store is compared instead
+    data = {name: value for name, value in to_dict(job.config.data).items() if name not in omitted}
+    environment = job.config.run_dir / "environment.yaml"
+    return {
         "data": job.store.data_description,
         "store": job.store.fingerprint,
-        "pretraining": began,
+        "pretraining": read_yaml_mapping(environment).get("started", "") if environment.is_file() else "",
+        "settings": settings | {"data": data},
     }
-    return told | {"settings": settings}
 
 
-def check_settings(job: Evaluation, task: Task) -> None:
-    """ValueError if a table has rows that were made with other settings."""
-    path = job.table(task).with_suffix(".yaml")
-    if not job.table(task).is_file():
+def check_table(job: EpochSelection, task: Task) -> None:
+    """Raise ValueError if the rows of a table were made with other settings, or with unknown ones."""
+    table = job.table(task)
+    path = table.with_suffix(".yaml")
+    if not table.is_file():
         return
     if not path.is_file():
-        raise ValueError(f"{job.table(task)} lacks {path.name}, which says how it was made; move it away")
-    before, now = read_yaml_mapping(path), settings_of(job)
-    if before != now:
-        was, wanted = (flat(found) for found in (before, now["settings"]))
-        other = [f"--{name} {was.get(name)}" for name in wanted if was.get(name) != wanted[name]]
-        other += [f"another {name}" for name in ("store", "pretraining") if before.get(name) != now[name]]
-        cure = "use the same again, or move the table away"
-        raise ValueError(f"{job.table(task)} was made with {', '.join(other) or before.get('data')}; {cure}")
+        raise ValueError(f"{table} has no {path.name}, which records its settings; move the table away")
+    before = flatten(read_yaml_mapping(path))
+    now = flatten(table_settings(job))
+    changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    if changed:
+        sources = ("data", "store", "pretraining")
+        names = [f"another {name}" if name in sources else f"--{name} {before.get(name)}" for name in changed]
+        raise ValueError(f"{table} was made with {', '.join(names)}; use those, or move the table away")
 
 
-def flat(settings: Mapping[str, object]) -> dict[str, object]:
-    """{flag: value} of nested settings.
+def flatten(settings: Mapping[str, object]) -> dict[str, object]:
+    """Flatten nested settings.
 
-    >>> flat({"seed": 0, "probe": {"lr": 0.01}})
+    >>> flatten({"seed": 0, "probe": {"lr": 0.01}})
     {'seed': 0, 'lr': 0.01}
     """
-    found: dict[str, object] = {}
+    flat: dict[str, object] = {}
     for name, value in settings.items():
-        found |= flat(value) if isinstance(value, dict) else {name: value}
-    return found
+        flat |= flatten(value) if isinstance(value, dict) else {name: value}
+    return flat
 
 
-def probe_epochs(job: Evaluation, todo: Mapping[int, list[Task]]) -> None:
-    """Adds a row for every epoch and task; the features of a checkpoint serve all its tasks."""
-    tasks = [task for task in job.tasks if any(task in left for left in todo.values())]
-    samples = {(task.name, split): read_samples(job, task, split) for task in tasks for split in SPLITS}
-    for task in tasks:
-        if lacking := check_learnable(task, samples[task.name, "train"].labels):
-            say(f"{task.name}: {lacking}")
-    rows = partial(UniqueInputs, job.store, samples, config=job.config.data, process=job.process)
-    shared = {name: rows(modality=name) for name in FUSIONS[job.config.fusion].modalities}
-    count = sum(map(len, todo.values()))
-    say(f"{count} probes on {len(todo)} checkpoints, {job.store.data_description}")
-    for name, found in shared.items():
-        say(f"{name}: {found.count} distinct of {sum(map(len, samples.values()))} samples")
-    began = time.monotonic()
-    for number, (epoch, left) in enumerate(todo.items(), start=1):
-        features = features_of(job, job.checkpoints[epoch], shared)
+def missing_rows(job: EpochSelection) -> dict[int, list[Task]]:
+    """Return the tasks without a row for each epoch that has any, as the main process finds them."""
+    missing = np.zeros((0, 2), np.int64)  # epoch, index of the task
+    if distributed.is_main():
+        done = [set(read_epochs(job.table(task), task)["epoch"]) for task in job.tasks]
+        pairs = [(epoch, i) for epoch in job.checkpoints for i in range(len(done)) if epoch not in done[i]]
+        missing = np.array(pairs, np.int64).reshape(-1, 2)
+    tasks: dict[int, list[Task]] = {}
+    for epoch, index in distributed.gather_arrays(missing).tolist():
+        tasks.setdefault(epoch, []).append(job.tasks[index])
+    return tasks
+
+
+def probe_epochs(job: EpochSelection, missing: Mapping[int, list[Task]]) -> None:
+    """Add the missing rows; the features of a checkpoint are computed once for all tasks."""
+    samples = load_sample_sets(job, [task for task in job.tasks if any(task in m for m in missing.values())])
+    inputs = unique_inputs(job, samples)
+    count = sum(map(len, missing.values()))
+    logger.info(f"{count} probes on {len(missing)} checkpoints, {job.store.data_description}")
+    for modality, unique in inputs.items():
+        logger.info(
+            f"{modality}: {unique.count} distinct inputs of {sum(map(len, samples.values()))} samples"
+        )
+    start = time.monotonic()
+    for number, (epoch, tasks) in enumerate(missing.items(), start=1):
+        features = compute_features(job, job.checkpoints[epoch], inputs)
         if distributed.is_main():
-            told = [probe_task(job, epoch, task, features, samples) for task in left]
-            left_over = timedelta(seconds=round((time.monotonic() - began) / number * (len(todo) - number)))
-            say(f"epoch {epoch} ({number}/{len(todo)})  {'  '.join(told)}  ETA {left_over}")
+            scores = []
+            for task in tasks:
+                row = probe_task(job, task, epoch, features, samples)
+                scores.append(f"{task.name}: {format_scores(task, row, ('val', 'test'))}")
+            seconds_left = (time.monotonic() - start) / number * (len(missing) - number)
+            eta = timedelta(seconds=round(seconds_left))
+            logger.info(f"epoch {epoch} ({number}/{len(missing)})  {'  '.join(scores)}  ETA {eta}")
         distributed.barrier()
 
 
-def read_samples(job: Evaluation, task: Task, split: str) -> Samples:
-    """The samples of a task's split."""
+def load_sample_sets(job: EpochSelection, tasks: Iterable[Task]) -> SampleSets:
+    """Load the samples of all splits; log which labels cannot be trained."""
     data, seed = job.config.data, job.config.seed
-    return load_samples(job.store, task.name, task.labels, task.encode, split, data, seed)
+    samples: dict[Hashable, Samples] = {}
+    for task in tasks:
+        for split in SPLITS:
+            samples[task.name, split] = load_samples(
+                job.store, task.name, task.labels, task.encode, split, data, seed
+            )
+        if problem := check_learnable(task, samples[task.name, "train"].labels):
+            logger.info(f"{task.name}: {problem}")
+    return samples
 
 
-def features_of(job: Evaluation, path: Path, shared: Mapping[str, UniqueInputs]) -> SharedFeatures:
-    """Features of all samples by a checkpoint's encoders, computed by all processes together."""
-    config, device = job.config, job.process.device
+def unique_inputs(job: EpochSelection, samples: SampleSets) -> dict[str, UniqueInputs]:
+    """Return the distinct inputs of all samples, by modality."""
+    return {
+        modality: UniqueInputs(job.store, samples, modality, job.config.data, job.process)
+        for modality in FUSIONS[job.config.fusion].modalities
+    }
+
+
+def compute_features(job: EpochSelection, path: Path, inputs: Mapping[str, UniqueInputs]) -> SharedFeatures:
+    """Compute the features of all samples with the encoders of a checkpoint, on all processes together."""
     check_no_leakage(job.store, path)
-    wanted = ClassifierConfig(config.fusion, "binary", 1, EncoderConfig(), config.fusion_layer)
-    classifier, _ = start_classifier(wanted, dict.fromkeys(shared, str(path)))
-    return SharedFeatures(classifier.fusion.to(device), shared, device)
+    config = ClassifierConfig(job.config.fusion, "binary", 1, EncoderConfig(), job.config.fusion_layer)
+    classifier, _ = start_classifier(config, dict.fromkeys(inputs, str(path)))
+    fusion = classifier.fusion.to(job.process.device)
+    assert isinstance(fusion, LinearFusion), "--fusion offers no other"
+    return SharedFeatures(fusion, inputs, job.process.device)
 
 
 def probe_task(
-    job: Evaluation,
-    epoch: int,
-    task: Task,
-    features: SharedFeatures,
-    samples: Mapping[tuple[str, str], Samples],
-) -> str:
-    """Trains one probe and adds its row; returns what to print of it."""
-    config, labels = job.config, {split: samples[task.name, split].labels for split in SPLITS}
+    job: EpochSelection, task: Task, epoch: int, features: SharedFeatures, samples: SampleSets
+) -> dict[str, float]:
+    """Train the probe of a task and epoch, append its row to the table, and return the row."""
+    config = job.config
+    labels = {split: samples[task.name, split].labels for split in SPLITS}
     batches = {
         split: FeatureBatches(
             features.features_of((task.name, split)),
@@ -246,61 +262,65 @@ def probe_task(
         for split in SPLITS
     }
     score = partial(validation_score, task, labels["val"])
-    found = train_probe(task.kind, task.outputs, batches, config.probe, config.seed, score)
-    row = epoch_row(task, epoch, labels, {split: found[split].cpu().numpy() for split in SPLITS})
-    write_row(job, task, row)
-    scores = ", ".join(f"{split} {row[f'{split}_{task.monitor}']:.4f}" for split in ("val", "test"))
-    return f"{task.name}: {task.monitor} {scores}"
+    probability = train_probe(task.kind, task.outputs, batches, config.probe, config.seed, score)
+    row = epoch_row(task, epoch, labels, {split: probability[split].cpu().numpy() for split in SPLITS})
+    append_row(job, task, row)
+    return row
 
 
 def validation_score(task: Task, truth: np.ndarray, probability: Tensor) -> float:
-    """The task's monitor on the validation split."""
+    """Return the task's monitor on the validation split."""
     return metrics.headline(compute_scores(task, truth, probability.cpu().numpy()))[task.monitor]
 
 
-def write_row(job: Evaluation, task: Task, row: Mapping[str, float]) -> None:
-    """Adds a row to the table, and beside the first what it was made with."""
+def append_row(job: EpochSelection, task: Task, row: Mapping[str, float]) -> None:
+    """Append a row to the table; the first also records the settings, in a YAML file beside the table."""
     path = job.table(task)
     if not path.is_file():
-        text = yaml.safe_dump(settings_of(job), sort_keys=False, allow_unicode=True)
-        write_text(path.with_suffix(".yaml"), text)
-    results.append_rows(path, columns(task), [row], "move it away")
+        settings = yaml.safe_dump(table_settings(job), sort_keys=False, allow_unicode=True)
+        write_text(path.with_suffix(".yaml"), settings)
+    results.append_rows(path, epoch_columns(task), [row], "move it away")
 
 
-def report_best_epoch(job: Evaluation, task: Task) -> None:
-    """Draws the curve, and says which epoch is best and how to use it."""
+def write_curve(job: EpochSelection, task: Task, table: pd.DataFrame) -> None:
+    """Draw the scores of all epochs; for a single task also write results_label.csv."""
     config, path = job.config, job.table(task)
-    table = read_epochs(path, task)
     if len(job.tasks) == 1:
         write_text(config.run_dir / "results_label.csv", table.to_csv(index=False))
     title = f"{config.run_dir.resolve().name}: linear probe, {task.name}, {config.fusion}"
     figure = draw_epochs(table, f"{title}\n{job.store.data_description}")
     save(figure, path.with_suffix(".png"))
-    say(f"\ntable: {path}\ncurve: {path.with_suffix('.png')}")
+    logger.info(f"\ntable: {path}\ncurve: {path.with_suffix('.png')}")
+
+
+def report_best_epoch(job: EpochSelection, task: Task, table: pd.DataFrame) -> None:
+    """Print the best epoch that still has a checkpoint, and the command that evaluates it."""
     best = best_epoch(table[table["epoch"].isin(job.checkpoints)], task)
     if best is None:
-        say(f"{task.name}: the validation split holds one class of every label, so that no epoch is best")
+        logger.info(
+            f"{task.name}: no best epoch, because every label has only one class in the validation split"
+        )
         return
     row = table.set_index("epoch").loc[best]
-    scores = ", ".join(f"{split} {row[f'{split}_{task.monitor}']:.4f}" for split in SPLITS)
-    command = next_command(task, config.fusion, job.checkpoints[best], same_settings(config))
-    say(f"{task.name}: epoch {best} is the best by validation; {task.monitor} {scores}")
-    say(f"use it by\n  {command}")
+    command = lineareval_command(task, job.config.fusion, job.checkpoints[best], lineareval_flags(job.config))
+    logger.info(f"{task.name}: epoch {best} is the best by validation; {format_scores(task, row, SPLITS)}")
+    logger.info(f"evaluate it with\n  {command}")
 
 
-def same_settings(config: EpochEvaluationConfig) -> dict[str, object]:
-    """Flags that make the linear classifier see what the probe saw, where the task's script says other."""
-    flags: dict[str, object] = {"store": config.data.store}
-    data, default = to_dict(config.data), to_dict(DataConfig())
+def format_scores(task: Task, row: Mapping[str, float], splits: Iterable[str]) -> str:
+    """Format the mean scores of some splits."""
+    scores = ", ".join(f"{split} {row[f'{split}_{task.monitor}']:.4f}" for split in splits)
+    return f"{task.monitor} {scores}"
+
+
+def lineareval_flags(config: EpochSelectionConfig) -> dict[str, object]:
+    """Return the flags with which linear evaluation reads the same features as the probe."""
+    names = ("data_pairs", "data_ratio", "retrieve_cxr", "every_hours", "image_size")
+    default = DataConfig()
+    flags = {"store": config.data.store}
     flags |= {
-        n: data[n]
-        for n in ("data_pairs", "data_ratio", "retrieve_cxr", "every_hours", "image_size")
-        if data[n] != default[n]
+        name: getattr(config.data, name)
+        for name in names
+        if getattr(config.data, name) != getattr(default, name)
     }
     return flags | ({"fusion_layer": config.fusion_layer} if config.fusion_layer else {})
-
-
-def say(text: str) -> None:
-    """Prints a line, on the main process."""
-    if distributed.is_main():
-        tqdm.write(text)

@@ -14,7 +14,7 @@ def small(folder: Path) -> benchmark.BootstrapBenchmark:
     return benchmark.BootstrapBenchmark(120, 2, 6, 3, 1, folder / "results.csv")
 
 
-def test_a_row_tells_what_was_measured_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_says_what_was_measured_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     benchmark.main(small(tmp_path))
     table = pd.read_csv(tmp_path / "results.csv")
     assert tuple(table.columns) == COLUMNS and table.notna().all(axis=None)

@@ -10,7 +10,7 @@ from evaluation.results import append_rows
 
 
 def rows(path: Path, *figures: Figure, benchmark: str = "images") -> Path:
-    """The file with rows of these figures added."""
+    """Append rows of these figures to a file; return its path."""
     append_rows(path, COLUMNS, [figure.cells() | {"benchmark": benchmark} for figure in figures], "")
     return path
 
@@ -44,7 +44,7 @@ def test_the_newest_row_of_a_figure_counts(tmp_path: Path) -> None:
     assert [change.fell for change in compare(old, new)] == [True]
 
 
-def test_figures_are_told_apart_by_benchmark_work_and_what_they_are_held_against(tmp_path: Path) -> None:
+def test_figures_are_identified_by_benchmark_work_and_reference(tmp_path: Path) -> None:
     figure = Figure("resize", "s", 1.0, "published", 10.0)
     old = rows(tmp_path / "old.csv", figure)
     new = rows(tmp_path / "new.csv", Figure("resize", "s", 1.0, "zcat", 1.0), Figure("x", "s", 1, "zcat", 1))

@@ -16,7 +16,7 @@ from datasets.store import Store
 
 
 def rows_of(path: Path) -> pd.DataFrame:
-    """The measured rows: every one whole, and no figure twice."""
+    """Return the measured rows, after checking that each is complete and none is repeated."""
     rows = pd.read_csv(path)
     assert tuple(rows.columns) == COLUMNS and rows["ours"].astype(float).notna().all()
     assert not rows.duplicated(["benchmark", "work", "against"]).any()
@@ -51,7 +51,7 @@ def test_all_members_of_a_written_table_are_read(pattern: Pattern, tmp_path: Pat
     assert len(read_table(tmp_path / IV, "patients")) == 40
 
 
-def test_a_command_that_fails_is_told_with_its_last_lines() -> None:
+def test_the_error_of_a_failed_command_has_its_last_lines() -> None:
     with pytest.raises(ValueError, match=r"ended with status 1:\nerror: .*not found"):
         child.run_module("datasets.extract", "--mimic_iv", "/nowhere", "--out", "/nowhere/out")
 
@@ -61,18 +61,20 @@ def test_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     extraction.main(
         extraction.ExtractionBenchmark(rows, "demo", 20, tmp_path / "s", tmp_path / "results.csv")
     )
-    found = rows_of(tmp_path / "results.csv")
-    assert found["against"].tolist()[:4] == ["zcat", "published"] * 2 and len(found) == 6
-    told = capsys.readouterr().out
-    assert all(name in told for name in ("cohort", "events", "samples", "grid", "listfiles", "zcat core-s"))
+    measured = rows_of(tmp_path / "results.csv")
+    assert measured["against"].tolist()[:4] == ["zcat", "published"] * 2 and len(measured) == 6
+    printed = capsys.readouterr().out
+    assert all(
+        name in printed for name in ("cohort", "events", "samples", "grid", "listfiles", "zcat core-s")
+    )
     assert not list((tmp_path / "s").iterdir())
 
 
 def test_images(tmp_path: Path) -> None:
     images.main(images.ImagesBenchmark(3, 1, 20, 20, tmp_path / "s", tmp_path / "results.csv"))
-    found = rows_of(tmp_path / "results.csv")
+    measured = rows_of(tmp_path / "results.csv")
     against = ["published", "decoding alone", "cores", "the whole", "published", "target"]
-    assert found["against"].tolist() == against
+    assert measured["against"].tolist() == against
 
 
 def test_a_report_has_the_newest_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

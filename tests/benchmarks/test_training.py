@@ -1,4 +1,4 @@
-"""The benchmarks of learning measure what they say, on small work, and run the real programs."""
+"""The benchmarks of training run at a tiny size, measure what they say, and start the real programs."""
 
 from pathlib import Path
 
@@ -61,24 +61,24 @@ def test_padded_stays_are_as_long_as_the_longest() -> None:
 
 def test_features_once_are_measured_against_features_anew(tmp_path: Path) -> None:
     config = epoch_evaluation.EpochEvaluationBenchmark(stays=40, image_size=32, probe_epochs=2, device="cpu")
-    whole, features, probes = epoch_evaluation.measure(config, tmp_path)
-    assert whole.ours == pytest.approx(features.ours + probes.ours) == pytest.approx(probes.other)
-    assert whole.other > probes.ours and features.other > 0
+    total, features, probes = epoch_evaluation.measure(config, tmp_path)
+    assert total.ours == pytest.approx(features.ours + probes.ours) == pytest.approx(probes.other)
+    assert total.other > probes.ours and features.other > 0
 
 
 def test_both_ways_of_ddp_ask_for_the_same_training(tmp_path: Path) -> None:
     program, *flags = ddp.command(ddp.DDPBenchmark(), tmp_path, "two", 64)
-    asked = parse(SimCLRConfig, flags)
+    config = parse(SimCLRConfig, flags)
     assert program == "simclr_trainer.py" and (ddp.ROOT / program).is_file()
-    assert (asked.data.batch_size, asked.run.name, asked.run.device) == (64, "two", "cpu")
+    assert (config.data.batch_size, config.run.name, config.run.device) == (64, "two", "cpu")
 
 
-def test_a_training_that_fails_is_told(tmp_path: Path) -> None:
+def test_a_failed_training_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"(?s)a training failed: .*ZeroDivisionError"):
         ddp.run(tmp_path, 1, ["-c", "1 / 0"])
 
 
-def test_all_goes_on_behind_one_that_fails(
+def test_all_continues_after_one_that_fails(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(everything, "BENCHMARKS", ("no_such", "record"))  # record does nothing on its own

@@ -1,6 +1,4 @@
-"""Faulty checkpoints: evaluated or resumed; the predictions are the clean ones, or the checkpoint is
-refused.
-"""
+"""Evaluate or resume faulty checkpoints: predictions are those of the clean one, or it is refused."""
 
 import copy
 import io
@@ -18,7 +16,7 @@ import torch
 from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.random_store import write_random_store
 from training import classify
-from training.classify import ClassifyConfig
+from training.classify_config import ClassifyConfig
 from utils import checkpoint
 
 SETTINGS = (
@@ -40,47 +38,46 @@ class Executes:
 
 
 def store(place: Place) -> Path:
-    """A store of random stays."""
+    """Return a store of random stays."""
     folder = place.kept / "store"
     return folder if folder.exists() else write_random_store(folder)
 
 
-def places(place: Place, folder: Path) -> tuple[object, ...]:
-    """Flags of a run on the store that writes into a folder."""
+def paths(place: Place, folder: Path) -> tuple[object, ...]:
+    """Return the flags of a run on the store that writes into a folder."""
     results = folder / "results"
     return "--store", store(place), "--save_dir", folder, "--results_dir", results, "--name", "run"
 
 
 def train(place: Place, folder: Path, *flags: object) -> Ended:
-    """Train a small classifier of the record into a folder."""
-    return run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *places(place, folder), *flags)
+    """Train a small EHR classifier into a folder."""
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *paths(place, folder), *flags)
 
 
 def evaluate(place: Place, path: Path, folder: Path) -> Ended:
-    """Evaluate a checkpoint; its predictions come into folder/run."""
+    """Evaluate a checkpoint; write its predictions to folder/run."""
     flags = ("--mode", "eval", "--load_state", path)
-    return run(classify.classify, ClassifyConfig, *SETTINGS, *places(place, folder), *flags)
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *paths(place, folder), *flags)
 
 
 def trained(place: Place) -> Path:
-    """The folder of a classifier trained for one epoch; in clean/ are its predictions, in twice/ those of one
-    that was resumed for another.
+    """Return the folder of a classifier that was trained for one epoch.
+
+    clean/ has its predictions, and twice/ those after resuming it for a second epoch.
     """
     folder = place.kept / "trained"
     if not folder.exists():
-        ends = [
-            train(place, folder, "--epochs", 1),
-            evaluate(place, folder / "run" / "best.ckpt", folder / "clean"),
-        ]
+        once = train(place, folder, "--epochs", 1)
+        evaluated = evaluate(place, folder / "run" / "best.ckpt", folder / "clean")
         shutil.copytree(folder / "run", folder / "twice" / "run")
-        ends.append(train(place, folder / "twice", "--epochs", 2, "--resume"))
-        if any(end.status for end in ends):
-            raise Failure(f"the clean run is refused: {[end.errors for end in ends]}")
+        twice = train(place, folder / "twice", "--epochs", 2, "--resume")
+        if once.status or evaluated.status or twice.status:
+            raise Failure(f"the clean run is refused: {once.errors} {evaluated.errors} {twice.errors}")
     return folder
 
 
 def predictions(folder: Path) -> str:
-    """What a run predicts of the test split."""
+    """Return the predictions of a run for the test split."""
     return (folder / "run" / "predictions_test.csv").read_text()
 
 
@@ -95,16 +92,16 @@ def flipped_bits(draw: np.random.Generator, content: bytes) -> bytes:
 
 
 def flipped_bits_of_the_pickle(draw: np.random.Generator, content: bytes) -> bytes:
-    """Damage where the structure is told, in a zip file that is consistent in itself."""
+    """Damage the pickle in a zip file whose checksums are correct."""
     return _zipped_again(
         content, lambda name, part: flipped_bits(draw, part) if name.endswith(".pkl") else part
     )
 
 
 def flipped_bits_of_a_tensor(draw: np.random.Generator, content: bytes) -> bytes:
-    """Damage to numbers, whose zip checksum then does not fit."""
-    with zipfile.ZipFile(io.BytesIO(content)) as held:
-        big = [info for info in held.infolist() if "/data/" in info.filename and info.file_size > 16]
+    """Damage numbers, so that a checksum of the zip file is wrong."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        big = [info for info in archive.infolist() if "/data/" in info.filename and info.file_size > 16]
     info = pick(draw, big)
     start = content.find(info.filename.encode()) + len(info.filename) + 100
     damaged = bytearray(content)
@@ -166,46 +163,46 @@ JUNK = (
 )
 
 
-def places_of(tree: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
-    """Paths to all entries of nested dicts and lists."""
+def entries(tree: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """Return the paths to all entries of nested dicts and lists."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [way for key, value in items for way in ((*path, key), *places_of(value, (*path, key)))]
+    return [entry for key, value in items for entry in ((*path, key), *entries(value, (*path, key)))]
 
 
-def parent(tree: Tree, way: tuple[object, ...]) -> dict:
-    """What holds the entry at a path."""
-    for key in way[:-1]:
+def parent(tree: Tree, path: tuple[object, ...]) -> dict:
+    """Return the dict or list that holds the entry at a path."""
+    for key in path[:-1]:
         tree = tree[key]
     return tree
 
 
-def other_entry(draw: np.random.Generator, held: Tree) -> None:
-    # Levels first: there are many more weights than settings.
-    ways = places_of(held)
-    depth = int(pick(draw, sorted({len(way) for way in ways})))
-    way = pick(draw, [way for way in ways if len(way) == depth])
-    if draw.integers(3) == 0 and isinstance(parent(held, way), dict):
-        del parent(held, way)[way[-1]]
+def other_entry(draw: np.random.Generator, state: Tree) -> None:
+    # Draw a depth first, because there are many more weights than settings.
+    paths = entries(state)
+    depth = int(pick(draw, sorted({len(path) for path in paths})))
+    path = pick(draw, [path for path in paths if len(path) == depth])
+    if draw.integers(3) == 0 and isinstance(parent(state, path), dict):
+        del parent(state, path)[path[-1]]
     else:
-        parent(held, way)[way[-1]] = pick(draw, JUNK)
+        parent(state, path)[path[-1]] = pick(draw, JUNK)
 
 
-def other_version(draw: np.random.Generator, held: Tree) -> None:
-    held["format"] = pick(draw, ("medmod-checkpoint-0", "medmod-checkpoint-2", "", None, 1))
+def other_version(draw: np.random.Generator, state: Tree) -> None:
+    state["format"] = pick(draw, ("medmod-checkpoint-0", "medmod-checkpoint-2", "", None, 1))
 
 
-def tensor_ways(held: Tree) -> list[tuple[object, ...]]:
-    """Paths to the weights."""
+def tensor_paths(state: Tree) -> list[tuple[object, ...]]:
+    """Return the paths to the weights."""
     return [
-        way
-        for way in places_of(held["parts"], ("parts",))
-        if isinstance(parent(held, way)[way[-1]], torch.Tensor)
+        path
+        for path in entries(state["parts"], ("parts",))
+        if isinstance(parent(state, path)[path[-1]], torch.Tensor)
     ]
 
 
-def other_shape(draw: np.random.Generator, held: Tree) -> None:
-    way = pick(draw, tensor_ways(held))
-    weight = parent(held, way)[way[-1]]
+def other_shape(draw: np.random.Generator, state: Tree) -> None:
+    path = pick(draw, tensor_paths(state))
+    weight = parent(state, path)[path[-1]]
     shapes = (
         weight.unsqueeze(0),
         weight[..., :-1],
@@ -213,17 +210,17 @@ def other_shape(draw: np.random.Generator, held: Tree) -> None:
         torch.zeros(()),
         torch.cat([weight, weight]),
     )
-    parent(held, way)[way[-1]] = pick(draw, [other for other in shapes if other.shape != weight.shape])
+    parent(state, path)[path[-1]] = pick(draw, [other for other in shapes if other.shape != weight.shape])
 
 
-def other_numbers(draw: np.random.Generator, held: Tree) -> None:
-    way = pick(draw, tensor_ways(held))
-    weight = parent(held, way)[way[-1]].clone()
+def other_numbers(draw: np.random.Generator, state: Tree) -> None:
+    path = pick(draw, tensor_paths(state))
+    weight = parent(state, path)[path[-1]].clone()
     weight.view(-1)[int(draw.integers(weight.numel()))] = pick(
         draw, (float("nan"), float("inf"), -float("inf"))
     )
     kinds = (weight, weight.to(torch.complex64), torch.full(weight.shape, True), weight.to_sparse())
-    parent(held, way)[way[-1]] = pick(draw, kinds)
+    parent(state, path)[path[-1]] = pick(draw, kinds)
 
 
 CHANGES: dict[str, Callable[[np.random.Generator, Tree], None]] = {
@@ -234,30 +231,30 @@ CHANGES: dict[str, Callable[[np.random.Generator, Tree], None]] = {
 }
 
 
-def plain_pickle(draw: np.random.Generator, place: Place, held: Tree) -> bytes:
-    return pickle.dumps(pick(draw, (Executes(place.marker), {**held, "epoch": Executes(place.marker)})))
+def plain_pickle(draw: np.random.Generator, place: Place, state: Tree) -> bytes:
+    return pickle.dumps(pick(draw, (Executes(place.marker), {**state, "epoch": Executes(place.marker)})))
 
 
-def pickle_in_a_checkpoint(draw: np.random.Generator, place: Place, held: Tree) -> bytes:
-    way = pick(draw, [way for way in places_of(held) if isinstance(parent(held, way), dict)])
-    parent(held, way)[way[-1]] = Executes(place.marker)
+def pickle_in_a_checkpoint(draw: np.random.Generator, place: Place, state: Tree) -> bytes:
+    path = pick(draw, [path for path in entries(state) if isinstance(parent(state, path), dict)])
+    parent(state, path)[path[-1]] = Executes(place.marker)
     file = io.BytesIO()
-    torch.save(held, file, _use_new_zipfile_serialization=bool(draw.integers(2)))
+    torch.save(state, file, _use_new_zipfile_serialization=bool(draw.integers(2)))
     return file.getvalue()
 
 
 EXECUTES = {"pickle that runs code": plain_pickle, "checkpoint that runs code": pickle_in_a_checkpoint}
 
 
-def saved(held: Tree) -> bytes:
-    """A checkpoint of some content."""
+def saved(state: Tree) -> bytes:
+    """Serialize a checkpoint."""
     file = io.BytesIO()
-    torch.save(held, file)
+    torch.save(state, file)
     return file.getvalue()
 
 
 def attempt(content: bytes, draw: np.random.Generator, place: Place, *, error_alone: bool = False) -> str:
-    """Evaluate a checkpoint, or resume from it."""
+    """Evaluate a checkpoint, or resume from it, and judge the predictions."""
     source, folder = trained(place), place.folder / "out"
     if draw.integers(2):
         path = place.folder / "faulty.ckpt"
@@ -272,37 +269,39 @@ def attempt(content: bytes, draw: np.random.Generator, place: Place, *, error_al
 
 
 def clean_content(place: Place) -> bytes:
-    """last.ckpt of the clean run, which holds what best.ckpt does and more."""
+    """Return last.ckpt of the clean run, which contains all that best.ckpt contains."""
     return (trained(place) / "run" / "last.ckpt").read_bytes()
 
 
 def attempt_damage(
     damage: Callable[[np.random.Generator, bytes], bytes], draw: np.random.Generator, place: Place
 ) -> str:
-    """A file that was damaged."""
+    """Try a damaged file."""
     return attempt(damage(draw, clean_content(place)), draw, place)
 
 
 def attempt_change(
     change: Callable[[np.random.Generator, Tree], None], draw: np.random.Generator, place: Place
 ) -> str:
-    """A file that something else has written."""
-    held = copy.deepcopy(checkpoint.load(trained(place) / "run" / "last.ckpt"))
-    change(draw, held)
-    return attempt(saved(held), draw, place)
+    """Try a file with other content."""
+    state = copy.deepcopy(checkpoint.load(trained(place) / "run" / "last.ckpt"))
+    change(draw, state)
+    return attempt(saved(state), draw, place)
 
 
 def attempt_execution(
     make: Callable[[np.random.Generator, Place, Tree], bytes], draw: np.random.Generator, place: Place
 ) -> str:
-    """A file that would run code: refused, and nothing is run."""
-    held = checkpoint.load(trained(place) / "run" / "last.ckpt")
-    return attempt(make(draw, place, held), draw, place, error_alone=True)
+    """Try a file that would run code: it must be refused without running it."""
+    state = checkpoint.load(trained(place) / "run" / "last.ckpt")
+    return attempt(make(draw, place, state), draw, place, error_alone=True)
 
 
 def faults() -> list[Fault]:
-    """All kinds of faulty checkpoints."""
+    """Return all kinds of faulty checkpoints."""
     kinds = ((attempt_damage, DAMAGE), (attempt_change, CHANGES), (attempt_execution, EXECUTES))
     return [
-        Fault("checkpoints", name, partial(how, made)) for how, all_ in kinds for name, made in all_.items()
+        Fault("checkpoints", name, partial(attempt_kind, make))
+        for attempt_kind, makers in kinds
+        for name, make in makers.items()
     ]

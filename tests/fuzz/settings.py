@@ -24,7 +24,7 @@ Draw = np.random.Generator
 COMMANDS = (
     classify.ClassifyConfig, simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig,
     align_trainer.AlignConfig,
-    select_epoch.EpochEvaluationConfig, extract.ExtractConfig, export.ExportConfig,
+    select_epoch.EpochSelectionConfig, extract.ExtractConfig, export.ExportConfig,
     synthetic.SyntheticConfig, tables.Table, tables.Summary,
 )  # fmt: skip
 WORDS = (

@@ -23,7 +23,7 @@ from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.fuzz.checkpoints import Executes, flipped_bits, predictions, zero_block
 from tests.random_store import write_random_store
 from training import classify
-from training.classify import ClassifyConfig
+from training.classify_config import ClassifyConfig
 
 TASK = "in-hospital-mortality"
 SETTINGS = ("--protocol", "supervised", "--task", TASK, "--fusion", "concatenation", "--device", "cpu",

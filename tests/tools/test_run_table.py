@@ -17,8 +17,8 @@ from tasks import TASKS
 from tests.tools.test_write_scripts import Config, settings
 from tools.run_table import TableConfig, TableMaker, best_checkpoint, program_of
 from tools.runner import Runner
-from training.epoch_table import columns
-from training.select_epoch import EpochEvaluationConfig
+from training.epoch_table import epoch_columns
+from training.select_epoch import EpochSelectionConfig
 from utils.config import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +107,7 @@ def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -
     assert [config.objective for config in list(pretrainings.values())[1:]] == ["clip", "tsimclr"]
     assert [config.optim.optimizer for config in pretrainings.values()] == ["adamw", "adamw", "lars"]
     probes = [run[1][1:] for run in runs if run and run[1][0] == "epoch_evaluation.py"]
-    assert [parse(EpochEvaluationConfig, flags).task for flags in probes] == [",".join(tasks)] * 3
+    assert [parse(EpochSelectionConfig, flags).task for flags in probes] == [",".join(tasks)] * 3
     classifiers = configs(runs, "run_gpu.py")
     for task, objective in itertools.product(tasks, objectives):
         state = classifiers[f"{task}-lineareval-concatenation-{objective}"].load_state
@@ -144,7 +144,7 @@ def test_the_best_epoch_by_validation_is_taken(
 ) -> None:
     task = TASKS["length-of-stay"]
     rows = [{"epoch": epoch, "train_kappa": 0.99, "val_kappa": score} for epoch, score in enumerate(scores)]
-    results.append_rows(tmp_path / "results_label_length-of-stay.csv", columns(task), rows, "")
+    results.append_rows(tmp_path / "results_label_length-of-stay.csv", epoch_columns(task), rows, "")
     for number in range(12):
         (tmp_path / f"simclr-length-of-stay_epoch_{number:02d}.ckpt").touch()
     name = f"simclr-length-of-stay_epoch_{best}.ckpt" if best else "last.ckpt"

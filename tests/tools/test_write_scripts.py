@@ -22,7 +22,7 @@ from tasks import TASKS
 from tasks.task import Task
 from tools.write_scripts import PUBLISHED, USAGE, Script, files, published_for, scripts, write_missing
 from training import pretrain
-from training.classify import ClassifyConfig, check
+from training.classify_config import ClassifyConfig, check_config
 from training.early_stopping import PatienceConfig
 from utils.config import parse
 from vicreg_trainer import VICRegConfig
@@ -98,7 +98,7 @@ def settings(words: list[str]) -> Config:
     """Return the settings of a program and its flags, which the program itself accepts."""
     config = parse(CONFIGS[words[0]], words[1:])
     if isinstance(config, ClassifyConfig):
-        check(config)
+        check_config(config)
     else:
         pretrain.check(config)
     return config

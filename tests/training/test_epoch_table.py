@@ -1,4 +1,4 @@
-"""The best epoch is the one that validates best, and only whole rows count."""
+"""The best epoch has the largest validation score, and only complete rows count."""
 
 from pathlib import Path
 
@@ -9,31 +9,31 @@ import pytest
 from datasets.schema import SPLITS
 from evaluation import metrics, results
 from tasks import TASKS
-from training.epoch_table import best_epoch, columns, epoch_row, read_epochs
+from training.epoch_table import best_epoch, epoch_columns, epoch_row, read_epochs
 
 PHENOTYPING, STAY = TASKS["phenotyping"], TASKS["length-of-stay"]
 
 
 def test_columns_are_means_then_labels() -> None:
-    assert columns(PHENOTYPING)[:7] == (
+    assert epoch_columns(PHENOTYPING)[:7] == (
         "epoch", "train_auroc", "train_auprc", "val_auroc", "val_auprc", "test_auroc", "test_auprc",
     )  # fmt: skip
-    assert columns(PHENOTYPING)[7] == f"train_auroc[{PHENOTYPING.labels[0]}]"
-    assert len(columns(PHENOTYPING)) == 7 + 3 * 25
-    assert not any("auroc" in name or "auprc" in name for name in columns(STAY))
+    assert epoch_columns(PHENOTYPING)[7] == f"train_auroc[{PHENOTYPING.labels[0]}]"
+    assert len(epoch_columns(PHENOTYPING)) == 7 + 3 * 25
+    assert not any("auroc" in name or "auprc" in name for name in epoch_columns(STAY))
 
 
 def test_a_row_has_the_scores_of_every_split() -> None:
-    draw = np.random.default_rng(0)
-    truth = {split: draw.integers(0, 2, (30, 25)).astype(np.float32) for split in SPLITS}
-    guess = {split: draw.random((30, 25), np.float32) for split in SPLITS}
+    rng = np.random.default_rng(0)
+    truth = {split: rng.integers(0, 2, (30, 25)).astype(np.float32) for split in SPLITS}
+    probability = {split: rng.random((30, 25), np.float32) for split in SPLITS}
     truth["val"][:, 3] = 1
-    row = epoch_row(PHENOTYPING, 4, truth, guess)
-    assert set(row) == set(columns(PHENOTYPING)) and row["epoch"] == 4
+    row = epoch_row(PHENOTYPING, 4, truth, probability)
+    assert set(row) == set(epoch_columns(PHENOTYPING)) and row["epoch"] == 4
     label = PHENOTYPING.labels[7]
-    assert row[f"test_auroc[{label}]"] == metrics.auroc(truth["test"][:, 7], guess["test"][:, 7])
-    each = [row[f"val_auroc[{name}]"] for name in PHENOTYPING.labels]
-    assert np.isnan(each[3]) and row["val_auroc"] == pytest.approx(np.nanmean(each))
+    assert row[f"test_auroc[{label}]"] == metrics.auroc(truth["test"][:, 7], probability["test"][:, 7])
+    scores = [row[f"val_auroc[{name}]"] for name in PHENOTYPING.labels]
+    assert np.isnan(scores[3]) and row["val_auroc"] == pytest.approx(np.nanmean(scores))
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_the_best_epoch_validates_best(scores: list[float], best: int | None) ->
 
 
 def test_a_table_is_read_whole_in_order_and_each_epoch_once(tmp_path: Path) -> None:
-    path, names = tmp_path / "a.csv", columns(STAY)
+    path, names = tmp_path / "a.csv", epoch_columns(STAY)
     assert read_epochs(path, STAY).empty
     for epoch, value in ((2, 0.25), (0, 1 / 3), (2, 0.5)):
         results.append_rows(path, names, [dict.fromkeys(names, value) | {"epoch": epoch}], "")
@@ -54,5 +54,5 @@ def test_a_table_is_read_whole_in_order_and_each_epoch_once(tmp_path: Path) -> N
         file.write("1,0.5")
     table = read_epochs(path, STAY)
     assert table["epoch"].tolist() == [0, 2] and table["val_kappa"].tolist() == [1 / 3, 0.25]
-    with pytest.raises(ValueError, match=r"a.csv is no table of phenotyping's epochs; move it away"):
+    with pytest.raises(ValueError, match=r"a.csv does not have the columns of phenotyping; move it away"):
         read_epochs(path, PHENOTYPING)

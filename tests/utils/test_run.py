@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import align_trainer
 import simclr_trainer
 import vicreg_trainer
-from training.classify import ClassifyConfig
+from training.classify_config import ClassifyConfig
 from utils import config
 from utils.distributed import Process
 from utils.run import Run, RunConfig, start_run

@@ -1,0 +1,183 @@
+"""The settings of run_gpu.py, and the rules that they must follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from datasets.batches import SAMPLE_SELECTIONS, DataConfig
+from evaluation.subgroups import parse_subgroups
+from models.classifier import ClassifierConfig
+from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
+from models.fusion import FUSIONS, FusionConfig, FusionName, get_fusion
+from tasks import TASKS, TaskName, get_task
+from training.early_stopping import PatienceConfig
+from training.optim import OptimConfig, check_flag
+from utils.config import resumable
+from utils.run import RunConfig
+
+RANDOM = "random"  # --load_state of untrained encoders
+
+
+@dataclass(frozen=True)
+class ClassifierOptim(OptimConfig):
+    """How a classifier is optimized: newly initialized weights may learn faster than pretrained encoders."""
+
+    head_lr: float = 0.0
+    """Peak learning rate of all weights outside the encoders; 0: --lr."""
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            ValueError: A value is out of range; the message names the flag.
+        """
+        super().__post_init__()
+        check_flag("head_lr", self.head_lr, self.head_lr >= 0, "use a number above 0, or 0 for --lr")
+
+
+@dataclass(frozen=True)
+class ClassifyConfig:
+    """Train a classifier for a task and test its best epoch, or evaluate a trained classifier."""
+
+    protocol: Literal["supervised", "finetune", "lineareval"] = "lineareval"
+    """supervised trains everything from the start, finetune starts from pretrained encoders; lineareval
+    trains one linear layer on the features of frozen, pretrained encoders."""
+    mode: Literal["train", "eval"] = "train"
+    """train also tests the best epoch; eval tests the classifier in --load_state."""
+    task: TaskName = "in-hospital-mortality"
+    """What to predict."""
+    fusion: FusionName = "concatenation"
+    """Which modalities to classify from, and how to fuse them."""
+    load_state: str = resumable("")
+    """Checkpoint with the encoders (finetune, lineareval) or with the whole classifier (--mode eval); random:
+    untrained encoders, as a baseline for lineareval."""
+    load_state_ehr: str = resumable("")
+    """Checkpoint of the EHR encoder, from a pretraining or from a classifier such as --fusion ehr. With every
+    --protocol; overrides --load_state for this encoder."""
+    load_state_cxr: str = resumable("")
+    """The same for the image encoder."""
+    fusion_layer: Literal[0, 3] = 0
+    """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
+    results_dir: Path = resumable(Path("results"))
+    """Folder of the result tables, one per task."""
+    bootstrap: int = resumable(1000)
+    """Bootstrap resamples of a split's subjects, for the 95 % intervals of the scores; 0: no intervals."""
+    subgroups: str = resumable("")
+    """Also score subgroups of the patients and the gap between them: any of age,sex,race."""
+    fusion_settings: FusionConfig = field(default_factory=FusionConfig)
+    encoders: EncoderConfig = field(default_factory=EncoderConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: ClassifierOptim = resumable(ClassifierOptim())
+    stopping: PatienceConfig = resumable(PatienceConfig())  # the task names the monitor
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an unknown task or fusion."""
+        get_task(self.task)
+        get_fusion(self.fusion)
+
+    @property
+    def encoder_checkpoints(self) -> dict[str, str]:
+        """Path of the checkpoint of each encoder of the fusion that starts from one, by modality."""
+        paths = {
+            modality: getattr(self, f"load_state_{modality}") or self.load_state
+            for modality in FUSIONS[self.fusion].modalities
+        }
+        return {modality: path for modality, path in paths.items() if path not in ("", RANDOM)}
+
+    @property
+    def has_all_checkpoints(self) -> bool:
+        """Whether every encoder of the fusion starts from a checkpoint."""
+        return len(self.encoder_checkpoints) == len(FUSIONS[self.fusion].modalities)
+
+    @property
+    def allows_untrained_encoders(self) -> bool:
+        """Whether encoders without a checkpoint start from random weights."""
+        return self.mode == "train" and (self.protocol == "supervised" or self.load_state == RANDOM)
+
+
+def classifier_config(config: ClassifyConfig) -> ClassifierConfig:
+    """Return how to build the classifier; the checkpoints of its encoders override their architecture."""
+    task = TASKS[config.task]
+    return ClassifierConfig(
+        fusion=config.fusion,
+        kind=task.kind,
+        outputs=task.outputs,
+        encoders=config.encoders,
+        fusion_layer=config.fusion_layer,
+        objective=RANDOM if config.load_state == RANDOM else "supervised",
+        task=task.name,
+        protocol=config.protocol,
+        checkpoint=config.load_state,
+        fusion_settings=config.fusion_settings,
+    )
+
+
+def check_config(config: ClassifyConfig) -> None:
+    """Raise ValueError, naming the flags and what to do, if settings contradict each other."""
+    classifier_config(config)  # checks the settings of the fusion
+    parse_subgroups(config.subgroups)
+    if config.bootstrap < 0:
+        raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
+    check_load_state(config)
+    check_encoder_flags(config)
+    check_encoder_checkpoints(config)
+    check_modalities(config.fusion, config.data.data_pairs)
+
+
+def check_load_state(config: ClassifyConfig) -> None:
+    """Raise ValueError if --load_state is missing, or given although nothing is loaded."""
+    flags = f"--mode {config.mode} --protocol {config.protocol}"
+    if config.mode == "eval":
+        needs_checkpoint = config.load_state in ("", RANDOM)
+    else:
+        needs_checkpoint = not (config.allows_untrained_encoders or config.has_all_checkpoints)
+    if needs_checkpoint:
+        raise ValueError(f"{flags} needs --load_state, the path of a checkpoint")
+    if config.mode == "train" and config.protocol == "supervised" and config.load_state:
+        raise ValueError(f"{flags} starts from scratch; leave out --load_state, or use --protocol finetune")
+    if config.mode == "train" and config.protocol == "finetune" and config.load_state == RANDOM:
+        raise ValueError(f"{flags} --load_state {RANDOM} is --protocol supervised; use that")
+
+
+def check_encoder_flags(config: ClassifyConfig) -> None:
+    """Raise ValueError if flags do not fit the encoders: untrained ones, or those of a checkpoint."""
+    if config.fusion_layer == 3 and not config.has_all_checkpoints:
+        raise ValueError("untrained encoders have no projection heads; use --fusion_layer 0")
+    default = EncoderConfig()
+    for modality, names in FIELDS_OF_ENCODER.items():
+        if config.allows_untrained_encoders and modality not in config.encoder_checkpoints:
+            continue
+        for name in names:
+            if getattr(config.encoders, name) != getattr(default, name):
+                raise ValueError(f"the checkpoint of an encoder stores its architecture; leave out --{name}")
+
+
+def check_encoder_checkpoints(config: ClassifyConfig) -> None:
+    """Raise ValueError if a checkpoint of a single encoder is not used, or is missing."""
+    fusion = FUSIONS[config.fusion]
+    loads_encoders = config.mode == "train" and config.load_state != RANDOM
+    for modality in FIELDS_OF_ENCODER:
+        is_used = loads_encoders and modality in fusion.modalities
+        if getattr(config, f"load_state_{modality}") and not is_used:
+            raise ValueError(
+                f"--mode {config.mode} --fusion {config.fusion} does not use --load_state_{modality}; "
+                "leave it out"
+            )
+    if fusion.freezes_encoders and config.mode == "train" and not config.has_all_checkpoints:
+        raise ValueError(
+            f"--fusion {config.fusion} freezes its encoders; give trained ones with --load_state_ehr and "
+            "--load_state_cxr"
+        )
+
+
+def check_modalities(fusion: str, data_pairs: str) -> None:
+    """Raise ValueError if samples of --data_pairs do not have the modalities that a fusion needs."""
+    for modality, name in (("ehr", "EHR data"), ("cxr", "X-rays")):
+        if modality in FUSIONS[fusion].modalities and not getattr(SAMPLE_SELECTIONS[data_pairs], modality):
+            raise ValueError(
+                f"--data_pairs {data_pairs} has no {name}, which --fusion {fusion} needs; use --data_pairs "
+                "paired"
+            )
