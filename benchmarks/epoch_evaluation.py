@@ -57,13 +57,13 @@ class EpochEvaluationBenchmark:
     task: str = "phenotyping,in-hospital-mortality"
     """Tasks to probe."""
     vision_backbone: str = "resnet18"
-    """Image encoder."""
+    """Backbone of the image encoder."""
     image_size: int = 64
     """Side of the images in pixels."""
     probe_epochs: int = 100
     """Epochs of each probe."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device."""
+    """Device to compute on."""
     results: Path = RESULTS
     """File to which the measurements are appended."""
 

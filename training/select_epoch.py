@@ -67,7 +67,7 @@ class EpochSelectionConfig:
     seed: int = 0
     """Random seed of the probes' weights and of the order of samples."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device; auto takes a GPU if there is one. Start with torchrun for several GPUs."""
+    """Device to compute on; auto takes a GPU if there is one. Start with torchrun for several GPUs."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=512))
 
