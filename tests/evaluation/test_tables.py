@@ -146,4 +146,4 @@ def test_the_command_line_has_a_command_for_each_table(
     words = ["table", "--config", str(tmp_path / "c.yaml"), "--split", "val"]
     assert parse(tables.Command, words) == Table("phenotyping", metric="auprc", split="val")
     with pytest.raises(SystemExit, match="2"):
-        parse(tables.Command, ["tabel", "--config", str(tmp_path / "c.yaml")])
+        parse(tables.Command, ["totals", "--config", str(tmp_path / "c.yaml")])
