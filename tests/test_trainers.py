@@ -171,7 +171,7 @@ def test_a_checkpoint_that_knows_test_patients_is_refused(
     run(settings, "--fusion", "ehr", "--load_state", pretrained / "best.ckpt", "--name", "it")
     other = write_random_store(tmp_path / "other", first_subject=92)  # its test split is what val was before
     flags = (*settings, "--store", other, "--fusion", "ehr", "--name", "other")
-    message = r"learnt from 8 subjects that are in the test split of .*other \(first: 114\)"
+    message = r"trained or selected on 8 subjects in the test split of .*other \(first: 114\)"
     for protocol in ("lineareval", "finetune"):
         with pytest.raises(ValueError, match=message):
             run(flags, "--protocol", protocol, "--load_state", pretrained / "best.ckpt")

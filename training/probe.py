@@ -1,4 +1,4 @@
-"""A linear probe: one layer, learnt in memory on features that stay as they are."""
+"""A linear probe: one layer, trained in memory on fixed features."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from datasets.features import FeatureBatches
 from datasets.schema import FeatureBatch
 from models.classifier import Classifier
 from models.linear_probe import LinearProbe
-from training import optim
-from training.optim import OptimConfig
+from training.optim import OptimConfig, build_optimizer, learning_rate
 
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """How a probe is learnt: by AdamW, whose rate falls to a tenth after 60 and 80 % of the epochs."""
+    """How a probe is trained: AdamW, whose learning rate drops to a tenth after 60 and 80 % of the epochs."""
 
     epochs: int = 100
-    """Passes over the training features; the pass that validates best counts."""
+    """Epochs over the training features; the one with the best validation score counts."""
     lr: float = 0.01
     """Learning rate at the start."""
     weight_decay: float = 0.01
     """Weight decay per unit of learning rate."""
 
     def __post_init__(self) -> None:
-        """ValueError, naming the flag, for a value that cannot work."""
-        OptimConfig(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs)
+        """Raise ValueError, naming the flag, for a value out of range."""
+        self.optim()
+
+    def optim(self) -> OptimConfig:
+        """Return the settings of the optimizer."""
+        return OptimConfig(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, schedule="step")
 
 
 def train_probe(
@@ -40,37 +43,45 @@ def train_probe(
     seed: int,
     score: Callable[[Tensor], float],
 ) -> dict[str, Tensor]:
-    """Probabilities [n, outputs] of every split, by the epoch of the probe with the largest score.
+    """Train a probe in this process alone; the same seed and batches give the same probe.
 
-    `batches` has "train" to learn from and "val", on whose probabilities `score` judges every epoch; a score
-    of NaN is below all others. The same seed and batches give the same probe; no other process takes part.
+    Args:
+        kind: Kind of the task.
+        outputs: Outputs of the task.
+        batches: Features of each split; "train" trains the probe, and "val" chooses the epoch.
+        config: Settings of the training.
+        seed: Seed of the initial weights.
+        score: Called after each epoch with the probabilities of "val"; NaN is worse than any number.
+
+    Returns:
+        {split: probabilities [n, outputs]} of the epoch with the largest score, the first of equals.
     """
     torch.manual_seed(seed)
     linear = nn.Linear(batches["train"].features.shape[1], outputs)
     probe = Classifier(LinearProbe(linear), kind).to(batches["train"].features.device)
-    rates = OptimConfig(lr=config.lr, weight_decay=config.weight_decay, epochs=config.epochs, schedule="step")
-    optimizer = optim.build_optimizer(rates, probe)
-    best = -torch.inf
-    found: dict[str, Tensor] = {}
+    optim = config.optim()
+    optimizer = build_optimizer(optim, probe)
+    best_score = -torch.inf
+    best: dict[str, Tensor] = {}
     for epoch in range(config.epochs):
-        _train_epoch(probe, batches["train"], optimizer, rates, epoch)
+        _train_epoch(probe, batches["train"], optimizer, optim, epoch)
         value = score(_probabilities(probe, batches["val"]))
-        if value > best or not found:
-            best = value if value > best else best
-            found = {split: _probabilities(probe, part) for split, part in batches.items()}
-    return found
+        if value > best_score or not best:
+            best_score = max(best_score, value)
+            best = {split: _probabilities(probe, part) for split, part in batches.items()}
+    return best
 
 
 def _train_epoch(
     probe: Classifier,
     batches: FeatureBatches,
     optimizer: torch.optim.Optimizer,
-    rates: OptimConfig,
+    optim: OptimConfig,
     epoch: int,
 ) -> None:
     for step, batch in enumerate(batches.epoch(epoch)):
         for group in optimizer.param_groups:
-            group["lr"] = optim.learning_rate(rates, epoch, step, len(batches))
+            group["lr"] = learning_rate(optim, epoch, step, len(batches))
         optimizer.zero_grad(set_to_none=True)
         probe(batch)["loss"].backward()
         optimizer.step()
@@ -78,6 +89,6 @@ def _train_epoch(
 
 @torch.inference_mode()
 def _probabilities(probe: Classifier, batches: FeatureBatches) -> Tensor:
-    """[n, outputs] of all samples in their order, at once: they are in memory already."""
-    everyone = torch.arange(len(batches.features))
-    return probe.predict(FeatureBatch(batches.features, batches.labels, everyone))
+    """Return [n, outputs] for all samples in their order, in one batch, since they are in memory."""
+    rows = torch.arange(len(batches.features))
+    return probe.predict(FeatureBatch(batches.features, batches.labels, rows))

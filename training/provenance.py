@@ -1,4 +1,4 @@
-"""Whom a model learns from: written into its checkpoints, and held against the split of a store they meet."""
+"""Data leakage: checkpoints carry the subjects they were trained on, who must not be held out later."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from datasets.schema import SPLITS
 from datasets.store import Store
 from utils import checkpoint
 
-# Who may not be held out in which split: those that a model learnt from, and for test those that chose it.
+# Training subjects must not be in val or test; validation subjects must not be in test.
 MUST_NOT_OVERLAP = {"test": ("train", "val"), "val": ("train",)}
 
 
 def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[str, Tensor]:
-    """{"train", "val"}: the subjects of a store, and of the checkpoints that a run on it starts from.
+    """Return the subjects that a run learns from, directly or by the checkpoints that it starts from.
 
-    int64 ids in rising order, each once: what the run's own checkpoints hold under "subjects". ValueError as
-    `check_no_leakage`.
+    Args:
+        store: The data of the run.
+        checkpoints: What the run starts from.
+
+    Returns:
+        {"train": [n], "val": [m]} int64, ascending and unique: the entry "subjects" of the run's checkpoints.
+
+    Raises:
+        ValueError: See `check_no_leakage`.
     """
     records = [_subjects(store), *(check_no_leakage(store, path) for path in checkpoints)]
     joined = {split: np.concatenate([record[split] for record in records]) for split in ("train", "val")}
@@ -29,29 +36,34 @@ def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[st
 
 
 def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
-    """{"train", "val"}: the subjects that a checkpoint knows.
+    """Check that the store holds out no subject that a checkpoint was trained on.
 
-    ValueError if any of them is held out in the store, or if the checkpoint does not say whom it knows.
+    Returns:
+        {"train": [n], "val": [m]}: the subjects of the checkpoint.
+
+    Raises:
+        ValueError: The store holds out some of them, or the checkpoint does not list its subjects.
     """
     record = checkpoint.load(path).get("subjects")
     if not isinstance(record, dict) or not all(isinstance(record.get(s), Tensor) for s in ("train", "val")):
         raise ValueError(
-            f"{path} does not say whom it learnt from, so that nobody can tell whether they are in the test "
-            f"split of {store.folder}; train it again with this version"
+            f"{path} does not list its training subjects, so they may be in the test split of "
+            f"{store.folder}; train it again with this version"
         )
-    known, now = {split: record[split].numpy() for split in ("train", "val")}, _subjects(store)
-    for held, splits in MUST_NOT_OVERLAP.items():
-        seen = np.intersect1d(now[held], np.concatenate([known[split] for split in splits]))
-        if len(seen):
+    trained_on = {split: record[split].numpy() for split in ("train", "val")}
+    current = _subjects(store)
+    for held_out, splits in MUST_NOT_OVERLAP.items():
+        leaked = np.intersect1d(current[held_out], np.concatenate([trained_on[split] for split in splits]))
+        if len(leaked):
             raise ValueError(
-                f"{path} learnt from {len(seen)} subjects that are in the {held} split of {store.folder} "
-                f"(first: {seen[0]}), and would know them; use a store with the split that it was trained "
-                "on, or train it again on this one"
+                f"{path} was trained or selected on {len(leaked)} subjects in the {held_out} split of "
+                f"{store.folder} (first: {leaked[0]}); use a store with the split that it was trained on, or "
+                "train it again on this one"
             )
-    return known
+    return trained_on
 
 
 def _subjects(store: Store) -> dict[str, np.ndarray]:
-    """{split: the subjects [n] of its stays}."""
+    """Return {split: subject of each stay [n]}."""
     stays = store.stays(["subject_id", "split"])
     return {split: stays["subject_id"][stays["split"] == split].to_numpy(np.int64) for split in SPLITS}

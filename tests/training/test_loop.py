@@ -63,36 +63,36 @@ def assert_same_training(one: Run, other: Run) -> None:
 @pytest.mark.parametrize("step", [0, 2, 3])
 def test_stopped_by_a_signal_and_resumed_is_bit_identical(tmp_path: Path, optimizer: str, step: int) -> None:
     config = OptimConfig(optimizer=optimizer, epochs=3, lr=0.01, warmup_epochs=1, schedule="cosine", clip=1.0)
-    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
-    train(whole, ToyBatches(), ToyObjective(), config)
+    undisturbed, stopped = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train(undisturbed, ToyBatches(), ToyObjective(), config)
     with pytest.raises(SystemExit) as stop:
-        train(broken, ToyBatches(at=send(signal.SIGTERM, 1, step)), ToyObjective(), config)
+        train(stopped, ToyBatches(at=send(signal.SIGTERM, 1, step)), ToyObjective(), config)
     assert stop.value.code == 0
-    assert len(log_of(broken)) == 1
+    assert len(log_of(stopped)) == 1
     train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9), config)
-    assert_same_training(whole, broken)
+    assert_same_training(undisturbed, stopped)
 
 
 def test_crashed_after_a_timed_save_and_resumed_is_bit_identical(tmp_path: Path) -> None:
-    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b", save_minutes=1e-9)
-    train(whole, ToyBatches(), ToyObjective())
+    undisturbed, stopped = toy_run(tmp_path / "a"), toy_run(tmp_path / "b", save_minutes=1e-9)
+    train(undisturbed, ToyBatches(), ToyObjective())
     with pytest.raises(RuntimeError, match="power cut"):
-        train(broken, ToyBatches(at=crash), ToyObjective())
-    assert checkpoint.load(broken.folder / "last.ckpt")["training"]["progress"]["step"] in (2, 3)
+        train(stopped, ToyBatches(at=crash), ToyObjective())
+    assert checkpoint.load(stopped.folder / "last.ckpt")["training"]["progress"]["step"] in (2, 3)
     train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9))
-    assert_same_training(whole, broken)
+    assert_same_training(undisturbed, stopped)
 
 
 def test_stopped_in_validation_and_resumed_is_bit_identical(tmp_path: Path) -> None:
-    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
-    train(whole, ToyBatches(), ToyObjective(), val=ToyBatches(n=7, batch_size=2, train=False))
+    undisturbed, stopped = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train(undisturbed, ToyBatches(), ToyObjective(), val=ToyBatches(n=7, batch_size=2, train=False))
     stopping = ToyBatches(n=7, batch_size=2, train=False, at=send(signal.SIGINT, 0, 1))
     with pytest.raises(SystemExit) as stop:
-        train(broken, ToyBatches(), ToyObjective(), val=stopping)
+        train(stopped, ToyBatches(), ToyObjective(), val=stopping)
     assert stop.value.code == 130
     again = ToyBatches(n=7, batch_size=2, train=False)
     train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9), val=again)
-    assert_same_training(whole, broken)
+    assert_same_training(undisturbed, stopped)
 
 
 def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None:
@@ -108,13 +108,13 @@ def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None
         config, stopping = OptimConfig(epochs=3, lr=0.01), StoppingConfig(monitor="auroc", mode="max")
         fit(objective, ToyBatches(), None, config, stopping, run, save=objective.content, score=score)
 
-    whole, broken = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
-    train_scored(whole, at=-1)
+    undisturbed, stopped = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train_scored(undisturbed, at=-1)
     with pytest.raises(SystemExit) as stop:
-        train_scored(broken, at=2)
-    assert stop.value.code == 0 and len(log_of(broken)) == 1
+        train_scored(stopped, at=2)
+    assert stop.value.code == 0 and len(log_of(stopped)) == 1
     train_scored(toy_run(tmp_path / "b", resume=True), at=-1, seed=9)
-    assert_same_training(whole, broken)
+    assert_same_training(undisturbed, stopped)
 
 
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
@@ -123,11 +123,18 @@ def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_signal_behind_the_last_epoch_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class SignalledOnLoad(ToyObjective):
+    """SIGTERM comes while last.ckpt is loaded."""
+
+    def load_state_dict(self, *args: object, **kwargs: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return super().load_state_dict(*args, **kwargs)
+
+
+def test_a_signal_behind_the_last_epoch_is_not_lost(tmp_path: Path) -> None:
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
-    monkeypatch.setattr(Run, "rewind", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as stop, exit_on_sigterm():
-        train(toy_run(tmp_path, resume=True), ToyBatches(), ToyObjective())  # nothing is left to train
+        train(toy_run(tmp_path, resume=True), ToyBatches(), SignalledOnLoad())  # nothing is left to train
     assert stop.value.code == 0
 
 
@@ -238,8 +245,8 @@ def test_log_and_checkpoints_of_every_epoch(tmp_path: Path) -> None:
     columns = "epoch step seconds samples_per_second lr train_loss train_error val_loss val_error"
     assert list(rows[0]) == columns.split()
     assert [(row["epoch"], row["step"]) for row in rows] == [("0", "4"), ("1", "8"), ("2", "12")]
-    found = {path.name for path in run.folder.glob("*.ckpt")}
-    assert found == {"best.ckpt", "last.ckpt", "toy_epoch_00.ckpt", "toy_epoch_01.ckpt", "toy_epoch_02.ckpt"}
+    names = {path.name for path in run.folder.glob("*.ckpt")}
+    assert names == {"best.ckpt", "last.ckpt", "toy_epoch_00.ckpt", "toy_epoch_01.ckpt", "toy_epoch_02.ckpt"}
     assert list((run.folder / "tb").iterdir())
 
 
@@ -332,13 +339,23 @@ def test_training_is_in_the_precision_asked_for_and_predictions_in_float32(tmp_p
     assert predict(lambda batch: objective.net(batch.x), ToyBatches()).dtype == np.float32
 
 
-def test_only_what_asks_for_it_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda part: compiled.append(part))
+class Compiled(nn.Sequential):
+    """Notes that it is compiled."""
+
+    times = 0
+
+    def compile(self) -> None:
+        self.times += 1
+
+
+def test_only_what_asks_for_it_is_compiled(tmp_path: Path) -> None:
     objective = ToyObjective()
+    objective.net = Compiled(Compiled(*objective.net))
     objective.net.compiles = True
-    train(toy_run(tmp_path, compile=True), ToyBatches(), objective, OptimConfig(epochs=1))
-    assert compiled == [objective.net]
+    for compiles in (False, True):
+        run = toy_run(tmp_path / str(compiles), compile=compiles)
+        train(run, ToyBatches(), objective, OptimConfig(epochs=1))
+        assert (objective.net.times, objective.net[0].times) == (int(compiles), 0)
 
 
 def scores(values: list[float]) -> object:

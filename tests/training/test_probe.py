@@ -1,4 +1,4 @@
-"""A probe is the layer of its best validation epoch, and repeats itself."""
+"""A probe is the layer of its best validation epoch, and equal seeds give equal probes."""
 
 import numpy as np
 import pytest
@@ -12,24 +12,24 @@ from training.probe import ProbeConfig, train_probe
 
 def batches(separable: bool = True) -> dict[str, FeatureBatches]:
     """Features of two splits; the label is the sign of their first column, or nothing in them."""
-    draw = np.random.default_rng(0)
-    found = {}
+    rng = np.random.default_rng(0)
+    made = {}
     for split, n in (("train", 300), ("val", 100)):
-        features = draw.normal(size=(n, 5)).astype(np.float32)
-        labels = (features[:, :1] > 0) if separable else draw.integers(0, 2, (n, 1))
+        features = rng.normal(size=(n, 5)).astype(np.float32)
+        labels = (features[:, :1] > 0) if separable else rng.integers(0, 2, (n, 1))
         tensors = (torch.from_numpy(features), torch.from_numpy(labels.astype(np.float32)))
-        found[split] = FeatureBatches(*tensors, 64, train=split == "train")
-    return found
+        made[split] = FeatureBatches(*tensors, 64, train=split == "train")
+    return made
 
 
 def test_a_probe_learns_what_one_layer_can() -> None:
     data = batches()
     truth = data["val"].labels[:, 0].numpy()
-    found = train_probe(
+    probabilities = train_probe(
         "binary", 1, data, ProbeConfig(epochs=40), 0, lambda p: metrics.auroc(truth, p[:, 0].numpy())
     )
-    assert metrics.auroc(truth, found["val"][:, 0].numpy()) > 0.99
-    assert found["train"].shape == (300, 1)
+    assert metrics.auroc(truth, probabilities["val"][:, 0].numpy()) > 0.99
+    assert probabilities["train"].shape == (300, 1)
 
 
 @pytest.mark.parametrize("best", [0, 3, 5])
@@ -40,17 +40,17 @@ def test_the_epoch_with_the_largest_score_counts(best: int) -> None:
         seen.append(probability)
         return [0.5, float("nan"), 0.4, 0.5, 0.5, 0.2][len(seen) - 1] + (len(seen) - 1 == best)
 
-    found = train_probe("binary", 1, batches(), ProbeConfig(epochs=6), 0, score)
-    assert len(seen) == 6 and torch.equal(found["val"], seen[best])
+    probabilities = train_probe("binary", 1, batches(), ProbeConfig(epochs=6), 0, score)
+    assert len(seen) == 6 and torch.equal(probabilities["val"], seen[best])
     assert not any(torch.equal(seen[best], other) for i, other in enumerate(seen) if i != best)
 
 
 def test_a_probe_without_any_score_is_the_first_epochs() -> None:
     seen: list[Tensor] = []
-    found = train_probe(
+    probabilities = train_probe(
         "binary", 1, batches(), ProbeConfig(epochs=3), 0, lambda p: seen.append(p) or float("nan")
     )
-    assert torch.equal(found["val"], seen[0])
+    assert torch.equal(probabilities["val"], seen[0])
 
 
 def test_equal_seeds_give_equal_probes() -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint carries whom it knows, and is refused where they are held out."""
+"""A checkpoint carries the subjects it was trained on, and is refused by a store that holds them out."""
 
 import shutil
 from pathlib import Path
@@ -49,9 +49,9 @@ def test_a_checkpoint_tells_its_subjects_without_pickle(store: Store, tmp_path: 
 @pytest.mark.parametrize(
     ("moved", "message"),
     [
-        ({"test": [1, 2]}, r"learnt from 2 subjects that are in the test split .*first: 10000001"),
-        ({"test": [3]}, "learnt from 1 subjects that are in the test split"),  # it chose the epoch
-        ({"val": [5]}, "learnt from 1 subjects that are in the val split"),
+        ({"test": [1, 2]}, r"trained or selected on 2 subjects in the test split .*first: 10000001"),
+        ({"test": [3]}, "trained or selected on 1 subjects in the test split"),  # it chose the epoch
+        ({"val": [5]}, "trained or selected on 1 subjects in the val split"),
     ],
 )
 def test_subjects_that_a_checkpoint_knows_are_not_held_out(
@@ -75,11 +75,11 @@ def test_what_a_model_began_with_is_not_forgotten(store: Store, tmp_path: Path) 
     other = resplit(store, tmp_path / "other", train=[4])
     second = trained_on(other, tmp_path / "second.ckpt", first)
     assert numbers(checkpoint.load(second)["subjects"], "train") == [0, 1, 2, 4, 5, 6, 7]
-    with pytest.raises(ValueError, match="learnt from 1 subjects that are in the test split"):
+    with pytest.raises(ValueError, match="trained or selected on 1 subjects in the test split"):
         check_no_leakage(store, second)
 
 
 def test_a_checkpoint_that_does_not_tell_is_refused(store: Store, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "old.ckpt", {"parts": {}, "config": {}, "epoch": 0})
-    with pytest.raises(ValueError, match=r"old\.ckpt does not say whom it learnt from.*train it again"):
+    with pytest.raises(ValueError, match=r"old\.ckpt does not list its training subjects.*train it again"):
         check_no_leakage(store, tmp_path / "old.ckpt")

@@ -1,4 +1,4 @@
-"""A tiny model, its batches, its run and its full disk, for the tests of the ground."""
+"""A tiny model, its batches, a run and a full disk, for tests."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class ToyBatches:
         return -(-len(self.x) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[ToyBatch, None, None]:
-        """Batches of an epoch from `start` on."""
+        """Yield the batches of an epoch from `start` on."""
         order = np.arange(len(self.x))
         if self.shuffled:
             order = np.random.default_rng(epoch).permutation(order)
         for step in range(start, len(self)):
             self.at(epoch, step)
-            whole = order[step * self.batch_size :][: self.batch_size]
-            row = torch.from_numpy(np.array_split(whole, self.process.world)[self.process.rank])
+            rows = order[step * self.batch_size :][: self.batch_size]
+            row = torch.from_numpy(np.array_split(rows, self.process.world)[self.process.rank])
             yield ToyBatch(self.x[row], self.y[row], row)
 
 
@@ -77,13 +77,13 @@ class ToyObjective(nn.Module):
 
 
 def toy_run(folder: Path, process: Process | None = None, **settings: bool | float | str) -> Run:
-    """A run called "toy" in `folder`."""
+    """Return a run called "toy" in `folder`."""
     (folder / "toy").mkdir(parents=True, exist_ok=True)
     return Run(RunConfig(save_dir=folder, **settings), "toy", folder / "toy", process or Process())
 
 
 def send(number: signal.Signals, epoch: int, step: int) -> Callable[[int, int], None]:
-    """A hook that sends this process a signal at a step."""
+    """Return a hook that sends this process a signal at a step."""
 
     def hook(now_epoch: int, now_step: int) -> None:
         if (now_epoch, now_step) == (epoch, step):
@@ -94,7 +94,7 @@ def send(number: signal.Signals, epoch: int, step: int) -> Callable[[int, int], 
 
 @contextmanager
 def room_for(size: int) -> Iterator[None]:
-    """A disk on which no file may grow beyond `size` bytes."""
+    """Act as a disk on which no file may grow beyond `size` bytes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -104,7 +104,7 @@ def room_for(size: int) -> Iterator[None]:
 
 
 def same(a: object, b: object) -> bool:
-    """Equality bit for bit of nested dicts and lists of tensors and numbers, but for seconds."""
+    """Compare nested dicts and lists of tensors and numbers bit for bit, except seconds."""
     if isinstance(a, Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):

@@ -45,7 +45,7 @@ def test_the_length_is_the_number_of_steps(rows: int, steps: int) -> None:
 
 @pytest.mark.parametrize("train", [False, True])
 def test_ranks_share_each_batch_without_gap_or_overlap(train: bool) -> None:
-    whole = make_batches(train=train).epoch(1)
+    batches = make_batches(train=train).epoch(1)
     ranks = [make_batches(train=train, rank=rank, world=3).epoch(1) for rank in range(3)]
-    for batch, *shares in zip(whole, *ranks, strict=True):
+    for batch, *shares in zip(batches, *ranks, strict=True):
         assert torch.equal(batch.row, torch.cat([share.row for share in shares]))
