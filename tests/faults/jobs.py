@@ -1,4 +1,4 @@
-"""The long commands, on tiny data: how each is started and gone on with, and what it must leave."""
+"""The long commands on tiny data: how each is started and resumed, and which files it must leave."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ TESTED = {
 
 
 def register_small_network() -> None:
-    """Adds a DenseNet of a few thousand weights to torchvision's, so that a checkpoint costs little to
-    write; before models.encoders looks which there are.
+    """Add a DenseNet of a few thousand weights to torchvision's models, so that checkpoints are small.
+
+    Call it before models.encoders is imported, which lists the models.
     """
 
     def densenet_tiny(**_: object) -> DenseNet:
@@ -38,30 +39,30 @@ def register_small_network() -> None:
 
 @dataclass(frozen=True)
 class Base:
-    """What the commands read: a raw release, a store of random stays, a pretraining and a classifier."""
+    """Inputs of the commands: a raw release, a store of random stays, a pretraining and a classifier."""
 
     folder: Path
 
     @property
     def store(self) -> Path:
-        """30 stays in a store."""
+        """A store of 30 stays."""
         return self.folder / "store"
 
     def command(self, name: str) -> list[str]:
-        """The command line that makes a part of it."""
-        places = ["--store", str(self.store), "--save_dir", str(self.folder / "runs"), *SMALL]
+        """Return the command line that makes one of the inputs."""
+        paths = ["--store", str(self.store), "--save_dir", str(self.folder / "runs"), *SMALL]
         lines = {
             "raw": ["-m", "datasets.synthetic", "--out", str(self.folder / "raw"), "--patients", "24",
                     "--image_size", "64", "--paired", "0.9"],
-            "pretraining": ["simclr_trainer.py", *places, "--name", "run", *PRETRAIN],
-            "classifier": ["run_gpu.py", *places, "--name", "classifier", *PROBE, "--results_dir",
+            "pretraining": ["simclr_trainer.py", *paths, "--name", "run", *PRETRAIN],
+            "classifier": ["run_gpu.py", *paths, "--name", "classifier", *PROBE, "--results_dir",
                            str(self.folder / "results"), "--load_state", str(self.pretrained)],
         }  # fmt: skip
         return lines[name]
 
     @property
     def pretrained(self) -> Path:
-        """Checkpoint of the pretraining."""
+        """The checkpoint of the pretraining."""
         return self.folder / "runs" / "run" / "last.ckpt"
 
     def write_store(self) -> None:
@@ -69,59 +70,60 @@ class Base:
         write_random_store(self.store)
 
 
-# Every step saves last.ckpt, so that a kill can fall behind any of them.
-OFTEN = ("--save_minutes", "0.000001")
+# Every step saves last.ckpt, so that a kill can come after any of them.
+SAVE_EVERY_STEP = ("--save_minutes", "0.000001")
 PRETRAIN = ("--epochs", "3", "--warmup_epochs", "1", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone",
-            NETWORK, *OFTEN)  # fmt: skip
+            NETWORK, *SAVE_EVERY_STEP)  # fmt: skip
 FINETUNE = ("--protocol", "finetune", "--task", "phenotyping", "--epochs", "3", "--lr", "0.001",
-            "--bootstrap", "20", *OFTEN)  # fmt: skip
+            "--bootstrap", "20", *SAVE_EVERY_STEP)  # fmt: skip
 PROBE = ("--protocol", "lineareval", "--task", "in-hospital-mortality", "--epochs", "6", "--lr", "0.01",
-         "--bootstrap", "20", *OFTEN)  # fmt: skip
+         "--bootstrap", "20", *SAVE_EVERY_STEP)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
     """A long command.
 
-    words: its command line, from what it reads and the folder that it writes to; again: flags that a restart
-    adds; looks: how to compare what it leaves; copied: from the base into the folder, before it starts;
-    beside: command lines that run at the same time and are not killed; share: of all kills.
+    command: its words, given the inputs and the output folder; readers: how to compare the files that it
+    leaves; weight: its share of all kills; resume_flags: added when it is restarted; copied: folder of the
+    inputs that is copied into the output folder first; background: commands that run at the same time and are
+    not killed.
     """
 
-    words: Callable[[Base, Path], list[str]]
-    looks: dict[str, Callable[[Path], str]]
-    share: int
-    again: tuple[str, ...] = ()
+    command: Callable[[Base, Path], list[str]]
+    readers: dict[str, Callable[[Path], str]]
+    weight: int
+    resume_flags: tuple[str, ...] = ()
     copied: str = ""
-    beside: Callable[[Base, Path], list[list[str]]] = field(default=lambda base, folder: [])
+    background: Callable[[Base, Path], list[list[str]]] = field(default=lambda base, folder: [])
 
     def prepare(self, base: Base, folder: Path) -> None:
-        """Make the folder."""
+        """Make the output folder."""
         folder.mkdir(parents=True)
         if self.copied:
             shutil.copytree(base.folder / self.copied, folder / Path(self.copied).name)
 
 
 def _training(program: str, *flags: str) -> Callable[[Base, Path], list[str]]:
-    def words(base: Base, folder: Path) -> list[str]:
-        places = ["--store", str(base.store), "--save_dir", str(folder), "--name", "run"]
-        return [program, *places, *SMALL, *flags]
+    def command(base: Base, folder: Path) -> list[str]:
+        paths = ["--store", str(base.store), "--save_dir", str(folder), "--name", "run"]
+        return [program, *paths, *SMALL, *flags]
 
-    return words
+    return command
 
 
 def _testing(*flags: str) -> Callable[[Base, Path], list[str]]:
-    def words(base: Base, folder: Path) -> list[str]:
-        started = ["--load_state", str(base.pretrained), "--results_dir", str(folder / "results")]
-        return [*_training("run_gpu.py", *flags)(base, folder), *started]
+    def command(base: Base, folder: Path) -> list[str]:
+        paths = ["--load_state", str(base.pretrained), "--results_dir", str(folder / "results")]
+        return [*_training("run_gpu.py", *flags)(base, folder), *paths]
 
-    return words
+    return command
 
 
 def _extraction(base: Base, folder: Path) -> list[str]:
     raw = base.folder / "raw"
-    places = ["--mimic_iv", str(raw / "mimic-iv"), "--mimic_cxr", str(raw / "mimic-cxr-jpg")]
-    return ["-m", "datasets.extract", *places, "--out", str(folder / "store")]
+    paths = ["--mimic_iv", str(raw / "mimic-iv"), "--mimic_cxr", str(raw / "mimic-cxr-jpg")]
+    return ["-m", "datasets.extract", *paths, "--out", str(folder / "store")]
 
 
 def _evaluation(base: Base, folder: Path) -> list[str]:
@@ -131,8 +133,8 @@ def _evaluation(base: Base, folder: Path) -> list[str]:
 
 def _selection(base: Base, folder: Path) -> list[str]:
     tasks = "phenotyping,in-hospital-mortality"
-    places = ["--store", str(base.store), "--run_dir", str(folder / "run"), "--task", tasks]
-    return ["epoch_evaluation.py", *places, *SMALL, "--epochs", "4"]
+    paths = ["--store", str(base.store), "--run_dir", str(folder / "run"), "--task", tasks]
+    return ["epoch_evaluation.py", *paths, *SMALL, "--epochs", "4"]
 
 
 def _writer(name: str) -> Callable[[Base, Path], list[str]]:
@@ -155,7 +157,7 @@ JOBS = {
         _writer("killed"),
         {"results.csv": same_set_of_rows},
         15,
-        beside=lambda base, folder: [_writer(name)(base, folder) for name in ("one", "two")],
+        background=lambda base, folder: [_writer(name)(base, folder) for name in ("one", "two")],
     ),
     "evaluation.plots": Job(
         lambda base, folder: ["-m", "evaluation.plots", "curves", str(folder / "run")],

@@ -1,4 +1,4 @@
-"""Starts commands as forks of a process that has imported what they need, and ends them at any moment."""
+"""Start commands as forks of a process that has imported their modules, and end them at any moment."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate", "os.link")
-POLL = 0.001  # seconds between looks at a process
-LOOKS = 600_000  # after which a process hangs
+POLL = 0.001  # seconds between checks of a process
+MAX_POLLS = 600_000  # after which a process is considered to hang
 
 
 @dataclass
-class Touches:
-    """How often a process touched the disk below a folder: opened a file to write or flush it, renamed or
-    removed one. Counted in memory that the process shares with this one.
+class FileOperations:
+    """The file operations of a process in a folder: opening to write or flush, renaming, removing.
+
+    It is counted in memory that the process shares with this one.
     """
 
     folder: Path
@@ -34,28 +35,32 @@ class Touches:
 
     @property
     def count(self) -> int:
-        """The touches up to now."""
+        """The operations so far."""
         return int.from_bytes(self._shared[:8], "little")
 
     def watch(self) -> None:
-        """Counts this process's touches from now on; SIGKILL just before the one with number `fatal`."""
-        below = f"{self.folder}{os.sep}"
+        """Count the operations of this process from now on; SIGKILL it just before operation `fatal`."""
+        inside = f"{self.folder}{os.sep}"
 
-        def note(event: str, told: tuple[object, ...]) -> None:
-            opens = event == "open" and (int(told[2]) & WRITES or str(told[0]).endswith(".partial"))
-            if (opens or event in CHANGES) and str(told[0]).startswith(below):
+        def count(event: str, arguments: tuple[object, ...]) -> None:
+            path = str(arguments[0]) if arguments else ""
+            opens = event == "open" and (int(arguments[2]) & WRITES or path.endswith(".partial"))
+            if (opens or event in CHANGES) and path.startswith(inside):
                 self._shared[:8] = (self.count + 1).to_bytes(8, "little")
                 if self.count == self.fatal:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.addaudithook(note)
+        sys.addaudithook(count)
 
 
-def start(work: Callable[[], int], log: Path, touches: Touches) -> int:
-    """Runs `work` in a fork, its output added to `log`; the fork's id. What `work` returns is its status."""
+def start(work: Callable[[], int], log: Path, operations: FileOperations) -> int:
+    """Run `work` in a fork and append its output to `log`; return the id of the fork.
+
+    The fork exits with the status that `work` returns.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which a new process has
+    handler = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a new process
     child = os.fork()
     if child:
         signal.signal(signal.SIGTERM, handler)
@@ -65,7 +70,7 @@ def start(work: Callable[[], int], log: Path, touches: Touches) -> int:
         with log.open("ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        touches.watch()
+        operations.watch()
         status = work()
     except BaseException:
         traceback.print_exc()
@@ -76,10 +81,10 @@ def start(work: Callable[[], int], log: Path, touches: Touches) -> int:
 
 
 def script(words: Sequence[str]) -> Callable[[], int]:
-    """What `python WORDS` does, as a function that returns its exit status."""
+    """Return a function that does what `python WORDS` does, and returns the exit status."""
 
     def run() -> int:
-        warnings.simplefilter("ignore", RuntimeWarning)  # a module that runs was imported by another before
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module to run was imported before
         os.chdir(ROOT)
         module = words[0] == "-m"
         sys.argv = list(words[1:] if module else words)
@@ -96,12 +101,16 @@ def script(words: Sequence[str]) -> Callable[[], int]:
 
 
 def wait(process: int, seconds: float = math.inf) -> int | None:
-    """The status of a process that ends by itself, negative for a signal; None if it runs on until then.
+    """Wait for a process to end by itself.
 
-    One that hangs is told by the number of looks, not by the clock, which goes on while both are suspended.
+    A process that hangs is recognized by the number of checks, not by the clock, which also advances while
+    both are suspended.
+
+    Returns:
+        The exit status, negative for a signal; None if the process is still running after `seconds`.
     """
     until = time.monotonic() + seconds
-    for _ in range(LOOKS):
+    for _ in range(MAX_POLLS):
         ended, status = os.waitpid(process, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
@@ -112,25 +121,29 @@ def wait(process: int, seconds: float = math.inf) -> int | None:
 
 
 def end(process: int, number: signal.Signals) -> tuple[int, float]:
-    """Sends a signal to a process that runs; its status, and the seconds until it ended."""
+    """Send a signal to a running process; return its exit status, and the seconds until it ended."""
     began = time.monotonic()
     os.kill(process, number)
     status = wait(process)
     if status is None:
         os.kill(process, signal.SIGKILL)
-        raise RuntimeError(f"process {process} did not heed {number.name}")
+        raise RuntimeError(f"process {process} did not end after {number.name}")
     return status, time.monotonic() - began
 
 
-def heeds_term(process: int) -> bool:
-    """Whether a process has a handler of SIGTERM yet (Linux)."""
+def handles_sigterm(process: int) -> bool:
+    """Return whether a process has a handler for SIGTERM yet (Linux)."""
     state = Path(f"/proc/{process}/status").read_text()
     caught = next(line.split()[1] for line in state.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
-def told_by(work: Callable[[], str]) -> str:
-    """What a function returns, called in a fork; RuntimeError, with its traceback, if it fails."""
+def call_in_fork(work: Callable[[], str]) -> str:
+    """Call a function in a fork, and return what it returns.
+
+    Raises:
+        RuntimeError: It failed; the message is its traceback.
+    """
     reads, writes = os.pipe()
     child = os.fork()
     if not child:

@@ -1,4 +1,4 @@
-"""The harness kills, goes on and compares, and finds a writer that loses, doubles or tears what it writes."""
+"""The harness kills, resumes and compares, and finds a writer that loses, doubles or tears what it writes."""
 
 import csv
 from dataclasses import replace
@@ -26,8 +26,8 @@ for number in range(20):
             open(sys.argv[1] + ".mark", "w").close()
             file.write("\\n")
 """
-STAYS_AWAY = """import signal, sys, time
-signal.signal(signal.SIGTERM, lambda *told: sys.exit(3))
+FAILS_ON_SIGTERM = """import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 time.sleep(0.5)
 """
 
@@ -38,15 +38,14 @@ def trials(job: Job, folder: Path) -> Trials:
 
 def bad_writer(folder: Path, source: str) -> Job:
     (folder / "writer.py").write_text(source)
-    words = [str(folder / "writer.py")]
-    return Job(lambda base, place: [*words, str(place / "table.csv")], {"table.csv": same_bytes}, 1)
+    script = str(folder / "writer.py")
+    return Job(lambda base, output: [script, str(output / "table.csv")], {"table.csv": same_bytes}, 1)
 
 
 def test_runs_that_report_at_once_and_are_killed_lose_and_double_no_row(tmp_path: Path) -> None:
-    tried = trials(JOBS["3 runs report at once"], tmp_path)
-    tally = tried.run(kills=3, terms=1)
-    assert (tally.clock + tally.touch, tally.terms, tally.faults) == (3, 1, [])
-    with open(tmp_path / "job" / "quiet" / "results.csv", newline="") as file:
+    counts = trials(JOBS["3 runs report at once"], tmp_path).run(kills=3, terms=1)
+    assert (counts.clock + counts.operation, counts.terms, counts.faults) == (3, 1, [])
+    with open(tmp_path / "job" / "undisturbed" / "results.csv", newline="") as file:
         rows = [(row["run"], row["label"]) for row in csv.DictReader(file)]
     assert len(rows) == len(set(rows)) == 3 * REPORTS * ROWS
 
@@ -61,12 +60,12 @@ def test_a_writer_that_tears_a_table_is_found(tmp_path: Path) -> None:
 
 
 def test_a_command_that_does_not_leave_on_sigterm_is_found(tmp_path: Path) -> None:
-    job = replace(bad_writer(tmp_path, STAYS_AWAY), looks={})
+    job = replace(bad_writer(tmp_path, FAILS_ON_SIGTERM), readers={})
     faults = trials(job, tmp_path).run(kills=0, terms=3).faults
     assert faults and all(fault.startswith("SIGTERM: status 3") for fault in faults)
 
 
 def test_a_command_without_a_handler_of_sigterm_is_found(tmp_path: Path) -> None:
-    job = replace(bad_writer(tmp_path, "import time\ntime.sleep(0.2)\n"), looks={})
-    with pytest.raises(RuntimeError, match="never heeds SIGTERM"):
+    job = replace(bad_writer(tmp_path, "import time\ntime.sleep(0.2)\n"), readers={})
+    with pytest.raises(RuntimeError, match="never handles SIGTERM"):
         trials(job, tmp_path).run(kills=0, terms=1)

@@ -1,4 +1,4 @@
-"""Commands that are disturbed at random moments, gone on with, and compared with undisturbed runs."""
+"""Disturb commands at random moments, resume them, and compare them with undisturbed runs."""
 
 from __future__ import annotations
 
@@ -15,19 +15,23 @@ from typing import Self
 
 import numpy as np
 
-from tests.faults.contents import check_whole, contents
+from tests.faults.contents import check_complete, contents
 from tests.faults.jobs import Base, Job
-from tests.faults.killing import POLL, Touches, end, heeds_term, script, start, told_by, wait
+from tests.faults.killing import POLL, FileOperations, call_in_fork, end, handles_sigterm, script, start, wait
 
-SECONDS_TO_LEAVE = 30  # that SLURM gives between SIGTERM and SIGKILL
+MAX_EXIT_SECONDS = 30  # between SIGTERM and SIGKILL under SLURM
 
 
 @dataclass
-class Tally:
-    """What was done to one command, and what differed after it had gone on."""
+class Counts:
+    """How often a command was disturbed, and what differed after it was resumed.
+
+    clock, operation: SIGKILLs at a random time and just before a random file operation; slowest: the longest
+    exit after SIGTERM, in seconds; faults: what differed.
+    """
 
     clock: int = 0
-    touch: int = 0
+    operation: int = 0
     terms: int = 0
     slowest: float = 0.0
     runs: int = 0
@@ -35,11 +39,11 @@ class Tally:
 
     @classmethod
     def of_all(cls, parts: Iterable[Self]) -> Self:
-        """Of several commands together."""
+        """Add up the counts of several commands."""
         return reduce(
             lambda one, other: cls(
                 one.clock + other.clock,
-                one.touch + other.touch,
+                one.operation + other.operation,
                 one.terms + other.terms,
                 max(one.slowest, other.slowest),
                 one.runs + other.runs,
@@ -50,134 +54,138 @@ class Tally:
         )
 
     def cells(self) -> list[object]:
-        """SIGKILLs, those by the clock and at a file operation, SIGTERMs, slowest exit, runs, faults."""
-        kills = [self.clock + self.touch, self.clock, self.touch]
+        """Return SIGKILLs, those by time and by file operation, SIGTERMs, slowest exit, runs, faults."""
+        kills = [self.clock + self.operation, self.clock, self.operation]
         return [*kills, self.terms, f"{self.slowest:.1f}", self.runs, len(self.faults)]
 
 
 @dataclass(frozen=True)
-class Quiet:
-    """A run that nobody disturbed: what it left, its seconds, and how often it touched the disk."""
+class Undisturbed:
+    """An undisturbed run: the files that it left, its seconds, and the number of its file operations."""
 
     contents: dict[str, str]
     seconds: float
-    touches: int
+    operations: int
 
 
 class Trials:
-    """All trials of one command."""
+    """All runs of one command."""
 
-    def __init__(self, job: Job, base: Base, folder: Path, draw: np.random.Generator) -> None:
-        self.job, self.base, self.folder, self.draw = job, base, folder, draw
-        self.tally = Tally()
-        self.quiet = self._undisturbed()
+    def __init__(self, job: Job, base: Base, folder: Path, rng: np.random.Generator) -> None:
+        self.job, self.base, self.folder, self.rng = job, base, folder, rng
+        self.counts = Counts()
+        self.undisturbed = self._run_undisturbed()
 
-    def run(self, kills: int, terms: int) -> Tally:
-        """Disturb runs until as many signals have hit as are asked for."""
-        while self.tally.clock + self.tally.touch < kills:
-            self._disturbed(int(self.draw.integers(1, 4)), kills)
-        while self.tally.terms < terms:
-            self._disturbed(0, kills, term=True)
-        return self.tally
+    def run(self, kills: int, terms: int) -> Counts:
+        """Disturb runs until they got this many signals."""
+        while self.counts.clock + self.counts.operation < kills:
+            self._run_disturbed(int(self.rng.integers(1, 4)), kills)
+        while self.counts.terms < terms:
+            self._run_disturbed(0, kills, term=True)
+        return self.counts
 
-    def _undisturbed(self) -> Quiet:
-        place = self.folder / "quiet"
-        self.job.prepare(self.base, place)
-        touches, began = Touches(place), time.monotonic()
-        beside = self._beside(place)
-        self._finish(self._start(place, False, touches), place)
+    def _run_undisturbed(self) -> Undisturbed:
+        folder = self.folder / "undisturbed"
+        self.job.prepare(self.base, folder)
+        operations, began = FileOperations(folder), time.monotonic()
+        background = self._start_background(folder)
+        self._finish(self._start(folder, False, operations), folder)
         seconds = time.monotonic() - began
-        self._end_beside(beside, place)
-        return Quiet(self._contents(place), seconds, touches.count)
+        self._finish_background(background, folder)
+        return Undisturbed(self._contents(folder), seconds, operations.count)
 
-    def _disturbed(self, hits: int, kills: int, term: bool = False) -> None:
-        """One run: `hits` kills or a SIGTERM, or less if it ends before; then, started again, to the end."""
-        place = self.folder / "disturbed"
-        self.job.prepare(self.base, place)
-        beside = self._beside(place)
+    def _run_disturbed(self, hits: int, kills: int, term: bool = False) -> None:
+        """Run with up to `hits` kills or a SIGTERM, unless it ends before; then restart it to the end."""
+        folder = self.folder / "disturbed"
+        self.job.prepare(self.base, folder)
+        background = self._start_background(folder)
         if term:
-            self._term(place)
-        for hit in range(min(hits, kills - self.tally.clock - self.tally.touch)):
-            if not self._kill(place, restarted=hit > 0):
+            self._term(folder)
+        for hit in range(min(hits, kills - self.counts.clock - self.counts.operation)):
+            if not self._kill(folder, restarted=hit > 0):
                 break
-            told_by(lambda: check_whole(place) or "")
-        self._finish(self._start(place, True, Touches(place)), place)
-        self._end_beside(beside, place)
-        self._compare(place)
-        shutil.rmtree(place)
+            call_in_fork(lambda: check_complete(folder) or "")
+        self._finish(self._start(folder, True, FileOperations(folder)), folder)
+        self._finish_background(background, folder)
+        self._compare(folder)
+        shutil.rmtree(folder)
 
-    def _kill(self, place: Path, restarted: bool) -> bool:
-        """A start that is killed by the clock or at a touch of the disk; False if it ended before."""
-        by_clock = bool(self.draw.integers(2))
-        fatal = 0 if by_clock else int(self.draw.integers(1, self.quiet.touches + 1))
-        seconds = self.draw.uniform(0, self.quiet.seconds) if by_clock else math.inf
-        process = self._start(place, restarted, Touches(place, fatal))
+    def _kill(self, folder: Path, restarted: bool) -> bool:
+        """Start the command, and kill it at a time or a file operation; return False if it ended before."""
+        by_clock = bool(self.rng.integers(2))
+        fatal = 0 if by_clock else int(self.rng.integers(1, self.undisturbed.operations + 1))
+        seconds = self.rng.uniform(0, self.undisturbed.seconds) if by_clock else math.inf
+        process = self._start(folder, restarted, FileOperations(folder, fatal))
         status = wait(process, seconds)
         if status is None:
             status, _ = end(process, signal.SIGKILL)
         if status != -signal.SIGKILL:
-            self._check_end(status, place)
+            self._check_status(status, folder)
             return False
-        self.tally.clock += by_clock
-        self.tally.touch += not by_clock
+        self.counts.clock += by_clock
+        self.counts.operation += not by_clock
         return True
 
-    def _term(self, place: Path) -> None:
-        """A start that gets SIGTERM while it has a handler of it, unless it ends before."""
-        process = self._start(place, False, Touches(place))
-        moment, heeded = time.monotonic() + self.draw.uniform(0, self.quiet.seconds), False
-        while not ((heeds := heeds_term(process)) and time.monotonic() >= moment):
-            heeded = heeded or heeds
+    def _term(self, folder: Path) -> None:
+        """Start the command, and send SIGTERM while it has a handler for it, unless it ends before."""
+        process = self._start(folder, False, FileOperations(folder))
+        moment = time.monotonic() + self.rng.uniform(0, self.undisturbed.seconds)
+        had_handler = False
+        while not ((handles := handles_sigterm(process)) and time.monotonic() >= moment):
+            had_handler = had_handler or handles
             if (status := wait(process, 0)) is not None:
-                self._check_end(status, place)
-                if not heeded:
-                    raise RuntimeError(f"{self.job.words(self.base, place)} never heeds SIGTERM")
+                self._check_status(status, folder)
+                if not had_handler:
+                    raise RuntimeError(f"{self.job.command(self.base, folder)} never handles SIGTERM")
                 return
             time.sleep(POLL)
         status, seconds = end(process, signal.SIGTERM)
-        self.tally.terms += 1
-        self.tally.slowest = max(self.tally.slowest, seconds)
-        if status or seconds > SECONDS_TO_LEAVE:
-            self.tally.faults.append(f"SIGTERM: status {status} after {seconds:.1f} s")
+        self.counts.terms += 1
+        self.counts.slowest = max(self.counts.slowest, seconds)
+        if status or seconds > MAX_EXIT_SECONDS:
+            self.counts.faults.append(f"SIGTERM: status {status} after {seconds:.1f} s")
 
-    def _start(self, place: Path, restarted: bool, touches: Touches) -> int:
-        words = self.job.words(self.base, place) + list(self.job.again if restarted else ())
-        return start(script(words), place.with_suffix(".log"), touches)
+    def _start(self, folder: Path, restarted: bool, operations: FileOperations) -> int:
+        words = self.job.command(self.base, folder) + list(self.job.resume_flags if restarted else ())
+        return start(script(words), folder.with_suffix(".log"), operations)
 
-    def _beside(self, place: Path) -> list[int]:
-        lines = self.job.beside(self.base, place)
-        return [start(script(words), place.with_suffix(".log"), Touches(place)) for words in lines]
+    def _start_background(self, folder: Path) -> list[int]:
+        commands = self.job.background(self.base, folder)
+        log = folder.with_suffix(".log")
+        return [start(script(words), log, FileOperations(folder)) for words in commands]
 
-    def _finish(self, process: int, place: Path) -> None:
-        self._check_end(wait(process), place)
+    def _finish(self, process: int, folder: Path) -> None:
+        self._check_status(wait(process), folder)
 
-    def _end_beside(self, processes: list[int], place: Path) -> None:
+    def _finish_background(self, processes: list[int], folder: Path) -> None:
         for process in processes:
-            self._finish(process, place)
+            self._finish(process, folder)
 
-    def _check_end(self, status: int | None, place: Path) -> None:
+    def _check_status(self, status: int | None, folder: Path) -> None:
         if status != 0:  # None: it hangs
-            text = place.with_suffix(".log").read_text()[-2000:]
-            raise RuntimeError(f"{self.job.words(self.base, place)} ended with status {status}:\n{text}")
+            text = folder.with_suffix(".log").read_text()[-2000:]
+            raise RuntimeError(f"{self.job.command(self.base, folder)} ended with status {status}:\n{text}")
 
-    def _contents(self, place: Path) -> dict[str, str]:
-        return json.loads(told_by(lambda: json.dumps(contents(place, self.job.looks))))
+    def _contents(self, folder: Path) -> dict[str, str]:
+        return json.loads(call_in_fork(lambda: json.dumps(contents(folder, self.job.readers))))
 
-    def _compare(self, place: Path) -> None:
-        self.tally.runs += 1
-        found, wanted = self._contents(place), self.quiet.contents
-        self.tally.faults += [
-            f"{name} differs" for name in {**found, **wanted} if found.get(name) != wanted.get(name)
+    def _compare(self, folder: Path) -> None:
+        self.counts.runs += 1
+        disturbed, undisturbed = self._contents(folder), self.undisturbed.contents
+        self.counts.faults += [
+            f"{name} differs"
+            for name in {**disturbed, **undisturbed}
+            if disturbed.get(name) != undisturbed.get(name)
         ]
 
 
 def make_base(folder: Path) -> Base:
-    """What the commands read, made by forks."""
+    """Make the inputs of the commands, each in a fork."""
     base = Base(folder)
     folder.mkdir()
-    told_by(lambda: base.write_store() or "")
+    call_in_fork(lambda: base.write_store() or "")
     for name in ("raw", "pretraining", "classifier"):
         log = folder / f"{name}.log"
-        if status := wait(start(script(base.command(name)), log, Touches(folder))):
+        if status := wait(start(script(base.command(name)), log, FileOperations(folder))):
             raise RuntimeError(f"{name} ended with status {status}:\n{log.read_text()[-2000:]}")
     return base

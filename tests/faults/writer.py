@@ -1,4 +1,4 @@
-"""One of several runs that report to the same results file: `python -m tests.faults.writer FILE NAME`."""
+"""Act as one of several runs that write to a results file: `python -m tests.faults.writer FILE NAME`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class WriterConfig:
 
 
 def main(config: WriterConfig) -> None:
-    """Report run after run, all that a restart finds there already too."""
+    """Report one run after the other; after a restart, also those that are in the file already."""
     for report in range(REPORTS):
         rows = [
             {"run": f"{config.name}-{report}", "label": f"label {n}", "value": n / 7} for n in range(ROWS)
