@@ -1,4 +1,4 @@
-"""Two processes on a CPU against one, and against two that do not speak to each other."""
+"""Compare two communicating processes on a CPU with one process, and with two that do not communicate."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ class DDPBenchmark:
     """Time simclr_trainer.py under torchrun and alone, on the same cores and the same global batch."""
 
     pairs: int = 256
-    """Pairs of an epoch."""
+    """Pairs in an epoch."""
     batch_size: int = 64
-    """Pairs of a step, of both processes together."""
+    """Pairs in a step, over both processes."""
     vision_backbone: str = "resnet18"
     """Image encoder."""
     image_size: int = 64
     """Side of the images, in pixels."""
     epochs: int = 3
-    """Epochs; the first warms up, the median of the others counts."""
+    """Epochs; the first is the warm-up, and the median of the others counts."""
     results: Path = RESULTS
-    """File that the measured rows are added to."""
+    """File to which the measured rows are appended."""
 
 
 def command(config: DDPBenchmark, folder: Path, name: str, batch_size: int) -> list[str]:
-    """simclr_trainer.py and its flags."""
+    """Return the command line of simclr_trainer.py."""
     flags = {
         "store": folder / "store",
         "save_dir": folder / "runs",
@@ -61,52 +61,53 @@ def command(config: DDPBenchmark, folder: Path, name: str, batch_size: int) -> l
 
 
 def run(folder: Path, threads: int, *commands: Sequence[str]) -> None:
-    """Runs Python commands side by side, each process on some threads."""
+    """Run Python commands at the same time, each process with this number of threads."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     with (folder / "printed").open("ab") as printed:
-        started = [
+        processes = [
             subprocess.Popen(
                 [sys.executable, *words], cwd=ROOT, env=environment, stdout=printed, stderr=printed
             )
             for words in commands
         ]
-        ended = [process.wait() for process in started]
-    if any(ended):
+        statuses = [process.wait() for process in processes]
+    if any(statuses):
         raise ValueError(f"a training failed: {(folder / 'printed').read_text()[-2000:]}")
 
 
 def speed(folder: Path, name: str) -> float:
-    """Images a second of a run: the median of its epochs behind the first."""
+    """Return the images per second of a run: the median over its epochs without the first."""
     with (folder / "runs" / name / "log.csv").open(newline="") as file:
         return float(np.median([float(row["samples_per_second"]) for row in csv.DictReader(file)][1:]))
 
 
 def measure(config: DDPBenchmark, folder: Path) -> list[Figure]:
-    """Images a second of one process on all cores, of two on half of them each, and of two for themselves."""
-    draw = np.random.default_rng(0)
+    """Measure one process on all cores, two on half of them each, and two separate runs."""
+    rng = np.random.default_rng(0)
     counts = {"train": config.pairs, "val": 16, "test": 2}
-    write_random_store(folder / "store", {name: icu_hours(draw, count) for name, count in counts.items()})
-    whole, half = config.batch_size, config.batch_size // PROCESSES
-    run(folder, cores(), command(config, folder, "one", whole))
-    run(folder, cores() // PROCESSES or 1, [*TORCHRUN, *command(config, folder, "two", whole)])
-    apart = [f"apart{number}" for number in range(PROCESSES)]
-    run(folder, cores() // PROCESSES or 1, *(command(config, folder, name, half) for name in apart))
+    write_random_store(folder / "store", {name: icu_hours(rng, count) for name, count in counts.items()})
+    batch_size, half_batch = config.batch_size, config.batch_size // PROCESSES
+    threads = cores() // PROCESSES or 1
+    run(folder, cores(), command(config, folder, "one", batch_size))
+    run(folder, threads, [*TORCHRUN, *command(config, folder, "two", batch_size)])
+    separate_runs = [f"separate{number}" for number in range(PROCESSES)]
+    run(folder, threads, *(command(config, folder, name, half_batch) for name in separate_runs))
     one, two = speed(folder, "one"), speed(folder, "two")
-    silent = sum(speed(folder, name) for name in apart)
-    held = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest process
-    shape = f"{config.vision_backbone} at {config.image_size}, batch {whole}"
+    separate = sum(speed(folder, name) for name in separate_runs)
+    peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest process
+    shape = f"{config.vision_backbone} at {config.image_size}, batch {batch_size}"
     return [
-        Figure(f"2 processes, {shape}", "images/s", two, f"1 process, {cores()} threads", one, held),
-        Figure(f"2 processes, {shape}", "images/s", two, "2 that exchange nothing", silent, held),
+        Figure(f"2 processes, {shape}", "images/s", two, f"1 process, {cores()} threads", one, peak_mb),
+        Figure(f"2 processes, {shape}", "images/s", two, "2 that exchange nothing", separate, peak_mb),
     ]
 
 
 def main(config: DDPBenchmark) -> None:
-    """Measure, print the table and what share of the time goes into communication, and add the rows."""
+    """Measure, print and append the rows, and print the share of time that communication takes."""
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(config, Path(folder))
-    record(config.results, "ddp", ("torch", "torchvision", "numpy"), found)
-    print(f"communication and waiting take {1 - found[1].ratio:.0%} of a step of two processes")
+        figures = measure(config, Path(folder))
+    record(config.results, "ddp", ("torch", "torchvision", "numpy"), figures)
+    print(f"communication and waiting take {1 - figures[1].ratio:.0%} of a step of two processes")
 
 
 if __name__ == "__main__":

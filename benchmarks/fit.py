@@ -1,4 +1,4 @@
-"""Straight lines through measured sizes: how a cost grows, and what it would be at another size."""
+"""Fit lines to measured costs: how a cost grows with size, and what it would be at another size."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
-    """P of the power law cost = c * size^p that fits best; 1 is linear growth.
+    """Return p of the power law cost = c * size^p that fits best; 1 is linear growth.
 
     >>> round(exponent([1, 2, 4], [3.0, 12.0, 48.0]), 6)
     2.0
@@ -15,7 +15,7 @@ def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
 
 
 def at_size(sizes: Sequence[float], costs: Sequence[float], size: float) -> float:
-    """What the straight line through measured costs says of another size.
+    """Return the cost at another size, on the straight line that fits the measured costs best.
 
     >>> round(at_size([1, 2], [3.0, 5.0], 10), 6)
     21.0

@@ -1,4 +1,4 @@
-"""What probing an epoch takes on features that are at hand, in a process of its own: `.growth` starts it."""
+"""Time the probes of an epoch on given features, in a process of its own that benchmarks.growth starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,45 +28,48 @@ BOTH_ENCODERS = 128 + 512  # features of the default LSTM and ResNet-34
 
 @dataclass(frozen=True)
 class Probing:
-    """Train a linear probe on made-up features of a store's samples, as `epoch_evaluation.py` does with those
-    of a checkpoint; prints its seconds.
+    """Train a linear probe on random features of a store's samples, and print the seconds that it takes.
+
+    `epoch_evaluation.py` does the same with the features of a checkpoint.
     """
 
     task: str = "phenotyping"
-    """Task that is probed."""
+    """Task of the probe."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(data_pairs="ehr_all", batch_size=512))
 
 
-def made_up(samples: Samples, batch_size: int, train: bool) -> FeatureBatches:
-    """Normal features [n, 640] of samples, and their own labels."""
+def random_features(samples: Samples, batch_size: int, train: bool) -> FeatureBatches:
+    """Return normally distributed features [n, 640] with the labels of the samples."""
     features = torch.randn(len(samples), BOTH_ENCODERS)
     return FeatureBatches(features, torch.from_numpy(samples.labels), batch_size, train=train)
 
 
-def validated(task: Task, truth: Samples, probability: Tensor) -> float:
-    """The task's monitor."""
-    return metrics.headline(compute_scores(task, truth.labels, probability.numpy()))[task.monitor]
+def validation_score(task: Task, labels: np.ndarray, probabilities: Tensor) -> float:
+    """Return the task's monitor."""
+    return metrics.headline(compute_scores(task, labels, probabilities.numpy()))[task.monitor]
 
 
 def main(config: Probing) -> None:
-    """Probe, and tell how long it took from the features on."""
+    """Train the probe, score it on every split, and print the seconds that both take."""
     task, store, data = TASKS[config.task], Store.open(config.data.store), config.data
     samples = {
         split: load_samples(store, task.name, task.labels, task.encode, split, data, 0) for split in SPLITS
     }
     torch.manual_seed(0)
-    batches = {split: made_up(part, data.batch_size, split == "train") for split, part in samples.items()}
-    began = time.perf_counter()
-    score = partial(validated, task, samples["val"])
-    found = train_probe(task.kind, task.outputs, batches, config.probe, 0, score)
+    batches = {
+        split: random_features(part, data.batch_size, split == "train") for split, part in samples.items()
+    }
+    start = time.perf_counter()
+    score = partial(validation_score, task, samples["val"].labels)
+    probabilities = train_probe(task.kind, task.outputs, batches, config.probe, 0, score)
     for split, part in samples.items():
-        score(task, part.labels, found[split].numpy())
-    print(json.dumps(time.perf_counter() - began))
+        compute_scores(task, part.labels, probabilities[split].numpy())
+    print(json.dumps(time.perf_counter() - start))
 
 
 def run(*flags: str | Path) -> tuple[float, child.Ended]:
-    """Do it in a process of its own; ValueError if it fails there."""
+    """Run this benchmark in a process of its own; ValueError if it fails there."""
     ended = child.run_module("benchmarks.probing", *flags)
     return float(json.loads(ended.output.splitlines()[-1])), ended
 

@@ -1,4 +1,4 @@
-"""SimCLR's training step: from the store, on batches that are there already, and in other number formats."""
+"""Time SimCLR's training step: from the store, on batches in memory, and in other number formats."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from utils.cli import run_cli
 from utils.run import RunConfig, start_run
 
 MEBIBYTE = 2**20
-EPOCHS, EPOCH_SECONDS = 300, 28 * 60  # published; the authors note the seconds of 7,756 pairs
-LSTM_BATCHES = 8  # of an epoch, by which the LSTM is timed
-SAMPLED_EVERY = 0.1  # seconds between looks at how busy the GPU is
+EPOCHS, EPOCH_SECONDS = 300, 28 * 60  # published; the authors give the seconds for 7,756 pairs
+LSTM_BATCHES = 8  # batches on which the LSTM is timed
+SAMPLE_SECONDS = 0.1  # between two readings of the GPU's utilization
 
 
 class Work(NamedTuple):
-    """What is trained: image encoder, side of an image, pairs of a batch, of an epoch, and to validate on."""
+    """What is trained: image encoder, image size, pairs in a batch, in an epoch, and for validation."""
 
     backbone: str
     image_size: int
@@ -59,7 +59,7 @@ WORK = {"cuda": Work("resnet34", 224, 256, 7756, 882), "cpu": Work("resnet18", 6
 
 
 class Row(NamedTuple):
-    """A figure's work, unit and what it is held against; and whether a CPU has it too."""
+    """What a figure measures, its unit, what it is compared with, and whether it exists on a CPU."""
 
     work: str
     unit: str
@@ -82,36 +82,37 @@ ROWS = {
     "lstm": Row("LSTM of a batch, forward and backward", "s", "padded to the longest"),
     "share": Row("LSTM of a batch, forward and backward", "s", "the whole step"),
 }
-Found = dict[str, tuple[float | None, float | None]]
+Measured = dict[str, tuple[float | None, float | None]]
 
 
 @dataclass(frozen=True)
 class StepBenchmark:
-    """Time the step on a GPU, at the published size; without one, a small one, and say what was not measured.
+    """Time the training step at the published size on a GPU, or at a small size on a CPU.
 
-    Stays are as long as those of the open MIMIC-IV demo (benchmarks.random_store.icu_hours).
+    Stays are as long as those of the open MIMIC-IV demo (benchmarks.random_store.icu_hours). On a CPU, the
+    figures of the GPU are reported as not measured.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes a GPU if there is one."""
+    """Where to compute; auto uses a GPU if there is one."""
     data_device: Literal["auto", "cpu", "cuda", "disk"] = "auto"
-    """Where the data lie while training from the store."""
+    """Where to keep the data while training from the store."""
     epochs: int = 3
-    """Epochs of each training; the first warms up, the median of the others counts."""
+    """Epochs of each training; the first is the warm-up, and the median of the others counts."""
     first_step: Path | None = None
-    """Only take the first step on this store, and print the seconds since the program started; the benchmark
-    itself asks for it."""
+    """Take only the first step on this store, and print the seconds since the program started; the benchmark
+    starts itself with this flag."""
     results: Path = RESULTS
-    """File that the measured rows are added to."""
+    """File to which the measured rows are appended."""
 
     def __post_init__(self) -> None:
-        """ValueError for too few epochs."""
+        """Raise ValueError for too few epochs."""
         if self.epochs < 2:
             raise ValueError(f"--epochs {self.epochs}: the first warms up; use 2 or more")
 
 
 def settings(config: StepBenchmark, work: Work, store: Path, name: str) -> SimCLRConfig:
-    """What simclr_trainer.py is asked for; runs stand beside the store."""
+    """Return the settings for simclr_trainer.py; its runs are written beside the store."""
     return SimCLRConfig(
         encoders=EncoderConfig(vision_backbone=work.backbone),
         data=DataConfig(
@@ -127,18 +128,18 @@ def settings(config: StepBenchmark, work: Work, store: Path, name: str) -> SimCL
 
 
 def speed(folder: Path) -> float:
-    """Images a second of a run: the median of its epochs behind the first."""
+    """Return the images per second of a run: the median over its epochs without the first."""
     with open(folder / "log.csv", newline="", encoding="utf-8") as file:
         return float(np.median([float(row["samples_per_second"]) for row in csv.DictReader(file)][1:]))
 
 
-def train_from_store(asked: SimCLRConfig) -> dict[str, float | None]:
-    """Runs simclr_trainer.py: images/s, seconds from one epoch's end to the next, and how busy the GPU is."""
-    with watching_gpu() as seen:
-        pretrain(asked)
-    folder = asked.run.save_dir / asked.run.name
+def train_from_store(config: SimCLRConfig) -> dict[str, float | None]:
+    """Run simclr_trainer.py; return its images/s, seconds between the ends of epochs, and GPU utilization."""
+    with gpu_utilization() as seen:
+        pretrain(config)
+    folder = config.run.save_dir / config.run.name
     ends = [path.stat().st_mtime for path in sorted(folder.glob("*_epoch_*.ckpt"))]
-    busy = [share for when, share in seen if ends[0] < when < ends[-1]]
+    busy = [utilization for when, utilization in seen if ends[0] < when < ends[-1]]
     return {
         "speed": speed(folder),
         "period": float(np.median(np.diff(ends))),
@@ -147,25 +148,25 @@ def train_from_store(asked: SimCLRConfig) -> dict[str, float | None]:
 
 
 @contextmanager
-def watching_gpu() -> Iterator[list[tuple[float, float]]]:
-    """Fills a list with (time, share that the GPU was busy) as the driver tells; empty where it does not."""
+def gpu_utilization() -> Iterator[list[tuple[float, float]]]:
+    """Fill a list with (time, GPU utilization 0 to 1); it stays empty if the driver does not report it."""
     seen: list[tuple[float, float]] = []
     done = threading.Event()
 
-    def look() -> None:
-        while not done.wait(SAMPLED_EVERY):
+    def sample() -> None:
+        while not done.wait(SAMPLE_SECONDS):
             seen.append((time.time(), torch.cuda.utilization() / 100))
 
-    watcher = threading.Thread(target=look, daemon=True)
-    if torch.cuda.is_available() and _driver_tells():
-        watcher.start()
+    sampler = threading.Thread(target=sample, daemon=True)
+    if torch.cuda.is_available() and _reports_utilization():
+        sampler.start()
     try:
         yield seen
     finally:
         done.set()
 
 
-def _driver_tells() -> bool:
+def _reports_utilization() -> bool:
     try:
         torch.cuda.utilization()
     except (ModuleNotFoundError, RuntimeError):  # it needs the package nvidia-ml-py
@@ -173,43 +174,43 @@ def _driver_tells() -> bool:
     return True
 
 
-def train_resident(asked: SimCLRConfig, batches: Resident[Batch], name: str, channels_last: bool) -> float:
-    """Images a second of the loop on batches that are there already."""
-    asked = replace(asked, run=replace(asked.run, name=name))
-    run = start_run(asked, name)
-    objective = make_objective(asked)
+def train_resident(config: SimCLRConfig, batches: Resident[Batch], name: str, channels_last: bool) -> float:
+    """Return the images per second of the loop on batches in memory."""
+    config = replace(config, run=replace(config.run, name=name))
+    run = start_run(config, name)
+    objective = make_objective(config)
     if not channels_last:
         objective.to(memory_format=torch.contiguous_format)
     fit(
         objective,
         batches,
         None,
-        asked.optim,
-        replace(asked.stopping, monitor="train_loss"),
+        config.optim,
+        replace(config.stopping, monitor="train_loss"),
         run,
         save=lambda: {"parts": {}, "config": {}},
     )
     return speed(run.folder)
 
 
-def make_objective(asked: SimCLRConfig) -> PairObjective:
-    """As simclr_trainer.py makes it."""
-    encoders = build_encoders(asked.encoders)
-    return asked.objective_settings().build(encoders, build_heads(encoders, asked.width))
+def make_objective(config: SimCLRConfig) -> PairObjective:
+    """Make the objective as simclr_trainer.py does."""
+    encoders = build_encoders(config.encoders)
+    return config.objective_settings().build(encoders, build_heads(encoders, config.width))
 
 
-def number_formats(asked: SimCLRConfig, batches: Resident[Batch], device: str) -> dict[str, float]:
-    """{format: images a second}, on the same batches; "plain" is float32 as PyTorch has it, eager."""
-    single = replace(asked, run=replace(asked.run, precision="float32"))
-    compiled = replace(asked, run=replace(asked.run, compile=True))
-    trials = {"plain": (single, False), "channels_last": (single, True)}
+def number_formats(config: SimCLRConfig, batches: Resident[Batch], device: str) -> dict[str, float]:
+    """Return {format: images per second} on the same batches; "plain" is PyTorch's float32 in eager mode."""
+    single = replace(config, run=replace(config.run, precision="float32"))
+    compiled = replace(config, run=replace(config.run, compile=True))
+    formats = {"plain": (single, False), "channels_last": (single, True)}
     if device == "cuda":
-        trials |= {"bf16": (asked, False), "both": (asked, True), "compiled": (compiled, True)}
-    return {name: train_resident(run, batches, name, last) for name, (run, last) in trials.items()}
+        formats |= {"bf16": (config, False), "both": (config, True), "compiled": (compiled, True)}
+    return {name: train_resident(run, batches, name, last) for name, (run, last) in formats.items()}
 
 
 def lstm_seconds(batches: Resident[Batch], device: torch.device, padded: bool) -> float:
-    """Seconds of the EHR encoder's forward and backward passes over a batch, each at its second time."""
+    """Return the mean seconds of the EHR encoder's forward and backward pass, after a warm-up."""
     encoder, times = EHREncoder().to(device), []
     for batch in batches.batches[:LSTM_BATCHES]:
         hours = fill_up(batch.ehr) if padded else batch.ehr
@@ -223,152 +224,152 @@ def lstm_seconds(batches: Resident[Batch], device: torch.device, padded: bool) -
 
 
 def fill_up(hours: PackedSequence) -> PackedSequence:
-    """The same stays, each as long as the longest: what an LSTM reads of a batch that is padded."""
+    """Pad all stays to the longest, as an LSTM reads a padded batch."""
     steps = pad_packed_sequence(hours)[0]
     count, stays = steps.shape[:2]
     return PackedSequence(steps.flatten(0, 1), torch.full((count,), stays))
 
 
 def timed(work: Callable[[], None], device: torch.device) -> float:
-    """Seconds that some work takes, the device's too."""
+    """Return the seconds that some work takes, on the device too."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-    began = time.perf_counter()
+    start = time.perf_counter()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
-def load_pairs(asked: SimCLRConfig) -> Batches:
-    """The training batches of simclr_trainer.py."""
-    task, store, process = (
-        TASKS[asked.task],
-        Store.open(asked.data.store),
-        distributed.setup(asked.run.device),
-    )
+def load_pairs(config: SimCLRConfig) -> Batches:
+    """Load the training batches of simclr_trainer.py."""
+    task = TASKS[config.task]
+    store = Store.open(config.data.store)
+    process = distributed.setup(config.run.device)
     return load_batches(
-        store, task.name, task.labels, task.encode, "train", asked.data, asked.run.seed, process
+        store, task.name, task.labels, task.encode, "train", config.data, config.run.seed, process
     )
 
 
-def take_first_step(asked: SimCLRConfig) -> float:
-    """Seconds from the start of this process to the end of the first training step."""
-    took: list[float] = []
+def take_first_step(config: SimCLRConfig) -> float:
+    """Return the seconds from the start of this process to the end of the first training step."""
+    seconds: list[float] = []
 
     def score() -> dict[str, float]:
-        took.append(seconds_since_start())
+        seconds.append(seconds_since_start())
         return {}
 
-    run = start_run(asked, "first")
-    with closing(load_pairs(asked).epoch(0)) as stream:
+    run = start_run(config, "first")
+    with closing(load_pairs(config).epoch(0)) as stream:
         first = Resident([next(stream)])
     stopping = StoppingConfig(monitor="train_loss")
-    fit(make_objective(asked), first, None, OptimConfig(epochs=1), stopping, run, save=dict, score=score)
-    return took[0]
+    fit(make_objective(config), first, None, OptimConfig(epochs=1), stopping, run, save=dict, score=score)
+    return seconds[0]
 
 
 def seconds_since_start() -> float:
-    """Age of this process."""
+    """Return the age of this process."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def first_steps(config: StepBenchmark, store: Path) -> tuple[float, float]:
-    """Seconds from the start of a program to the end of its first step; and of one that imports torch."""
-    asked = ["-m", "benchmarks.step", "--first_step", str(store), "--device", device_of(config)]
-    told = subprocess.run([sys.executable, *asked], check=True, capture_output=True, text=True)
-    nothing = f"import torch; torch.zeros(1, device={device_of(config)!r})"
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", nothing], check=True)
-    return float(told.stdout.splitlines()[-1]), time.perf_counter() - began
+    """Return the seconds until a program ends its first step, and those of one that only imports torch."""
+    words = ["-m", "benchmarks.step", "--first_step", str(store), "--device", device_of(config)]
+    done = subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True)
+    only_torch = f"import torch; torch.zeros(1, device={device_of(config)!r})"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", only_torch], check=True)
+    return float(done.stdout.splitlines()[-1]), time.perf_counter() - start
 
 
-def measure(config: StepBenchmark, folder: Path) -> tuple[Found, float]:
-    """{row: (ours, what it is held against)} of what the device has, and the MiB that training took at most:
-    of the GPU's memory, or of the process.
+def measure(config: StepBenchmark, folder: Path) -> tuple[Measured, float]:
+    """Measure all figures that exist on the device.
+
+    Returns:
+        {row: (ours, what it is compared with)}, and the peak memory of training in MiB, of the GPU or of the
+        process.
     """
     device = torch.device(device_of(config))
     work = WORK[device.type]
     store = write_store(folder / "store", work)
-    asked = settings(config, work, store, "whole")
+    training = settings(config, work, store, "from_store")
     first = first_steps(config, store)
-    whole = train_from_store(asked)
-    held = peak_memory(device)
-    batches = Resident.of(load_pairs(asked), epoch=1)
-    formats = number_formats(asked, batches, device.type)
+    from_store = train_from_store(training)
+    peak_mb = peak_memory(device)
+    batches = Resident.of(load_pairs(training), epoch=1)
+    formats = number_formats(training, batches, device.type)
     resident = formats["both" if device.type == "cuda" else "channels_last"]
     read, padded_rows, stay_hours = rows_read(batches)
     packed, padded = (lstm_seconds(batches, device, padded) for padded in (False, True))
-    found = {
-        "end_to_end": (whole["speed"], resident),
+    measured = {
+        "end_to_end": (from_store["speed"], resident),
         **{name: (value, formats["plain"]) for name, value in formats.items() if name != "plain"},
-        "busy": (whole["busy"], 1.0),
-        "epoch": (work.pairs / whole["speed"], EPOCH_SECONDS),
-        "run": (EPOCHS * whole["period"] / 3600, EPOCHS * EPOCH_SECONDS / 3600),
+        "busy": (from_store["busy"], 1.0),
+        "epoch": (work.pairs / from_store["speed"], EPOCH_SECONDS),
+        "run": (EPOCHS * from_store["period"] / 3600, EPOCHS * EPOCH_SECONDS / 3600),
         "first": first,
         "rows": (read, padded_rows),
         "waste": (read, stay_hours),
         "lstm": (packed, padded),
         "share": (packed, work.batch_size / resident),
     }
-    return found, held
+    return measured, peak_mb
 
 
 def write_store(folder: Path, work: Work) -> Path:
-    """A store with the pairs of some work, whose stays have the lengths of ICU stays."""
-    draw = np.random.default_rng(0)
+    """Write a store with the pairs of some work, whose stays are as long as ICU stays."""
+    rng = np.random.default_rng(0)
     counts = {"train": work.pairs, "val": work.val_pairs, "test": 2}
-    return write_random_store(folder, {name: icu_hours(draw, count) for name, count in counts.items()})
+    return write_random_store(folder, {name: icu_hours(rng, count) for name, count in counts.items()})
 
 
 def rows_read(batches: Resident[Batch]) -> tuple[float, float, float]:
-    """Rows of hours in packed batches, in batches padded to the longest stay, and in the stays."""
+    """Count the rows of hours in packed batches, in batches padded to the longest stay, and in the stays."""
     padded = sum(len(batch.row) * len(batch.ehr.batch_sizes) for batch in batches.batches)
     hours = sum(int(batch.hours.sum()) for batch in batches.batches)
     return sum(len(batch.ehr.data) for batch in batches.batches), padded, hours
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB held at most so far: of the GPU's memory by tensors, or by the process."""
+    """Return the peak memory so far in MiB: of the tensors on the GPU, or of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / MEBIBYTE
     return own_peak()
 
 
 def device_of(config: StepBenchmark) -> str:
-    """ "cuda" or "cpu", what --device means here."""
+    """Return "cuda" or "cpu", what --device means on this machine."""
     return distributed.setup(config.device).device.type
 
 
-def figures(device: str, found: Found, held: float | None) -> list[Figure]:
-    """The rows of a device, "not measured" where nothing was found."""
-    work, listed = WORK[device], []
-    name = (
-        torch.cuda.get_device_name()
-        if found and device == "cuda"
-        else {"cuda": "a GPU", "cpu": "a CPU"}[device]
-    )
+def figures(device: str, measured: Measured, peak_mb: float | None) -> list[Figure]:
+    """Return the figures of a device; those that are missing in `measured` are "not measured"."""
+    work = WORK[device]
+    name = {"cuda": "a GPU", "cpu": "a CPU"}[device]
+    if measured and device == "cuda":
+        name = torch.cuda.get_device_name()
+    made = []
     for key, row in ROWS.items():
         if row.on_cpu or device == "cuda":
-            ours, other = found.get(key, (None, None))
-            told = f"{row.work} ({work.backbone} at {work.image_size}, batch {work.batch_size}, {name})"
-            peak = held if key == "end_to_end" else None
-            listed.append(Figure(told, row.unit, ours, row.against, other, peak))
-    return listed
+            ours, other = measured.get(key, (None, None))
+            text = f"{row.work} ({work.backbone} at {work.image_size}, batch {work.batch_size}, {name})"
+            peak = peak_mb if key == "end_to_end" else None
+            made.append(Figure(text, row.unit, ours, row.against, other, peak))
+    return made
 
 
 def main(config: StepBenchmark) -> None:
-    """Measure, print the table and add the rows; or take the first step alone."""
+    """Measure, print and append the rows; or take only the first step."""
     device = device_of(config)
     with tempfile.TemporaryDirectory() as folder:
         if config.first_step:
-            asked = settings(config, WORK[device], config.first_step, "first")
-            asked = replace(asked, run=replace(asked.run, save_dir=Path(folder)))
-            print(take_first_step(asked))
+            training = settings(config, WORK[device], config.first_step, "first")
+            training = replace(training, run=replace(training.run, save_dir=Path(folder)))
+            print(take_first_step(training))
             return
-        found, held = measure(config, Path(folder))
-    rows = figures(device, found, held)
+        measured, peak_mb = measure(config, Path(folder))
+    rows = figures(device, measured, peak_mb)
     if device == "cpu":
         rows = [*figures("cuda", {}, None), *rows]
     record(config.results, "step", ("torch", "torchvision", "numpy"), rows)
