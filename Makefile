@@ -1,4 +1,4 @@
-# `make demo` runs the main job from nothing; `make test` runs the tests. Both set up .venv first.
+# `make demo` runs the main job from nothing; `make test` runs the checks and tests. Both set up .venv first.
 PYTHON ?= python3.11
 SEED ?= 0
 PATIENTS ?=
@@ -6,7 +6,7 @@ MIMIC_IV ?=
 VENV := .venv
 RUN := $(VENV)/bin/python
 JOBS ?= 2
-SHARED := -n $(JOBS) --dist worksteal  # tests that run at once
+SHARED := -n $(JOBS) --dist worksteal  # how many tests run at once
 MUTMUT := mutmut==3.8.1  # installed by make mutation
 PIP_AUDIT := pip-audit==2.10.1  # installed by make audit, in an environment of its own
 REPORT := $(VENV)/audit/report.txt
@@ -35,6 +35,8 @@ lint: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/codespell $$(git ls-files)
+	$(VENV)/bin/shellcheck --severity style $$(git ls-files '*.sh') .ci/run
 
 coverage: setup
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SHARED) --cov --cov-report=term:skip-covered
@@ -52,5 +54,5 @@ audit: setup  # are all dependencies pinned? and, if PyPI answers, has one of th
 	-$(VENV)/audit/bin/pip install --quiet --retries 1 --disable-pip-version-check $(PIP_AUDIT)
 	-$(VENV)/audit/bin/pip-audit --no-deps --disable-pip -r requirements.txt -r constraints.txt > $(REPORT) 2>&1
 	@cat $(REPORT)
-	@grep -q "known vulnerabilit" $(REPORT) || echo "PyPI did not answer: nothing was checked but the pins"
+	@grep -q "known vulnerab" $(REPORT) || echo "PyPI did not answer: nothing was checked but the pins"
 	@! grep -q "^Found" $(REPORT)

@@ -1,6 +1,4 @@
-"""The main job on synthetic patients: what is planted in both modalities is found by pretraining on their
-pairs.
-"""
+"""The main job on synthetic patients: pretraining on pairs finds what is planted in both modalities."""
 
 import contextlib
 import io
@@ -41,16 +39,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def auroc(store: Path) -> dict[str, float]:
-    """Test AUROC of one linear layer on frozen encoders: random ones, and SimCLR's together and alone."""
+    """Test AUROC of a linear layer on frozen encoders: random ones, and SimCLR's both and each alone."""
     folder = store.parent
     shared = f"--store {store} --save_dir {folder}/runs --image_size 32 --device cpu"
     pretrain(parse(SimCLRConfig, f"{shared} {PRETRAIN}".split()))
     probe = f"{shared} {PROBE} --results_dir {folder}/results"
     pretrained = f"--load_state {folder}/runs/simclr/last.ckpt --fusion"
-    with contextlib.redirect_stdout(io.StringIO()) as told:
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
         for flags in (RANDOM, *(f"{pretrained} {fusion}" for fusion in ("ehr", "cxr", "concatenation"))):
             classify.classify(parse(ClassifyConfig, f"{probe} {flags}".split()))
-    assert "synthetic" in told.getvalue()
+    assert "synthetic" in printed.getvalue()
     rows = pd.read_csv(folder / "results/phenotyping.csv").query("split == 'test' and metric == 'auroc'")
     rows = rows[rows["label"] == "macro"]
     names = rows["fusion"].where(rows["objective"] == "simclr", "random")

@@ -8,8 +8,8 @@ classifier, and override all others.
 Environment variables:
     TASK: Tasks, separated by spaces; phenotyping if not set.
     OBJECTIVES: Pretraining objectives; those of the paper, simclr vicreg align, if not set.
-    PAIRS: Task whose pairs the encoders learn from, for all tasks. If not set, each task has encoders of its
-        own, as in the paper.
+    PAIRS: Task whose pairs the encoders learn from, for all tasks. If not set, the encoders of each task
+        learn from its own pairs, as in the paper.
     FUSIONS_OF: Tasks for which the supervised baselines and fusions are trained; TASK if not set.
     JOBS: Runs at once, 1 if not set. With more than one, the output of each goes to RUNS/<name>.log.
     RUNS, RESULTS: Folders of the runs and the result tables; runs and results if not set.
@@ -264,8 +264,8 @@ def is_tested(results: Path, task: str, name: str) -> bool:
 def best_checkpoint(folder: Path, task: Task) -> Path:
     """Return the checkpoint of the best epoch of a pretraining, the last one if no epoch has a score."""
     epoch = best_epoch(read_epochs(folder / f"results_label_{task.name}.csv", task), task)
-    found = [] if epoch is None else sorted(folder.glob(f"*_epoch_{epoch:02d}.ckpt"))
-    return found[0] if found else folder / "last.ckpt"
+    checkpoints = [] if epoch is None else sorted(folder.glob(f"*_epoch_{epoch:02d}.ckpt"))
+    return checkpoints[0] if checkpoints else folder / "last.ckpt"
 
 
 def _check_known(variable: str, names: Iterable[str], known: Iterable[str]) -> None:

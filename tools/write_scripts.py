@@ -91,7 +91,7 @@ INPUTS = {
 }
 LINEAR_FUSIONS = [name for name, fusion in FUSIONS.items() if issubclass(fusion, LinearFusion)]
 SUPERVISED_SCRIPTS = {"concatenation": "supervised", "ehr": "supervised_ehr", "cxr": "supervised_cxr"}
-# Objectives that simclr.sh trains, with --objective; all others have a script of their own.
+# Objectives that simclr.sh trains, with --objective; each of the others has a script.
 SIMCLR_VARIANTS = set(get_args(get_type_hints(SimCLRConfig)["objective"])) - {"simclr"}
 
 
@@ -276,7 +276,7 @@ def run_name(task: Task, protocol: str, fusion: str) -> str:
 
 def scripts(task: Task) -> dict[Path, Script]:
     """Return the scripts of a task by their path in its folder."""
-    found = {
+    by_path = {
         Path(f"train/{objective}.sh"): pretrain(task, objective)
         for objective in OBJECTIVES
         if objective not in SIMCLR_VARIANTS
@@ -284,13 +284,13 @@ def scripts(task: Task) -> dict[Path, Script]:
     for fusion in LINEAR_FUSIONS:
         end = "" if fusion == "concatenation" else f"_{fusion}"
         for protocol, test in (("finetune", "fteval"), ("lineareval", "lineareval")):
-            found[Path(f"train/{protocol}{end}.sh")] = train(task, protocol, fusion)
-            found[Path(f"eval/{test}{end}.sh")] = evaluate(task, protocol, fusion)
+            by_path[Path(f"train/{protocol}{end}.sh")] = train(task, protocol, fusion)
+            by_path[Path(f"eval/{test}{end}.sh")] = evaluate(task, protocol, fusion)
     for fusion in FUSIONS:
         name = SUPERVISED_SCRIPTS.get(fusion, fusion)
-        found[Path(f"train/{name}.sh")] = supervise(task, fusion)
-        found[Path(f"eval/{name}.sh")] = evaluate(task, "supervised", fusion)
-    return found
+        by_path[Path(f"train/{name}.sh")] = supervise(task, fusion)
+        by_path[Path(f"eval/{name}.sh")] = evaluate(task, "supervised", fusion)
+    return by_path
 
 
 PACKAGE = '"""Task folder: the definition in task.py, and the scripts of its runs."""\n'

@@ -98,8 +98,8 @@ def test_a_run_starts_after_the_runs_that_it_needs(tmp_path: Path) -> None:
 
 def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -> None:
     tasks, objectives = ("phenotyping", "radiology"), ("align", "clip", "tsimclr")
-    asked = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "PAIRS": "readmission"}
-    runs = runs_of(tmp_path, **asked, FUSIONS_OF="radiology")
+    chosen = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "PAIRS": "readmission"}
+    runs = runs_of(tmp_path, **chosen, FUSIONS_OF="radiology")
     pretrainings = configs(runs, "simclr_trainer.py", "align_trainer.py")
     assert list(pretrainings) == [f"{name}-readmission" for name in objectives]
     assert [config.run.name for config in pretrainings.values()] == list(pretrainings)

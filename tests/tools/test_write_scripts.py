@@ -79,8 +79,8 @@ def commands(paths: Iterable[Path], *flags: str, **environment: str) -> dict[Pat
         text=True,
         check=True,
     ).stdout
-    found = [words.splitlines() for words in shown.split("=\n")[:-1]]
-    return dict(zip(paths, found, strict=True))
+    words = [part.splitlines() for part in shown.split("=\n")[:-1]]
+    return dict(zip(paths, words, strict=True))
 
 
 @cache
@@ -251,7 +251,7 @@ def test_the_program_itself_refuses_a_misspelt_flag(tmp_path: Path) -> None:
 
 @one_per_program
 def test_a_job_starts_where_it_was_submitted(script: Path, tmp_path: Path) -> None:
-    """Sbatch runs a copy of the script in a folder of its own."""
+    """Sbatch runs a copy of the script in another folder."""
     copy = tmp_path / "spool/a/job/slurm_script"
     copy.parent.mkdir(parents=True)
     shutil.copy(ROOT / script, copy)
