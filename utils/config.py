@@ -36,7 +36,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
 
     Nested dataclasses become flat flags; `--a_b` and `--a-b` are the same; the last of two equal flags wins.
     `--config FILE` reads defaults from YAML. A wrong flag, key or value prints one error, which suggests the
-    most similar name, and exits with status 2. A union of dataclasses gives a subcommand for each.
+    most similar name, and exits with status 2.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Data:
@@ -116,11 +116,8 @@ def to_dict(config: object) -> dict[str, object]:
 def from_dict(cls: type[T], values: object, source: str = "config", required: object = None) -> T:
     """Build a config from what `to_dict` returned. Keys that are left out keep their defaults.
 
-    Args:
-        cls: The type of the config.
-        values: Nested dicts.
-        source: Where the values come from, for messages.
-        required: Stands for each required setting that is left out; by default that is an error.
+    `source` says in messages where the values come from. `required`, if given, takes the place of required
+    settings that are left out.
 
     Raises:
         ValueError: Prefixed with `source`, for an unknown key (with the most similar one) or a bad value.
@@ -138,17 +135,6 @@ def from_dict(cls: type[T], values: object, source: str = "config", required: ob
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
     return config
-
-
-def to_yaml(config: object) -> str:
-    """Return a config as YAML, in the order of its fields."""
-    text: str = yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True)
-    return text
-
-
-def from_yaml(cls: type[T], text: str, source: str = "config") -> T:
-    """Build a config from what `to_yaml` returned; see `from_dict`."""
-    return from_dict(cls, load_yaml(text, source), source)
 
 
 def load_yaml(text: str | bytes, source: str) -> object:
@@ -214,12 +200,10 @@ def _unwrap_help_texts(kind: Any) -> None:
         _unwrap_help_texts(part)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         parameters = docstring_parser.parse_from_object(kind).params
-        texts = {
-            parameter.arg_name: " ".join((parameter.description or "").split()) for parameter in parameters
-        }
+        docstrings = {parameter.arg_name: parameter.description for parameter in parameters}
         for field in dataclasses.fields(kind):
-            if field.name in texts:
-                field.metadata = types.MappingProxyType({**field.metadata, "help": texts[field.name]})
+            if text := docstrings.get(field.name):
+                field.metadata = types.MappingProxyType({**field.metadata, "help": " ".join(text.split())})
         for hint in get_type_hints(kind).values():
             _unwrap_help_texts(hint)
 

@@ -203,7 +203,7 @@ def valid_file(cls: type) -> str:
     ended = run(recorder, cls, *required(cls))
     if ended.status:
         raise Failure(f"the valid flags are refused: {ended.errors}")
-    return settings.to_yaml(recorder.settings)
+    return yaml.safe_dump(settings.to_dict(recorder.settings), sort_keys=False)
 
 
 def odd_entry(draw: Draw, place: Place) -> str:
