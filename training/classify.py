@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from datasets.batches import Batches, Samples, load_samples
 from datasets.features import FeatureBatches
-from datasets.schema import SPLITS
+from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
 from datasets.unique_inputs import LOADS, UniqueInputs
 from evaluation import metrics
@@ -35,6 +35,7 @@ from models.fusion import FUSIONS, FusionConfig, LinearFusion
 from models.linear_probe import LinearProbe
 from tasks import TASKS
 from tasks.task import Task
+from training import batches as batch_protocol
 from training.classify_config import ClassifierOptim, ClassifyConfig, check_config, classifier_config
 from training.early_stopping import StoppingConfig
 from training.features import SharedFeatures
@@ -44,6 +45,8 @@ from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
 from utils.log import logger
 from utils.run import Run, start_run
+
+ClassifierBatches = batch_protocol.Batches[Batch | FeatureBatch]
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def load_trained(config: ClassifyConfig) -> tuple[Classifier, ClassifierConfig, 
 
 def prepare(
     experiment: Experiment, classifier: Classifier, samples: Mapping[str, Samples]
-) -> tuple[Classifier, Mapping[str, Batches] | Mapping[str, FeatureBatches]]:
+) -> tuple[Classifier, Mapping[str, ClassifierBatches]]:
     """Return the model to train, and the batches of each split.
 
     The model is the classifier, or for lineareval its linear layer, whose batches hold features.
@@ -268,7 +271,7 @@ def save_whole_classifier(path: Path, classifier: Classifier, built: ClassifierC
         checkpoint.save(path, classifier_checkpoint(classifier, built) | metadata)
 
 
-def predict_probabilities(model: Classifier, batches: Batches | FeatureBatches) -> np.ndarray:
+def predict_probabilities(model: Classifier, batches: ClassifierBatches) -> np.ndarray:
     """Return the probabilities [n, outputs] of all samples, in their order."""
     model.eval()
     return predict(model.predict, batches)
