@@ -21,28 +21,22 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
     momentum: float
 
     def forward(self, input: Tensor) -> Tensor:
-        """[n, C, ...] -> the same shape, normalized per channel over the samples of all processes."""
+        """[n, C, H, W] -> the same shape, normalized per channel over the samples of all processes."""
         if not self.training:
             return super().forward(input)
-        dims = [0, *range(2, input.ndim)]
         upcast = input.to(torch.promote_types(input.dtype, torch.float32))
         count = all_reduce_sum(input.numel() / input.shape[1])
-        mean = sum_with_gradient(upcast.sum(dims)) / count
-        centred = upcast - _along_channels(mean, input)
-        variance = sum_with_gradient(centred.square().sum(dims)) / count
+        mean = sum_with_gradient(upcast.sum((0, 2, 3))) / count
+        centred = upcast - mean[:, None, None]
+        variance = sum_with_gradient(centred.square().sum((0, 2, 3))) / count
         self._update_statistics(mean.detach(), variance.detach() * count / (count - 1))
-        scaled = centred * _along_channels(self.weight * (variance + self.eps).rsqrt(), input)
-        return (scaled + _along_channels(self.bias, input)).to(input.dtype)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
     def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         self.num_batches_tracked += 1
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
-
-
-def _along_channels(values: Tensor, like: Tensor) -> Tensor:
-    """[C] -> [1, C, 1, ...], with as many dimensions as `like`."""
-    return values.view(1, -1, *[1] * (like.ndim - 2))
 
 
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:

@@ -19,11 +19,7 @@ class PatienceConfig:
     """Smallest improvement that resets --patience, in the unit of the monitor."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: A value is out of range; the message names the flag.
-        """
+        """Raise ValueError, naming the flag, for a value out of range."""
         check_flag("patience", self.patience, self.patience >= 0, "use 0 or more; 0 never stops early")
         check_flag("min_delta", self.min_delta, self.min_delta >= 0, "use 0 or more")
 

@@ -18,14 +18,14 @@ from training.predict import predict
 
 
 class Inputs(Protocol):
-    """The distinct inputs of one modality among sets of samples (datasets.unique_inputs.UniqueInputs)."""
+    """The distinct inputs of one modality over sets of samples (datasets.unique_inputs.UniqueInputs)."""
 
     @property
     def batches(self) -> Batches[PrefixBatch | Batch]:
         """Batches of the distinct inputs: PrefixBatch for "ehr", Batch for "cxr"."""
 
     def places(self, name: Hashable) -> Tensor:
-        """[n] int64: the index of each sample's input among the distinct ones, -1 if it has none."""
+        """[n] int64: the index of each sample's distinct input, -1 if it has none."""
 
 
 class SharedFeatures:

@@ -48,11 +48,7 @@ class OptimConfig:
     learning rate."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: A value is out of range; the message names the flag.
-        """
+        """Raise ValueError, naming the flag, for a value out of range."""
         check_flag("lr", self.lr, self.lr > 0, "use a number above 0")
         check_flag("epochs", self.epochs, self.epochs >= 1, "use 1 or more")
         check_flag(
@@ -86,14 +82,9 @@ def check_flag(name: str, value: object, valid: bool, cure: str) -> None:
 def learning_rate(
     config: OptimConfig, epoch: int, step: int, steps_per_epoch: int, lr_drops: int = 0
 ) -> float:
-    """Return the learning rate of one step; epochs and steps count from 0.
+    """Return the learning rate of step `step` of epoch `epoch`, both counted from 0.
 
-    Args:
-        config: The settings of the schedule.
-        epoch: Epoch of the step.
-        step: Number of the step within its epoch.
-        steps_per_epoch: Steps of every epoch.
-        lr_drops: How often --schedule plateau has lowered the rate so far; the others do not need it.
+    `lr_drops` is the number of times that --schedule plateau has lowered the rate; no other schedule uses it.
 
     >>> config = OptimConfig(lr=1.0, epochs=10, warmup_epochs=2, schedule="cosine")
     >>> [round(learning_rate(config, epoch, 0, 1), 3) for epoch in range(10)]
@@ -119,13 +110,8 @@ def build_optimizer(
     """Build the optimizer of all weights of `module` that require a gradient.
 
     Single numbers, such as a learnable temperature, are never decayed; lars also does not decay or scale
-    biases and normalization layers, unless --lars_exclude is none.
-
-    Args:
-        config: The optimizer and its settings.
-        module: What is trained.
-        lr_scales: Learning rate of some of the weights, as a multiple of that of the schedule; 1 for all
-            others. Each parameter group keeps its multiple as "lr_scale".
+    biases and normalization layers, unless --lars_exclude is none. `lr_scales` gives the learning rate of
+    some weights as a multiple of the schedule's; each parameter group holds its multiple as "lr_scale".
 
     Raises:
         ValueError: No weight requires a gradient.

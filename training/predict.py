@@ -37,7 +37,11 @@ def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
                 rows.append(batch.row.cpu())
                 values.append(function(batch).float())
     row = distributed.gather_arrays(torch.cat(rows).numpy() if rows else np.zeros(0, np.int64))
-    value = _gather_values(torch.cat(values).cpu().numpy() if values else None)
+    value = distributed.gather_arrays(
+        torch.cat(values).cpu().numpy() if values else np.zeros((0, 0), np.float32)
+    )
+    if not len(row):
+        raise ValueError("there is no sample to predict")
     if not np.array_equal(np.sort(row), np.arange(len(row))):
         raise ValueError(f"the batches do not hold each of the samples 0 to {row.max()} once")
     ordered = np.empty_like(value)
@@ -49,11 +53,3 @@ def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
             f"{len(ordered)}; look at these samples, or take an earlier checkpoint"
         )
     return ordered
-
-
-def _gather_values(value: np.ndarray | None) -> np.ndarray:
-    """Concatenate [n_r, K] of all ranks; a rank without samples does not know K and passes None."""
-    width = int(distributed.all_reduce_max(0 if value is None else value.shape[1]))
-    if not width:
-        raise ValueError("there is no sample to predict")
-    return distributed.gather_arrays(np.zeros((0, width), np.float32) if value is None else value)

@@ -105,8 +105,8 @@ def _resume_checks(path: Path, state: object) -> TrainingState:
     tensors = all(isinstance(weight, Tensor) for weight in state["objective"].values())
     _require(path, tensors, "a weight of the objective")
     expected = {name: type(value) for name, value in asdict(Progress()).items()}
-    found = {name: type(value) for name, value in state["progress"].items()}
-    _require(path, found == expected, "the progress of the training")
+    actual = {name: type(value) for name, value in state["progress"].items()}
+    _require(path, actual == expected, "the progress of the training")
     return cast(TrainingState, state)
 
 

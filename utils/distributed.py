@@ -84,20 +84,11 @@ def barrier() -> None:
 
 def all_reduce_sum(value: float) -> float:
     """Return the sum of a number over all processes, the same on each."""
-    return _all_reduce(value, dist.ReduceOp.SUM)
-
-
-def all_reduce_max(value: float) -> float:
-    """Return the maximum of a number over all processes, the same on each."""
-    return _all_reduce(value, dist.ReduceOp.MAX)
-
-
-def _all_reduce(value: float, operation: dist.ReduceOp.RedOpType) -> float:
     if world() == 1:
         return float(value)
-    reduced = torch.tensor(value, dtype=torch.float64)
-    dist.all_reduce(reduced, operation)
-    return reduced.item()
+    total = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(total)
+    return total.item()
 
 
 def broadcast_value(value: float) -> float:
@@ -111,27 +102,23 @@ def any_flag(flag: bool) -> bool:
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:
-    """Concatenate [n_r, ...] of all processes in the order of ranks; parts may be empty.
+    """Concatenate [n_r, ...] of all processes in the order of ranks -> [sum of n_r, ...], the same on each.
 
-    Returns:
-        [sum of n_r, ...], the same on every process.
+    Empty arrays may have another shape than [0, ...].
     """
     if world() == 1:
         return array
-    parts = [array] * world()
-    dist.all_gather_object(parts, array)
-    return np.concatenate(parts)
+    arrays = [array] * world()
+    dist.all_gather_object(arrays, array)
+    return np.concatenate([part for part in arrays if len(part)] or [array])
 
 
 def gather_with_gradient(part: Tensor) -> Tensor:
-    """Concatenate [b_r, ...] of all processes in the order of ranks, with gradient; b_r may differ or be 0.
+    """Concatenate [b_r, ...] of all processes in the order of ranks -> [sum of b_r, ...]; b_r may be 0.
 
     The gradient of a part is the sum over ranks of their gradients for it, as if one process held all parts.
     So a loss that every rank computes from the gathered rows is the loss of the global batch, and after
     DistributedDataParallel averages over ranks, its parameter gradients are those of one process.
-
-    Returns:
-        [sum of b_r, ...], the same on every process.
     """
     if world() == 1:
         return part
