@@ -559,7 +559,7 @@ class Recorder:
         text = "".join(texts) if command.area == "tables" else texts[0]
         for pattern, stands_for in TIMES.items():
             text = re.sub(pattern, stands_for, text, flags=re.MULTILINE)
-        return self.plain(text)
+        return self.plain(sort_flags(text) if command.area == "scripts" else text)
 
     def words(self, line: str) -> list[str]:
         """A command line, as the tree calls its modules, word by word."""
@@ -671,6 +671,22 @@ class Recorder:
             return hash_tensor(leaf)
         text = self.plain(json.dumps(leaf, default=str))
         return text if len(text) <= SHORT else hash_text(text)
+
+
+def sort_flags(text: str) -> str:
+    r"""Return printed commands, one word per line, with the flags of each command sorted by name.
+
+    The order has no meaning, except among flags of the same name, where it is kept: the last one counts.
+
+    >>> sort_flags("run.py\n--b\n1\n2\n--a\n3\n\n== next\nrun.py\n--c")
+    'run.py\n--a\n3\n--b\n1\n2\n\n== next\nrun.py\n--c'
+    """
+
+    def sort_command(flags: re.Match[str]) -> str:
+        parts = re.split(r"\n(?=--)", flags[0])
+        return "\n".join(sorted(parts, key=lambda part: part.split("\n")[0]))
+
+    return re.sub(r"^--.*(?:\n(?!$|== |\S+\.py$).*)*", sort_command, text, flags=re.MULTILINE)
 
 
 def environment() -> dict[str, str]:
