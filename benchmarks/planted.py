@@ -18,8 +18,7 @@ from datasets.synthetic.common import HOUR
 from datasets.synthetic.latents import Course, Simulation
 from datasets.synthetic.patients import PATIENTS_PER_BLOCK, draw_block
 from evaluation import metrics
-from evaluation.label_checks import check_learnable
-from evaluation.scoring import compute_scores
+from evaluation.scoring import check_learnable, compute_scores
 from tasks import TASKS
 from tasks.task import Task
 from utils.cli import run_cli

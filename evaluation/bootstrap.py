@@ -1,7 +1,5 @@
 """Exact bootstrap over subjects: every score of every resample, from counts, without copies."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

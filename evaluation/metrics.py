@@ -1,7 +1,5 @@
 """Classification metrics. Ties are exact; unknown labels (NaN) are ignored; a label with one class is NaN."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NotRequired, TypedDict

@@ -1,7 +1,5 @@
 """Result tables: CSV files, a row per score, that many runs may append to at the same time."""
 
-from __future__ import annotations
-
 import csv
 import fcntl
 import io

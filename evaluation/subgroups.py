@@ -1,7 +1,5 @@
 """Subgroups of patients by age, sex and race, which --subgroups scores one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

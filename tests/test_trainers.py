@@ -13,7 +13,7 @@ import torch
 
 from datasets.schema import SPLITS
 from evaluation import predictions
-from evaluation.embeddings import EMBEDDINGS
+from evaluation.predictions import EMBEDDINGS
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store

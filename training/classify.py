@@ -18,9 +18,15 @@ from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
 from datasets.unique_inputs import LOADS, UniqueInputs
 from evaluation import metrics
-from evaluation.embeddings import EMBEDDINGS, write_embeddings
-from evaluation.label_checks import check_learnable, has_scorable_label
-from evaluation.scoring import ScoringContext, class_means, compute_scores, write_report
+from evaluation.predictions import EMBEDDINGS, write_embeddings
+from evaluation.scoring import (
+    ScoringContext,
+    check_learnable,
+    class_means,
+    compute_scores,
+    has_scorable_label,
+    write_report,
+)
 from evaluation.subgroups import parse_subgroups, sample_subgroups
 from models.classifier import (
     Classifier,

@@ -23,10 +23,9 @@ from datasets.schema import SPLITS
 from datasets.store import Store
 from datasets.unique_inputs import UniqueInputs
 from evaluation import metrics, results
-from evaluation.label_checks import check_learnable
 from evaluation.plots.curves import draw_epochs
 from evaluation.plots.figures import save
-from evaluation.scoring import compute_scores
+from evaluation.scoring import check_learnable, compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
 from models.fusion import FUSIONS, LinearFusion

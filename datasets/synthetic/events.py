@@ -1,13 +1,19 @@
-"""Synthetic chart events and laboratory results, with the errors and gaps of real charting."""
+"""Synthetic chart events and laboratory results: items, values over time, and errors of real charting."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
 
 import numpy as np
 import polars as pl
+import yaml
 
+from datasets.schema import RESOURCES
 from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
-from datasets.synthetic.items import Item, items, scales
+from datasets.synthetic.latents import LATENTS, Course, loadings_of
 from datasets.synthetic.patients import Block
-from datasets.synthetic.vitals import Moments, channel_values, draw_body, draw_groups, draw_scores
 
+NUISANCE_FACTORS = 3
 CHART_COLUMNS = (
     "subject_id", "hadm_id", "stay_id", "caregiver_id", "charttime", "storetime", "itemid", "value",
     "valuenum", "valueuom", "warning",
@@ -21,6 +27,166 @@ UNREADABLE = ("ERROR", "___", "Unable to score", "NOTDONE")
 MANUAL_SYSTOLIC = (227243, 224167)
 MANUAL_DIASTOLIC = (227242, 224643)
 URINE_GLUCOSE = 51478
+
+
+@dataclass(frozen=True)
+class Item:
+    """A chart or laboratory item: the channel that it shows, when it is written, and how."""
+
+    source: str  # chart, admission (to the ICU, once) or lab
+    itemid: int
+    label: str
+    channel: str
+    unit: str
+    every: int  # hours
+    chance: float
+    decimals: int
+    group: str  # of stays
+    scale: str  # one of `scales`, or empty: a number
+    fluid: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Texts of an ordinal item from worst to best, the standard scores between them, and charted numbers."""
+
+    texts: list[str]
+    thresholds: list[float]
+    numbers: list[int] | None = None
+
+
+@cache
+def scales() -> dict[str, Scale]:
+    """Return the scales by name."""
+    entries = yaml.safe_load((RESOURCES / "synthetic_scales.yaml").read_text())
+    return {name: Scale(**entry) for name, entry in entries.items()}
+
+
+@cache
+def items(source: str) -> tuple[Item, ...]:
+    """Return the items of a source.
+
+    >>> items("lab")[0].label
+    'Glucose'
+    """
+    path = RESOURCES / "synthetic_items.csv"
+    table = pl.read_csv(path, comment_prefix="#").fill_null("")
+    return tuple(Item(**row) for row in table.filter(pl.col("source") == source).iter_rows(named=True))
+
+
+def item_tables() -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return MIMIC-IV's dictionaries d_items and d_labitems of these items."""
+    charts = pl.DataFrame([*items("chart"), *items("admission")]).unique("itemid", maintain_order=True)
+    empty = pl.lit(None)
+    charts = charts.select(
+        "itemid", "label", pl.col("label").alias("abbreviation"), pl.lit("chartevents").alias("linksto"),
+        pl.lit("Synthetic").alias("category"), pl.col("unit").replace("", None).alias("unitname"),
+        pl.lit("Numeric").alias("param_type"), empty.alias("lownormalvalue"), empty.alias("highnormalvalue"),
+    )  # fmt: skip
+    labs = pl.DataFrame(items("lab")).select("itemid", "label", "fluid", category=pl.lit("Chemistry"))
+    return charts, labs
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Times when something may be charted: row of the stay or admission [n], and seconds since 1970 [n]."""
+
+    owner: np.ndarray
+    time: np.ndarray
+
+    @classmethod
+    def between(cls, begin: np.ndarray, end: np.ndarray, step: int) -> Self:
+        """Return the multiples of `step` seconds from `begin` [m] to `end` [m], one owner after the other.
+
+        >>> Moments.between(np.array([10, 0]), np.array([7200, 100]), 3600)
+        Moments(owner=array([0, 0, 1]), time=array([3600, 7200,    0]))
+        """
+        first = -(-begin // step)
+        count = np.maximum(end // step - first + 1, 0)
+        owner = np.repeat(np.arange(len(begin)), count)
+        return cls(owner, (first[owner] + _index_within(count)) * step)
+
+
+def _index_within(counts: np.ndarray) -> np.ndarray:
+    """Return 0, 1, ... for each of consecutive groups of some sizes."""
+    index: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return index
+
+
+def draw_scores(
+    rng: np.random.Generator, moments: Moments, patient: np.ndarray, states: np.ndarray, course: Course
+) -> np.ndarray:
+    """Draw channels in standard deviations [n, C] at n moments, from latent states [n, 6] and nuisances.
+
+    `patient` [m] is the patient of each owner. The nuisances are the patient's own level of each channel,
+    factors of a stay that move many channels at once, and noise that is correlated over time.
+    """
+    simulation = course.simulation
+    loadings = np.array([[channel[name] for name in LATENTS] for channel in loadings_of("channel").values()])
+    channels, owners = len(loadings), len(patient)
+    baseline = rng.standard_normal((patient.max() + 1, channels))[patient]
+    directions = random_stream(0, channels).standard_normal((NUISANCE_FACTORS, channels))
+    factors = rng.standard_normal((owners, NUISANCE_FACTORS)) @ (directions / np.sqrt(NUISANCE_FACTORS))
+    level = simulation.vitals_baseline * baseline + simulation.vitals_private * factors
+    noise = simulation.vitals_noise * _draw_noise(rng, moments, (owners, channels), simulation.vitals_memory)
+    total = simulation.vitals_signal * states @ loadings.T + level[moments.owner] + noise
+    nuisances = (simulation.vitals_baseline, simulation.vitals_private, simulation.vitals_noise)
+    spread = np.sqrt(simulation.vitals_signal**2 + np.square(nuisances).sum())
+    scores: np.ndarray = total / spread  # with a standard deviation near 1 whatever the settings
+    return scores
+
+
+def _draw_noise(
+    rng: np.random.Generator, moments: Moments, shape: tuple[int, int], memory: float
+) -> np.ndarray:
+    """Draw first-order autoregressive noise [n, C] of variance 1 along the moments of each owner."""
+    owners, channels = shape
+    count = np.bincount(moments.owner, minlength=owners)
+    index = _index_within(count)
+    drawn = rng.standard_normal((len(moments.owner), channels), dtype=np.float32)
+    padded = np.zeros((int(count.max(initial=0)), owners, channels), dtype=np.float32)
+    padded[index, moments.owner] = drawn
+    innovation = np.float32(np.sqrt(1 - memory**2))
+    for step in range(1, len(padded)):
+        padded[step] = np.float32(memory) * padded[step - 1] + innovation * padded[step]
+    noise: np.ndarray = padded[index, moments.owner]
+    return noise
+
+
+def channel_values(scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Return channels in their units [n] by name, with those derived from others, from scores [n, C]."""
+    values = {}
+    for score, (name, channel) in zip(scores.T, loadings_of("channel").items(), strict=True):
+        values[name] = np.clip(channel["mean"] + channel["sd"] * score, channel["low"], channel["high"])
+    values["diastolic"] = np.maximum(values["mean_pressure"] - values["pulse_pressure"] / 3, 15)
+    values["systolic"] = values["diastolic"] + values["pulse_pressure"]
+    values["fahrenheit"] = values["temperature"] * 1.8 + 32
+    values["oxygen_percent"] = values["oxygen_fraction"] * 100
+    return values
+
+
+def draw_body(
+    rng: np.random.Generator, patients: int, heart_failure: np.ndarray, patient: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Draw height and weight of each stay [m] in both units; heart failure adds the weight of water."""
+    height = rng.normal(170, 10, patients).clip(140, 205)[patient]
+    weight = (rng.normal(81, 18, patients)[patient] + 3 * heart_failure).clip(38, 220)
+    return {"height": height, "inches": height / 2.54, "weight": weight, "pounds": weight / 0.453592}
+
+
+def draw_groups(rng: np.random.Generator, states: np.ndarray) -> dict[str, np.ndarray]:
+    """Draw which stays [m] have an arterial line, a ventilator and so on, from their first states [m, 6]."""
+    draw = rng.random((len(states), 5))
+    line = draw[:, 0] < 1 / (1 + np.exp(0.5 - 0.6 * states[:, 0]))
+    ventilated = draw[:, 1] < 1 / (1 + np.exp(0.8 - 0.6 * states[:, 0] - 0.4 * states[:, 2]))
+    celsius = draw[:, 2] < 0.12
+    fraction = draw[:, 3] < 0.08
+    return {
+        "all": np.ones(len(states), dtype=bool), "line": line, "cuff": ~line, "ventilated": ventilated,
+        "breathing": ~ventilated, "celsius": celsius, "fahrenheit": ~celsius,
+        "fraction": ventilated & fraction, "percent": ventilated & ~fraction,
+        "diabetic": draw[:, 4] < 1 / (1 + np.exp(0.6 - 0.8 * states[:, 5])),
+    }  # fmt: skip
 
 
 def _item_events(item: Item, rows: np.ndarray, values: np.ndarray) -> pl.DataFrame:

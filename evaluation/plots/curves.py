@@ -1,7 +1,5 @@
 """Curves by epoch: the log of a training run, and the scores of a pretraining's epochs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +7,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from evaluation.plots.figures import make_panels
-from evaluation.plots.sources import data_description, make_title, read_table
+from evaluation.plots.figures import data_description, make_panels, make_title, read_table
 
 PROGRESS_COLUMNS = ("epoch", "step", "seconds", "samples_per_second")  # columns of log.csv that are no scores
 

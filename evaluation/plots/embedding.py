@@ -1,7 +1,5 @@
 """Embeddings in two dimensions, coloured by a label."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,18 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from evaluation.embeddings import EMBEDDINGS, read_embeddings
-from evaluation.plots.figures import SMALL_TEXT, make_panels
-from evaluation.plots.sources import make_title
+from evaluation.plots.figures import SMALL_TEXT, make_panels, make_title
+from evaluation.predictions import EMBEDDINGS, read_embeddings
 
 MAX_TSNE_SAMPLES = 3000  # t-SNE of as many takes about a minute
+
+
+class Projection(NamedTuple):
+    """Points [n, 2] with a title, and their labels [n], NaN if unknown; None if there are none."""
+
+    title: str
+    points: np.ndarray
+    labels: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -59,14 +64,6 @@ class Embedding:
             points = principal_components(embeddings)
         name = path.resolve().parent.name if path.name == EMBEDDINGS else path.stem
         return Projection(f"{name}: {len(points)} of {count} samples", points, labels)
-
-
-class Projection(NamedTuple):
-    """Points [n, 2] with a title, and their labels [n], NaN if unknown; None if there are none."""
-
-    title: str
-    points: np.ndarray
-    labels: np.ndarray | None
 
 
 def principal_components(embeddings: np.ndarray) -> np.ndarray:

@@ -1,7 +1,5 @@
 """ROC and precision-recall curves, with bands from a bootstrap over subjects."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
-from evaluation.plots.figures import MAX_NAMED_LINES, SMALL_TEXT, line_style, make_panels
-from evaluation.plots.sources import PredictionSelection
+from evaluation.plots.figures import MAX_NAMED_LINES, SMALL_TEXT, PredictionSelection, line_style, make_panels
 
 GRID = np.linspace(0, 1, 101)  # x values at which curves are averaged
 

@@ -1,7 +1,5 @@
 """Scores of several runs by label: bars with intervals, and a heatmap."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +8,16 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from evaluation.plots.figures import SMALL_TEXT, distinct_colors, make_panels, text_inches
-from evaluation.plots.sources import data_description, read_table, select, unique
+from evaluation.plots.figures import (
+    SMALL_TEXT,
+    data_description,
+    distinct_colors,
+    make_panels,
+    read_table,
+    select,
+    text_inches,
+    unique,
+)
 from evaluation.results import COLUMNS
 
 

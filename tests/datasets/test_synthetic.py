@@ -29,8 +29,7 @@ from datasets.synthetic.latents import (
     liability,
     loadings_of,
 )
-from datasets.synthetic.patients import PATIENTS_PER_BLOCK, Block, draw_block
-from datasets.synthetic.real_stays import read_stays
+from datasets.synthetic.patients import PATIENTS_PER_BLOCK, Block, draw_block, read_stays
 from datasets.synthetic.release import SyntheticConfig, main, write_synthetic, write_xrays_for_stays
 from datasets.synthetic.studies import draw_studies
 from tasks import TASKS

@@ -9,8 +9,8 @@ import pytest
 
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
-from evaluation.compare import Compare, compare, print_comparison
 from evaluation.predictions import write_predictions
+from evaluation.tables import Compare, compare, print_comparison
 from tests.samples import make_samples
 
 STAYS = np.arange(300, 420)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.label_checks import check_learnable, has_scorable_label, single_class_labels
+from evaluation.scoring import check_learnable, has_scorable_label, single_class_labels
 from tasks import TASKS
 
 NAN = np.nan

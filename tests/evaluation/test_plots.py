@@ -12,16 +12,14 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from evaluation import metrics, results
 from evaluation.bootstrap import Resamples
-from evaluation.embeddings import EMBEDDINGS, write_embeddings
 from evaluation.plots.__main__ import Command, main
 from evaluation.plots.calibration import reliability
 from evaluation.plots.curves import epoch_panels, log_panels
 from evaluation.plots.embedding import Embedding, label_masks, principal_components, tsne
-from evaluation.plots.figures import save
+from evaluation.plots.figures import PredictionSelection, save
 from evaluation.plots.roc import GRID, CurveSet, compute_curves
 from evaluation.plots.scores import Bars, by_label_and_run
-from evaluation.plots.sources import PredictionSelection
-from evaluation.predictions import write_predictions
+from evaluation.predictions import EMBEDDINGS, write_embeddings, write_predictions
 from tests.samples import make_samples
 from utils.config import parse
 
