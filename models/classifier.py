@@ -216,4 +216,4 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
 def load_classifier(classifier: Classifier, state: checkpoint.Parts) -> None:
     """Load every part of a classifier, strictly."""
     for name, module in classifier.parts().items():
-        logger.info("loaded %s", checkpoint.load_part(module, state, name))
+        logger.info(f"loaded {checkpoint.load_part(module, state, name)}")

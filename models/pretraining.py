@@ -59,5 +59,5 @@ def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list
     """Load the encoders and heads among the modules, strictly; return one line for each loaded part."""
     loaded = [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]
     for part in loaded:
-        logger.info("loaded %s", part)
+        logger.info(f"loaded {part}")
     return loaded

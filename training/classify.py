@@ -246,9 +246,9 @@ def log_single_class_labels(experiment: Experiment, samples: Mapping[str, Sample
     """
     task = experiment.task
     if problem := check_learnable(task, samples["train"].labels):
-        logger.info(f"{problem}; predictions of them are meaningless")
+        logger.warning(f"{problem}; predictions of them are meaningless")
     if not has_scorable_label(task, samples["val"].labels):
-        logger.info(
+        logger.warning(
             f"every label of {task.name} has only one class in the validation split, so that no score can "
             f"choose the best epoch; the validation loss of {len(samples['val'])} samples chooses it"
         )

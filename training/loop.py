@@ -35,6 +35,7 @@ from training.optim import OptimConfig, build_optimizer, learning_rate
 from training.resume import Progress, ResumableTraining
 from training.signals import DeferredSignals
 from utils import checkpoint, distributed
+from utils.log import logger
 from utils.run import Run
 
 NOT_MONITORS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of log.csv
@@ -175,7 +176,7 @@ class _Trainer:
             return
         self.progress = self.resumable.restore(path)
         self.run.rewind(self.progress.epoch, self.progress.epoch * self.steps)
-        self.run.info(
+        logger.info(
             f"resumed {path} at epoch {self.progress.epoch}, step {self.progress.step} of {self.steps}"
         )
 
@@ -332,7 +333,7 @@ class _Trainer:
             self._write(self.run.folder / "best.ckpt", epoch)
         self.run.log(row)
         columns = ["train_loss", monitor, *self.show]
-        self.run.info(describe_epoch(row, columns, self.optim.epochs, is_best))
+        logger.info(describe_epoch(row, columns, self.optim.epochs, is_best))
         progress.next_epoch()
         self._save_last(epoch)
 
@@ -350,7 +351,7 @@ class _Trainer:
     def _exit_if_signalled(self, terminate: float, interrupt: float) -> None:
         """Exit after last.ckpt is written, with status 0 after SIGTERM and 130 after Ctrl-C."""
         if terminate or interrupt:
-            self.run.info(f"stopped; {self.run.folder / 'last.ckpt'} is written, continue with --resume")
+            logger.info(f"stopped; {self.run.folder / 'last.ckpt'} is written, continue with --resume")
             self.run.close()
             distributed.barrier()
             distributed.shutdown()

@@ -23,6 +23,7 @@ from training.provenance import training_subjects
 from utils import distributed
 from utils.cli import run_cli
 from utils.config import from_dict, resumable, to_dict
+from utils.log import logger
 from utils.run import RunConfig, start_run
 
 
@@ -109,7 +110,7 @@ def pretrain(config: PretrainConfig) -> None:
     objective = settings.build(encoders, heads)
     pretraining = Pretraining(settings.name, config.encoders, settings.width)
     subjects = training_subjects(store)
-    run.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
+    logger.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
     fit(
         objective,
         train,

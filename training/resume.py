@@ -88,7 +88,7 @@ class ResumableTraining:
         _require_same(path, "grouping of weights", state["groups"], groups)
         with checkpoint.error_context(path, CURE):
             parts: checkpoint.Parts = {"parts": {"objective": state["objective"]}}
-            logger.info("loaded %s", checkpoint.load_part(self.objective, parts, "objective"))
+            logger.info(f"loaded {checkpoint.load_part(self.objective, parts, 'objective')}")
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         for index, entry in state["optimizer"].items():
             _require(path, _is_valid_optimizer_state(index, entry, weights), "the state of the optimizer")

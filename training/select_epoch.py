@@ -222,7 +222,7 @@ def load_sample_sets(job: EpochSelection, tasks: Iterable[Task]) -> SampleSets:
                 job.store, task.name, task.labels, task.encode, split, data, seed
             )
         if problem := check_learnable(task, samples[task.name, "train"].labels):
-            logger.info(f"{task.name}: {problem}")
+            logger.warning(f"{task.name}: {problem}")
     return samples
 
 
@@ -296,7 +296,7 @@ def report_best_epoch(job: EpochSelection, task: Task, table: pd.DataFrame) -> N
     """Print the best epoch that still has a checkpoint, and the command that evaluates it."""
     best = best_epoch(table[table["epoch"].isin(job.checkpoints)], task)
     if best is None:
-        logger.info(
+        logger.warning(
             f"{task.name}: no best epoch, because every label has only one class in the validation split"
         )
         return

@@ -81,7 +81,7 @@ class HasRun(Protocol):
 
 @dataclass
 class Run:
-    """A started run. Only the main process prints and logs.
+    """A started run. Only the main process writes its files.
 
     Attributes:
         config: The settings of the run.
@@ -118,11 +118,6 @@ class Run:
         precision = self.config.precision
         is_half = precision == "bf16" or (precision == "auto" and self.process.device.type == "cuda")
         return torch.bfloat16 if is_half else torch.float32
-
-    def info(self, text: str) -> None:
-        """Print a line that leaves progress bars intact."""
-        if self.process.rank == 0:
-            logger.info(text)
 
     def log(self, row: Mapping[str, float]) -> None:
         """Append a row to log.csv atomically, and to TensorBoard at `row["step"]`.
@@ -218,7 +213,9 @@ def start_run(
     if process.rank == 0:
         _write_records(config, run)
     distributed.barrier()
-    run.info(f"run {folder} on {process.device} x {process.world}, {str(run.dtype).removeprefix('torch.')}")
+    logger.info(
+        f"run {folder} on {process.device} x {process.world}, {str(run.dtype).removeprefix('torch.')}"
+    )
     return run
 
 
@@ -267,7 +264,7 @@ def _write_records(config: HasRun, run: Run) -> None:
         path = run.folder / name
         if is_resumed and path.is_file():
             for setting, change in _differences(_read_record(path), record):
-                run.info(f"resumed with another setting: {setting} {change}")
+                logger.info(f"resumed with another setting: {setting} {change}")
         write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     patch = git_diff()
     if patch:
