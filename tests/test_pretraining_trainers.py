@@ -1,6 +1,7 @@
 """Every pretraining saves encoders that load downstream completely; launchers have the published values."""
 
 import os
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import pytest
 import torch
 
 from align_trainer import AlignConfig
+from models.encoders import EncoderConfig
 from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
 from training import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import PretrainConfig, config_for, main, pretrain
+from training.pretrain import PretrainConfig, config_for, pretrain
 from utils import checkpoint
-from utils.config import parse
+from utils.config import parse, to_yaml
 from vicreg_trainer import VICRegConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,26 +146,29 @@ def test_simclrs_trainer_trains_its_relatives_as_their_own_programs_do(
 
 
 @pytest.mark.parametrize(
-    ("flags", "status", "text"),
+    ("words", "status", "text"),
     [
-        (["--help"], 0, ",".join(OBJECTIVES)),
-        ([], 2, "required: objective"),
-        (["simclrr"], 2, "invalid choice: 'simclrr'"),
-        (["vicreg", "--help"], 0, "--invariance"),
-        (["vicreg", "--variences", "3"], 2, "--variance"),
-        (["align", "--batch_size", "1"], 1, "--batch_size 1"),
-        (["align", "--task", "phenotypin"], 2, "phenotyping"),
+        ("--help", 0, "{simclr,tsimclr,clip,siglip,vicreg,align}"),
+        ("simclrr", 2, "Expected one of {simclr, tsimclr, clip, siglip, vicreg, align}"),
+        ("vicreg --help", 0, "--invariance"),
+        ("vicreg --varience 3", 2, "did you mean --variance?"),
+        ("align --batch_size 1", 1, "--batch_size 1"),
+        ("align --task phenotypin", 2, "unknown --task phenotypin; did you mean phenotyping?"),
     ],
 )
-def test_the_program_takes_the_objective_and_then_its_flags(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    flags: list[str],
-    status: int,
-    text: str,
+def test_every_objective_is_a_subcommand(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: str, status: int, text: str
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["pretrain", *flags])
-    with pytest.raises(SystemExit) as left:
-        main()
+    monkeypatch.setattr("sys.argv", ["pretrain", *words.split()])
+    monkeypatch.setenv("COLUMNS", "120")
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "training/pretrain.py"), run_name="__main__")
     printed = capsys.readouterr()
-    assert left.value.code == status and text in printed.out + printed.err
+    assert stopped.value.code == status and text in printed.out + printed.err
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_config_of_a_run_repeats_it(tmp_path: Path, objective: str) -> None:
+    config = config_for(objective)(task="readmission", encoders=EncoderConfig(ehr_layers=2))
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert parse(config_for(objective), ["--config", str(tmp_path / "config.yaml")]) == config

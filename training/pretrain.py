@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from dataclasses import dataclass, field, fields, make_dataclass
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from typing import cast
 
 from datasets.batches import DataConfig, check_pairs, load_batches
@@ -62,12 +61,12 @@ def config_for(objective: str) -> type[PretrainConfig]:
         ("encoders", EncoderConfig, EncoderConfig(ehr_dim=settings.published_ehr_dim)),
         ("optim", OptimConfig, resumable(published_optim(objective))),
     ]
-    title = f"Pretrain both encoders with {settings.title} on pairs of a stay's record and its X-ray."
+    docstring = f"Pretrain both encoders with {settings.title} on pairs of a stay's record and its X-ray."
     config = make_dataclass(
-        f"{settings.title.replace('-', '')}Config",
+        objective,  # a subcommand's name
         defaults,
         bases=(settings, PretrainConfig),
-        namespace={"__doc__": title, "__module__": __name__},
+        namespace={"__doc__": docstring, "__module__": __name__},
         frozen=True,
     )
     return cast(type[PretrainConfig], config)
@@ -93,11 +92,7 @@ def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Train both encoders; write a checkpoint after each epoch to the run's folder.
-
-    Raises:
-        ValueError: A setting cannot work; the message names the flag.
-    """
+    """Pretrain both encoders with an objective; a checkpoint of each epoch goes to the run's folder."""
     settings = check(config)
     task, store = get_task(config.task), Store.open(config.data.store)
     run = start_run(config, settings.name, store.data_description, store.fingerprint)
@@ -137,14 +132,5 @@ def check(config: PretrainConfig) -> ObjectiveSettings:
     return settings
 
 
-def main() -> None:
-    """Take the objective from the command line, and its flags from the words after it."""
-    parser = argparse.ArgumentParser("python -m training.pretrain", description=__doc__)
-    parser.add_argument("objective", choices=OBJECTIVES, help="followed by its flags")
-    objective = parser.parse_args(sys.argv[1:2]).objective
-    del sys.argv[1]
-    run_cli(pretrain, config_for(objective))
-
-
 if __name__ == "__main__":
-    main()
+    run_cli(pretrain, reduce(or_, map(config_for, OBJECTIVES)))
