@@ -1,7 +1,5 @@
 """Classifiers: a fusion with the loss and the activation of one kind of task."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,18 +38,11 @@ class ClassifierConfig:
     """How to build a classifier, and how result tables describe it. Its checkpoint stores both.
 
     Attributes:
-        fusion: Name of the fusion.
-        kind: Kind of the task.
-        outputs: Number of logits.
-        encoders: Architecture of the encoders.
         fusion_layer: 0 classifies from the outputs of the encoders, 3 from those of their projection heads.
         width: Width of the projection heads (models.heads.build_heads).
-        objective: What trained the encoders before ("supervised" and "random": nothing did). If the encoders
-            differ, both are named: "simclr + supervised".
-        task: Name of the task.
-        protocol: How the classifier is trained.
-        checkpoint: The file that the encoders were loaded from, or two files joined by " + ".
-        fusion_settings: Settings of the fusion.
+        objective: What trained the encoders before; "supervised" and "random" mean nothing did.
+        checkpoint: The file that the encoders were loaded from. If the two encoders differ, `objective` and
+            `checkpoint` name both: "simclr + supervised".
     """
 
     fusion: str
@@ -67,11 +58,7 @@ class ClassifierConfig:
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
 
     def __post_init__(self) -> None:
-        """Check that the fusion fits the other settings.
-
-        Raises:
-            ValueError: It does not; the message names the flag.
-        """
+        """Raise ValueError, naming the flag, if the fusion does not fit the other settings."""
         fusion = get_fusion(self.fusion)
         for name, default in to_dict(FusionConfig()).items():
             if name not in fusion.settings and getattr(self.fusion_settings, name) != default:
@@ -153,14 +140,11 @@ def build_classifier(config: ClassifierConfig, download: bool = True) -> Classif
 def start_classifier(
     config: ClassifierConfig, sources: Mapping[str, str]
 ) -> tuple[Classifier, ClassifierConfig]:
-    """Build a classifier whose encoders start from checkpoints.
+    """Build a classifier whose encoders start from checkpoints; return it and how it was built.
 
     Args:
         config: What to build. The checkpoints decide the architecture of the encoders that they hold.
         sources: Paths of pretraining or classifier checkpoints by modality; other encoders are fresh.
-
-    Returns:
-        The classifier and how it was built.
 
     Raises:
         ValueError: A checkpoint lacks the encoder (or the head, at fusion_layer 3) or has other shapes.

@@ -1,7 +1,5 @@
 """Measures of embeddings on the unit sphere: how close pairs are, and whether all embeddings collapsed."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -15,19 +13,13 @@ COLLAPSE_COLUMNS = ("val_image_deviation", "val_ehr_deviation")  # columns of th
 
 @torch.no_grad()
 def sphere_metrics(image: Tensor, ehr: Tensor) -> dict[str, Tensor]:
-    """Measure the directions of N pairs, without a device sync.
+    """Return four metrics of the directions of N pairs, [N, D] x 2, without a device sync.
 
-    Args:
-        image: Image embeddings, [N, D].
-        ehr: EHR embeddings, [N, D]; row i is the partner of image i.
-
-    Returns:
-        Four scalars, all zero for fewer than two pairs.
-        image_deviation, ehr_deviation: standard deviation of the directions, averaged over dimensions, times
-        sqrt(D): about 1 if they fill the sphere, 0 if they collapsed into one point.
-        alignment: mean squared distance of partners, 0 to 4.
-        uniformity: log of the mean of exp(-2 * squared distance) over all pairs within a modality, averaged
-        over modalities: 0 for a single point, about -4 at best (Wang & Isola 2020).
+    image_deviation, ehr_deviation: standard deviation of the directions, averaged over dimensions, times
+    sqrt(D): about 1 if they fill the sphere, 0 if they collapsed into one point. alignment: mean squared
+    distance of partners, 0 to 4. uniformity: log of the mean of exp(-2 * squared distance) over all pairs
+    within a modality, averaged over modalities: 0 for a single point, about -4 at best (Wang & Isola 2020).
+    All are zero for fewer than two pairs.
 
     >>> spread, point = torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     >>> {name: round(value.item(), 4) for name, value in sphere_metrics(spread, point).items()}

@@ -1,7 +1,5 @@
 """Projection heads, and encoders with a head on top."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Losses: pure functions of embeddings, or of logits and labels."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch
@@ -22,9 +20,7 @@ def upcast(*embeddings: Tensor) -> tuple[Tensor, ...]:
 
 
 def similarities(image: Tensor, ehr: Tensor) -> Tensor:
-    """Return the cosines of all images with all EHRs, [N, D] x 2 -> [N, N], in float32 or better.
-
-    Row i holds the cosines of image i.
+    """Return the cosines of all images (rows) with all EHRs, [N, D] x 2 -> [N, N], in float32 or better.
 
     >>> similarities(torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([[3.0, 0.0], [1.0, 0.0]]))
     tensor([[1., 1.],
@@ -42,19 +38,13 @@ def simclr(
     denominator: Denominator = "decoupled",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Return the cross-modal contrastive loss of N pairs, a scalar in float32 or better.
+    """Return the cross-modal contrastive loss of N pairs, [N, D] x 2 -> scalar, in float32 or better.
 
     With S_ij = cosine(image_i, ehr_j) / temperature, the loss is the mean over i of
     [logsumexp_j S_ij - S_ii] + [logsumexp_j S_ji - S_ii]: the two directions are added, not averaged. A
     single pair has no negatives: its loss and gradients are zero, so that a last batch of one has no effect.
-
-    Args:
-        image: Image embeddings, [N, D].
-        ehr: EHR embeddings, [N, D]; row i is the partner of image i.
-        temperature: Divisor of the cosines.
-        denominator: `decoupled` (published) leaves the positive j = i out of the logsumexp (Yeh et al. 2022,
-            decoupled contrastive learning); `full` keeps it (NT-Xent, CLIP).
-        weight: [N], factors of the pairs' terms before the mean.
+    `decoupled` (published) leaves the positive j = i out of the logsumexp (Yeh et al. 2022, decoupled
+    contrastive learning); `full` keeps it (NT-Xent, CLIP). `weight` [N] multiplies the pairs' terms.
 
     Raises:
         ValueError: The denominator is unknown, the temperature not positive, or the shapes differ.
@@ -77,12 +67,9 @@ def simclr(
 
 
 def gap_weight(days: Tensor, k: float) -> Tensor:
-    """Return k - exp(-k |days|), the weights [N] of pairs by the days [N] between image and prediction.
+    """Return the weights k - exp(-k |days|) of pairs, k 1 or more, by the days from image to prediction, [N].
 
     The weight grows from k - 1 without a gap to k.
-
-    Raises:
-        ValueError: k is below 1, so that weights could be negative.
 
     >>> gap_weight(torch.tensor([0.0, -0.5, 100.0]), k=2.0)
     tensor([1.0000, 1.6321, 2.0000])
@@ -138,27 +125,13 @@ def check_same_shape(image: Tensor, ehr: Tensor) -> None:
 def vicreg(
     image: Tensor, ehr: Tensor, invariance: float = 25.0, variance: float = 25.0, covariance: float = 1.0
 ) -> dict[str, Tensor]:
-    """Return the loss of VICReg for N pairs (Bardes et al. 2022) and its three terms, in float32 or better.
+    """Return the loss of VICReg for N pairs, [N, D] x 2, and its three terms (Bardes et al. 2022), scalars.
 
-    Variances and covariances are unbiased estimates over the N pairs. With fewer than two pairs everything is
-    zero, with gradients of zero.
-
-    Args:
-        image: Image embeddings, [N, D].
-        ehr: EHR embeddings, [N, D]; row i is the partner of image i.
-        invariance: Weight of the first term.
-        variance: Weight of the second term.
-        covariance: Weight of the third term.
-
-    Returns:
-        Four scalars.
-        loss: the sum of the three terms with their weights.
-        invariance: mean squared difference of partners.
-        variance: sum over both modalities of mean_d relu(1 - sqrt(var_d + 1e-4)) / 2.
-        covariance: sum over both modalities of the squared off-diagonal covariances / D.
-
-    Raises:
-        ValueError: The embeddings have different shapes.
+    invariance: mean squared difference of partners; variance: sum over both modalities of
+    mean_d relu(1 - sqrt(var_d + 1e-4)) / 2; covariance: sum over both of the squared off-diagonal covariances
+    / D. The loss is their weighted sum, with the published weights by default. Variances and covariances are
+    unbiased estimates over the N pairs; with fewer than two everything is zero, with gradients of zero. All
+    is computed in float32 or better.
 
     >>> spread = torch.tensor([[2.0, 0.0], [-2.0, 0.0]])
     >>> {name: round(term.item(), 4) for name, term in vicreg(spread, spread + 1).items()}
@@ -176,12 +149,8 @@ def vicreg(
         variance_term = image_variance + ehr_variance
         covariance_term = image_covariance + ehr_covariance
         loss = invariance * invariance_term + variance * variance_term + covariance * covariance_term
-        return {
-            "loss": loss,
-            "invariance": invariance_term,
-            "variance": variance_term,
-            "covariance": covariance_term,
-        }
+        terms = {"invariance": invariance_term, "variance": variance_term, "covariance": covariance_term}
+        return {"loss": loss, **terms}
 
 
 def _variance_and_covariance(embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,11 +179,7 @@ def retrieval_accuracy(image: Tensor, ehr: Tensor) -> Tensor:
 
 
 def binary_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of the cross-entropies of all known labels, and their number.
-
-    Args:
-        logits: [B, L].
-        labels: [B, L], 0, 1 or a probability; NaN if unknown.
+    """Return the sum and the number of the cross-entropies of all known labels [B, L]; NaN is unknown.
 
     >>> total, known = binary_cross_entropies(torch.zeros(1, 2), torch.tensor([[1.0, torch.nan]]))
     >>> round(total.item(), 4), known.item()
@@ -228,11 +193,7 @@ def binary_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tens
 
 
 def class_cross_entropies(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of the cross-entropies of all rows with a known class, and their number.
-
-    Args:
-        logits: [B, C].
-        labels: [B, 1], index of the class; NaN if unknown.
+    """Return the sum and the number of the cross-entropies of all known classes [B, 1]; NaN is unknown.
 
     >>> total, known = class_cross_entropies(torch.zeros(2, 10), torch.tensor([[3.0], [torch.nan]]))
     >>> round(total.item(), 4), known.item()

@@ -1,7 +1,5 @@
 """Checkpoints of a pretraining: encoders, heads, and how they were built."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
@@ -17,12 +15,9 @@ PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How to rebuild the parts of a checkpoint, and the objective that trained them.
+    """How to rebuild the encoders and heads of a checkpoint, and the objective that trained them.
 
-    Attributes:
-        objective: Name of the objective.
-        encoders: Architecture of the encoders.
-        width: Width of the heads (models.heads.build_heads), 0 for heads of one linear layer.
+    `width` is that of the heads (models.heads.build_heads).
     """
 
     objective: str

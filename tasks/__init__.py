@@ -27,9 +27,5 @@ TaskName = Annotated[str, one_of(TASKS)]
 
 
 def get_task(name: str) -> Task:
-    """Return a task by its name.
-
-    Raises:
-        ValueError: There is no such task; the message gives the most similar name.
-    """
+    """Return a task by its name; if there is none, raise ValueError with the most similar name."""
     return look_up(TASKS, name, "task")

@@ -1,7 +1,5 @@
 """Pretrain both encoders with any objective: `python -m training.pretrain NAME --help`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cache, reduce
 from operator import or_
@@ -81,7 +79,7 @@ def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings
     """Return the settings of one objective, taken from a configuration with the flags of several.
 
     Raises:
-        ValueError: A flag that the objective does not have is not at its default.
+        ValueError: The configuration sets a flag that the objective does not have.
     """
     flags = {item.name for settings in OBJECTIVES.values() for item in fields(settings)}
     names = {item.name for item in fields(OBJECTIVES[objective])}
@@ -121,11 +119,7 @@ def pretrain(config: PretrainConfig) -> None:
 
 
 def check(config: PretrainConfig) -> ObjectiveSettings:
-    """Return the settings of the objective after checking that it can be trained as configured.
-
-    Raises:
-        ValueError: It cannot; the message names the flag.
-    """
+    """Return the settings of the objective; raise ValueError, naming the flag, if they cannot work."""
     check_pairs(config.data)
     settings = config.objective_settings()
     settings.check(config.optim.optimizer)

@@ -1,7 +1,5 @@
 """What every encoder offers to heads and fusions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import Tensor, nn

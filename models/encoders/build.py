@@ -1,7 +1,5 @@
 """The settings of both encoders, and how to build the encoders from them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The image encoder: a torchvision ResNet or DenseNet without its classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -35,21 +33,10 @@ class Stages(nn.Sequential):
 class CXREncoder(Encoder):
     """A torchvision ResNet or DenseNet without its classifier.
 
-    For fusions that act between the stages, `forward` is also available in steps: `prepare`, then each stage
-    under `safe_batch_norm`, then `pool`.
-
-    Args:
-        name: Name of the network in torchvision.
-        pretrained: Whether to start from ImageNet weights and normalise images as ImageNet was; without it
-            images stay in [0, 1].
-        download: Whether to fetch the ImageNet weights; not needed if a checkpoint fills the module.
-
-    Attributes:
-        stages: The stem and the four blocks.
-        stage_dims: Output channels of each stage.
-
-    Raises:
-        ValueError: torchvision has no ResNet or DenseNet of this name.
+    With `pretrained` the weights are ImageNet's and images are normalised as ImageNet was; without it images
+    stay in [0, 1]. `download=False` builds the module for a checkpoint to fill, and fetches nothing. For
+    fusions that act between the `stages` (the stem and four blocks, with `stage_dims` output channels),
+    `prepare`, each stage under `safe_batch_norm` and `pool` do what `forward` does.
     """
 
     mean: Tensor
@@ -74,11 +61,7 @@ class CXREncoder(Encoder):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def prepare(self, cxr: Tensor) -> Tensor:
-        """Repeat grey images [P, 1, S, S] in [0, 1] as three channels, [P, 3, S, S], without a copy.
-
-        Raises:
-            ValueError: The images are too small for the network.
-        """
+        """Repeat grey images [P, 1, S, S] in [0, 1] as three channels, [P, 3, S, S], without a copy."""
         if min(cxr.shape[-2:]) < SMALLEST_IMAGE:
             raise ValueError(
                 f"--image_size {min(cxr.shape[-2:])}: the image encoder halves images five times; "
@@ -113,9 +96,8 @@ class CXREncoder(Encoder):
 
     def _batch_norm_images(self, images: int) -> float:
         """Return how many images batch norm averages over: those of all processes if it is synchronised."""
-        is_synchronised = any(
-            isinstance(module, nn.SyncBatchNorm | CPUSyncBatchNorm) for module in self.modules()
-        )
+        layers = (nn.SyncBatchNorm, CPUSyncBatchNorm)
+        is_synchronised = any(isinstance(module, layers) for module in self.modules())
         return all_reduce_sum(images) if is_synchronised and self.training else images
 
 

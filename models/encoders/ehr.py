@@ -1,7 +1,5 @@
 """The EHR encoder: an LSTM over the hours of a stay."""
 
-from __future__ import annotations
-
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -15,11 +13,9 @@ CHUNK_HOURS = 16  # see _run_lstm_in_chunks
 
 
 class HourlyStates(NamedTuple):
-    """Hidden states of B stays at every hour. States after the end of a stay are never read.
+    """Hidden states of B stays by the hour, [T, B, D], and the lengths of the stays in hours, [B] on the CPU.
 
-    Attributes:
-        states: [T, B, D], where T is the length of the longest stay in hours.
-        lengths: int64 [B], the length of each stay in hours, on the CPU.
+    States after the end of a stay are never read.
 
     >>> HourlyStates(torch.tensor([[[1.0], [5.0]], [[3.0], [9.0]]]), torch.tensor([2, 1])).mean()
     tensor([[2.],
@@ -52,13 +48,10 @@ Sequences = TypeVar("Sequences", PackedSequence, Tensor)
 
 
 def run_lstm(lstm: nn.LSTM, inputs: Sequences) -> tuple[Sequences, Tensor]:
-    """Run an LSTM in float32, under autocast too.
+    """Return the last layer's hidden states at all steps, and those at the end of each sequence, [B, D].
 
-    Rounding errors of a recurrence add up over its steps, and its time depends on their number, not on their
-    precision.
-
-    Returns:
-        The last layer's hidden states at all steps, and those at the end of each sequence, [B, D].
+    They are in float32 under autocast too: rounding errors of a recurrence add up over its steps, and its
+    time depends on the number of the steps, not on their precision.
     """
     with torch.autocast(inputs.data.device.type, enabled=False):
         inputs = inputs.to(lstm.get_parameter("weight_hh_l0").dtype)
@@ -92,13 +85,9 @@ def _run_lstm_in_chunks(lstm: nn.LSTM, inputs: PackedSequence) -> tuple[PackedSe
 class EHREncoder(Encoder):
     """An LSTM over hourly bins; the feature of a stay is the hidden state in its last hour.
 
-    Recurrent weights start orthogonal, input weights as Xavier et al. and biases at zero. For fusions that
-    act between the layers, `forward` is also available in two steps, `encode_lower_layers` and
-    `encode_top_layer`.
-
-    Attributes:
-        lstm: All layers but the last; the only layer if there is one.
-        top: The last layer, or None if there is one layer.
+    Recurrent weights start orthogonal, input weights as in Xavier's initialization, and biases at zero. For
+    fusions that act between the layers, `encode_lower_layers` and `encode_top_layer` do what `forward` does:
+    `lstm` is all layers but the last, or the only layer, and `top` the last, or None.
     """
 
     def __init__(
@@ -121,11 +110,7 @@ class EHREncoder(Encoder):
                 nn.init.zeros_(weight)
 
     def encode_lower_layers(self, ehr: PackedSequence) -> HourlyStates:
-        """Return the hidden states below the last layer, or of the only layer.
-
-        Args:
-            ehr: [sum of hours, channels], packed.
-        """
+        """Map packed hours [sum of hours, channels] to the hidden states below the last layer."""
         return HourlyStates(*pad_packed_sequence(run_lstm(self.lstm, ehr)[0]))
 
     def encode_top_layer(self, hours: HourlyStates) -> Tensor:
@@ -141,14 +126,9 @@ class EHREncoder(Encoder):
         return feature
 
     def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
-        """Return the features of stays that are cut after an hour, [n, feature_dim].
+        """Return the features [n, feature_dim] of n stays that are cut after an hour; stay, last: int64 [n].
 
         A state depends on earlier hours only, so one pass over a stay gives the features of all its prefixes.
-
-        Args:
-            ehr: [sum of hours, channels] of S stays, packed.
-            stay: int64 [n], index of the stay of each prefix, 0 to S - 1.
-            last: int64 [n], last hour of each prefix, from 0.
         """
         states = run_lstm(self.lstm, ehr)[0]
         states = states if self.top is None else self._run_top(self.top, states)[0]

@@ -43,11 +43,7 @@ FusionName = Annotated[str, one_of(FUSIONS)]
 
 
 def get_fusion(name: str) -> type[Fusion]:
-    """Return the class of a fusion.
-
-    Raises:
-        ValueError: There is no such fusion; the message gives the most similar name.
-    """
+    """Return a fusion's class by its name; if there is none, raise ValueError with the most similar name."""
     return look_up(FUSIONS, name, "fusion")
 
 

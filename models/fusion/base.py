@@ -1,7 +1,5 @@
 """What all fusions share: the encoders that they hold, and what they return for a batch."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
@@ -13,14 +11,10 @@ from models.encoders import Encoder
 
 
 class BranchLogits(NamedTuple):
-    """Logits of M independent classifiers (branches) for B samples.
+    """Logits [M, B, outputs] of M independent classifiers (branches), and which samples each can classify.
 
-    Each branch learns from its own logits alone; the probability of a sample is the mean over the branches
-    that are valid for it.
-
-    Attributes:
-        logits: [M, B, outputs].
-        valid: bool [M, B], whether a branch can classify a sample; at least one branch can.
+    Each branch learns from its own logits alone. The probability of a sample is the mean over the branches
+    that are valid for it, at least one; `valid` is bool [M, B].
     """
 
     logits: Tensor
@@ -64,11 +58,7 @@ class Fusion(nn.Module, ABC):
 
 
 def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
-    """Place the features of the present rows, [P, D], among zeros, [B, D], without a device sync.
-
-    Args:
-        features: [P, D], in the order of the rows.
-        present: bool [B], True for P rows.
+    """Place the features [P, D] of the P present rows among zeros, [B, D], without a device sync.
 
     >>> import torch
     >>> scatter_rows(torch.ones(1, 2), torch.tensor([False, True]))
@@ -82,12 +72,7 @@ def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
 
 
 def gather_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
-    """Select the present rows of [B, D] values, [count, D], without a device sync.
-
-    Args:
-        values: [B, D].
-        present: bool [B], True for `count` rows.
-        count: The number of present rows.
+    """Select the present rows of values [B, D], of which there are `count`, without a device sync.
 
     >>> import torch
     >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([False, True]), 1)

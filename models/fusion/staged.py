@@ -28,13 +28,7 @@ class StagedFusion(Fusion):
     def __init__(
         self, encoders: Mapping[str, Encoder], layer_after: int, block: Callable[[int, int], nn.Module]
     ) -> None:
-        """Build the fusion blocks.
-
-        Args:
-            encoders: Both encoders, by modality.
-            layer_after: The stage that the block follows, or ALL_STAGES.
-            block: Builds a block from the widths of image and EHR.
-        """
+        """Build the fusion blocks; `block` builds one from the widths of image and EHR at its stage."""
         super().__init__(encoders)
         self.image_dims = self.cxr_encoder.stage_dims
         self.ehr_dim = self.ehr_encoder.feature_dim

@@ -1,5 +1,7 @@
 """ALIGN across modalities: SimCLR's loss with a learned temperature, on pairs of which some are wrong."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +11,8 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models import losses
 from models.losses import Denominator
-from models.objectives.base import ObjectiveSettings, PublishedOptim
-from models.objectives.temperature import TemperatureObjective
+from models.objectives.base import PublishedOptim
+from models.objectives.temperature import TemperatureObjective, TemperatureSettings
 from utils.distributed import broadcast_value
 
 MAX_SWAP = 0.2  # the first block may end at 40 % + 20 %, where the second may begin
@@ -40,31 +42,18 @@ class ALIGN(TemperatureObjective):
 
     The random numbers come from PyTorch's generator on the main process, which the training loop seeds for
     each step.
-
-    Args:
-        encoders: Encoders by modality.
-        heads: Projection heads by modality.
-        temperature: Start of the learned temperature.
-        denominator: As in models.losses.simclr.
-        swap: Largest fraction of a batch in each of the two blocks, 0 for no noise; see `swap_two_blocks`.
-
-    Raises:
-        ValueError: `swap` or the temperature is out of range.
     """
 
+    settings: ALIGNSettings
+
     def __init__(
-        self,
-        encoders: Mapping[str, nn.Module],
-        heads: Mapping[str, nn.Module],
-        temperature: float,
-        denominator: Denominator,
-        swap: float,
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], settings: ALIGNSettings
     ) -> None:
-        super().__init__(encoders, heads, temperature)
-        if not 0 <= swap <= MAX_SWAP:
-            raise ValueError(f"--swap {swap}: two blocks must not overlap; use 0 (no noise) to {MAX_SWAP}")
-        self.denominator = denominator
-        self.swap = swap
+        super().__init__(encoders, heads, settings)
+        if not 0 <= settings.swap <= MAX_SWAP:
+            raise ValueError(
+                f"--swap {settings.swap}: two blocks must not overlap; use 0 (no noise) to {MAX_SWAP}"
+            )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"loss", "temperature"} and PairObjective.metrics of the true pairs."""
@@ -72,38 +61,36 @@ class ALIGN(TemperatureObjective):
         image, ehr = self.pairs(batch)
         noisy = ehr
         if generator is not None:
-            noisy = ehr[swap_two_blocks(len(ehr), self.swap, generator).to(ehr.device)]
+            noisy = ehr[swap_two_blocks(len(ehr), self.settings.swap, generator).to(ehr.device)]
         temperature = self.temperature()
-        loss = losses.simclr(image, noisy, temperature, self.denominator)
+        loss = losses.simclr(image, noisy, temperature, self.settings.denominator)
         return {"loss": loss, "temperature": temperature.detach(), **self.metrics(image, ehr, batch)}
 
     def _noise_generator(self) -> torch.Generator | None:
         """Return the step's random generator, equal on all processes; None in evaluation or without noise."""
-        if not self.training or not self.swap:
+        if not self.training or not self.settings.swap:
             return None
         seed = broadcast_value(float(torch.randint(2**31, ()).item()))
         return torch.Generator().manual_seed(int(seed))
 
 
 @dataclass(frozen=True)
-class ALIGNSettings(ObjectiveSettings):
+class ALIGNSettings(TemperatureSettings):
     """Settings of ALIGN."""
 
     name = "align"
     title = "ALIGN"
+    module = ALIGN
     published_optim = PublishedOptim("adamw", lr=6.026e-5, warmup_epochs=0)
     published_ehr_dim = 256
 
     width: int = 0
     """0: the heads are one linear layer to 512 (published); else they have layers of 128 x width units."""
-    temperature: float = 0.07
-    """Start of the learned divisor of the cosines, 0.01 or above."""
     denominator: Denominator = "decoupled"
     """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
     swap: float = MAX_SWAP
     """Noise: in training, two blocks of 0.8 to 1 times this fraction of a batch exchange their EHR rows; 0
     swaps none, 0.2 is the published value and the largest."""
 
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> ALIGN:
-        """Build the objective around encoders and heads, by modality."""
-        return ALIGN(encoders, heads, self.temperature, self.denominator, self.swap)
+    def check(self, optimizer: str) -> None:
+        """Accept every optimizer."""

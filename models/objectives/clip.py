@@ -1,9 +1,8 @@
 """CLIP across modalities: SimCLR with the full denominator and a learned temperature."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.schema import Batch
 from models import losses
@@ -27,10 +26,4 @@ class CLIPSettings(TemperatureSettings):
 
     name = "clip"
     title = "CLIP"
-
-    temperature: float = 0.07
-    """Start of the learned divisor of the cosines, 0.01 or above."""
-
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> CLIP:
-        """Build the objective around encoders and heads, by modality."""
-        return CLIP(encoders, heads, self.temperature)
+    module = CLIP

@@ -17,9 +17,9 @@ class SigLIP(TemperatureObjective):
     """Encoders and heads with models.losses.siglip; temperature and bias are learned (Zhai et al. 2023)."""
 
     def __init__(
-        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], settings: TemperatureSettings
     ) -> None:
-        super().__init__(encoders, heads, temperature)
+        super().__init__(encoders, heads, settings)
         self.bias = nn.Parameter(torch.tensor(BIAS))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -37,10 +37,7 @@ class SigLIPSettings(TemperatureSettings):
 
     name = "siglip"
     title = "SigLIP"
+    module = SigLIP
 
     temperature: float = 0.1
     """Start of the learned divisor of the cosines, 0.01 or above."""
-
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> SigLIP:
-        """Build the objective around encoders and heads, by modality."""
-        return SigLIP(encoders, heads, self.temperature)

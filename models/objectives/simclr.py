@@ -1,9 +1,10 @@
 """SimCLR across modalities: a stay's EHR and its X-ray are each other's positive."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.schema import Batch
 from models import losses
@@ -14,25 +15,12 @@ from models.objectives.base import ObjectiveSettings, PairObjective, PublishedOp
 class SimCLR(PairObjective):
     """Encoders and heads with the contrastive loss models.losses.simclr."""
 
-    def __init__(
-        self,
-        encoders: Mapping[str, nn.Module],
-        heads: Mapping[str, nn.Module],
-        temperature: float,
-        denominator: Denominator,
-    ) -> None:
-        super().__init__(encoders, heads)
-        self.temperature = temperature
-        self.denominator = denominator
-
-    def pair_weights(self, batch: Batch) -> Tensor | None:
-        """Return the weights [N] of all processes' pairs, or None for equal weights."""
-        return None
+    settings: SimCLRSettings
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"loss"} and PairObjective.metrics."""
         image, ehr = self.pairs(batch)
-        loss = losses.simclr(image, ehr, self.temperature, self.denominator, self.pair_weights(batch))
+        loss = losses.simclr(image, ehr, self.settings.temperature, self.settings.denominator)
         return {"loss": loss, **self.metrics(image, ehr, batch)}
 
 
@@ -42,13 +30,10 @@ class SimCLRSettings(ObjectiveSettings):
 
     name = "simclr"
     title = "SimCLR"
+    module = SimCLR
     published_optim = PublishedOptim("lars", lr=0.6044, warmup_epochs=10)
 
     temperature: float = 0.1
     """Divisor of the cosines, above 0."""
     denominator: Denominator = "decoupled"
     """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
-
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> SimCLR:
-        """Build the objective around encoders and heads, by modality."""
-        return SimCLR(encoders, heads, self.temperature, self.denominator)

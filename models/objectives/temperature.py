@@ -1,5 +1,7 @@
 """Learnable temperature, and what the objectives that have one share."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,9 +19,6 @@ class LearnableTemperature(nn.Module):
 
     The weight is log(1 / temperature), so that no step can make the temperature negative. As a single number
     it is excluded from weight decay (training.optim.build_optimizer).
-
-    Raises:
-        ValueError: The start is below 0.01.
 
     >>> round(LearnableTemperature(0.07)().item(), 4)
     0.07
@@ -46,18 +45,23 @@ class LearnableTemperature(nn.Module):
 class TemperatureObjective(PairObjective):
     """Base class of the objectives with a learnable temperature."""
 
+    settings: TemperatureSettings
+
     def __init__(
-        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], temperature: float
+        self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module], settings: TemperatureSettings
     ) -> None:
-        super().__init__(encoders, heads)
-        self.temperature = LearnableTemperature(temperature)
+        super().__init__(encoders, heads, settings)
+        self.temperature = LearnableTemperature(settings.temperature)
 
 
 @dataclass(frozen=True)
 class TemperatureSettings(ObjectiveSettings):
-    """Settings of an objective whose temperature needs the fine steps of AdamW."""
+    """Settings of an objective with a learnable temperature."""
 
     published_optim = PublishedOptim("adamw", lr=1e-4, warmup_epochs=10)
+
+    temperature: float = 0.07
+    """Start of the learned divisor of the cosines, 0.01 or above."""
 
     def check(self, optimizer: str) -> None:
         """Raise ValueError for lars, whose learning rates are too large for the temperature."""

@@ -1,34 +1,29 @@
 """T-SimCLR (MedCLR): SimCLR whose pairs are weighted by the time between image and prediction."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.schema import Batch
 from models import losses
-from models.losses import Denominator
 from models.objectives.simclr import SimCLR, SimCLRSettings
 from utils.distributed import gather_with_gradient
 
 
 class TSimCLR(SimCLR):
-    """SimCLR whose pairs are weighted by models.losses.gap_weight."""
+    """SimCLR with a weight for each pair, models.losses.gap_weight."""
 
-    def __init__(
-        self,
-        encoders: Mapping[str, nn.Module],
-        heads: Mapping[str, nn.Module],
-        temperature: float,
-        denominator: Denominator,
-        k: float,
-    ) -> None:
-        super().__init__(encoders, heads, temperature, denominator)
-        self.k = k
+    settings: TSimCLRSettings
 
-    def pair_weights(self, batch: Batch) -> Tensor:
-        """Return the weights [N] of all processes' pairs."""
-        return losses.gap_weight(gather_with_gradient(batch.gap_days[batch.has_cxr]), self.k)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return {"loss"} and PairObjective.metrics."""
+        image, ehr = self.pairs(batch)
+        days = gather_with_gradient(batch.gap_days[batch.has_cxr])
+        weight = losses.gap_weight(days, self.settings.k)
+        loss = losses.simclr(image, ehr, self.settings.temperature, self.settings.denominator, weight)
+        return {"loss": loss, **self.metrics(image, ehr, batch)}
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,7 @@ class TSimCLRSettings(SimCLRSettings):
 
     name = "tsimclr"
     title = "T-SimCLR"
+    module = TSimCLR
 
     k: float = 2.0
     """The weight of a pair is k - exp(-k |days|), k 1 or more."""
-
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> TSimCLR:
-        """Build the objective around encoders and heads, by modality."""
-        return TSimCLR(encoders, heads, self.temperature, self.denominator, self.k)

@@ -1,9 +1,10 @@
 """VICReg across modalities: invariance, variance and covariance terms."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.schema import Batch
 from models import losses
@@ -11,23 +12,15 @@ from models.objectives.base import ObjectiveSettings, PairObjective, PublishedOp
 
 
 class VICReg(PairObjective):
-    """Encoders and heads with models.losses.vicreg and the weights of its three terms."""
+    """Encoders and heads with models.losses.vicreg."""
 
-    def __init__(
-        self,
-        encoders: Mapping[str, nn.Module],
-        heads: Mapping[str, nn.Module],
-        invariance: float,
-        variance: float,
-        covariance: float,
-    ) -> None:
-        super().__init__(encoders, heads)
-        self.weights = (invariance, variance, covariance)
+    settings: VICRegSettings
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"loss", the three terms} and PairObjective.metrics."""
         image, ehr = self.pairs(batch)
-        return {**losses.vicreg(image, ehr, *self.weights), **self.metrics(image, ehr, batch)}
+        weights = (self.settings.invariance, self.settings.variance, self.settings.covariance)
+        return {**losses.vicreg(image, ehr, *weights), **self.metrics(image, ehr, batch)}
 
 
 @dataclass(frozen=True)
@@ -36,6 +29,7 @@ class VICRegSettings(ObjectiveSettings):
 
     name = "vicreg"
     title = "VICReg"
+    module = VICReg
     published_optim = PublishedOptim("lars", lr=0.5989, warmup_epochs=10)
 
     invariance: float = 25.0
@@ -44,7 +38,3 @@ class VICRegSettings(ObjectiveSettings):
     """Weight of the features' lack of variance over a batch."""
     covariance: float = 1.0
     """Weight of the covariance between features."""
-
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> VICReg:
-        """Build the objective around encoders and heads, by modality."""
-        return VICReg(encoders, heads, self.invariance, self.variance, self.covariance)
