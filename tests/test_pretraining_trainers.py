@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from align_trainer import AlignConfig
 from models.encoders import EncoderConfig
@@ -19,7 +20,7 @@ from training import classify
 from training.classify_config import ClassifyConfig
 from training.pretrain import PretrainConfig, config_for, pretrain
 from utils import checkpoint
-from utils.config import parse, to_yaml
+from utils.config import parse, to_dict
 from vicreg_trainer import VICRegConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,5 +171,5 @@ def test_every_objective_is_a_subcommand(
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_config_of_a_run_repeats_it(tmp_path: Path, objective: str) -> None:
     config = config_for(objective)(task="readmission", encoders=EncoderConfig(ehr_layers=2))
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(config)))
     assert parse(config_for(objective), ["--config", str(tmp_path / "config.yaml")]) == config
