@@ -83,16 +83,7 @@ class HasRun(Protocol):
 class Run:
     """A started run. Only the main process writes its files.
 
-    Attributes:
-        config: The settings of the run.
-        name: The name of its folder.
-        folder: Where it writes.
-        process: This process among those of the run.
-        commit: The git commit of the code.
-        started: When the run began, in ISO format.
-        data: Which data it learns from, for titles of plots.
-        store: The SHA-256 of the store's manifest.
-        sources: The SHA-256 of each checkpoint that it starts from, by flag.
+    started: when it began, in ISO format; data, store, sources: see `start_run`.
     """
 
     config: RunConfig
