@@ -68,16 +68,20 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
         console_outputs=is_rank_zero(),
         return_unknown_args=True,
     )
+    _check_parsed(config, unknown)
+    return config
+
+
+def _check_parsed(config: object, unknown: Sequence[str]) -> None:
+    """Exit for an unknown flag, which tyro would explain in a dozen lines, or a number that is not finite."""
+    values = {path: operator.attrgetter(path)(config) for path, _ in _settings(type(config))}
     if unknown:
         name = unknown[0].partition("=")[0]
-        flags = ["--config", *(_flag(path) for path, _ in _settings(type(config)))]
-        _exit_usage(f"unknown flag {name}{did_you_mean(name, flags)}")
-    for path, _ in _settings(type(config)):
-        value = operator.attrgetter(path)(config)
+        _exit_usage(f"unknown flag {name}{did_you_mean(name, ['--config', *map(_flag, values)])}")
+    for path, value in values.items():
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
                 _exit_usage(f"{_flag(path)} must be a finite number, not {number}")
-    return config
 
 
 def resumable(default: T) -> T:
