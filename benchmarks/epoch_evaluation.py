@@ -17,7 +17,8 @@ from benchmarks.child import own_peak
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
-from datasets.batches import Batches, DataConfig, Samples
+from datasets.batches import Batches
+from datasets.samples import DataConfig, Samples
 from datasets.schema import Batch, PrefixBatch
 from datasets.store import Store
 from models.classifier import ClassifierConfig, start_classifier
@@ -72,7 +73,7 @@ class CachedInputs(NamedTuple):
     """UniqueInputs whose batches are on the device already."""
 
     batches: Resident[Batch | PrefixBatch]
-    places: Callable[[Hashable], Tensor]
+    rows_of: Callable[[Hashable], Tensor]
 
 
 def main(config: EpochEvaluationBenchmark) -> None:
@@ -94,7 +95,7 @@ def measure(config: EpochEvaluationBenchmark, folder: Path) -> list[Figure]:
     fusion = load_encoders(job)
     augmented = [augmented_batches(job, part) for part in samples.values()]
     published = timed(device, lambda: [predict(fusion.features, batches) for batches in augmented])
-    cached = {name: CachedInputs(Resident.of(part.batches), part.places) for name, part in inputs.items()}
+    cached = {name: CachedInputs(Resident.of(part.batches), part.rows_of) for name, part in inputs.items()}
     forward = timed(device, lambda: SharedFeatures(fusion, cached, device))
     work = f"{config.stays} stays x {len(job.tasks)} tasks, {config.vision_backbone} at {config.image_size}"
     total = ours + probes

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import child
-from datasets.batches import DataConfig, Samples, load_samples
 from datasets.features import FeatureBatches
+from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation import metrics

@@ -1,30 +1,25 @@
 """A finished store of random stays and X-rays, for what is measured or tested without raw tables."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
+import polars as pl
 
-from datasets.schema import (
-    CHANNELS,
-    FINDINGS,
-    IMAGE_SIZE,
-    SPLITS,
-    STORE_VERSION,
-    continuous_channels,
-    variables,
-)
+from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, continuous_channels, variables
+from datasets.store_writer import write_manifest, write_parquet, write_samples
 from tasks import TASKS
+from utils.files import write_array, write_text
 
 MEDIAN_HOURS, SIGMA, LONGEST_HOURS = 55.0, 1.04, 2000.0
+OPTIONS = {"protocol": "medmod", "timestep": 1.0, "uncertain": "zeros", "synthetic": True,
+           "synthetic_images": True}  # fmt: skip
 
 
 def icu_hours(draw: np.random.Generator, count: int) -> np.ndarray:
-    """Lengths of ICU stays in hours, int32 [count]: log-normal, 1 to 2,000.
+    """Draw lengths of ICU stays in hours, int32 [count]: log-normal, 1 to 2,000.
 
     Median and spread of the logarithm are those of the 140 stays of the open MIMIC-IV demo.
     """
@@ -47,18 +42,19 @@ def write_random_store(
     alternate within each split.
     """
     draw = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
     stays = _stays(hours).assign(subject_id=lambda stays: first_subject + stays.index)
     grid = draw.normal(size=(stays["length"].sum(), CHANNELS)).astype(np.float32)
-    np.save(folder / "hourly.npy", grid)
+    write_array(folder / "hourly.npy", grid)
     number = np.arange(len(stays))
     images = pd.DataFrame({"stay_row": number[number % unpaired != unpaired - 1] if unpaired else number})
-    np.save(folder / "cxr.npy", draw.integers(0, 256, (len(images), IMAGE_SIZE, IMAGE_SIZE), np.uint8))
-    stays.to_parquet(folder / "stays.parquet")
-    _images(images, stays).to_parquet(folder / "cxr.parquet")
-    _listfiles(folder, stays, images, read_hours)
-    _normalizer(folder)
-    _manifest(folder)
+    pixels = draw.integers(0, 256, (len(images), IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    write_array(folder / "cxr.npy", pixels)
+    write_parquet(folder / "stays.parquet", pl.from_pandas(stays))
+    write_parquet(folder / "cxr.parquet", pl.from_pandas(_images(images, stays)))
+    _write_normalizer(folder / "normalizer.json")
+    counts = {"stays": len(stays), "images": len(images), "hours": len(grid)}
+    write_manifest(folder, OPTIONS | counts)
+    _write_samples(folder, stays, images, read_hours)
     return folder
 
 
@@ -70,6 +66,7 @@ def _stays(hours: Mapping[str, np.ndarray]) -> pd.DataFrame:
         {
             "hadm_id": 200 + number,
             "stay_id": 300 + number,
+            "episode": 1,
             "split": split,
             "los_hours": length - 0.5,
             "mortality": (number % 2).astype(np.int8),
@@ -88,39 +85,21 @@ def _images(images: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
     return images.join(known).assign(**studies, view="AP", hours=hours, **findings)
 
 
-def _listfiles(folder: Path, stays: pd.DataFrame, images: pd.DataFrame, read_hours: int) -> None:
+def _write_samples(folder: Path, stays: pd.DataFrame, images: pd.DataFrame, read_hours: int) -> None:
     cxr_row = pd.Series(images.index, index=images["stay_row"]).reindex(stays.index, fill_value=-1)
-    bins = np.minimum(stays["length"], read_hours or stays["length"])
+    bins = np.minimum(stays["length"], read_hours or stays["length"]).astype(np.int64)
     left = np.maximum(stays["los_hours"] - bins, 0.0)
+    samples = pd.DataFrame({"stay_row": stays.index, "end_hours": bins.astype(float), "period_length": bins})
+    samples = samples.assign(bins=bins, partial_bin_row=-1, cxr_row=cxr_row)
     for task in TASKS.values():
-        (folder / task.name).mkdir()
         labels = {name: stays.index // (1 + place % 2) % 2 for place, name in enumerate(task.labels)}
         if task.kind == "ordinal":
             labels = {"y_true": left + 40.0 * (stays.index % 3)}
-        episode = stays["stay_id"].astype(str) + "_episode.csv"
-        samples = pd.DataFrame({"stay": episode, "period_length": bins, "stay_id": stays["stay_id"]})
-        samples = samples.assign(**labels, end_hours=bins.astype(float), stay_row=stays.index)
-        samples = samples.assign(bins=bins, tail_row=-1, cxr_row=cxr_row)
-        for split in SPLITS:
-            part = samples[stays["split"] == split]
-            part.to_csv(folder / task.name / f"{split}_listfile.csv", index=False)
+        with write_samples(folder, task.name, task.labels, stays) as files:
+            files.write(samples.assign(**labels), np.empty((0, CHANNELS), np.float32))
 
 
-def _normalizer(folder: Path) -> None:
+def _write_normalizer(path: Path) -> None:
     names = [variable.name for variable in variables() if not variable.categories]
     count = len(continuous_channels())
-    fitted = {"channels": names, "mean": [0.0] * count, "std": [1.0] * count}
-    (folder / "normalizer.json").write_text(json.dumps(fitted))
-
-
-def _manifest(folder: Path) -> None:
-    files = {
-        str(path.relative_to(folder)): {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    content = {"store_version": STORE_VERSION, "timestep": 1.0, "synthetic": True, "synthetic_images": True}
-    (folder / "manifest.yaml").write_text(yaml.safe_dump(content | {"files": files}))
+    write_text(path, json.dumps({"channels": names, "mean": [0.0] * count, "std": [1.0] * count}))

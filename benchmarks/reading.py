@@ -14,7 +14,8 @@ import torch
 
 from benchmarks import child
 from datasets.augment import random_views, warp
-from datasets.batches import Batches, DataConfig, load_samples
+from datasets.batches import Batches
+from datasets.samples import DataConfig, load_samples
 from datasets.schema import IMAGE_SIZE, Batch
 from datasets.store import Store
 from tasks import TASKS

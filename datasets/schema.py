@@ -13,9 +13,10 @@ if TYPE_CHECKING:  # the extraction needs no torch
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 CHANNELS = 76
-IMAGE_SIZE = 256
+IMAGE_SIZE = 256  # side of a stored X-ray, in pixels
+SMALLEST_IMAGE = 32  # that an encoder can read: every backbone halves the image five times
 SPLITS = ("train", "val", "test")
 RESOURCES = Path(__file__).parent / "resources"
 SYNTHETIC_MARKER = "SYNTHETIC"  # a file of this name in a raw folder says that it holds no real records
@@ -27,10 +28,10 @@ FINDINGS = (
     "Pneumothorax", "Support Devices",
 )  # fmt: skip
 
-# Columns of a listfile after the labels: the prediction time in hours since ICU admission, the stay's row in
-# stays.parquet, the number of hourly bins, the row of hourly.npy that replaces the last bin where the sample
-# ends inside it, and the row of its image in cxr.npy (-1: none).
-SAMPLE_COLUMNS = ("end_hours", "stay_row", "bins", "tail_row", "cxr_row")
+# Columns of a listfile after the labels: the subject, the prediction time in hours since ICU admission, the
+# stay's row in stays.parquet, the number of hourly bins, the row of the task's partial_bins.npy that replaces
+# the last bin where the sample ends inside it, and the row of its image in cxr.npy (-1: none).
+SAMPLE_COLUMNS = ("subject_id", "end_hours", "stay_row", "bins", "partial_bin_row", "cxr_row")
 
 
 class Batch(NamedTuple):

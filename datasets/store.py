@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import csv
+from pydantic import StrictBool, StrictInt, TypeAdapter, ValidationError
 
 from datasets.schema import (
     CHANNELS,
@@ -27,69 +29,122 @@ from utils.config import load_yaml
 from utils.files import sha256
 
 MANIFEST = "manifest.yaml"
-AGAIN = "copy it again from where the store was made, or extract again"
-# Columns of tables and listfiles that count or name, and those that measure.
-INTEGER_COLUMNS = ("subject_id", "stay_id", "offset", "length", *SAMPLE_COLUMNS[1:])
+PARTIAL_BINS = "partial_bins.npy"  # of a task
+COPY_OR_EXTRACT = "copy it again from where the store was made, or extract again"
+INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPLE_COLUMNS} - {"end_hours"}
 FLOAT_COLUMNS = ("hours", "los_hours")
 HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
 
-class Described(TypedDict):
-    """What the manifest says of a file."""
+@dataclass(frozen=True)
+class FileDigest:
+    """What a manifest says of a file."""
 
-    bytes: int
+    bytes: StrictInt
     sha256: str
 
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Read a file, a part at a time."""
+        return cls(path.stat().st_size, sha256(path))
 
-def file_digest(path: Path) -> Described:
-    """Reads a file whole, some at a time, for what the manifest says of it."""
-    return {"bytes": path.stat().st_size, "sha256": sha256(path)}
+
+@dataclass(frozen=True)
+class StoreManifest:
+    """What readers need of a store's manifest; the file also says of what and with what it was made."""
+
+    store_version: StrictInt
+    protocol: Literal["medmod", "corrected"]
+    timestep: float
+    uncertain: Literal["zeros", "ones", "ignore"]
+    synthetic: StrictBool
+    synthetic_images: StrictBool
+    stays: StrictInt
+    images: StrictInt
+    hours: StrictInt
+    files: dict[str, FileDigest]
+
+
+@dataclass(frozen=True)
+class SampleCount:
+    """Number of samples of a split, and of those that have an X-ray."""
+
+    samples: StrictInt
+    with_xray: StrictInt
+
+    def __add__(self, other: SampleCount) -> SampleCount:
+        return SampleCount(self.samples + other.samples, self.with_xray + other.with_xray)
+
+
+@dataclass(frozen=True)
+class TaskManifest:
+    """What a task's folder says of itself. `store` is the fingerprint of the store it was made from."""
+
+    store: str
+    labels: list[str]
+    samples: dict[str, SampleCount]
+    partial_bins: StrictInt
+    files: dict[str, FileDigest]
 
 
 @dataclass(frozen=True)
 class Store:
-    """A store on disk, as `python -m datasets.extract` writes it; opening one reads its manifest alone."""
+    """A store on disk, written by `python -m datasets.extract`; opening it reads only its manifests."""
 
     folder: Path
-    manifest: dict[str, object]
+    manifest: StoreManifest
+    tasks: Mapping[str, TaskManifest] = field(default_factory=dict)
     _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
+    _partial_bins: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open a finished store.
+        """Open a finished store, with all tasks that it has samples of.
 
         Raises:
-            ValueError: the folder is missing or unfinished, another version wrote it, or a file of it is
+            ValueError: The folder is missing or unfinished, another version wrote it, or a file of it is
                 missing or was changed.
+        """
+        store = cls.open_without_samples(folder)
+        names = sorted(path.parent.name for path in store.folder.glob(f"*/{MANIFEST}"))
+        return cls(store.folder, store.manifest, {name: store.read_task(name) for name in names})
+
+    @classmethod
+    def open_without_samples(cls, folder: Path | str) -> Self:
+        """Open a finished store as the extraction left it, whatever the folders of the tasks hold.
+
+        Raises:
+            ValueError: As `open`.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        for name, told in manifest["files"].items():
-            path = _inside(folder, name)
-            if not path.is_file():
-                raise ValueError(f"{path} is missing; copy it from where {folder} was made, or extract again")
-            if path.stat().st_size != told["bytes"]:
-                raise ValueError(
-                    f"{path} has {path.stat().st_size} bytes where the manifest says {told['bytes']}: "
-                    f"it was cut or changed; copy it again from where {folder} was made, or extract again"
-                )
+        _check_files(folder, folder, manifest.files, COPY_OR_EXTRACT)
         return cls(folder, manifest)
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the manifest, which holds that of every file: equal for equal content, 64 characters."""
-        return file_digest(self.folder / MANIFEST)["sha256"]
+        return sha256(self.folder / MANIFEST)
+
+    def fingerprint_of(self, task: str) -> str:
+        """Return the SHA-256 of a task's manifest, which holds that of the store and of the task's files.
+
+        Raises:
+            ValueError: The store has no samples of the task.
+        """
+        self._manifest_of(task)
+        return sha256(self.folder / task / MANIFEST)
 
     @property
     def data_description(self) -> str:
         """Whose data these are: "real data", "real records with synthetic X-rays" or "synthetic data"."""
-        if self.manifest["synthetic"]:
+        if self.manifest.synthetic:
             return "synthetic data"
-        return "real records with synthetic X-rays" if self.manifest["synthetic_images"] else "real data"
+        return "real records with synthetic X-rays" if self.manifest.synthetic_images else "real data"
 
     @cached_property
     def hourly(self) -> np.ndarray:
-        """[rows, 76] float32, memory-mapped, raw units: the grids of all stays, then ends of samples."""
+        """[hours, 76] float32, memory-mapped, raw units: the grids of all stays, one after the other."""
         return self._mapped("hourly.npy", np.float32, (CHANNELS,))
 
     @cached_property
@@ -97,73 +152,159 @@ class Store:
         """[images, 256, 256] uint8, memory-mapped."""
         return self._mapped("cxr.npy", np.uint8, (IMAGE_SIZE, IMAGE_SIZE))
 
+    def partial_bins(self, task: str) -> np.ndarray:
+        """Return the last rows of a task's samples that end inside a bin: [n, 76], as `hourly`."""
+        if task not in self._partial_bins:
+            self._manifest_of(task)
+            self._partial_bins[task] = self._mapped(f"{task}/{PARTIAL_BINS}", np.float32, (CHANNELS,))
+        return self._partial_bins[task]
+
+    def first_partial_bin(self, task: str) -> int:
+        """Return the number that `read_hours` gives to the first partial bin of a task."""
+        before = [manifest.partial_bins for name, manifest in self.tasks.items() if name < task]
+        return len(self.hourly) + sum(before)
+
+    def read_hours(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy hours [n] into `out` [n, 76]: rows of hourly.npy, or of partial bins.
+
+        Partial bins are numbered on from the hours, task by task (see `first_partial_bin`).
+        """
+        if len(rows):
+            np.take(self.hourly, rows, axis=0, out=out, mode="clip")  # "clip" needs no buffer beside `out`
+        for name, manifest in self.tasks.items():
+            if manifest.partial_bins:
+                own = rows - self.first_partial_bin(name)
+                inside = np.flatnonzero((own >= 0) & (own < manifest.partial_bins))
+                if len(inside):
+                    out[inside] = self.partial_bins(name)[own[inside]]
+
+    def read_images(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Copy images [n] into `out` [n, 256, 256]."""
+        if len(rows):
+            np.take(self.cxr, rows, axis=0, out=out, mode="clip")
+
     def stays(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row a stay; all columns, or the named ones."""
+        """Return a row per stay; all columns, or those named."""
         return self._table("stays.parquet", columns)
 
     def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row an X-ray, ordered by (stay_row, hours); all columns, or the named ones."""
+        """Return a row per X-ray, ordered by (stay_row, hours); all columns, or those named."""
         return self._table("cxr.parquet", columns)
 
+    def events(self, counts: np.ndarray, stays: slice) -> pd.DataFrame:
+        """Return the observations of consecutive stays, ordered by stay and time.
+
+        Args:
+            counts: The column `events` of stays.parquet, for all stays.
+            stays: Which stays, by their rows in stays.parquet.
+
+        Returns:
+            Columns stay_row, stay_id, hours, variable (a category) and value.
+        """
+        path = self.folder / "events.parquet"
+        self._check(path)
+        ends = np.concatenate([[0], np.cumsum(counts)])
+        first, last = ends[stays.start], ends[stays.stop]
+        with pq.ParquetFile(path) as file:
+            groups = range(file.num_row_groups)
+            group_ends = np.cumsum([0, *(file.metadata.row_group(group).num_rows for group in groups)])
+            needed = [group for group in groups if group_ends[group + 1] > first and group_ends[group] < last]
+            table = file.read_row_groups(needed, use_threads=False)
+        skipped = first - group_ends[needed[0]] if needed else 0
+        table = table.slice(skipped, last - first).to_pandas()
+        stay_rows = np.arange(stays.start, stays.stop)
+        return table.assign(stay_row=np.repeat(stay_rows, counts[stays]))
+
     def listfile(self, task: str, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """A row a sample of a task in "train", "val" or "test"; an unknown label is NaN.
+        """Return a row per sample of a task in "train", "val" or "test"; an unknown label is NaN.
 
         Raises:
-            ValueError: the store has no such listfile, or it lacks a column.
+            ValueError: The store has no samples of the task, or a column is missing.
         """
-        path = self.folder / task / f"{split}_listfile.csv"
-        if not path.is_file():
-            tasks = ", ".join(sorted(found.parent.name for found in self.folder.glob("*/train_listfile.csv")))
-            raise ValueError(f"{path} is missing; the tasks of this store are: {tasks}")
+        self._manifest_of(task)
+        path = self.folder / task / listfile_name(split)
         self._check(path)
-        whole = dict.fromkeys(INTEGER_COLUMNS, pa.int64())
-        options = csv.ConvertOptions(include_columns=columns, column_types=whole)
+        integers = dict.fromkeys(INTEGER_COLUMNS, pa.int64())
+        options = csv.ConvertOptions(include_columns=columns, column_types=integers)
         try:
             table = csv.read_csv(path, convert_options=options)
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
-            told = re.split(": invalid value|, got", str(error))[0]  # the rest quotes what is in the file
-            raise ValueError(f"{path}: {told}; if an older version made it, extract again") from None
+            message = re.split(": invalid value|, got", str(error))[0]  # the rest quotes patient data
+            raise ValueError(f"{path}: {message}; {self.how_to_repair(task)}") from None
         untyped = [field.name for field in table.schema if pa.types.is_null(field.type)]
-        found = table.to_pandas().astype({name: "float64" for name in untyped if name not in INTEGER_COLUMNS})
-        _check_kinds(path, found, [name for name in found if name != "stay"])
-        return found
+        rows = table.to_pandas().astype({name: "float64" for name in untyped if name not in INTEGER_COLUMNS})
+        _check_kinds(path, rows, [name for name in rows if name != "stay"])
+        return rows
 
     def normalizer(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of the train split, float32 [76] each; 0 and 1 on the other channels.
+        """Return mean and standard deviation of the train split, float32 [76] each; 0 and 1 for categories.
 
         Raises:
-            ValueError: the file names other channels than this code has.
+            ValueError: The file names other channels than this code has.
         """
         path = self.folder / "normalizer.json"
         self._check(path)
         names = [variable.name for variable in variables() if not variable.categories]
-        fitted = _fitted(path, names)
+        fitted = _read_normalizer(path, names)
         mean, deviation = np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32)
         mean[list(continuous_channels())] = fitted["mean"]
         deviation[list(continuous_channels())] = fitted["std"]
         return mean, deviation
 
+    def read_task(self, task: str) -> TaskManifest:
+        """Read the manifest of a task's folder, and check the sizes of its files.
+
+        Raises:
+            ValueError: A file is missing or was changed, or the samples were made from another store.
+        """
+        path = self.folder / task / MANIFEST
+        manifest = read_task_manifest(path)
+        if manifest.store != self.fingerprint:
+            raise ValueError(f"{path.parent}: made from another store; {self.how_to_repair(task)}")
+        _check_files(self.folder, path.parent, manifest.files, self.how_to_repair(task))
+        return manifest
+
+    def _manifest_of(self, task: str) -> TaskManifest:
+        if task not in self.tasks:
+            raise ValueError(
+                f"{self.folder} has no samples of {task!r}, only of {', '.join(self.tasks) or 'no task'}; "
+                f"make them with python -m tasks.samples --store {self.folder} --task {task}"
+            )
+        return self.tasks[task]
+
+    def how_to_repair(self, task: str) -> str:
+        """Return what to do if the folder of a task is damaged, as the end of a message."""
+        command = f"python -m tasks.samples --store {self.folder} --task {task}"
+        return f"copy it again, or remove {self.folder / task} and run {command}"
+
     def _check(self, path: Path) -> None:
-        """ValueError if a file's content is not what the manifest says; seen once, unless it is large."""
-        told = self.manifest["files"].get(path.relative_to(self.folder).as_posix())
-        if path in self._checked or told is None or told["bytes"] > HASHED_BYTES:
+        """Compare a file with the hash in its manifest, once, unless the file is large.
+
+        Raises:
+            ValueError: They differ.
+        """
+        files = self.manifest.files if path.parent == self.folder else self.tasks[path.parent.name].files
+        digest = files.get(path.name)
+        if path in self._checked or digest is None or digest.bytes > HASHED_BYTES:
             return
-        if file_digest(path)["sha256"] != told["sha256"]:
-            raise ValueError(f"{path}: its content is not what the manifest says, only its size; {AGAIN}")
+        if sha256(path) != digest.sha256:
+            raise ValueError(
+                f"{path}: its content is not what the manifest says, only its size; {COPY_OR_EXTRACT}"
+            )
         self._checked.add(path)
 
-    def _mapped(self, name: str, kind: type, shape: tuple[int, ...]) -> np.ndarray:
-        """A .npy file as a plain array whose pages are read when they are touched."""
+    def _mapped(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
+        """Open a .npy file as a plain array whose pages are read when they are touched."""
         path = self.folder / name
         self._check(path)
         try:
             array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path}: no array that can be read ({error}); {AGAIN}") from None
-        if array.dtype != kind or array.shape[1:] != shape:
-            found = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(f"{path}: no array that can be read ({error}); {COPY_OR_EXTRACT}") from None
+        if array.dtype != dtype or array.shape[1:] != shape:
             raise ValueError(
-                f"{path} holds {found}, not {np.dtype(kind)} [rows, {', '.join(map(str, shape))}]; {AGAIN}"
+                f"{path} holds {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} "
+                f"[rows, {', '.join(map(str, shape))}]; {COPY_OR_EXTRACT}"
             )
         return array
 
@@ -175,80 +316,127 @@ class Store:
         except (pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"{path}: cannot be read as a table with the columns that are needed "
-                f"({type(error).__name__}); {AGAIN}"
+                f"({type(error).__name__}); {COPY_OR_EXTRACT}"
             ) from None
         _check_kinds(path, table, FLOAT_COLUMNS)
         return table
 
 
-def read_manifest(folder: Path) -> dict[str, object]:
-    """What a finished store says of itself. ValueError for anything else."""
-    path = folder / MANIFEST
+def listfile_name(split: str) -> str:
+    """Return the name of a split's listfile in the folder of a task."""
+    return f"{split}_listfile.csv"
+
+
+def read_manifest(folder: Path) -> StoreManifest:
+    """Read the manifest of a finished store.
+
+    Raises:
+        ValueError: The folder is no finished store of this version.
+    """
     if not folder.is_dir():
         raise ValueError(
             f"--store {folder}: there is no such folder; make it with python -m datasets.extract"
         )
+    path = folder / MANIFEST
     if not path.is_file():
         raise ValueError(
             f"--store {folder} has no manifest.yaml: it is no store, or its extraction did not end; "
             f"run python -m datasets.extract --out {folder} again, which goes on where it stopped"
         )
-    manifest = load_yaml(path.read_bytes(), str(path))
-    version = manifest.get("store_version") if isinstance(manifest, dict) else None
+    return _validated(StoreManifest, read_version(path), path)
+
+
+def read_task_manifest(path: Path) -> TaskManifest:
+    """Read the manifest of a task's folder in a store.
+
+    Raises:
+        ValueError: Something is missing from it.
+    """
+    return _validated(TaskManifest, load_yaml(path.read_bytes(), str(path)), path)
+
+
+def read_version(path: Path) -> dict[str, Any]:
+    """Read a store's manifest as it is, if it is of the version that this code writes.
+
+    Raises:
+        ValueError: It is of another version.
+    """
+    content = load_yaml(path.read_bytes(), str(path))
+    mapping = content if isinstance(content, dict) else {}
+    version = mapping.get("store_version")
     if version != STORE_VERSION or isinstance(version, bool):
-        told = version if isinstance(version, int | str | None) else "of no number"
+        shown = version if isinstance(version, int | str | None) else "that is not a number"
         raise ValueError(
-            f"{path}: the store has version {told}, this code reads {STORE_VERSION}; extract again"
+            f"{path}: the store has version {shown}, this code reads {STORE_VERSION}; "
+            "extract again, into another folder"
         )
-    _check_manifest(manifest, path)
-    return manifest
+    return mapping
 
 
-def _check_manifest(manifest: Mapping[str, object], path: Path) -> None:
-    """ValueError unless a manifest says what is asked of it."""
-    files = manifest.get("files")
-    said = {"which files it holds": isinstance(files, dict) and len(files) > 0}
-    for name in ("synthetic", "synthetic_images"):
-        said[f"whether it is {name}"] = isinstance(manifest.get(name), bool)
-    for name, told in (files if isinstance(files, dict) else {}).items():
-        known = told if isinstance(told, dict) and isinstance(name, str) else {}
-        kinds = isinstance(known.get("bytes"), int), isinstance(known.get("sha256"), str)
-        said[f"size and hash of {name}"] = all(kinds)
-    for what, is_said in said.items():
-        if not is_said:
-            raise ValueError(f"{path}: does not say {what}; {AGAIN}")
+T = TypeVar("T")
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """Path of a file of a store. ValueError if its name or a link leads out of it."""
-    if not (folder / name).resolve().is_relative_to(folder.resolve()):
-        raise ValueError(
-            f"{folder / MANIFEST}: {name} lies outside of the store, of which nothing else is read; put a "
-            "copy of the file there, or extract again"
-        )
-    return folder / name
+def _validated(kind: type[T], content: Any, path: Path) -> T:
+    """Return the content of a YAML file as a dataclass.
 
-
-def _fitted(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """{"mean", "std"} of a normalizer.json; ValueError if it has not a finite number for each channel."""
+    Raises:
+        ValueError: A field is missing or of another type.
+    """
     try:
-        told = json.loads(path.read_bytes())
-        channels = told["channels"]
-        found = {key: np.array(told[key], np.float64) for key in ("mean", "std")}
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path}: {name}: {first['msg']}; {COPY_OR_EXTRACT}") from None
+
+
+def _check_files(root: Path, folder: Path, files: Mapping[str, FileDigest], cure: str) -> None:
+    """Check that the files of a manifest are in its folder and have their sizes.
+
+    Raises:
+        ValueError: One is missing, was cut or changed, or lies outside of `root`, the store.
+    """
+    for name, digest in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{path} lies outside of the store, of which nothing else is read; {cure}")
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; {cure}")
+        if path.stat().st_size != digest.bytes:
+            raise ValueError(
+                f"{path} has {path.stat().st_size} bytes where the manifest says {digest.bytes}: "
+                f"it was cut or changed; {cure}"
+            )
+
+
+def _read_normalizer(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read mean and standard deviation of the continuous channels.
+
+    Raises:
+        ValueError: The file has other channels, or not a finite number for each.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        channels = content["channels"]
+        fitted = {key: np.array(content[key], np.float64) for key in ("mean", "std")}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no normaliser ({type(error).__name__}); {AGAIN}") from None
+        raise ValueError(f"{path} is no normalizer ({type(error).__name__}); {COPY_OR_EXTRACT}") from None
     if channels != list(names):
         raise ValueError(f"{path} is for the channels {channels}, not {names}; extract again")
-    right = all(array.shape == (len(names),) and np.isfinite(array).all() for array in found.values())
-    if not right or (found["std"] <= 0).any():
-        raise ValueError(f"{path}: lacks a finite mean, or a positive deviation, of a channel; {AGAIN}")
-    return found
+    finite = all(array.shape == (len(names),) and np.isfinite(array).all() for array in fitted.values())
+    if not finite or (fitted["std"] <= 0).any():
+        raise ValueError(f"{path}: a channel has no finite mean, or no positive deviation; {COPY_OR_EXTRACT}")
+    return fitted
 
 
-def _check_kinds(path: Path, table: pd.DataFrame, numbers: Sequence[str]) -> None:
-    """ValueError, naming the column, unless what counts is whole numbers, and what measures is numbers."""
+def _check_kinds(path: Path, table: pd.DataFrame, numeric: Sequence[str]) -> None:
+    """Check the types of a table's columns.
+
+    Raises:
+        ValueError: A column of INTEGER_COLUMNS is not of integers, or one of `numeric` not of numbers.
+    """
     for name, column in table.items():
         if name in INTEGER_COLUMNS and column.dtype.kind not in "iu":
-            raise ValueError(f"{path}: {name} is not a whole number in each row; {AGAIN}")
-        if name in numbers and column.dtype.kind not in "iuf":
-            raise ValueError(f"{path}: {name} is not a number; {AGAIN}")
+            raise ValueError(f"{path}: {name} is not a whole number in each row; {COPY_OR_EXTRACT}")
+        if name in numeric and column.dtype.kind not in "iuf":
+            raise ValueError(f"{path}: {name} is not a number; {COPY_OR_EXTRACT}")

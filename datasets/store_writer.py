@@ -1,29 +1,66 @@
-"""How the extraction writes the tables of a store: whole files that grow block by block."""
+"""Writes the files of a store: each appears when it is complete, and the manifest that lists them last."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
-from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
-from utils.files import atomic_write
+from datasets.schema import CHANNELS, SAMPLE_COLUMNS, SPLITS, STORE_VERSION, variables
+from datasets.store import MANIFEST, PARTIAL_BINS, FileDigest, SampleCount, TaskManifest, listfile_name
+from utils.files import atomic_write, npy_header, sha256, write_text
 
+WORK = ".work"  # folder in a store that is being written
 EVENTS_SCHEMA = pa.schema(
     [("stay_id", pa.int64()), ("hours", pa.float64()), ("variable", pa.dictionary(pa.int8(), pa.string())),
      ("value", pa.float64())]
 )  # fmt: skip
 
-ROWS_AT_ONCE = 1 << 15  # of a listfile
+
+@contextmanager
+def work_folder(store: Path) -> Iterator[Path]:
+    """Make the folder for unfinished work in a store, for this process alone; remove it on success.
+
+    Raises:
+        ValueError: Another process is writing to the store.
+    """
+    work = store / WORK
+    path = work / "lock"
+    while True:
+        work.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ValueError(
+                    f"{store}: another process is writing to this store; wait until it has ended"
+                ) from error
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
+                continue  # the process that held the lock before has removed the folder
+            yield work
+            shutil.rmtree(work, ignore_errors=True)
+            return
 
 
 def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
-    """Return rows of events.parquet from deduplicated events (EVENT_DTYPE) and the stay_id of each stay."""
+    """Return rows of events.parquet.
+
+    Args:
+        records: Deduplicated events (EVENT_DTYPE).
+        stay_ids: The stay_id of each stay.
+    """
     names = pa.array([variable.name for variable in variables()])
     variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
     columns = [
@@ -35,61 +72,126 @@ def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
     return pa.table(columns, schema=EVENTS_SCHEMA)
 
 
-def write_listfiles(
-    samples: Path, folder: Path, stays: pd.DataFrame, labels: Sequence[str]
-) -> dict[str, tuple[int, int]]:
-    """A task's listfiles, some stays at a time; the number of samples, and of those with an X-ray, of each
-    split.
-    """
-    counts = dict.fromkeys(SPLITS, (0, 0))
-    name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
-    known = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]])
-    known = known.select("stay_id", "split", stay=name)
-    columns = ["stay", "period_length", "stay_id", *labels, *SAMPLE_COLUMNS]
-    table = pq.ParquetFile(samples)
-    with ExitStack() as files:
-        lists = {s: files.enter_context(atomic_write(folder / f"{s}_listfile.csv")) for s in SPLITS}
-        out = {split: files.enter_context(path.open("wb")) for split, path in lists.items()}
-        for file in out.values():
-            pl.DataFrame(schema=columns).write_csv(file)
-        for batch in table.iter_batches(ROWS_AT_ONCE):
-            block = pl.from_arrow(batch)
-            rows = pl.concat([known[block["stay_row"]], block], how="horizontal")
-            for split in SPLITS:
-                own = rows.filter(pl.col("split") == split).select(columns)
-                own.write_csv(out[split], include_header=False)
-                with_image = int((own["cxr_row"] >= 0).sum())
-                counts[split] = counts[split][0] + len(own), counts[split][1] + with_image
-    return counts
-
-
-class ParquetTable:
-    """A Parquet file that grows by frames, each a row group, and is there only when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._place = atomic_write(path)
-        self._writer: pq.ParquetWriter | None = None
-
-    def __enter__(self) -> Self:
-        self._path = self._place.__enter__()
-        return self
-
-    def write(self, frame: pd.DataFrame) -> None:
-        """Add a row group. The first frame decides the columns and their types."""
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, table.schema, compression="zstd")
-        self._writer.write_table(table.cast(self._writer.schema))
-
-    def __exit__(self, *error: object) -> bool | None:
-        if self._writer is not None:
-            self._writer.close()
-        return self._place.__exit__(*error)
-
-
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table whole; a full disk is an OSError, as elsewhere (Polars' own writer has an error of its
-    own).
+    """Write a table.
+
+    A full disk is an OSError, as elsewhere; Polars' own writer has another error for it.
     """
     with atomic_write(path) as partial:
         pq.write_table(frame.to_arrow(), partial, compression="zstd")
+
+
+class ArrayFile:
+    """A .npy file that is being written by blocks of rows; `rows` counts them."""
+
+    def __init__(self, file: BinaryIO, dtype: type, row_shape: tuple[int, ...]) -> None:
+        self.rows = 0
+        self._file, self._dtype, self._row_shape = file, dtype, row_shape
+        self.write_header()
+
+    def write(self, rows: np.ndarray) -> None:
+        """Add rows."""
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        self.rows += len(rows)
+
+    def write_header(self) -> None:
+        """Write the number of rows at the start of the file; its length does not depend on the number."""
+        self._file.seek(0)
+        self._file.write(npy_header(self._dtype, (self.rows, *self._row_shape)))
+
+
+@contextmanager
+def write_rows(path: Path, dtype: type, row_shape: tuple[int, ...]) -> Iterator[ArrayFile]:
+    """Write a .npy file of rows too many for memory."""
+    with atomic_write(path) as partial, partial.open("wb") as file:
+        array = ArrayFile(file, dtype, row_shape)
+        yield array
+        array.write_header()
+
+
+class SamplesFiles:
+    """The files of a task that are being written: a listfile for each split, and partial_bins.npy."""
+
+    def __init__(
+        self,
+        lists: Mapping[str, BinaryIO],
+        partial_bins: ArrayFile,
+        stays: pl.DataFrame,
+        labels: Sequence[str],
+    ) -> None:
+        self.counts = dict.fromkeys(lists, SampleCount(0, 0))
+        self.partial_bins = partial_bins
+        self._lists, self._stays = lists, stays
+        self._columns = ["stay", "period_length", "stay_id", *labels, *SAMPLE_COLUMNS]
+        for file in lists.values():
+            pl.DataFrame(schema=self._columns).write_csv(file)
+
+    def write(self, samples: pd.DataFrame, partial_bins: np.ndarray) -> None:
+        """Add samples.
+
+        Args:
+            samples: Columns stay_row, end_hours, period_length, the labels, bins, cxr_row, and
+                partial_bin_row, which counts within `partial_bins` (-1: none).
+            partial_bins: Last rows [n, 76] of the samples that end inside a bin.
+        """
+        row = pl.col("partial_bin_row")
+        rows = pl.from_pandas(samples).with_columns(
+            pl.when(row >= 0).then(row + self.partial_bins.rows).otherwise(-1).alias("partial_bin_row")
+        )
+        rows = pl.concat([self._stays[rows["stay_row"]], rows], how="horizontal")
+        for split, file in self._lists.items():
+            part = rows.filter(pl.col("split") == split).select(self._columns)
+            part.write_csv(file, include_header=False)
+            self.counts[split] += SampleCount(len(part), int((part["cxr_row"] >= 0).sum()))
+        self.partial_bins.write(partial_bins)
+
+
+@contextmanager
+def write_samples(
+    store: Path, task: str, labels: Sequence[str], stays: pd.DataFrame
+) -> Iterator[SamplesFiles]:
+    """Write the folder of a task in a store, and at the end its manifest.
+
+    Args:
+        store: Folder of a finished store.
+        task: Name of the task and of its folder.
+        labels: Columns of the samples that are labels.
+        stays: subject_id, stay_id, episode and split of each stay of the store.
+    """
+    folder = store / task
+    name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
+    table = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]]).with_columns(stay=name)
+    with ExitStack() as files:
+        partial_bins = files.enter_context(write_rows(folder / PARTIAL_BINS, np.float32, (CHANNELS,)))
+        lists = {}
+        for split in SPLITS:
+            path = files.enter_context(atomic_write(folder / listfile_name(split)))
+            lists[split] = files.enter_context(path.open("wb"))
+        writer = SamplesFiles(lists, partial_bins, table, labels)
+        yield writer
+    manifest = TaskManifest(
+        store=sha256(store / MANIFEST),
+        labels=list(labels),
+        samples=writer.counts,
+        partial_bins=partial_bins.rows,
+        files=digests(folder, [*map(listfile_name, SPLITS), PARTIAL_BINS]),
+    )
+    write_yaml(folder / MANIFEST, asdict(manifest))
+
+
+def write_manifest(store: Path, content: Mapping[str, object]) -> None:
+    """Write the manifest of a store, with size and hash of each of its files but those of tasks."""
+    names = sorted(path.name for path in store.iterdir() if path.is_file())
+    listed = [name for name in names if name != MANIFEST and not name.endswith(".partial")]
+    files = {name: asdict(digest) for name, digest in digests(store, listed).items()}
+    write_yaml(store / MANIFEST, {**content, "store_version": STORE_VERSION, "files": files})
+
+
+def digests(folder: Path, names: Sequence[str]) -> dict[str, FileDigest]:
+    """Return size and hash of files of a folder."""
+    return {name: FileDigest.of(folder / name) for name in names}
+
+
+def write_yaml(path: Path, content: Mapping[str, object]) -> None:
+    """Write a YAML file, its keys in their order."""
+    write_text(path, yaml.safe_dump(dict(content), sort_keys=False))

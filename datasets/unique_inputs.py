@@ -1,32 +1,36 @@
-"""What several sets of samples read of a modality, each piece once: features can then be shared."""
+"""The inputs that several sets of samples read, each once, so that features can be shared."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.batches import Batches, DataConfig, Samples, concat_ranges
+from datasets.batches import Batches
+from datasets.samples import DataConfig, Samples, concat_ranges
 from datasets.schema import PrefixBatch
 from datasets.store import Store
 from utils.distributed import Process
 
-# The fields of a sample that say which part of the store its modality is.
-READ = {"ehr": ("offset", "bins", "tail_row"), "cxr": ("cxr_row",)}
-# Samples that agree in these read the hours of one stay from its start, one further than another.
-RECORD = ("offset", "tail_row")
-# The choice of --data_pairs by which batches of any samples load these modalities and no other.
-LOADS = {("ehr",): "ehr_all", ("cxr",): "cxr_all", ("ehr", "cxr"): "partial"}
+# The --data_pairs under which batches of any samples load these modalities and no other.
+LOADS: dict[tuple[str, ...], Literal["ehr_all", "cxr_all", "partial"]] = {
+    ("ehr",): "ehr_all",
+    ("cxr",): "cxr_all",
+    ("ehr", "cxr"): "partial",
+}
 
 
 class UniqueInputs:
     """The hours or X-rays that sets of samples read, each once, and where every sample finds its own.
 
-    batches: of the distinct pieces, Batch for "cxr", PrefixBatch for "ehr"; count: their number.
+    Attributes:
+        batches: Batches of the unique inputs: Batch for "cxr", PrefixBatch for "ehr".
+        count: Number of unique inputs.
     """
 
     def __init__(
@@ -37,89 +41,107 @@ class UniqueInputs:
         config: DataConfig,
         process: Process,
     ) -> None:
-        pieces, places = distinct(list(samples.values()), modality)
-        self.count = len(pieces)
-        self._places = dict(zip(samples, places, strict=True))
+        unique, rows = unique_inputs(list(samples.values()), modality)
+        self.count = len(unique)
+        self._rows = dict(zip(samples, rows, strict=True))
         reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
 
-        def batches(rows: Samples) -> Batches:
-            here = {"device": process.device, "rank": process.rank, "world": process.world}
-            return Batches(store, rows, reading, seed=0, train=False, **here)
+        def batches(inputs: Samples) -> Batches:
+            ranks = {"rank": process.rank, "world": process.world}
+            return Batches(store, inputs, reading, seed=0, device=process.device, train=False, **ranks)
 
-        self.batches = PrefixBatches(pieces, batches) if modality == "ehr" else batches(pieces)
+        self.batches = PrefixBatches(unique, batches) if modality == "ehr" else batches(unique)
 
-    def places(self, name: Hashable) -> Tensor:
-        """[n] int64: where each sample of a set has its own among the pieces, -1 if it has none."""
-        return torch.from_numpy(self._places[name])
+    def rows_of(self, name: Hashable) -> Tensor:
+        """Return the index of each sample's input among the unique ones, int64 [n]; -1 if it has none."""
+        return torch.from_numpy(self._rows[name])
 
 
 class PrefixBatches:
-    """Batches of samples that read hours, with each stay's record read once for all of them.
+    """Batches of samples that read hours; the hours of each stay are read once for all its samples.
 
-    batch_size counts stays. A rank's share is the samples of its share of the stays.
+    batch_size counts stays. A rank's part is the samples of its part of the stays.
     """
 
     def __init__(self, samples: Samples, batches: Callable[[Samples], Batches]) -> None:
-        """`batches` makes, of samples, their batches in order."""
+        """Prepare batches; `batches` makes those of some samples, in order."""
         longest, self._stay = longest_inputs(samples)
         self.stays, self._last = batches(longest), samples.bins - 1
         self._order = np.argsort(self._stay, kind="stable")
-        self._begun = np.searchsorted(self._stay[self._order], np.arange(len(longest) + 1))
+        self._first = np.searchsorted(self._stay[self._order], np.arange(len(longest) + 1))
 
     def __len__(self) -> int:
         """Steps of an epoch, on every rank."""
         return len(self.stays)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[PrefixBatch, None, None]:
-        """The samples of this rank's share of every batch of stays, from step `start` on."""
+        """Yield the samples of this rank's part of every batch of stays, from step `start` on."""
         with closing(self.stays.epoch(epoch, start)) as stream:
             for batch in stream:
-                own = batch.row.numpy()
-                stay, place = concat_ranges(self._begun[own], self._begun[own + 1] - self._begun[own])
-                row = self._order[place]
-                told = (torch.from_numpy(a).to(self.stays.device) for a in (stay, self._last[row]))
-                yield PrefixBatch(batch.ehr, *told, row=torch.from_numpy(row))
+                assert batch.ehr is not None
+                stays = batch.row.numpy()
+                stay, index = concat_ranges(self._first[stays], self._first[stays + 1] - self._first[stays])
+                row = self._order[index]
+                device = self.stays.device
+                yield PrefixBatch(
+                    batch.ehr,
+                    stay=torch.from_numpy(stay).to(device),
+                    last=torch.from_numpy(self._last[row]).to(device),
+                    row=torch.from_numpy(row),
+                )
 
 
 def longest_inputs(samples: Samples) -> tuple[Samples, np.ndarray]:
-    """Of the samples that read one stay from its start, the one that reads most; and the place of every
-    sample's own among these, int64 [n].
+    """Return the longest of the samples that are prefixes of a stay; and the row of each sample's, int64 [n].
 
-    A sample that ends in a row of its own (tail_row) stands alone.
+    A sample with a partial bin is no prefix of another.
     """
     order = np.argsort(-samples.bins, kind="stable")
-    keys = np.stack([getattr(samples, name)[order] for name in RECORD], axis=1)
-    _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    places = np.empty(len(order), np.int64)
-    places[order] = place.ravel()
-    return samples.take(order[first]), places
+    keys = np.stack([samples.offset, _end_of_partial_bin(samples)], axis=1)[order]
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    rows = np.empty(len(order), np.int64)
+    rows[order] = index.ravel()
+    return samples.take(order[first]), rows
 
 
-def distinct(parts: Sequence[Samples], modality: str) -> tuple[Samples, list[np.ndarray]]:
-    """The distinct hours ("ehr") or X-rays ("cxr") that samples read, and where each sample has its own.
+def unique_inputs(parts: Sequence[Samples], modality: str) -> tuple[Samples, list[np.ndarray]]:
+    """Return the unique hours ("ehr") or X-rays ("cxr") that samples read, and the row of each sample's own.
 
-    Returns samples without labels that read each of them once, and for every part [n] int64: the place of a
-    sample's among them, -1 if it has none. Samples of other tasks or splits that read the same share a place.
+    Samples of several tasks or splits that read the same have one input.
+
+    Returns:
+        Samples without labels, one for each input. For every part, int64 [n]: the row of each sample's input
+        among them, -1 if it has none.
     """
-    keys = np.concatenate([_keys(part, modality) for part in parts])
-    there = np.flatnonzero(keys[:, -1] >= 0 if modality == "cxr" else np.ones(len(keys), bool))
-    _, first, place = np.unique(keys[there], axis=0, return_index=True, return_inverse=True)
-    places = np.full(len(keys), -1, np.int64)
-    places[there] = place.ravel()
+    keys = np.concatenate([input_keys(part, modality) for part in parts])
+    present = np.flatnonzero(keys[:, -1] >= 0 if modality == "cxr" else np.ones(len(keys), bool))
+    _, first, index = np.unique(keys[present], axis=0, return_index=True, return_inverse=True)
+    rows = np.full(len(keys), -1, np.int64)
+    rows[present] = index.ravel()
     ends = np.cumsum([len(part) for part in parts])
-    return _without_labels(parts).take(there[first]), np.split(places, ends[:-1])
+    return _without_labels(parts).take(present[first]), np.split(rows, ends[:-1])
 
 
-def _keys(part: Samples, modality: str) -> np.ndarray:
-    return np.stack([getattr(part, name) for name in READ[modality]], axis=1)
+def input_keys(samples: Samples, modality: str) -> np.ndarray:
+    """Return a row for each sample, equal for samples that read the same."""
+    if modality == "cxr":
+        return samples.cxr_row[:, None]
+    return np.stack([samples.offset, samples.bins, _end_of_partial_bin(samples)], axis=1)
+
+
+def _end_of_partial_bin(samples: Samples) -> np.ndarray:
+    """Return end_hours of the samples with a partial bin, else -1; each task has a copy of such a bin."""
+    return np.where(samples.partial_bin_row >= 0, samples.end_hours, -1)
 
 
 def _without_labels(parts: Sequence[Samples]) -> Samples:
-    """All parts one after another; tasks differ in how many labels they have."""
-    none = np.zeros((sum(map(len, parts)), 0), np.float32)
-    arrays = {
-        field.name: np.concatenate([getattr(part, field.name) for part in parts])
-        for field in fields(Samples)
-        if not field.name.endswith("labels")
+    """Return all parts one after another; tasks differ in how many labels they have."""
+    arrays = [part.arrays() for part in parts]
+    count = sum(map(len, parts))
+    joined = {
+        name: np.zeros((count, 0), np.float32)
+        if name in ("labels", "raw_labels")
+        else np.concatenate([part[name] for part in arrays])
+        for name in arrays[0]
     }
-    return Samples(**arrays, labels=none, raw_labels=none)
+    return Samples(**joined)

@@ -1,4 +1,4 @@
-"""Whether a store still holds what its manifest says, byte for byte: `python -m datasets.verify STORE`."""
+"""Whether a store still holds what its manifests say, byte for byte: `python -m datasets.verify STORE`."""
 
 from __future__ import annotations
 
@@ -10,54 +10,74 @@ from pathlib import Path
 import tyro
 
 from datasets.splits import check_disjoint
-from datasets.store import MANIFEST, Store, file_digest, read_manifest
+from datasets.store import MANIFEST, FileDigest, Store, read_manifest, read_task_manifest
 from utils.cli import run_cli
 
 
 @dataclass(frozen=True)
 class VerifyConfig:
-    """Read every file of a store and compare it with the manifest; list what differs, with status 1."""
+    """Read every file of a store and compare it with the manifests; list what differs, with status 1."""
 
     store: tyro.conf.Positional[Path]
     """Folder of the store."""
 
 
+def listed_files(folder: Path) -> dict[str, FileDigest]:
+    """Return the files that the manifests of a store and of its tasks list, by their path in the store.
+
+    Raises:
+        ValueError: The folder is no store.
+    """
+    listed = dict(read_manifest(folder).files)
+    for path in folder.glob(f"*/{MANIFEST}"):
+        task = path.parent.name
+        listed |= {f"{task}/{name}": digest for name, digest in read_task_manifest(path).files.items()}
+    return listed
+
+
 def differences(folder: Path) -> Iterator[str]:
-    """A line for each file that is missing, changed or too many, in the order of names."""
-    told = read_manifest(folder)["files"]
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    held = sorted(there & told.keys())
+    """Yield a line for each file that is missing, changed or in no manifest, in the order of names.
+
+    Raises:
+        ValueError: The folder is no store.
+    """
+    listed = listed_files(folder)
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    both = sorted(present & listed.keys())
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(held, pool.map(lambda name: file_digest(folder / name), held), strict=True))
-    for name in sorted((there | told.keys()) - {MANIFEST}):
-        if name not in there:
+        digests = dict(zip(both, pool.map(lambda name: FileDigest.of(folder / name), both), strict=True))
+    for name in sorted(present | listed.keys()):
+        if name not in present:
             yield f"{name}: missing"
-        elif name not in told:
-            yield f"{name}: not in the manifest"
-        elif found[name]["bytes"] != told[name]["bytes"]:
-            yield f"{name}: {found[name]['bytes']} bytes, {told[name]['bytes']} in the manifest"
-        elif found[name] != told[name]:
+        elif name not in listed:
+            if Path(name).name != MANIFEST:
+                yield f"{name}: not in the manifest"
+        elif digests[name].bytes != listed[name].bytes:
+            yield f"{name}: {digests[name].bytes} bytes, {listed[name].bytes} in the manifest"
+        elif digests[name] != listed[name]:
             yield f"{name}: other content of the same size"
 
 
 def main(config: VerifyConfig) -> None:
-    """Print what differs, or the fingerprint of a store that is whole.
+    """Print what differs, or the fingerprint of a store that is as it was written.
 
     Raises:
-        ValueError: something differs, the folder is no store, or a subject is in two splits.
+        ValueError: Something differs, the folder is no store, or a subject is in two splits.
     """
-    found = list(differences(config.store))
-    for line in found:
+    lines = list(differences(config.store))
+    for line in lines:
         print(line)
-    if found:
+    if lines:
         raise ValueError(
-            f"{config.store}: {len(found)} files are not as its manifest says; copy them again from where it "
-            "was made, or extract again"
+            f"{config.store}: {len(lines)} files are not as its manifests say; copy them again from where it "
+            "was made, or extract again; a task's folder can be removed and made again with python -m "
+            f"tasks.samples --store {config.store}"
         )
     store = Store.open(config.store)
     stays = store.stays(["subject_id", "split"])
     check_disjoint(stays["subject_id"], stays["split"], config.store)
-    print(f"{config.store}: {len(store.manifest['files'])} files as written; manifest {store.fingerprint}")
+    count = len(listed_files(config.store))
+    print(f"{config.store}: {count} files as written; manifest {store.fingerprint}")
 
 
 if __name__ == "__main__":

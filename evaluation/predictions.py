@@ -14,7 +14,7 @@ from evaluation.results import read_rows
 from utils.files import atomic_write
 
 if TYPE_CHECKING:  # the commands that read predictions need no torch
-    from datasets.batches import Samples
+    from datasets.samples import Samples
 
 COLUMNS = ("stay_id", "subject_id", "end_hours", "label", "truth", "probability")
 EMBEDDINGS = "embeddings_test.npz"

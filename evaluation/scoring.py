@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datasets.batches import Samples
+from datasets.samples import Samples
 from evaluation import bootstrap, metrics, results
 from evaluation.bootstrap import Resampled, Resamples
 from evaluation.metrics import ContinuousTarget, Score

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from datasets.batches import Samples
+from datasets.samples import Samples
 from datasets.store import Store
 
 UNKNOWN = "unknown"  # scored like any subgroup, but excluded from gaps

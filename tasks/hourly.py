@@ -7,8 +7,14 @@ SHORTEST_HOURS = 4  # a prediction needs more than this much of the stay
 
 
 def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
-    """A row a whole hour t of each stay with t > 4, t > first event and t <= last_hour: stay_row,
-    end_hours.
+    """Return a row for each whole hour t of each stay with t > 4, t > first event and t <= last_hour.
+
+    Args:
+        stays: Stays, numbered from 0.
+        last_hour: Of each stay.
+
+    Returns:
+        Columns stay_row, end_hours and period_length.
     """
     usable = stays["first_event_hours"].notna().to_numpy()
     first = np.floor(np.maximum(SHORTEST_HOURS, stays["first_event_hours"].fillna(0).to_numpy())) + 1

@@ -1,4 +1,4 @@
-"""What a prediction task is: its labels, its samples and how it is scored."""
+"""A prediction task: its labels, its samples and how it is scored."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,14 @@ import pandas as pd
 TaskKind = Literal["binary", "multilabel", "ordinal"]
 
 
-def _yes_or_no(labels: np.ndarray) -> np.ndarray:
+def check_binary(labels: np.ndarray) -> np.ndarray:
+    """Return labels as they are.
+
+    Raises:
+        ValueError: One is not 0, 1 or NaN.
+    """
     if not (np.isnan(labels) | (labels == 0) | (labels == 1)).all():
-        raise ValueError("one is none of 0, 1 and unknown")
+        raise ValueError("labels must be 0, 1 or NaN")
     return labels
 
 
@@ -20,11 +25,18 @@ def _yes_or_no(labels: np.ndarray) -> np.ndarray:
 class Task:
     """A prediction task of the benchmark.
 
-    `samples` turns (stays, images, protocol) into a frame with a row a sample: `stay_row`, `end_hours`
-    (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the
-    `labels`, and `cxr_row` where the task itself names the image. `encode` turns the listfile's labels [n, L]
-    into targets [n, L]: class probabilities for binary and multilabel tasks, the index of the class for an
-    ordinal one. NaN stays NaN: unknown, ignored.
+    Attributes:
+        name: As on the command line, and of its folder in a store.
+        kind: What the labels are.
+        labels: Names of the labels.
+        monitor: The score that chooses the best epoch.
+        classes: Number of classes of a label.
+        samples: Turns (stays, images, protocol) into a table with a row per sample: `stay_row`, `end_hours`
+            (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the
+            labels, and `cxr_row` if the task itself names the image.
+        encode: Turns the listfile's labels [n, L] into targets [n, L]: class probabilities for binary and
+            multilabel tasks, the index of the class for an ordinal one. NaN stays NaN: unknown, ignored.
+        groups: Groups of labels that are also scored together.
     """
 
     name: str
@@ -33,12 +45,12 @@ class Task:
     monitor: Literal["auroc", "kappa"]
     classes: int
     samples: Callable[[pd.DataFrame, pd.DataFrame, str], pd.DataFrame]
-    encode: Callable[[np.ndarray], np.ndarray] = _yes_or_no
+    encode: Callable[[np.ndarray], np.ndarray] = check_binary
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
-        """Logits a classifier must give: one a label, or one a class of an ordinal task."""
+        """Number of logits of a classifier: one per label, or one per class of an ordinal task."""
         return self.classes if self.kind == "ordinal" else len(self.labels)
 
     @property

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from datasets.batches import Samples
+from datasets.samples import Samples
 
 
 def make_samples(
@@ -15,7 +15,7 @@ def make_samples(
         stay_id=index + 300 if stay_id is None else stay_id,
         offset=index,
         bins=index,
-        tail_row=index,
+        partial_bin_row=index,
         cxr_row=index,
         end_hours=index + 48.0,
         gap_days=index * 0.0,

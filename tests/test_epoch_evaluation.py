@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from datasets.batches import Batches, DataConfig, Samples
+from datasets.batches import Batches
+from datasets.samples import DataConfig, Samples
 from datasets.schema import SPLITS
 from datasets.unique_inputs import UniqueInputs
 from models.classifier import ClassifierConfig, start_classifier
@@ -21,7 +22,7 @@ from models.encoders import EncoderConfig
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import write_random_store
-from tests.stores import write_store
+from tests.stores import refresh_manifests, write_store
 from training import select_epoch
 from training.classify_config import ClassifyConfig, check_config
 from training.epoch_table import epoch_columns
@@ -145,7 +146,7 @@ def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path,
     }
     count = sum(map(len, samples.values()))
     assert len(inputs["ehr"].batches.stays.samples) < inputs["ehr"].count < count
-    assert any((part.tail_row >= 0).any() for part in samples.values())
+    assert any((part.partial_bin_row >= 0).any() for part in samples.values())
     path = trained / "pre_epoch_01.ckpt"
     shared = select_epoch.compute_features(job, path, inputs)
     for name, part in samples.items():
@@ -204,7 +205,8 @@ def test_rows_of_other_settings_are_not_mixed(store: Path, pretrained: Path) -> 
         evaluate(store, pretrained, *flags, "--epochs", "7")
     other = Path(shutil.copytree(store, pretrained.parent / "copy"))
     evaluate(other, pretrained, *flags)
-    (other / "manifest.yaml").write_text((other / "manifest.yaml").read_text() + "# of another content\n")
+    np.save(other / "cxr.npy", np.load(other / "cxr.npy") ^ 1)
+    refresh_manifests(other)
     with pytest.raises(ValueError, match=r"was made with another store; use those, or move the table"):
         evaluate(other, pretrained, *flags)
     (pretrained / "environment.yaml").write_text("started: 2030-01-01T00:00:00+00:00\n")

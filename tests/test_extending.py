@@ -107,6 +107,9 @@ def test_a_fusion_takes_at_most_four_files(copy: Path) -> None:
 def test_a_task_takes_at_most_four_files(copy: Path) -> None:
     synthetic = "--patients 80 --image_size 64 --paired 0.9 --workers 0"
     run(copy, f"python -m datasets.synthetic --out data/demo/raw {synthetic}")
+    raw = "--mimic_iv data/demo/raw/mimic-iv --mimic_cxr data/demo/raw/mimic-cxr-jpg"
+    run(copy, f"python -m datasets.extract {raw} --out data/demo/store")
+    shutil.rmtree(copy / "data/demo/raw")
     assert len(follow("A task", copy)) <= 4
     assert (copy / "tasks/long_stay/README.md").read_text().startswith("# Long stay\n\nLong stay: from the")
     rows = pd.read_csv(copy / "results/long-stay.csv")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from datasets.batches import Batches, DataConfig, Samples, load_samples
+from datasets.batches import Batches
+from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from models.classifier import ClassifierConfig, build_classifier
@@ -15,7 +16,7 @@ from models.encoders import EncoderConfig
 from models.fusion import FUSIONS
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
-from tests.stores import write_manifest, write_store
+from tests.stores import refresh_manifests, write_store
 from training import classify
 from training.classify_config import ClassifyConfig, check_config
 from training.predict import predict
@@ -178,4 +179,4 @@ def invert_images(folder: Path, rows: np.ndarray) -> None:
     pixels = np.load(folder / "cxr.npy")
     pixels[rows] ^= 255
     np.save(folder / "cxr.npy", pixels)
-    write_manifest(folder)
+    refresh_manifests(folder)

@@ -17,7 +17,7 @@ from evaluation.predictions import EMBEDDINGS
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
-from tests.stores import write_manifest
+from tests.stores import refresh_manifests
 from tests.training.toy import same
 from training import classify
 from training.classify_config import ClassifyConfig
@@ -136,7 +136,7 @@ def all_positive(store: Path, split: str) -> None:
     """Set every label of in-hospital mortality in a split to 1."""
     path = store / "in-hospital-mortality" / f"{split}_listfile.csv"
     pd.read_csv(path).assign(y_true=1).to_csv(path, index=False)
-    write_manifest(store)
+    refresh_manifests(store)
 
 
 def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by_its_loss(

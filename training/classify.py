@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.batches import Batches, Samples, load_samples
+from datasets.batches import Batches
 from datasets.features import FeatureBatches
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
 from datasets.unique_inputs import LOADS, UniqueInputs
@@ -139,7 +140,7 @@ def open_experiment(config: ClassifyConfig) -> Experiment:
         f"load_state_{modality}": checkpoint.fingerprint(Path(path))
         for modality, path in config.encoder_checkpoints.items()
     }
-    run = start_run(config, name, store.data_description, store.fingerprint, fingerprints)
+    run = start_run(config, name, store.data_description, store.fingerprint_of(config.task), fingerprints)
     return Experiment(config, TASKS[config.task], store, run, start)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from datasets.batches import SAMPLE_SELECTIONS, DataConfig
+from datasets.samples import SAMPLE_SELECTIONS, DataConfig
 from evaluation.subgroups import parse_subgroups
 from models.classifier import ClassifierConfig
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig

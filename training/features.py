@@ -24,7 +24,7 @@ class Inputs(Protocol):
     def batches(self) -> Batches[PrefixBatch | Batch]:
         """Batches of the distinct inputs: PrefixBatch for "ehr", Batch for "cxr"."""
 
-    def places(self, name: Hashable) -> Tensor:
+    def rows_of(self, name: Hashable) -> Tensor:
         """[n] int64: the index of each sample's distinct input, -1 if it has none."""
 
 
@@ -46,7 +46,7 @@ class SharedFeatures:
 
     def features_of(self, name: Hashable) -> Tensor:
         """[n, feature_dim] float32 for a set of samples, in their order, as from `LinearFusion.features`."""
-        parts = [take_rows(part, self.inputs[m].places(name)) for m, part in self.features.items()]
+        parts = [take_rows(part, self.inputs[m].rows_of(name)) for m, part in self.features.items()]
         return torch.cat(parts, dim=1)
 
 

@@ -5,7 +5,8 @@ from functools import cache, reduce
 from operator import or_
 from typing import cast
 
-from datasets.batches import DataConfig, check_pairs, load_batches
+from datasets.batches import load_batches
+from datasets.samples import DataConfig, check_pairs
 from datasets.store import Store
 from models.embeddings import COLLAPSE_COLUMNS
 from models.encoders import EncoderConfig, build_encoders
@@ -93,7 +94,7 @@ def pretrain(config: PretrainConfig) -> None:
     """Pretrain both encoders with an objective; a checkpoint of each epoch goes to the run's folder."""
     settings = check(config)
     task, store = get_task(config.task), Store.open(config.data.store)
-    run = start_run(config, settings.name, store.data_description, store.fingerprint)
+    run = start_run(config, settings.name, store.data_description, store.fingerprint_of(task.name))
     train, val = (
         load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
         for split in ("train", "val")

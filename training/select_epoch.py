@@ -17,8 +17,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from datasets.batches import DataConfig, Samples, load_samples
 from datasets.features import FeatureBatches
+from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from datasets.unique_inputs import UniqueInputs
@@ -131,7 +131,7 @@ def find_checkpoints(run_dir: Path) -> dict[int, Path]:
     return dict(sorted(checkpoints.items()))
 
 
-def table_settings(job: EpochSelection) -> dict[str, object]:
+def table_settings(job: EpochSelection, task: Task) -> dict[str, object]:
     """Return what the rows of a table depend on: the data, the pretraining and the settings."""
     omitted = {"run_dir", "task", "device", "data"}
     settings = {name: value for name, value in to_dict(job.config).items() if name not in omitted}
@@ -140,7 +140,7 @@ def table_settings(job: EpochSelection) -> dict[str, object]:
     environment = job.config.run_dir / "environment.yaml"
     return {
         "data": job.store.data_description,
-        "store": job.store.fingerprint,
+        "store": job.store.fingerprint_of(task.name),
         "pretraining": read_yaml_mapping(environment).get("started", "") if environment.is_file() else "",
         "settings": settings | {"data": data},
     }
@@ -155,7 +155,7 @@ def check_table(job: EpochSelection, task: Task) -> None:
     if not path.is_file():
         raise ValueError(f"{table} has no {path.name}, which records its settings; move the table away")
     before = flatten(read_yaml_mapping(path))
-    now = flatten(table_settings(job))
+    now = flatten(table_settings(job, task))
     changed = [name for name in {**now, **before} if before.get(name) != now.get(name)]
     if changed:
         sources = ("data", "store", "pretraining")
@@ -276,7 +276,7 @@ def append_row(job: EpochSelection, task: Task, row: Mapping[str, float]) -> Non
     """Append a row to the table; the first also records the settings, in a YAML file beside the table."""
     path = job.table(task)
     if not path.is_file():
-        settings = yaml.safe_dump(table_settings(job), sort_keys=False, allow_unicode=True)
+        settings = yaml.safe_dump(table_settings(job, task), sort_keys=False, allow_unicode=True)
         write_text(path.with_suffix(".yaml"), settings)
     results.append_rows(path, epoch_columns(task), [row], "move it away")
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, UnionType
-from typing import TypeVar, cast
+from typing import NoReturn, TypeVar, cast
 
 from utils.config import parse
 from utils.log import is_rank_zero
@@ -77,3 +77,13 @@ def _report_to_torchrun(error: Exception) -> None:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler  # not all need torch
 
         get_error_handler().record_exception(error)
+
+
+def run_next(module: str, *arguments: str) -> NoReturn:
+    """Continue this command as `python -m module arguments`: nothing after this call is run.
+
+    The process is replaced and keeps its id, so that signals and the exit status are those of one command.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

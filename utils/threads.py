@@ -1,5 +1,6 @@
 """Ordered results of work that threads do ahead."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,6 +8,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+THREADS = min(os.cpu_count() or 1, 4)  # for work on blocks of stays; each thread holds some of them
 
 
 def in_order(

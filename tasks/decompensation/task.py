@@ -10,12 +10,12 @@ HORIZON_HOURS = 24
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """A sample every whole hour from the fifth, to the end of the stay or to death."""
+    """Return a sample for every whole hour from the fifth, until the end of the stay or death."""
     death = stays["death_hours"].fillna(np.inf).to_numpy()
-    found = whole_hours(stays, np.minimum(stays["los_hours"].to_numpy(), death))
-    died = stays["mortality"].to_numpy()[found["stay_row"]] == 1
-    soon = death[found["stay_row"]] - found["end_hours"] < HORIZON_HOURS
-    return found.assign(y_true=(died & soon).astype(np.int8))
+    rows = whole_hours(stays, np.minimum(stays["los_hours"].to_numpy(), death))
+    died = stays["mortality"].to_numpy()[rows["stay_row"]] == 1
+    soon = death[rows["stay_row"]] - rows["end_hours"] < HORIZON_HOURS
+    return rows.assign(y_true=(died & soon).astype(np.int8))
 
 
 TASK = Task("decompensation", "binary", ("y_true",), "auroc", 2, samples)

@@ -8,7 +8,7 @@ WINDOW_HOURS = 48.0
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """A sample a stay of 48 hours or more that has an event in them."""
+    """Return a sample for each stay of 48 hours or more that has an event in them."""
     usable = stays[
         (stays["los_hours"] >= WINDOW_HOURS - 1e-6) & (stays["first_event_hours"] <= WINDOW_HOURS + 1e-6)
     ]

@@ -11,13 +11,13 @@ EDGES = np.array([24.0 * day for day in (1, 2, 3, 4, 5, 6, 7, 8, 14)])
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """A sample every whole hour from the fifth to the end of the stay; the label is the remaining hours."""
-    found = whole_hours(stays, stays["los_hours"].to_numpy())
-    return found.assign(y_true=stays["los_hours"].to_numpy()[found["stay_row"]] - found["end_hours"])
+    """Return a sample for every whole hour from the fifth; the label is the remaining hours of the stay."""
+    rows = whole_hours(stays, stays["los_hours"].to_numpy())
+    return rows.assign(y_true=stays["los_hours"].to_numpy()[rows["stay_row"]] - rows["end_hours"])
 
 
 def bin_of_remaining(hours: np.ndarray) -> np.ndarray:
-    """Remaining hours -> bin: <1 day, 1-2, ..., 7-8, 8-14, 14 days and more. NaN stays NaN.
+    """Return the bin of remaining hours: <1 day, 1-2, ..., 7-8, 8-14, 14 days and more; NaN stays NaN.
 
     >>> bin_of_remaining(np.array([23.9, 24.0, 200.0, 336.0])).tolist()
     [0.0, 1.0, 8.0, 9.0]

@@ -1,4 +1,4 @@
-"""Clinical conditions: which of 25 groups of diagnoses the admission's ICD codes hold."""
+"""Clinical conditions: which of 25 groups of diagnoses are among the admission's ICD codes?"""
 
 import pandas as pd
 
@@ -9,7 +9,7 @@ CONDITIONS = tuple(condition.title for condition in conditions())
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """A sample a stay with an event; the whole stay is seen."""
+    """Return a sample for each stay with an event; the model reads all of the stay."""
     usable = stays[stays["first_event_hours"].notna()]
     window = {
         "stay_row": usable.index,

@@ -1,6 +1,4 @@
-"""Radiology: which of CheXpert's 14 findings does an X-ray of the stay show, given it and the record up to
-it?
-"""
+"""Radiology: which of CheXpert's 14 findings does an X-ray show, given it and the record up to it?"""
 
 import pandas as pd
 
@@ -9,7 +7,7 @@ from tasks.task import Task
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """A sample a study: its first image, seen with the record up to the moment of that image."""
+    """Return a sample for each study: its first image, read with the record up to the time of that image."""
     usable = stays["first_event_hours"].notna().to_numpy()[images["stay_row"]]
     first = images[usable].drop_duplicates(["stay_row", "study_id"], keep="first")
     window = {"stay_row": first["stay_row"], "end_hours": first["hours"], "period_length": first["hours"]}

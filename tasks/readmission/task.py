@@ -6,7 +6,7 @@ from tasks.task import Task
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """A sample a stay with an event; under `corrected` a stay whose admission ends in death is none."""
+    """Return a sample for each stay with an event; under `corrected` only if the patient leaves alive."""
     usable = stays[stays["first_event_hours"].notna() & ((protocol == "medmod") | (stays["mortality"] == 0))]
     return (
         pd.DataFrame({"stay_row": usable.index, "end_hours": usable["los_hours"], "period_length": 0})

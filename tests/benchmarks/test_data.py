@@ -65,7 +65,7 @@ def test_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert measured["against"].tolist()[:4] == ["zcat", "published"] * 2 and len(measured) == 6
     printed = capsys.readouterr().out
     assert all(
-        name in printed for name in ("cohort", "events", "samples", "grid", "listfiles", "zcat core-s")
+        name in printed for name in ("cohort", "events", "samples", "grid", "zcat core-s")
     )
     assert not list((tmp_path / "s").iterdir())
 

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 
-from datasets import augment
-from datasets import batches as module
+from datasets import augment, placement
 from datasets.augment import centre_view
-from datasets.batches import SAMPLE_SELECTIONS, Batches, DataConfig, Samples, load_samples, packed_rows
+from datasets.batches import Batches, packed_rows
+from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
 from datasets.schema import CHANNELS, SPLITS, Batch
 from datasets.store import Store
 from tasks import TASKS
-from tests.stores import write_manifest, write_store
+from tests.stores import refresh_manifests, write_store
 
 CPU = torch.device("cpu")
 
@@ -117,8 +117,8 @@ def test_a_sample_has_its_own_hours_up_to_its_time_and_no_other(store: Store, ta
             sample = rows.iloc[row]
             offset = stays["offset"][sample["stay_row"]]
             own = store.hourly[offset : offset + sample["bins"]].copy()
-            if sample["tail_row"] >= 0:
-                own[-1] = store.hourly[sample["tail_row"]]
+            if sample["partial_bin_row"] >= 0:
+                own[-1] = store.partial_bins(task)[sample["partial_bin_row"]]
             assert (own[:, 0] == sample["stay_row"]).all()
             assert torch.equal(hours, torch.from_numpy((own - mean) / deviation))
             seen += 1
@@ -126,7 +126,7 @@ def test_a_sample_has_its_own_hours_up_to_its_time_and_no_other(store: Store, ta
 
 
 def test_some_samples_end_inside_a_bin(store: Store) -> None:
-    assert (samples_of(store, "radiology").tail_row >= 0).any()
+    assert (samples_of(store, "radiology").partial_bin_row >= 0).any()
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -404,7 +404,7 @@ def test_memory_serves_samples_in_any_order(store: Store) -> None:
 def test_data_on_disk_are_those_in_memory(store: Store, task: str) -> None:
     options = {"task": task, "data_pairs": "partial"}
     both = [batches_of(store, **options, data_device=place) for place in ("cpu", "disk")]
-    assert [batches.residence for batches in both] == ["cpu", "disk"]
+    assert [batches.placement for batches in both] == ["cpu", "disk"]
     assert all(same(a, b) for a, b in zip(*(batches.epoch(0) for batches in both), strict=True))
 
 
@@ -414,7 +414,7 @@ def test_memory_holds_what_the_split_needs_and_no_more(store: Store) -> None:
     longest = {}
     for offset, bins in zip(samples.offset, samples.bins, strict=True):
         longest[offset] = max(bins, longest.get(offset, 0))
-    tails = len(set(samples.tail_row[samples.tail_row >= 0]))
+    tails = len(set(samples.partial_bin_row[samples.partial_bin_row >= 0]))
     assert len(batches._hours.array) == sum(longest.values()) + tails
     assert len(batches._images.array) == len(samples) < len(store.cxr)
     assert not len(batches_of(store, "radiology", "val", data_device="cpu", data_pairs="ehr")._images.array)
@@ -422,21 +422,21 @@ def test_memory_holds_what_the_split_needs_and_no_more(store: Store) -> None:
 
 def test_large_data_are_brought_in_by_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(batches_of(store).epoch(0))
-    monkeypatch.setattr(module, "ROWS_AT_ONCE", 10)
+    monkeypatch.setattr(placement, "BYTES_AT_ONCE", 3000)
     assert all(same(a, b) for a, b in zip(whole, batches_of(store).epoch(0), strict=True))
 
 
 def test_auto_leaves_on_disk_what_does_not_fit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert batches_of(store).residence == "cpu"
-    monkeypatch.setattr(module, "_free_memory", lambda: 1 << 20)
-    assert batches_of(store).residence == "disk"
+    assert batches_of(store).placement == "cpu"
+    monkeypatch.setattr(placement, "free_memory", lambda: 1 << 20)
+    assert batches_of(store).placement == "disk"
 
 
 def test_auto_shares_memory_with_the_other_processes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     held = batches_of(store, data_device="cpu")
     size = held._hours.array.nbytes + held._images.array.nbytes
-    monkeypatch.setattr(module, "_free_memory", lambda: 2 * size + 1000)
-    assert batches_of(store).residence == "cpu" and batches_of(store, world=2).residence == "disk"
+    monkeypatch.setattr(placement, "free_memory", lambda: 2 * size + 1000)
+    assert batches_of(store).placement == "cpu" and batches_of(store, world=2).placement == "disk"
 
 
 def test_data_on_a_gpu_need_one(store: Store) -> None:
@@ -472,7 +472,8 @@ def test_closing_an_epoch_ends_its_threads(store: Store, place: str) -> None:
 
 
 def reading_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("batches")]
+    names = (thread.name for thread in threading.enumerate())
+    return [name for name in names if name.startswith("ThreadPoolExecutor")]
 
 
 @pytest.mark.parametrize(
@@ -516,9 +517,9 @@ def test_a_split_without_pairs_names_the_choice(store: Store, tmp_path: Path) ->
 def test_listfiles_of_another_store_are_refused(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "mixed", stays=10, images=5)
     stays = Store.open(folder).stays()
-    length = stays["length"] - 1
+    length = stays["length"][::-1].reset_index(drop=True)  # of other stays
     stays.assign(length=length, offset=length.cumsum() - length).to_parquet(folder / "stays.parquet")
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match="listfiles of phenotyping are not of this store"):
         samples_of(Store.open(folder))
 
@@ -530,13 +531,14 @@ def first_sample(folder: Path, column: str, value: float) -> None:
     rows = rows.astype({column: type(value)})
     rows.loc[0, column] = value
     rows.to_csv(path, index=False)
-    write_manifest(folder)
+    refresh_manifests(folder)
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [("stay_id", 30_000_001), ("stay_row", 3), ("stay_row", 99), ("stay_row", -1), ("bins", 999),
-     ("cxr_row", 4), ("cxr_row", 99), ("tail_row", 0), ("tail_row", 99_999), ("bins", 0), ("bins", -1),
+     ("bins", 0), ("bins", -1), ("subject_id", 10_000_001), ("cxr_row", 4), ("cxr_row", 99),
+     ("partial_bin_row", 0), ("partial_bin_row", 99_999), ("partial_bin_row", -2),
      ("end_hours", -1.0), ("end_hours", float("nan")), ("end_hours", float("inf"))],
 )  # fmt: skip
 def test_a_sample_that_is_not_its_stays_is_refused_with_its_line(
@@ -544,7 +546,7 @@ def test_a_sample_that_is_not_its_stays_is_refused_with_its_line(
 ) -> None:
     folder = write_store(tmp_path / "mixed", stays=10, images=5)
     first_sample(folder, column, value)
-    with pytest.raises(ValueError, match=r"1 of 6 train samples, the first on line 2, are not those"):
+    with pytest.raises(ValueError, match=r"1 of 6 train samples, the first on line 2, break the rule"):
         samples_of(Store.open(folder))
 
 
@@ -552,7 +554,7 @@ def test_a_sample_that_is_not_its_stays_is_refused_with_its_line(
 def test_a_label_that_is_none_of_0_1_and_unknown_is_refused(tmp_path: Path, value: float) -> None:
     folder = write_store(tmp_path / "odd", stays=10, images=5)
     first_sample(folder, TASKS["phenotyping"].labels[3], value)
-    with pytest.raises(ValueError, match="train labels of phenotyping: one is none of 0, 1 and unknown"):
+    with pytest.raises(ValueError, match="train labels of phenotyping: labels must be 0, 1 or NaN"):
         samples_of(Store.open(folder))
 
 
@@ -560,7 +562,7 @@ def test_a_label_that_is_none_of_0_1_and_unknown_is_refused(tmp_path: Path, valu
     ("name", "fault"),
     [
         ("offset", "the hours of stays.parquet do not follow one another"),
-        ("hourly.npy", r"hourly.npy holds fewer hours than the \d+ of stays.parquet"),
+        ("hourly.npy", r"hourly.npy does not hold the \d+ hours of stays.parquet"),
         ("cxr.npy", "cxr.npy does not hold the 5 images of cxr.parquet"),
         ("stays.parquet", "stays.parquet holds no stay"),
     ],
@@ -575,28 +577,28 @@ def test_tables_and_arrays_that_do_not_belong_together_are_refused(
     else:
         other = stays[:0] if name == "stays.parquet" else stays.assign(offset=stays["offset"] + 1)
         other.to_parquet(folder / "stays.parquet")
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=fault):
         samples_of(Store.open(folder))
 
 
-@pytest.mark.parametrize("residence", ["cpu", "disk"])
+@pytest.mark.parametrize("placement", ["cpu", "disk"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_hours_that_are_no_finite_numbers_are_refused(tmp_path: Path, value: float, residence: str) -> None:
+def test_hours_that_are_no_finite_numbers_are_refused(tmp_path: Path, value: float, placement: str) -> None:
     folder = write_store(tmp_path / "odd", stays=10, images=5)
     hourly = np.load(folder / "hourly.npy")
     hourly[3, 7] = value  # an LSTM would saturate, and predict as if nothing was
     np.save(folder / "hourly.npy", hourly)
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"hourly.npy: holds values that are no finite numbers"):
-        list(batches_of(Store.open(folder), data_pairs="ehr_all", data_device=residence).epoch(0))
+        list(batches_of(Store.open(folder), data_pairs="ehr_all", data_device=placement).epoch(0))
 
 
 def test_labels_of_another_cohort_are_refused(tmp_path: Path) -> None:
     folder, other = (write_store(tmp_path / name, stays=n, images=5) for name, n in (("a", 10), ("b", 15)))
     stays = pd.read_parquet(other / "stays.parquet")
     shutil.copy(other / "phenotyping" / "train_listfile.csv", folder / "phenotyping" / "train_listfile.csv")
-    write_manifest(folder)
+    refresh_manifests(folder)
     foreign = (stays["split"] == "train").sum()
     with pytest.raises(ValueError, match=rf"listfiles of phenotyping are not of this store: \d of {foreign}"):
         samples_of(Store.open(folder))
@@ -605,7 +607,7 @@ def test_labels_of_another_cohort_are_refused(tmp_path: Path) -> None:
 def test_a_listfile_of_another_split_is_refused(tmp_path: Path) -> None:
     folder = write_store(tmp_path / "mixed", stays=10, images=5)
     shutil.copy(folder / "readmission" / "test_listfile.csv", folder / "readmission" / "train_listfile.csv")
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"readmission are not of this store: 2 of 2 train samples"):
         samples_of(Store.open(folder), "readmission")
 
@@ -615,7 +617,7 @@ def test_a_subject_in_train_and_test_is_refused(tmp_path: Path) -> None:
     stays = pd.read_parquet(folder / "stays.parquet")
     stays.loc[stays["split"] == "test", "subject_id"] = stays.loc[0, "subject_id"]
     stays.to_parquet(folder / "stays.parquet")
-    write_manifest(folder)
+    refresh_manifests(folder)
     for split in SPLITS:
         with pytest.raises(ValueError, match=r"1 subjects are in two splits \(first: 10000000\)"):
             samples_of(Store.open(folder), split=split)

@@ -6,11 +6,12 @@ import pandas as pd
 import pytest
 
 from datasets.export import ExportConfig, export
-from datasets.extract import ExtractConfig, extract
+from datasets.extract import ExtractConfig
 from datasets.schema import SAMPLE_COLUMNS, variables
 from datasets.splits import split_of
 from tasks import TASKS
 from tests.raw_tables import chart, write_mimic_iv
+from tests.stores import extract_with_samples
 from tests.training.toy import room_for
 
 FOLDER = "test" if split_of(1) == "test" else "train"
@@ -26,7 +27,7 @@ def exported(tmp_path: Path) -> Path:
         chart(220045, "95", "2150-01-03 12:00:00"),
     ]
     write_mimic_iv(tmp_path / "iv", chartevents=rows)
-    extract(ExtractConfig(tmp_path / "iv", tmp_path / "store"), TASKS)
+    extract_with_samples(ExtractConfig(tmp_path / "iv", tmp_path / "store"))
     export(ExportConfig(tmp_path / "store", tmp_path / "out"))
     return tmp_path / "out"
 
@@ -72,7 +73,7 @@ def test_mortality_sees_the_first_48_hours_alone(exported: Path) -> None:
 
 
 def test_an_export_is_not_overwritten(exported: Path) -> None:
-    with pytest.raises(ValueError, match="exists; an export is written whole"):
+    with pytest.raises(ValueError, match="exists, and an export is not continued; remove"):
         export(ExportConfig(exported.with_name("store"), exported))
 
 

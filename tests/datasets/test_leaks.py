@@ -1,6 +1,4 @@
-"""Nothing leaks: no later event, no later image, no subject in two splits, no test record in the
-statistics.
-"""
+"""Nothing leaks: no later event or image, no subject in two splits, no test record in the statistics."""
 
 from copy import deepcopy
 from datetime import datetime, timedelta
@@ -10,19 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasets.extract import ExtractConfig, extract
+from datasets.extract import ExtractConfig
 from datasets.schema import SPLITS, variables
 from datasets.splits import split_of
+from datasets.store import Store
 from tasks import TASKS
 from tests.datasets.test_hourly import slow_grid
 from tests.random_cohort import RandomCohort, random_cohort
+from tests.stores import extract_with_samples
 
 SEEDS = range(4)
 
 
 def store_of(cohort: RandomCohort, folder: Path, **options: object) -> Path:
     iv, cxr = cohort.write(folder / "raw")
-    extract(ExtractConfig(mimic_iv=iv, mimic_cxr=cxr, out=folder / "store", **options), TASKS)
+    extract_with_samples(ExtractConfig(mimic_iv=iv, mimic_cxr=cxr, out=folder / "store", **options))
     return folder / "store"
 
 
@@ -31,22 +31,22 @@ def samples(store: Path, task: str) -> pd.DataFrame:
     return pd.concat(frame.assign(split=split) for split, frame in parts.items())
 
 
-def record_of(store: Path, sample: pd.Series, hourly: np.ndarray, stays: pd.DataFrame) -> np.ndarray:
+def record_of(store: Store, task: str, sample: pd.Series, stays: pd.DataFrame) -> np.ndarray:
     """What a model sees of a sample's record: [bins, 76]."""
     first = stays["offset"][sample["stay_row"]]
-    rows = hourly[first : first + sample["bins"]].copy()
-    if sample["tail_row"] >= 0:
-        rows[-1] = hourly[sample["tail_row"]]
+    rows = store.hourly[first : first + sample["bins"]].copy()
+    if sample["partial_bin_row"] >= 0:
+        rows[-1] = store.partial_bins(task)[sample["partial_bin_row"]]
     return rows
 
 
 def everything_seen(store: Path) -> dict[tuple[str, int, float], tuple[bytes, str]]:
     """(task, stay, prediction time) -> the record's bytes and the image's name."""
-    hourly, stays = np.load(store / "hourly.npy"), pd.read_parquet(store / "stays.parquet")
+    opened, stays = Store.open(store), pd.read_parquet(store / "stays.parquet")
     names = [*pd.read_parquet(store / "cxr.parquet")["dicom_id"], ""]
     return {
         (task, s["stay_id"], s["end_hours"]): (
-            record_of(store, s, hourly, stays).tobytes(),
+            record_of(opened, task, s, stays).tobytes(),
             names[s["cxr_row"]],
         )
         for task in TASKS
@@ -94,14 +94,14 @@ def test_a_window_that_ends_inside_a_bin_is_made_of_the_events_before_its_end(
     tmp_path: Path, seed: int
 ) -> None:
     store = store_of(random_cohort(seed), tmp_path)
-    hourly, stays = np.load(store / "hourly.npy"), pd.read_parquet(store / "stays.parquet")
+    opened, stays = Store.open(store), pd.read_parquet(store / "stays.parquet")
     events = pd.read_parquet(store / "events.parquet")
     place = {variable.name: number for number, variable in enumerate(variables())}
     hidden = 0
     for _, sample in samples(store, "radiology").iterrows():
         own = events[events["stay_id"] == sample["stay_id"]]
         charted = [(e.hours, place[e.variable], e.value) for e in own.itertuples()]
-        seen = record_of(store, sample, hourly, stays)
+        seen = record_of(opened, "radiology", sample, stays)
         assert (seen == slow_grid(charted, sample["end_hours"], 1.0)).all()
         hidden += own["hours"].between(sample["end_hours"], sample["bins"], inclusive="right").any()
     assert hidden > 2

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from datasets.export import ExportConfig, export
-from datasets.extract import ExtractConfig, extract
-from tasks import TASKS
+from datasets.extract import ExtractConfig
+from tests.stores import extract_with_samples
 
 SHARED = Path(__file__).parents[3] / "shared"
 needs_demo = pytest.mark.skipif(
@@ -20,7 +20,7 @@ needs_demo = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
-    extract(ExtractConfig(SHARED / "mimic-iv-demo", folder / "store"), TASKS)
+    extract_with_samples(ExtractConfig(SHARED / "mimic-iv-demo", folder / "store"))
     export(ExportConfig(folder / "store", folder / "export"))
     return folder / "export"
 

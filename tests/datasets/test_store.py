@@ -4,6 +4,7 @@ import json
 import mmap
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import yaml
 from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, continuous_channels
 from datasets.store import Store
 from tasks import TASKS
-from tests.stores import write_manifest, write_store
+from tests.stores import refresh_manifests, write_store
 
 LISTFILE = "radiology/test_listfile.csv"
 
@@ -38,7 +39,7 @@ def edit(path: Path, old: str, new: str) -> None:
 def listfile(folder: Path, task: str, text: str) -> Store:
     """The store with another train listfile."""
     (folder / task / "train_listfile.csv").write_text(text)
-    write_manifest(folder)
+    refresh_manifests(folder)
     return Store.open(folder)
 
 
@@ -55,10 +56,10 @@ def test_a_store_without_manifest_is_unfinished(folder: Path) -> None:
         Store.open(folder)
 
 
-@pytest.mark.parametrize("version", ["store_version: 999", "store_version: null", "other: 1"])
+@pytest.mark.parametrize("version", ["1", "999", "null", "'2'"])
 def test_a_store_of_another_version_is_refused(folder: Path, version: str) -> None:
-    edit(folder / "manifest.yaml", "store_version: 1", version)
-    with pytest.raises(ValueError, match="this code reads 1; extract again"):
+    edit(folder / "manifest.yaml", "store_version: 2", f"store_version: {version}")
+    with pytest.raises(ValueError, match="this code reads 2; extract again, into another folder"):
         Store.open(folder)
 
 
@@ -124,12 +125,13 @@ def test_a_store_behind_a_link_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ({"files": None}, "does not say which files it holds"),
-        ({"files": {"a": {"bytes": "9", "sha256": "0"}}}, "does not say size and hash of a"),
-        ({"files": {7: {"bytes": 9, "sha256": "0"}}}, "does not say size and hash of 7"),
-        ({"synthetic": None}, "does not say whether it is synthetic"),
+        ({"files": None}, "files: Input should be"),
+        ({"files": {"a": {"bytes": "9", "sha256": "0"}}}, "files.a.bytes: Input should be"),
+        ({"files": {7: {"bytes": 9, "sha256": "0"}}}, "files.7.*: Input should be"),
+        ({"synthetic": None}, "synthetic: Input should be"),
+        ({"timestep": "long"}, "timestep: Input should be"),
         ({"store_version": True}, "the store has version True"),
-        ({"store_version": [1]}, "the store has version of no number"),
+        ({"store_version": [1]}, "the store has version that is not a number"),
     ],
 )
 def test_a_manifest_that_lacks_something_is_refused(folder: Path, change: dict, fault: str) -> None:
@@ -142,7 +144,7 @@ def test_a_manifest_that_lacks_something_is_refused(folder: Path, change: dict, 
 def test_a_manifest_runs_nothing(folder: Path) -> None:
     path, marker = folder / "manifest.yaml", folder / "ran"
     path.write_text(f"{path.read_text()}\nx: !!python/object/apply:os.system ['touch {marker}']\n")
-    with pytest.raises(ValueError, match=r"manifest.yaml: not YAML"):
+    with pytest.raises(ValueError, match=r"manifest.yaml: not valid YAML"):
         Store.open(folder)
     assert not marker.exists()
 
@@ -160,7 +162,7 @@ def test_a_manifest_runs_nothing(folder: Path) -> None:
 )
 def test_hours_of_another_kind_are_refused(folder: Path, array: np.ndarray) -> None:
     np.save(folder / "hourly.npy", array)
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"hourly.npy.*(holds .*, not float32|no array that can be read)"):
         _ = Store.open(folder).hourly
 
@@ -181,7 +183,7 @@ def test_stays_of_another_kind_are_refused(folder: Path, change: dict | None, fa
         path.write_bytes(b"PAR1 and no more")
     else:
         stays.assign(**change).to_parquet(path)
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=rf"stays.parquet: {fault}"):
         Store.open(folder).stays()
 
@@ -196,7 +198,7 @@ def test_a_normaliser_of_another_kind_is_refused(folder: Path, text: str) -> Non
     key, _, what = text.partition(" ")
     odd = {"0": [0.0] * 12, "nan": [float("nan")] * 12, "short": [1.0], "null": None}
     path.write_text(json.dumps(fitted | {key: odd[what]}) if key in fitted else text)
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"normalizer.json.*extract again"):
         Store.open(folder).normalizer()
 
@@ -227,7 +229,7 @@ def test_arrays_are_mapped_not_read(written: Path) -> None:
         while isinstance(array.base, np.ndarray):
             array = array.base
         assert isinstance(array.base, mmap.mmap)
-    assert store.hourly.shape == (store.manifest["hours"], CHANNELS) and store.hourly.dtype == np.float32
+    assert store.hourly.shape == (store.manifest.hours, CHANNELS) and store.hourly.dtype == np.float32
     assert store.cxr.shape == (12, IMAGE_SIZE, IMAGE_SIZE) and store.cxr.dtype == np.uint8
 
 
@@ -269,12 +271,13 @@ def test_columns_without_a_value_keep_their_types(folder: Path) -> None:
 
 
 def test_an_unknown_task_is_answered_with_the_known_ones(written: Path) -> None:
-    with pytest.raises(ValueError, match=f"the tasks of this store are: {', '.join(sorted(TASKS))}"):
+    known = ", ".join(sorted(TASKS))
+    with pytest.raises(ValueError, match=f"no samples of 'phenotypes', only of {known}; make them with"):
         Store.open(written).listfile("phenotypes", "train")
 
 
 def test_a_listfile_without_a_column_is_named(written: Path) -> None:
-    with pytest.raises(ValueError, match=r"radiology/test_listfile\.csv: .*'Gout'.*extract again"):
+    with pytest.raises(ValueError, match=r"radiology/test_listfile\.csv: .*'Gout'.*python -m tasks\.samples"):
         Store.open(written).listfile("radiology", "test", ["Gout"])
 
 
@@ -291,7 +294,7 @@ def test_only_continuous_channels_are_normalised(written: Path) -> None:
 
 def test_a_normaliser_of_other_channels_is_refused(folder: Path) -> None:
     edit(folder / "normalizer.json", "Glucose", "Lactate")
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"Lactate.*extract again"):
         Store.open(folder).normalizer()
 
@@ -302,10 +305,11 @@ def test_a_store_may_have_no_image(tmp_path: Path) -> None:
     assert not len(store.listfile("radiology", "train"))
 
 
-def test_the_manifest_lists_every_file(written: Path) -> None:
-    listed = set(yaml.safe_load((written / "manifest.yaml").read_text())["files"])
-    there = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
-    assert there - listed == {"manifest.yaml"}
+def test_the_manifests_list_every_file(written: Path) -> None:
+    for manifest in (written / "manifest.yaml", *(written / task / "manifest.yaml" for task in TASKS)):
+        listed = set(yaml.safe_load(manifest.read_text())["files"])
+        present = {path.name for path in manifest.parent.iterdir() if path.is_file()}
+        assert present - listed == {"manifest.yaml"}
 
 
 @pytest.mark.parametrize(
@@ -317,7 +321,31 @@ def test_the_manifest_lists_every_file(written: Path) -> None:
     ],
 )
 def test_a_store_says_whose_data_it_holds(
-    tmp_path: Path, synthetic: bool, synthetic_images: bool, description: str
+    written: Path, synthetic: bool, synthetic_images: bool, description: str
 ) -> None:
-    manifest = {"synthetic": synthetic, "synthetic_images": synthetic_images}
-    assert Store(tmp_path, manifest).data_description == description
+    manifest = replace(Store.open(written).manifest, synthetic=synthetic, synthetic_images=synthetic_images)
+    assert Store(written, manifest).data_description == description
+
+
+def test_samples_of_another_store_are_refused(folder: Path) -> None:
+    path = folder / "readmission" / "manifest.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"store": "0" * 64}))
+    with pytest.raises(ValueError, match=r"readmission: made from another store; .*remove .*readmission and"):
+        Store.open(folder)
+
+
+def fingerprints(folder: Path) -> tuple[str, str, str]:
+    """Those of the store, of radiology and of readmission."""
+    store = Store.open(folder)
+    return store.fingerprint, store.fingerprint_of("radiology"), store.fingerprint_of("readmission")
+
+
+def test_the_fingerprint_of_a_task_changes_with_its_samples_and_with_the_store(folder: Path) -> None:
+    before = fingerprints(folder)
+    edit(folder / "readmission" / "val_listfile.csv", "30000003", "30000004")
+    refresh_manifests(folder)
+    other_samples = fingerprints(folder)
+    assert [a == b for a, b in zip(before, other_samples, strict=True)] == [True, True, False]
+    np.save(folder / "cxr.npy", np.load(folder / "cxr.npy") ^ 1)
+    refresh_manifests(folder)
+    assert not set(fingerprints(folder)) & {*before, *other_samples}

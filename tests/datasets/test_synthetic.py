@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
-from datasets.extract import ExtractConfig, extract
+from datasets.extract import ExtractConfig
 from datasets.raw.reading import parse_times, read_table
 from datasets.raw.tables import TABLES
 from datasets.schema import SYNTHETIC_MARKER
@@ -32,7 +32,7 @@ from datasets.synthetic.latents import (
 from datasets.synthetic.patients import PATIENTS_PER_BLOCK, Block, draw_block, read_stays
 from datasets.synthetic.release import SyntheticConfig, main, write_synthetic, write_xrays_for_stays
 from datasets.synthetic.studies import draw_studies
-from tasks import TASKS
+from tests.stores import extract_with_samples
 from tests.training.toy import room_for
 
 # Columns of MIMIC-IV 2.2 and MIMIC-CXR-JPG 2.0.0, in order.
@@ -329,7 +329,7 @@ def test_xrays_for_stays_need_no_patients_of_ours(made: Path, tmp_path: Path) ->
 @pytest.fixture(scope="module")
 def store(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("extracted") / "store"
-    extract(ExtractConfig(made / "mimic-iv", out), TASKS)
+    extract_with_samples(ExtractConfig(made / "mimic-iv", out))
     return out
 
 
@@ -338,10 +338,10 @@ def test_xrays_for_stays_take_a_finished_store(made: Path, store: Path, tmp_path
     assert 0 < len(stays) < len(read_stays(made / "mimic-iv"))  # those of the cohort
     main(SyntheticConfig(tmp_path, seed=1, image_size=64, for_stays=store))
     config = ExtractConfig(made / "mimic-iv", tmp_path / "store", tmp_path / "mimic-cxr-jpg")
-    extract(config, TASKS)
+    extract_with_samples(config)
     both = Store.open(config.out)
     assert both.images()["stay_id"].nunique() > len(stays) / 3
-    assert both.manifest["synthetic_images"] and not Store.open(store).manifest["images"]
+    assert both.manifest.synthetic_images and not Store.open(store).manifest.images
 
 
 def test_xrays_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from datasets.store import Store
 from datasets.verify import VerifyConfig, differences, main
-from tests.stores import write_manifest, write_store
+from tasks import TASKS
+from tests.stores import refresh_manifests, write_store
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def test_a_store_as_written_is_said_to_be(folder: Path, capsys: pytest.CaptureFi
     assert not list(differences(folder))
     main(VerifyConfig(folder))
     said = capsys.readouterr().out
-    assert f"{len(Store.open(folder).manifest['files'])} files as written" in said
+    assert f"{5 + 4 * len(TASKS)} files as written" in said
     assert Store.open(folder).fingerprint in said
 
 
@@ -55,14 +56,14 @@ def test_the_command_lists_a_changed_bit_and_fails(folder: Path) -> None:
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert done.stdout == "cxr.npy: other content of the same size\n"
-    assert "1 files are not as its manifest says; copy them again" in done.stderr
+    assert "1 files are not as its manifests say; copy them again" in done.stderr
 
 
 def test_subjects_of_two_splits_are_found_in_a_store_that_is_whole(folder: Path) -> None:
     stays = pd.read_parquet(folder / "stays.parquet")
     stays.loc[stays["split"] == "test", "subject_id"] = stays.loc[0, "subject_id"]
     stays.to_parquet(folder / "stays.parquet")
-    write_manifest(folder)
+    refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"1 subjects are in two splits \(first: 10000000\)"):
         main(VerifyConfig(folder))
 

@@ -15,6 +15,7 @@ import vicreg_trainer
 from datasets import export, extract
 from datasets.synthetic import release as synthetic
 from evaluation import tables
+from tasks import samples
 from tests.fuzz.cases import CORRECT, Ended, Failure, Fault, Place, clear_error, pick, run
 from tests.fuzz.stores import BOMB
 from training import classify, select_epoch
@@ -25,7 +26,7 @@ COMMANDS = (
     classify.ClassifyConfig, simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig,
     align_trainer.AlignConfig,
     select_epoch.EpochSelectionConfig, extract.ExtractConfig, export.ExportConfig,
-    synthetic.SyntheticConfig, tables.Table, tables.Summary,
+    samples.SamplesConfig, synthetic.SyntheticConfig, tables.Table, tables.Summary,
 )  # fmt: skip
 WORDS = (
     "", "nan", "NaN", "inf", "-inf", "1e309", "-1e309", "-1", "0", "1", "2", "7", "0.5", "1.5", "1e-3", "1e3",

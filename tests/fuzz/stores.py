@@ -17,11 +17,11 @@ import pandas as pd
 import yaml
 
 from datasets import verify
-from datasets.store import file_digest
 from datasets.verify import VerifyConfig
 from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.fuzz.checkpoints import Executes, flipped_bits, predictions, zero_block
 from tests.random_store import write_random_store
+from tests.stores import refresh_manifests
 from training import classify
 from training.classify_config import ClassifyConfig
 
@@ -61,10 +61,7 @@ def right_predictions(place: Place) -> str:
 
 def agree(store: Path) -> None:
     """Make the manifest say what the files are, as whoever wrote them would."""
-    path = store / "manifest.yaml"
-    manifest = yaml.safe_load(path.read_text())
-    manifest["files"] = {name: file_digest(store / name) for name in manifest["files"]}
-    path.write_text(yaml.safe_dump(manifest, sort_keys=False))
+    refresh_manifests(store)
 
 
 # Files that are no longer what the manifest says.
@@ -162,7 +159,8 @@ def not_parquet(draw: Draw, store: Path, place: Place) -> None:
 ODD_PLACES = {
     "stay_row": ("-1", "99999", "1e3", "", "x", "2.5", "99999999999999999999"),
     "bins": ("0", "-3", "99999", "", "nan"),
-    "tail_row": ("-7", "99999999", "x"),
+    "partial_bin_row": ("-7", "99999999", "x"),
+    "subject_id": ("-1", "7", "", "x"),
     "cxr_row": ("-7", "99999", "1.5"),
     "end_hours": ("nan", "inf", "1e309", "-4", "x", ""),
     "stay_id": ("-1", "7", "", "x"),
@@ -261,7 +259,7 @@ def odd_manifest(draw: Draw, store: Path, place: Place) -> None:
     first = next(iter(content["files"]))
     told = pick(draw, (None, 7, "x", {}, {"bytes": "9"}, {"bytes": None}))
     changed = (
-        {"store_version": pick(draw, (0, 2, "1", None, 1.5, [1]))},
+        {"store_version": pick(draw, (0, 1, 3, "2", None, 1.5, [2]))},
         {"files": pick(draw, (None, [], "x", 7, {}))},
         {"files": {**content["files"], first: told}},
         {"synthetic": pick(draw, (None, "maybe", 7))},

@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-import datasets.extract
 from datasets.extract import ExtractConfig
 from datasets.raw.tables import TABLES, find_table
 from tasks import TASKS
 from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
 from tests.random_cohort import random_cohort
+from tests.stores import extract_with_samples
 
 COHORTS, SUBJECTS = 4, 3
 PLANTED = "Zq7patient"  # stands for a patient's value, which no message may quote
@@ -534,7 +534,7 @@ def extract(cohort: Path, out: Path, protocol: str = "medmod") -> Ended:
 
 def _extract(config: ExtractConfig) -> None:
     names = ("phenotyping", "decompensation", "radiology")
-    datasets.extract.extract(config, {name: TASKS[name] for name in names})
+    extract_with_samples(config, {name: TASKS[name] for name in names})
 
 
 def contents(store: Path) -> dict[str, str]:

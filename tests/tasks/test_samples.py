@@ -1,94 +1,198 @@
-"""Samples and labels of the tasks, on stays written by hand."""
+"""Samples are made from a finished store alone, the same whenever and however often that is begun."""
 
-import numpy as np
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
 import pandas as pd
 import pytest
+import yaml
 
-from datasets.schema import FINDINGS
+from datasets.extract import ExtractConfig, extract
+from datasets.schema import SPLITS
+from datasets.store import Store
 from tasks import TASKS
-from tasks.phenotyping.task import CONDITIONS
+from tasks.samples import SamplesConfig, main, make_samples
+from tasks.task import Task
+from tests.random_cohort import random_cohort
+from tests.stores import extract_with_samples
+
+ROOT = Path(__file__).parents[2]
 
 
-def stays(**columns: list) -> pd.DataFrame:
-    """Stays that differ in the columns given."""
-    count = len(next(iter(columns.values())))
-    usual = {
-        "los_hours": 60.0,
-        "death_hours": np.nan,
-        "mortality": 0,
-        "readmission": 0,
-        "first_event_hours": 0.5,
-    }
-    return pd.DataFrame(
-        {name: [value] * count for name, value in (usual | dict.fromkeys(CONDITIONS, 0)).items()} | columns
+def afternoons(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """A sample a quarter of an hour after every fifth hour, which reads a partial bin."""
+    ends = [
+        (row, hour + 0.25) for row, los in enumerate(stays["los_hours"]) for hour in range(5, int(los), 5)
+    ]
+    table = pd.DataFrame(ends, columns=["stay_row", "end_hours"])
+    died = stays["mortality"].to_numpy()[table["stay_row"]]
+    return table.assign(period_length=table["end_hours"], y_true=died)
+
+
+NEW_TASK = Task("afternoons", "binary", ("y_true",), "auroc", 2, afternoons)
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store without samples; its raw release is gone."""
+    folder = tmp_path_factory.mktemp("samples")
+    iv, cxr = random_cohort(3, 20).write(folder / "raw")
+    extract(ExtractConfig(iv, folder / "store", cxr))
+    shutil.rmtree(folder / "raw")
+    return folder / "store"
+
+
+@pytest.fixture
+def store(extracted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(extracted, tmp_path / "store"))
+
+
+def contents(store: Path) -> dict[str, str]:
+    files = sorted(p for p in store.rglob("*") if p.is_file())
+    return {p.relative_to(store).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def listfile(store: Path, task: str) -> pd.DataFrame:
+    return pd.concat(pd.read_csv(store / task / f"{split}_listfile.csv") for split in SPLITS)
+
+
+def command(store: Path, *flags: str) -> list[str]:
+    return [sys.executable, "-m", "tasks.samples", "--store", str(store), *flags]
+
+
+def test_a_task_added_later_has_the_samples_that_it_would_have_had_from_the_start(store: Path) -> None:
+    late = Path(shutil.copytree(store, store.with_name("late")))
+    make_samples(store, [*TASKS.values(), NEW_TASK])
+    make_samples(late, TASKS.values())
+    before = contents(late)
+    make_samples(late, [NEW_TASK])
+    assert contents(late) == contents(store)
+    assert before.items() < contents(late).items()
+    opened = Store.open(late)
+    assert set(opened.tasks) == {*TASKS, "afternoons"}
+    partial_bin_row = listfile(late, "afternoons")["partial_bin_row"]
+    assert sorted(partial_bin_row) == list(range(len(opened.partial_bins("afternoons")))) != []
+
+
+def test_one_task_can_be_written_alone(store: Path) -> None:
+    main(SamplesConfig(store, "radiology"))
+    assert set(Store.open(store).tasks) == {"radiology"}
+    with pytest.raises(ValueError, match=f"--store {store} --task readmission"):
+        Store.open(store).listfile("readmission", "train")
+
+
+def test_subjects_and_counts_are_those_of_the_stays(store: Path) -> None:
+    manifests = make_samples(store, TASKS.values())
+    subjects = Store.open(store).stays()["subject_id"].to_numpy()
+    for task, manifest in manifests.items():
+        samples = listfile(store, task)
+        assert (samples["subject_id"].to_numpy() == subjects[samples["stay_row"].astype(int)]).all()
+        assert (samples["stay"].str.split("_").str[0].astype(int) == samples["subject_id"]).all()
+        assert sum(count.samples for count in manifest.samples.values()) == len(samples)
+        assert sum(count.with_xray for count in manifest.samples.values()) == (samples["cxr_row"] >= 0).sum()
+
+
+def test_samples_that_are_complete_are_left_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(SamplesConfig(store))
+    told, before = capsys.readouterr().out, contents(store)
+    changed = max(path.stat().st_mtime_ns for path in store.rglob("*"))
+    main(SamplesConfig(store))
+    told_again = capsys.readouterr().out
+    assert "are complete" in told_again and "are complete" not in told
+    tables = [[line for line in text.splitlines() if line[0] == " "] for text in (told, told_again)]
+    assert len(tables[0]) == len(TASKS) and tables[0] == tables[1]
+    assert contents(store) == before
+    assert max(p.stat().st_mtime_ns for p in store.rglob("*") if p != store and p.is_file()) <= changed
+
+
+def test_samples_with_other_labels_are_not_taken_for_those_of_the_task(store: Path) -> None:
+    make_samples(store, [NEW_TASK])
+    with pytest.raises(ValueError, match=r"holds samples with the labels y_true, .* now has dead; remove"):
+        make_samples(store, [replace(NEW_TASK, labels=("dead",))])
+
+
+def test_damaged_samples_are_named_with_the_cure(store: Path) -> None:
+    make_samples(store, [TASKS["readmission"]])
+    before = contents(store)
+    (store / "readmission" / "val_listfile.csv").unlink()
+    with pytest.raises(ValueError, match=r"val_listfile.csv is missing; .*remove \S*readmission") as error:
+        make_samples(store, [TASKS["readmission"]])
+    assert str(error.value).endswith(f"python -m tasks.samples --store {store} --task readmission")
+    shutil.rmtree(store / "readmission")
+    make_samples(store, [TASKS["readmission"]])
+    assert contents(store) == before
+
+
+def test_a_store_of_the_former_version_is_refused(store: Path) -> None:
+    path = store / "manifest.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"store_version": 1}))
+    done = subprocess.run(command(store), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr == (
+        f"error: {path}: the store has version 1, this code reads 2; extract again, into another folder\n"
     )
 
 
-def made(task: str, table: pd.DataFrame, protocol: str = "medmod") -> pd.DataFrame:
-    images = pd.DataFrame({"stay_row": [], "hours": [], "study_id": [], **{name: [] for name in FINDINGS}})
-    return TASKS[task].samples(table, images, protocol)
+def test_an_unknown_task_names_the_nearest(store: Path) -> None:
+    with pytest.raises(ValueError, match="unknown --task radiologie; .*radiology"):
+        main(SamplesConfig(store, "radiologie"))
 
 
-@pytest.mark.parametrize("task", [name for name in TASKS if name != "radiology"])
-def test_a_stay_without_events_gives_no_sample(task: str) -> None:
-    found = made(task, stays(first_event_hours=[np.nan, 0.5]))
-    assert set(found["stay_row"]) == {1}
+def test_one_process_writes_at_a_time(store: Path) -> None:
+    (store / ".work").mkdir()
+    with (store / ".work" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is writing to this store; wait"):
+            make_samples(store, TASKS.values())
+    make_samples(store, TASKS.values())
+    assert not (store / ".work").exists()
 
 
-def test_mortality_needs_48_hours_and_an_event_in_them() -> None:
-    table = stays(
-        los_hours=[47.9, 48.0, 80.0, 80.0], first_event_hours=[0.0, 0.0, 49.0, 48.0], mortality=[1, 1, 1, 0]
-    )
-    found = made("in-hospital-mortality", table)
-    assert found["stay_row"].tolist() == [1, 3] and found["y_true"].tolist() == [1, 0]
-    assert set(found["end_hours"]) == {48.0} and set(found["period_length"]) == {0}
+KILLED = """
+import os, pathlib, signal, sys
+from tasks import TASKS
+from tasks.samples import make_samples
+replace, store, files = pathlib.Path.replace, pathlib.Path(sys.argv[1]), 0
+def replace_or_die(self, target):
+    global files
+    files -= 1
+    if files < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+for written in map(int, sys.argv[2:]):
+    if (child := os.fork()) == 0:  # before Polars has started threads
+        pathlib.Path.replace, files = replace_or_die, written
+        make_samples(store, [TASKS["radiology"], TASKS["readmission"]])
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(status, *sorted(path.parent.name for path in store.glob("*/manifest.yaml")))
+"""
+FILES = 5  # of a task: three listfiles, the partial bins and the manifest
 
 
-def test_decompensation_ends_with_death_and_is_positive_in_the_last_day() -> None:
-    found = made("decompensation", stays(los_hours=[40.0], death_hours=[35.5], mortality=[1]))
-    assert found["end_hours"].tolist() == list(np.arange(5.0, 36.0))
-    assert found["y_true"].tolist() == [int(35.5 - t < 24) for t in range(5, 36)]
+def test_killed_before_each_file_appears_the_samples_are_the_same_to_the_byte(store: Path) -> None:
+    whole = Path(shutil.copytree(store, store.with_name("whole")))
+    make_samples(whole, [TASKS["radiology"], TASKS["readmission"]])
+    written = [*range(FILES), FILES, *range(1, FILES), FILES]  # files of the first task, and of the second
+    line = [sys.executable, "-c", KILLED, str(store), *map(str, written)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    ends = [line.split() for line in done.stdout.splitlines()]
+    first_is_complete = [["9", "readmission"]] * FILES
+    assert ends == [["9"]] * FILES + first_is_complete + [["0", "radiology", "readmission"]]
+    assert contents(store) == contents(whole)
 
 
-def test_a_death_outside_the_admission_is_no_decompensation() -> None:
-    found = made("decompensation", stays(los_hours=[40.0], death_hours=[39.0], mortality=[0]))
-    assert found["y_true"].sum() == 0
-
-
-@pytest.mark.parametrize(("first", "hour"), [(0.0, 5), (4.0, 5), (4.5, 5), (5.0, 6), (7.2, 8)])
-def test_hourly_samples_begin_after_four_hours_and_the_first_event(first: float, hour: int) -> None:
-    assert made("length-of-stay", stays(first_event_hours=[first]))["end_hours"].min() == hour
-
-
-def test_a_stay_of_a_whole_number_of_hours_has_its_last_hour() -> None:
-    found = made("length-of-stay", stays(los_hours=[24 * 0.25]))
-    assert found["end_hours"].tolist() == [5.0, 6.0] and found["y_true"].tolist() == [1.0, 0.0]
-
-
-def test_remaining_hours_become_ten_bins() -> None:
-    hours = np.array([[0.0], [23.99], [24.0], [47.0], [191.9], [192.0], [335.9], [336.0], [np.nan]])
-    bins = TASKS["length-of-stay"].encode(hours)
-    np.testing.assert_array_equal(bins[:, 0], [0, 0, 1, 1, 7, 8, 8, 9, np.nan])
-    assert TASKS["length-of-stay"].outputs == 10
-
-
-def test_corrected_readmission_leaves_out_those_who_died() -> None:
-    table = stays(mortality=[1, 0], readmission=[0, 1])
-    assert made("readmission", table)["y_true"].tolist() == [0, 1]
-    assert made("readmission", table, "corrected")["y_true"].tolist() == [1]
-
-
-def test_radiology_takes_the_first_image_of_each_study() -> None:
-    images = pd.DataFrame(
-        {"stay_row": [0, 0, 0, 1], "hours": [1.5, 1.6, 3.0, 2.0], "study_id": [7, 7, 8, 9]}
-        | {name: [0.0, 1.0, 1.0, 1.0] for name in FINDINGS}
-    )
-    found = TASKS["radiology"].samples(stays(los_hours=[60.0, 60.0]), images, "medmod")
-    assert found["cxr_row"].tolist() == [0, 2, 3] and found["end_hours"].tolist() == [1.5, 3.0, 2.0]
-    assert found["Edema"].tolist() == [0.0, 1.0, 1.0]
-
-
-def test_phenotypes_fall_into_three_groups() -> None:
-    groups = TASKS["phenotyping"].groups
-    assert {name: len(labels) for name, labels in groups.items()} == {"acute": 13, "mixed": 5, "chronic": 7}
-    assert {label for labels in groups.values() for label in labels} == set(TASKS["phenotyping"].labels)
+def test_the_extraction_ends_with_the_samples_of_all_tasks(tmp_path: Path) -> None:
+    iv, cxr = random_cohort(3, 6).write(tmp_path / "raw")
+    config = ExtractConfig(iv, tmp_path / "store", cxr)
+    extract(config)
+    paths = ["--mimic_iv", str(iv), "--mimic_cxr", str(cxr), "--out", str(config.out)]
+    line = [sys.executable, "-m", "datasets.extract", *paths]
+    told = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert told.startswith(f"{config.out} is complete; nothing to do\nSamples (of these with an X-ray):\n")
+    extract_with_samples(replace(config, out=tmp_path / "other"))
+    assert contents(config.out) == contents(tmp_path / "other")

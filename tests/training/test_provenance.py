@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datasets.store import Store
-from tests.stores import write_manifest, write_store
+from tests.stores import refresh_manifests, write_store
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint
 
@@ -25,7 +25,7 @@ def resplit(store: Store, folder: Path, **moved: list[int]) -> Store:
         stays.loc[stays["subject_id"].isin([10_000_000 + n for n in numbers]), "split"] = split
     shutil.copytree(store.folder, folder)
     stays.to_parquet(folder / "stays.parquet")
-    write_manifest(folder)
+    refresh_manifests(folder)
     return Store.open(folder)
 
 

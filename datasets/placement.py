@@ -1,0 +1,137 @@
+"""Where the data of a run are held: in GPU memory, in memory or on disk; equal bits from each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.schema import CHANNELS, IMAGE_SIZE
+from datasets.store import Store
+
+Placement = Literal["cuda", "cpu", "disk"]
+
+BYTES_AT_ONCE = 1 << 26  # brought into memory at once
+GPU_SHARE, MEMORY_SHARE = 0.35, 0.5  # of the free memory that "auto" lets the data take
+DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.uint8): torch.uint8}
+
+
+class Normalizer:
+    """Computes (x - mean) / deviation in place and in float32: equal bits wherever it happens."""
+
+    def __init__(self, store: Store) -> None:
+        self.mean, self.deviation = store.normalizer()
+        self.source = store.folder / "hourly.npy"
+
+    def __call__(self, hours: np.ndarray) -> None:
+        """Normalise hours [n, 76].
+
+        Raises:
+            ValueError: NaN or infinity, which an LSTM turns into plausible numbers.
+        """
+        np.subtract(hours, self.mean, out=hours)
+        np.divide(hours, self.deviation, out=hours)
+        if not np.isfinite(hours).all():
+            raise ValueError(f"{self.source}: holds values that are no finite numbers; extract again")
+
+
+class ResidentArray:
+    """Rows of a stored array by index, from where they are held to the model's device."""
+
+    def __init__(
+        self,
+        read: Callable[[np.ndarray, np.ndarray], None],
+        like: np.ndarray,
+        rows: np.ndarray,
+        placement: Placement,
+        device: torch.device,
+        normalize: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        """Bring rows to where they are to be held, unless that is the disk.
+
+        Args:
+            read: Copies stored rows [n] into an array [n, ...].
+            like: An array with the shape of a row, and the type.
+            rows: The rows that are needed, in rising order. An index counts in these, on disk in all rows.
+            placement: Where to hold them.
+            device: Where the model is.
+            normalize: Changes rows in place: as they are brought, on disk as they are read.
+        """
+        self.device, self.shape, self.dtype = device, like.shape[1:], like.dtype
+        self._read, self._normalize = read, None
+        self.on_gpu: Tensor | None = None
+        self.array: np.ndarray | None = None
+        if placement == "disk":
+            self._normalize = normalize
+        elif placement == "cpu":
+            self.array = np.empty((len(rows), *self.shape), self.dtype)
+            for part in self._parts(len(rows)):
+                self._bring(rows[part], self.array[part], normalize)
+        else:
+            self.on_gpu = torch.empty((len(rows), *self.shape), dtype=DTYPES[self.dtype], device=device)
+            for part in self._parts(len(rows)):
+                buffer = np.empty((len(rows[part]), *self.shape), self.dtype)
+                self._bring(rows[part], buffer, normalize)
+                self.on_gpu[part] = torch.from_numpy(buffer).to(device)
+
+    def _parts(self, rows: int) -> Iterator[slice]:
+        step = max(1, BYTES_AT_ONCE // (self.dtype.itemsize * int(np.prod(self.shape))))
+        for start in range(0, rows, step):
+            yield slice(start, start + step)
+
+    def _bring(
+        self, rows: np.ndarray, out: np.ndarray, normalize: Callable[[np.ndarray], None] | None
+    ) -> None:
+        self._read(rows, out)
+        if normalize is not None:
+            normalize(out)
+
+    def __call__(self, index: np.ndarray) -> Tensor:
+        """Return rows [n, ...] on the model's device."""
+        if self.on_gpu is not None:
+            return self.on_gpu.index_select(0, to_device(torch.from_numpy(index), self.device))
+        pinned = self.device.type == "cuda"
+        rows = torch.empty((len(index), *self.shape), dtype=DTYPES[self.dtype], pin_memory=pinned)
+        if self.array is None:
+            self._bring(index, rows.numpy(), self._normalize)
+        elif len(index):  # the store has checked the rows, and "clip" needs no buffer
+            np.take(self.array, index, axis=0, out=rows.numpy(), mode="clip")
+        return rows.to(self.device, non_blocking=True)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; to a GPU it is copied while the CPU works on."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
+def choose_placement(
+    wanted: Literal["auto", "cuda", "cpu", "disk"], device: torch.device, hours: int, images: int, world: int
+) -> Placement:
+    """Return where to hold a number of hours and images; "auto" takes the first that has enough space.
+
+    Raises:
+        ValueError: GPU memory is wanted, and the model is on the CPU.
+    """
+    if wanted == "cuda" and device.type != "cuda":
+        raise ValueError("--data_device cuda needs --device cuda and a GPU; use --data_device cpu or auto")
+    if wanted != "auto":
+        return wanted
+    size = hours * CHANNELS * 4 + images * IMAGE_SIZE**2
+    if device.type == "cuda" and size < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return "cuda"
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # that share this machine's memory
+    return "cpu" if size * processes < MEMORY_SHARE * free_memory() else "disk"
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that programs can still get; 0 where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

@@ -1,0 +1,341 @@
+"""Samples of a split: which of them a run reads, and where they lie in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from datasets.augment import Transforms
+from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE
+from datasets.splits import check_disjoint
+from datasets.store import Store
+from utils.config import resumable
+
+
+class SampleSelection(NamedTuple):
+    """What a value of --data_pairs selects.
+
+    Attributes:
+        ehr: Whether hours are read.
+        cxr: Whether X-rays are read.
+        unpaired: Whether stays without an X-ray are kept.
+        every_image: Whether every X-ray is a sample.
+    """
+
+    ehr: bool
+    cxr: bool
+    unpaired: bool = False
+    every_image: bool = False
+
+
+SAMPLE_SELECTIONS: dict[str, SampleSelection] = {
+    "paired": SampleSelection(ehr=True, cxr=True),
+    "partial": SampleSelection(ehr=True, cxr=True, unpaired=True),
+    "ehr": SampleSelection(ehr=True, cxr=False),
+    "cxr": SampleSelection(ehr=False, cxr=True),
+    "ehr_all": SampleSelection(ehr=True, cxr=False, unpaired=True),
+    "cxr_all": SampleSelection(ehr=False, cxr=True, every_image=True),
+}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which samples of a store are read, and how they come to the model."""
+
+    store: Path = resumable(Path("data/synthetic"))
+    """Folder of the store (made by `python -m datasets.extract`)."""
+    data_pairs: Literal["paired", "partial", "ehr", "cxr", "ehr_all", "cxr_all"] = "paired"
+    """Samples: paired have both modalities; partial are all, with an X-ray where there is one; ehr and cxr
+    are one modality of the paired; ehr_all are all stays, cxr_all all X-rays."""
+    data_ratio: float = 1.0
+    """Fraction of the training stays without an X-ray to keep, drawn with the run's seed; for partial and
+    ehr_all."""
+    retrieve_cxr: Literal["recent", "all"] = "recent"
+    """X-ray of a sample: the last one before its prediction time, or all of them, each a sample."""
+    every_hours: int = 1
+    """Decompensation and length-of-stay have a sample per hour: keep those of every n-th hour, in all splits;
+    1 keeps all."""
+    data_device: Literal["auto", "cpu", "cuda", "disk"] = resumable("auto")
+    """Where the data are held while training: GPU memory, memory, or on disk; auto takes the first with
+    enough space."""
+    batch_size: int = resumable(256)
+    """Samples per step, of all GPUs together."""
+    image_size: int = 224
+    """Side of the square that the image encoder sees, in pixels; 224 is the published."""
+    transforms_cxr: Transforms = "simclrv2"
+    """Random views of X-rays in training: strong ones with jitter, or those of the supervised baselines."""
+
+    def __post_init__(self) -> None:
+        """Check each setting.
+
+        Raises:
+            ValueError: A value cannot work or would have no effect; names the flag.
+        """
+        selection = SAMPLE_SELECTIONS[self.data_pairs]
+        if self.batch_size < 1:
+            raise ValueError(f"--batch_size must be 1 or more, not {self.batch_size}")
+        if not SMALLEST_IMAGE <= self.image_size <= 4 * IMAGE_SIZE:
+            raise ValueError(
+                f"--image_size must be {SMALLEST_IMAGE} to {4 * IMAGE_SIZE} pixels, not {self.image_size}"
+            )
+        if self.every_hours < 1:
+            raise ValueError(f"--every_hours must be 1 or more, not {self.every_hours}")
+        if not 0 <= self.data_ratio <= 1:
+            raise ValueError(f"--data_ratio must be 0 to 1, not {self.data_ratio}")
+        if self.data_ratio < 1 and not selection.unpaired:
+            raise ValueError(
+                f"--data_ratio {self.data_ratio} leaves out samples without an X-ray, and --data_pairs "
+                f"{self.data_pairs} has none; use --data_pairs partial or ehr_all"
+            )
+        if self.retrieve_cxr == "all" and not selection.cxr:
+            raise ValueError(
+                f"--retrieve_cxr all chooses X-rays, and --data_pairs {self.data_pairs} reads none; "
+                "leave it out"
+            )
+
+
+def check_pairs(config: DataConfig) -> None:
+    """Check that a pretraining on pairs of record and X-ray can work.
+
+    Raises:
+        ValueError: There are no pairs, or none to contrast a pair with.
+
+    >>> check_pairs(DataConfig(data_pairs="ehr"))
+    Traceback (most recent call last):
+    ...
+    ValueError: --data_pairs ehr holds no pairs; use --data_pairs paired or partial
+    """
+    selection = SAMPLE_SELECTIONS[config.data_pairs]
+    if not (selection.ehr and selection.cxr):
+        raise ValueError(
+            f"--data_pairs {config.data_pairs} holds no pairs; use --data_pairs paired or partial"
+        )
+    if config.batch_size < 2:
+        raise ValueError(
+            f"--batch_size {config.batch_size}: a pair is contrasted with the others of its batch; use 2 or "
+            "more"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n samples of a split: where they lie in the store, and what is known of them.
+
+    Attributes:
+        subject_id: int64 [n].
+        stay_id: int64 [n].
+        offset: int64 [n], first row of the stay in hourly.npy.
+        bins: int64 [n], hours that the sample reads from there.
+        partial_bin_row: int64 [n], for Store.read_hours: the row that replaces the last hour (-1: none).
+        cxr_row: int64 [n], row in cxr.npy (-1: none).
+        end_hours: float64 [n], prediction time since ICU admission.
+        gap_days: float32 [n], from the image to the prediction time; NaN without an image.
+        labels: float32 [n, L], targets; NaN where unknown.
+        raw_labels: float64 [n, L], labels as in the listfile; NaN where unknown.
+    """
+
+    subject_id: np.ndarray
+    stay_id: np.ndarray
+    offset: np.ndarray
+    bins: np.ndarray
+    partial_bin_row: np.ndarray
+    cxr_row: np.ndarray
+    end_hours: np.ndarray
+    gap_days: np.ndarray
+    labels: np.ndarray
+    raw_labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.stay_id)
+
+    def take(self, index: np.ndarray | slice) -> Self:
+        """Return some of the samples, by their rows or by a mask [n]."""
+        return type(self)(**{name: array[index] for name, array in self.arrays().items()})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays by name, without copies."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def load_samples(
+    store: Store,
+    task_name: str,
+    labels: Sequence[str],
+    encode: Callable[[np.ndarray], np.ndarray],
+    split: str,
+    config: DataConfig,
+    seed: int,
+) -> Samples:
+    """Load the samples of a task's split that `config` asks for, in the listfile's order.
+
+    Args:
+        store: Where the samples are.
+        task_name: The task.
+        labels: Columns of the listfile.
+        encode: Turns labels, float64 [n, L], into targets [n, L].
+        split: "train", "val" or "test".
+        config: Which samples to load.
+        seed: Draws which unpaired training samples stay.
+
+    Raises:
+        ValueError: The store has no samples of the task, or no sample is left.
+    """
+    samples = _read_samples(store, task_name, labels, encode, split)
+    selection = SAMPLE_SELECTIONS[config.data_pairs]
+    if not len(samples):
+        raise ValueError(f"{store.folder}: {task_name} has no {split} sample; the cohort is too small for it")
+    samples = _every_nth_hour(samples, config.every_hours)
+    if not selection.unpaired:
+        samples = samples.take(samples.cxr_row >= 0)
+    elif split == "train" and config.data_ratio < 1:
+        samples = _subsample_unpaired(samples, config.data_ratio, seed)
+    if selection.every_image or config.retrieve_cxr == "all":
+        samples = _with_every_image(samples, store)
+    if not len(samples):
+        cure = "extract with --mimic_cxr" if not len(store.cxr) else "use --data_pairs partial or ehr_all"
+        raise ValueError(
+            f"{store.folder}: {task_name} has no {split} sample with an X-ray, "
+            f"and --data_pairs {config.data_pairs} needs them; {cure}"
+        )
+    return samples
+
+
+def _read_samples(
+    store: Store, task: str, labels: Sequence[str], encode: Callable[[np.ndarray], np.ndarray], split: str
+) -> Samples:
+    rows = store.listfile(task, split, ["stay_id", *labels, *SAMPLE_COLUMNS])
+    stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
+    check_disjoint(stays["subject_id"], stays["split"], store.folder)
+    _check_arrays(store, stays)
+    _check_samples(rows, store, task, stays, split)
+    raw_labels = rows[list(labels)].to_numpy(np.float64)
+    try:
+        targets = encode(raw_labels)
+    except ValueError as error:
+        cure = store.how_to_repair(task)
+        raise ValueError(f"{store.folder}: {split} labels of {task}: {error}; {cure}") from error
+    cxr_row, end_hours = rows["cxr_row"].to_numpy(), rows["end_hours"].to_numpy()
+    partial_bin_row = rows["partial_bin_row"].to_numpy()
+    return Samples(
+        subject_id=rows["subject_id"].to_numpy(),
+        stay_id=rows["stay_id"].to_numpy(),
+        offset=stays["offset"].to_numpy(np.int64)[rows["stay_row"]],
+        bins=rows["bins"].to_numpy(),
+        partial_bin_row=np.where(partial_bin_row >= 0, partial_bin_row + store.first_partial_bin(task), -1),
+        cxr_row=cxr_row,
+        end_hours=end_hours,
+        gap_days=_gap_days(store, cxr_row, end_hours),
+        labels=targets.astype(np.float32),
+        raw_labels=raw_labels,
+    )
+
+
+def _check_arrays(store: Store, stays: pd.DataFrame) -> None:
+    """Check that the arrays hold the hours and images that the tables list.
+
+    Raises:
+        ValueError: They do not.
+    """
+    cure = "copy the store again from where it was made"
+    length = stays["length"]
+    hours, images = length.sum(), len(store.images(["stay_row"]))
+    if not len(stays):
+        raise ValueError(f"{store.folder}: stays.parquet holds no stay; {cure}")
+    if (length < 0).any() or (stays["offset"] != length.cumsum() - length).any():
+        raise ValueError(f"{store.folder}: the hours of stays.parquet do not follow one another; {cure}")
+    if len(store.hourly) != hours:
+        raise ValueError(
+            f"{store.folder}: hourly.npy does not hold the {hours} hours of stays.parquet; {cure}"
+        )
+    if len(store.cxr) != images:
+        raise ValueError(f"{store.folder}: cxr.npy does not hold the {images} images of cxr.parquet; {cure}")
+
+
+def _check_samples(rows: pd.DataFrame, store: Store, task: str, stays: pd.DataFrame, split: str) -> None:
+    """Check that each sample of a listfile is one of a stay of the split, with hours and an image of it.
+
+    Raises:
+        ValueError: A sample is not; names the rule that it breaks.
+    """
+
+    def require(rule: str, valid: np.ndarray) -> None:
+        if not valid.all():
+            raise ValueError(
+                f"{store.folder}: the listfiles of {task} are not of this store: {np.sum(~valid)} of "
+                f"{len(rows)} {split} samples, the first on line {valid.argmin() + 2}, break the rule that "
+                f"{rule}; {store.how_to_repair(task)}"
+            )
+
+    columns = {name: rows[name].to_numpy() for name in ("stay_id", *SAMPLE_COLUMNS)}
+    stay_row, bins, end_hours = columns["stay_row"], columns["bins"], columns["end_hours"]
+    require("stay_row is a row of stays.parquet", (stay_row >= 0) & (stay_row < len(stays)))
+    stays = stays.take(stay_row)
+    require("stay_id is that of the stay", stays["stay_id"].to_numpy() == columns["stay_id"])
+    require("subject_id is that of the stay", stays["subject_id"].to_numpy() == columns["subject_id"])
+    require(f"the stay is of the {split} split", stays["split"].to_numpy() == split)
+    require("bins is 1 to the length of the stay", (bins >= 1) & (bins <= stays["length"].to_numpy()))
+    require("end_hours is 0 or later", (end_hours >= 0) & np.isfinite(end_hours))
+    partial_bin_row = columns["partial_bin_row"]
+    partial_bins = store.tasks[task].partial_bins
+    require(
+        "partial_bin_row is -1 or a row of partial_bins.npy",
+        (partial_bin_row >= -1) & (partial_bin_row < partial_bins),
+    )
+    stay_of_image = store.images(["stay_row"])["stay_row"].to_numpy()
+    cxr_row = columns["cxr_row"]
+    require("cxr_row is -1 or a row of cxr.npy", (cxr_row >= -1) & (cxr_row < len(stay_of_image)))
+    require("the image is of the stay", (cxr_row < 0) | (np.append(stay_of_image, 0)[cxr_row] == stay_row))
+
+
+def _gap_days(store: Store, cxr_row: np.ndarray, end_hours: np.ndarray) -> np.ndarray:
+    hours = np.append(store.images(["hours"])["hours"].to_numpy(), np.nan)  # the last is that of row -1
+    days: np.ndarray = np.abs((end_hours - hours[cxr_row]) / 24)
+    return days.astype(np.float32)
+
+
+def _subsample_unpaired(samples: Samples, ratio: float, seed: int) -> Samples:
+    """Keep samples without an X-ray only of a fraction `ratio` of the stays that have such samples."""
+    unpaired = samples.cxr_row < 0
+    stays = np.unique(samples.stay_id[unpaired])
+    kept = np.random.default_rng(seed).permutation(stays)[: round(ratio * len(stays))]
+    return samples.take(~unpaired | np.isin(samples.stay_id, kept))
+
+
+def _every_nth_hour(samples: Samples, every_hours: int) -> Samples:
+    """Keep the samples at every n-th hour, if the task has several per stay, all on the hour."""
+    hourly = np.all(samples.end_hours % 1 == 0) and len(np.unique(samples.stay_id)) < len(samples)
+    return samples.take(samples.end_hours % every_hours == 0) if hourly else samples
+
+
+def _with_every_image(samples: Samples, store: Store) -> Samples:
+    """Repeat each sample for each image from the stay's first to its own, which is the last.
+
+    Samples without an image stay as they are. So do those of a task about images, which all end at the time
+    of theirs: another image has another label.
+    """
+    if not len(samples) or np.all(samples.gap_days < 1 / 86400):
+        return samples
+    stay_row = store.images(["stay_row"])["stay_row"].to_numpy()
+    paired = samples.cxr_row >= 0
+    first = samples.cxr_row.copy()
+    first[paired] = np.searchsorted(stay_row, stay_row[samples.cxr_row[paired]])
+    row, image = concat_ranges(first, samples.cxr_row - first + 1)
+    repeated = samples.take(row)
+    gaps = _gap_days(store, image, repeated.end_hours)
+    return Samples(**{**repeated.arrays(), "cxr_row": image, "gap_days": gaps})
+
+
+def concat_ranges(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return ranges of consecutive numbers one after another: the range's index, and the number.
+
+    >>> [part.tolist() for part in concat_ranges(np.array([7, 20]), np.array([2, 3]))]
+    [[0, 0, 1, 1, 1], [7, 8, 20, 21, 22]]
+    """
+    index = np.repeat(np.arange(len(start)), length)
+    first = np.cumsum(length) - length
+    return index, np.arange(len(index)) + (start - first)[index]

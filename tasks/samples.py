@@ -1,0 +1,165 @@
+"""Samples of the tasks, made from a finished store: `python -m tasks.samples --store DIR [--task NAME]`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from datasets.events.cleaning import EVENT_DTYPE
+from datasets.hourly import partial_bin_rows
+from datasets.schema import FINDINGS, variables
+from datasets.store import MANIFEST, Store, TaskManifest
+from datasets.store_writer import work_folder, write_samples
+from datasets.windows import place_samples
+from tasks import TASKS, TaskName, get_task
+from tasks.task import Task
+from utils.cli import run_cli
+from utils.threads import THREADS, in_order
+
+STAYS_PER_BLOCK = 256  # stays whose samples are made at once
+
+
+@dataclass(frozen=True)
+class SamplesConfig:
+    """Write the samples of every task, or of one, into a finished store. No raw tables are needed."""
+
+    store: Path
+    """Folder of a store (made by `python -m datasets.extract`). Run the same command again to go on after an
+    interruption."""
+    task: TaskName = ""
+    """Task to write samples of; empty: all tasks."""
+
+
+class Block(NamedTuple):
+    """Samples of a task, of some consecutive stays, and the partial bins [n, 76] that they name."""
+
+    samples: pd.DataFrame
+    partial_bins: np.ndarray
+
+
+@dataclass(frozen=True)
+class SampleMaker:
+    """Makes samples of some stays of a store at a time, for several tasks."""
+
+    store: Store
+    tasks: Sequence[Task]
+    stays: pd.DataFrame
+    images: pd.DataFrame
+
+    @classmethod
+    def of(cls, store: Store, tasks: Sequence[Task]) -> Self:
+        """Read stays and images of a store; uncertain findings become what the extraction was asked for."""
+        images = store.images()
+        meaning = {"zeros": 0.0, "ones": 1.0, "ignore": np.nan}[store.manifest.uncertain]
+        findings = images[list(FINDINGS)].fillna(0.0).replace(-1.0, meaning)
+        return cls(store, tasks, store.stays(), images.assign(**findings))
+
+    def blocks(self) -> Iterator[slice]:
+        """Rows of some stays at a time, with a progress bar."""
+        starts = range(0, len(self.stays), STAYS_PER_BLOCK)
+        for start in tqdm(starts, desc="samples", unit="block", disable=None):
+            yield slice(start, min(start + STAYS_PER_BLOCK, len(self.stays)))
+
+    def make(self, rows: slice) -> list[Block]:
+        """Return the samples of each task of some stays."""
+        stays = self.stays.iloc[rows].reset_index(drop=True)
+        bounds = np.searchsorted(self.images["stay_row"].to_numpy(), [rows.start, rows.stop])
+        images = self.images.iloc[slice(*bounds)].reset_index(drop=True)
+        images = images.assign(stay_row=images["stay_row"].astype(np.int64) - rows.start)
+        manifest = self.store.manifest
+        made = [task.samples(stays, images, manifest.protocol) for task in self.tasks]
+        placed = [place_samples(samples, stays, images, manifest.timestep) for samples in made]
+        needed = any(len(windows) for _, windows in placed)
+        events = self._events(rows) if needed else np.empty(0, EVENT_DTYPE)
+        blocks = []
+        for samples, windows in placed:
+            ends = windows["stay_row"].to_numpy(), windows["end_hours"].to_numpy()
+            cxr_row = samples["cxr_row"].to_numpy()
+            samples = samples.assign(
+                stay_row=samples["stay_row"] + rows.start,
+                cxr_row=np.where(cxr_row >= 0, cxr_row + bounds[0], -1),
+            )
+            blocks.append(Block(samples, partial_bin_rows(events, *ends, manifest.timestep)))
+        return blocks
+
+    def _events(self, rows: slice) -> np.ndarray:
+        """Return the observations of some stays, which are numbered from 0."""
+        table = self.store.events(self.stays["events"].to_numpy(), rows)
+        names = [variable.name for variable in variables()]
+        numbers = np.array([names.index(name) for name in table["variable"].cat.categories])
+        events = np.zeros(len(table), EVENT_DTYPE)
+        events["stay_row"] = table["stay_row"] - rows.start
+        events["second"] = np.round(table["hours"] * 3600)
+        events["variable"] = numbers[table["variable"].cat.codes]
+        events["value"] = table["value"]
+        return events
+
+
+def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]:
+    """Write the samples of those tasks that a store has none of yet; return the manifests of all `tasks`.
+
+    Raises:
+        ValueError: The folder is no finished store, another process is writing to it, or its samples of a
+            task have other labels than the task.
+    """
+    store = Store.open_without_samples(folder)
+    with work_folder(folder):
+        tasks = list(tasks)
+        missing = [task for task in tasks if not _is_complete(store, task)]
+        if missing:
+            _write(store, missing)
+        else:
+            print(f"{folder}: the samples of {', '.join(task.name for task in tasks)} are complete")
+        return {task.name: store.read_task(task.name) for task in tasks}
+
+
+def _is_complete(store: Store, task: Task) -> bool:
+    if not (store.folder / task.name / MANIFEST).is_file():
+        return False
+    labels = store.read_task(task.name).labels
+    if labels != list(task.labels):
+        raise ValueError(
+            f"{store.folder / task.name} holds samples with the labels {', '.join(labels)}, and the task now "
+            f"has {', '.join(task.labels)}; remove the folder and run the same command again"
+        )
+    return True
+
+
+def _write(store: Store, tasks: Sequence[Task]) -> None:
+    maker = SampleMaker.of(store, tasks)
+    with ExitStack() as files:
+        writers = [
+            files.enter_context(write_samples(store.folder, task.name, task.labels, maker.stays))
+            for task in tasks
+        ]
+        for blocks in in_order(maker.make, maker.blocks(), THREADS):
+            for writer, block in zip(writers, blocks, strict=True):
+                writer.write(*block)
+
+
+def print_counts(manifests: Mapping[str, TaskManifest]) -> None:
+    """Print the number of samples of each task and split."""
+    print("Samples (of these with an X-ray):")
+    for name, manifest in manifests.items():
+        counts = (f"{split} {n.samples} ({n.with_xray})" for split, n in manifest.samples.items())
+        print(f"  {name:<24} {'  '.join(counts)}")
+
+
+def main(config: SamplesConfig) -> None:
+    """Write samples and print how many there are."""
+    started = time.monotonic()
+    tasks = [get_task(config.task)] if config.task else TASKS.values()
+    print_counts(make_samples(config.store, tasks))
+    print(f"[samples] {time.monotonic() - started:.1f} s", flush=True)
+
+
+if __name__ == "__main__":
+    run_cli(main, SamplesConfig)
