@@ -78,9 +78,6 @@ def select_stays(
     """Apply the cohort rules in their order and count what is left after each.
 
     `subject_lists` are the published test and validation subjects, if any.
-
-    Raises:
-        ValueError: An id that must be unique is not, or no stay is left.
     """
     check_unique_ids(icustays, ["stay_id"], "icustays")
     check_unique_ids(admissions, ["hadm_id"], "admissions")
@@ -127,10 +124,7 @@ def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.Data
 def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protocol: str) -> pl.DataFrame:
     """Return one row per admission: hadm_id, and an Int8 column (0 or 1) per condition.
 
-    `diagnoses` has hadm_id, icd_code and icd_version.
-
-    Raises:
-        ValueError: A code is of an unknown ICD version.
+    `diagnoses` has hadm_id, icd_code and icd_version, which must be 9 or 10.
     """
     diagnoses = diagnoses.drop_nulls("icd_code")
     unknown = diagnoses.filter(~pl.col("icd_version").is_in([9, 10]).fill_null(False))
@@ -140,11 +134,7 @@ def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protoco
             f"{unknown['hadm_id'][0]}); use the release's file"
         )
     codes = diagnoses.select("icd_code", "icd_version").unique()
-    pairs = [
-        (code, version, ccs)
-        for code, version in codes.iter_rows()
-        for ccs in groups_of(code, version, protocol)
-    ]
+    pairs = [(code, v, ccs) for code, v in codes.iter_rows() for ccs in groups_of(code, v, protocol)]
     schema = {"icd_code": pl.String, "icd_version": pl.Int64, "ccs": pl.String}
     grouped = diagnoses.join(pl.DataFrame(pairs, schema, orient="row"), on=["icd_code", "icd_version"])
     present = grouped.group_by("hadm_id").agg(

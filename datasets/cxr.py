@@ -49,10 +49,6 @@ def link_images(
 
     `stays` has stay_row, subject_id, stay_id, intime and los_hours. The column `hours` counts from intime to
     the image. An image without a valid time belongs to no stay.
-
-    Raises:
-        ValueError: An id that must be unique is not, a dicom_id is no file name, or a finding is not one of
-            CheXpert's values.
     """
     chexpert = chexpert.with_columns(pl.col(FINDINGS).fill_nan(None))
     _check_tables(metadata, chexpert)
@@ -134,14 +130,8 @@ def cache_images(
 ) -> tuple[Iterator[np.ndarray], list[str | None]]:
     """Decode images on all cores into parts in `folder`, and keep the parts that are already there.
 
-    Args:
-        images: One row per image, with subject_id, study_id and dicom_id.
-        root: Folder of MIMIC-CXR-JPG.
-        folder: Where the parts are written, each in one step.
-
-    Returns:
-        The parts in order, uint8 [n, 256, 256] each, without rejected images; and for each image the reason
-        why it was rejected, or None.
+    Return the parts in order, uint8 [n, 256, 256] each, without rejected images; and for each of `images` the
+    reason why it was rejected, or None. `root` is the folder of MIMIC-CXR-JPG.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ids = images.select("subject_id", "study_id", "dicom_id").iter_rows()

@@ -31,8 +31,7 @@ def bin_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
 
 def ends_mid_bin(hours: np.ndarray, timestep: float = 1.0) -> np.ndarray:
     """Return whether windows end inside their last bin, whose later events must then be left out."""
-    remaining: np.ndarray = bins_of(hours, timestep) * timestep - hours
-    return remaining > EDGE * timestep + 1e-9
+    return np.asarray(bins_of(hours, timestep) * timestep - hours > EDGE * timestep + 1e-9)
 
 
 def expand(codes: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -60,11 +59,8 @@ def hourly_grid(
     Values are in the variables' units. The last event in a bin wins; later bins carry its value forward, and
     bins before the first event hold the normal value.
 
-    Args:
-        events: Deduplicated events (EVENT_DTYPE) of the stays from row `first_stay` on, in order of time.
-        first_stay: Row of the first stay.
-        lengths: Number of bins of each stay.
-        timestep: Hours per bin.
+    `events` are the deduplicated events (EVENT_DTYPE) of the stays from row `first_stay` on, in order of
+    time; `lengths` [stays] is the number of bins of each, of `timestep` hours.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -89,11 +85,8 @@ def partial_bin_rows(
 ) -> np.ndarray:
     """Return the last rows [N, 76] of windows that end inside a bin, made of events up to the end alone.
 
-    Args:
-        events: As in `hourly_grid`, of any stays that include those of the windows.
-        stay_row: The stay of each window [N].
-        end_hours: The end of each window [N], in hours since intime.
-        timestep: Hours per bin.
+    `stay_row` [N] is the stay of each window, `end_hours` [N] its end since intime. `events` are as in
+    `hourly_grid`, of any stays that include those of the windows.
     """
     event_keys = _sort_key(events["stay_row"], events["variable"], events["second"])
     order = np.argsort(event_keys, kind="stable")

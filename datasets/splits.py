@@ -28,11 +28,7 @@ def split_of(subject_id: int | str) -> str:
 
 
 def read_subjects(path: Path) -> frozenset[int]:
-    """Read a published list of subjects: lines `subject_id,0|1` without a header; 1 means included.
-
-    Raises:
-        ValueError: A line has another format.
-    """
+    """Read a published list of subjects: lines `subject_id,0|1` without a header; 1 means included."""
     subjects = set()
     for number, line in enumerate(path.read_text().splitlines(), 1):
         fields = [field.strip() for field in line.split(",")]
@@ -50,11 +46,7 @@ def read_subjects(path: Path) -> frozenset[int]:
 def split_subjects(
     subjects: Iterable[int | str], test: frozenset[int] | None = None, val: frozenset[int] | None = None
 ) -> list[str]:
-    """Return the split of each subject, by a hash or by the published lists of test and val subjects.
-
-    Raises:
-        ValueError: A subject is in both lists, or only one list is given.
-    """
+    """Return the split of each subject, by a hash or by the published lists of test and val subjects."""
     if test is None and val is None:
         return [split_of(subject) for subject in subjects]
     if test is None or val is None:
@@ -69,9 +61,6 @@ def split_subjects(
 
 def check_disjoint(subjects: pd.Series, splits: pd.Series, path: Path) -> None:
     """Check that every subject is in one split; both series have one row per stay, `path` is named in errors.
-
-    Raises:
-        ValueError: A subject is in two splits.
 
     >>> check_disjoint(pd.Series([7, 7, 8]), pd.Series(["train", "test", "val"]), Path("store"))
     Traceback (most recent call last):

@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 
 from evaluation import metrics
-from evaluation.metrics import CALIBRATION_BINS, ContinuousTarget, Score
+from evaluation.metrics import CALIBRATION_BINS, ContinuousTarget, Score, quotient
 
 BLOCK_SIZE = 32  # resamples whose counts are drawn at once
 CACHE_ELEMENTS = 1 << 17  # largest size of a temporary array, so that a core's cache holds the few in use
@@ -141,7 +141,7 @@ def evaluate(
     for group, members in {"macro": labels, **groups}.items():
         in_mean = defined & np.isin(labels, members)
         for name, value in scores.items():
-            values[group, name] = _quotient(np.where(in_mean, value, 0).sum(1), in_mean.sum(1))
+            values[group, name] = quotient(np.where(in_mean, value, 0).sum(1), in_mean.sum(1))
     return values
 
 
@@ -221,7 +221,7 @@ def _areas_of(ranks: _RankedLabel, counts: np.ndarray) -> tuple[np.ndarray, np.n
     pairs = positives * negatives
     wrong_pairs = np.einsum("bp,bp->b", positive_weight, above)
     precision_sum = np.einsum("bp,bp->b", positive_weight, last_hit / np.maximum(last, 1))
-    return _quotient(pairs - wrong_pairs, pairs), _quotient(precision_sum, np.where(pairs > 0, positives, 0))
+    return quotient(pairs - wrong_pairs, pairs), quotient(precision_sum, np.where(pairs > 0, positives, 0))
 
 
 def _running_sums(counts: np.ndarray) -> np.ndarray:
@@ -229,13 +229,6 @@ def _running_sums(counts: np.ndarray) -> np.ndarray:
     sums = np.zeros((len(counts), counts.shape[1] + 1), counts.dtype)
     np.cumsum(counts, axis=1, out=sums[:, 1:])
     return sums
-
-
-def _quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Divide elementwise; NaN where the denominator is 0."""
-    ratio = np.full(np.shape(numerator), np.nan)
-    np.divide(numerator, denominator, out=ratio, where=denominator != 0)
-    return ratio
 
 
 def _binary(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
@@ -250,8 +243,8 @@ def _binary(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) ->
     n = totals(resamples, sample, label, np.ones(len(label)), labels)
     gaps = totals(resamples, sample, bin_column, gap, labels * CALIBRATION_BINS)
     gaps = np.abs(gaps.reshape(len(n), labels, CALIBRATION_BINS)).sum(2)
-    brier = _quotient(totals(resamples, sample, label, gap**2, labels), n)
-    return {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": _quotient(gaps, n)}
+    brier = quotient(totals(resamples, sample, label, gap**2, labels), n)
+    return {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": quotient(gaps, n)}
 
 
 def _ordinal(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
@@ -261,7 +254,7 @@ def _ordinal(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -
     tables = totals(resamples, sample, cell, np.ones(len(sample)), classes**2)
     tables = tables.reshape(-1, classes, classes)
     correct = np.trace(tables, axis1=1, axis2=2)
-    return {"kappa": metrics.kappa_of_tables(tables), "accuracy": _quotient(correct, tables.sum((1, 2)))}
+    return {"kappa": metrics.kappa_of_tables(tables), "accuracy": quotient(correct, tables.sum((1, 2)))}
 
 
 def _continuous(
@@ -273,4 +266,4 @@ def _continuous(
     one_column = np.zeros(len(sample), np.int64)
     n = totals(resamples, sample, one_column, np.ones(len(sample)), 1)[:, 0]
     sums = {name: totals(resamples, sample, one_column, error, 1)[:, 0] for name, error in errors.items()}
-    return {name: _quotient(total, n) for name, total in sums.items()}
+    return {name: quotient(total, n) for name, total in sums.items()}

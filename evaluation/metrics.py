@@ -44,8 +44,7 @@ class ContinuousTarget(NamedTuple):
         array([30.])
         """
         likeliest = np.where(np.isnan(self.bin_means), -1, probability).argmax(1)
-        values: np.ndarray = self.bin_means[likeliest]
-        return values
+        return np.asarray(self.bin_means[likeliest])
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
@@ -91,10 +90,7 @@ def brier(truth: np.ndarray, probability: np.ndarray) -> float:
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Return the expected calibration error.
-
-    It is |mean probability - fraction of positives|, weighted over ten equal bins.
-    """
+    """Return the mean over ten equal bins, weighted by samples, of |probability - fraction of positives|."""
     truth, probability = known(truth, probability)
     if not len(truth):
         return math.nan
@@ -104,8 +100,7 @@ def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
 
 def calibration_bin(probability: np.ndarray) -> np.ndarray:
     """Return which of ten equal bins each probability lies in: [0, 0.1), [0.1, 0.2), ... [0.9, 1]."""
-    index: np.ndarray = np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    return index
+    return np.asarray(np.minimum((probability * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1))
 
 
 def kappa(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
@@ -131,8 +126,13 @@ def kappa_of_tables(tables: np.ndarray) -> np.ndarray:
     distance = np.abs(np.subtract.outer(classes, classes))
     chance = np.einsum("...i,ij,...j->...", tables.sum(-1), distance, tables.sum(-2))
     observed = (distance * tables).sum((-2, -1)) * tables.sum((-2, -1))
-    ratio: np.ndarray = np.divide(observed, chance, out=np.full(np.shape(chance), np.nan), where=chance != 0)
-    return 1 - ratio
+    return 1 - quotient(observed, chance)
+
+
+def quotient(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Divide elementwise; NaN where the denominator is 0."""
+    nan = np.full(np.shape(numerator), np.nan)
+    return np.asarray(np.divide(numerator, denominator, out=nan, where=denominator != 0))
 
 
 def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -178,9 +178,8 @@ def evaluate(
         raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
     width = (len(labels), probability.shape[1] if kind == "ordinal" else len(labels))
     if truth.shape != (len(probability), width[0]) or probability.shape[1] != width[1]:
-        raise ValueError(
-            f"truth {truth.shape} and probability {probability.shape} do not fit {width} columns"
-        )
+        shapes = f"truth {truth.shape} and probability {probability.shape}"
+        raise ValueError(f"{shapes} do not fit {width} columns")
     scores = _KINDS[kind](labels, truth, probability)
     if continuous is not None:
         scores += _score_continuous(labels[0], continuous, probability)
@@ -240,9 +239,7 @@ def _score_ordinal(labels: Sequence[str], truth: np.ndarray, probability: np.nda
     bins, predicted = truth[:, 0], probability.argmax(1)
     n = int((~np.isnan(bins)).sum())
     values = {"kappa": kappa(bins, predicted, probability.shape[1]), "accuracy": accuracy(bins, predicted)}
-    return [
-        Score(label=labels[0], metric=name, value=value, n=n, positives=0) for name, value in values.items()
-    ]
+    return [Score(label=labels[0], metric=name, value=v, n=n, positives=0) for name, v in values.items()]
 
 
 def _score_continuous(label: str, continuous: ContinuousTarget, probability: np.ndarray) -> list[Score]:

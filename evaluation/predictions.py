@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.results import read_rows
+from evaluation.results import read_table
 from utils.files import atomic_write
 
 if TYPE_CHECKING:  # the commands that read predictions need no torch
@@ -67,20 +67,8 @@ def write_predictions(path: Path, samples: Samples, labels: Sequence[str], proba
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Return the table that `write_predictions` wrote.
-
-    Raises:
-        ValueError: the file is missing, another table, or of a former version.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; give the folder of a run that run_gpu.py has finished")
-    table = read_rows(path)
-    missing = [name for name in COLUMNS if name not in table]
-    if missing == ["subject_id"]:
-        raise ValueError(f"{path} has no column subject_id, as a former version wrote it; evaluate again")
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; give the folder of a run")
-    return table
+    """Return the table that `write_predictions` wrote."""
+    return read_table(path, COLUMNS)
 
 
 def to_arrays(table: pd.DataFrame, path: Path) -> Predictions:

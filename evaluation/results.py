@@ -15,11 +15,9 @@ COLUMNS = (
     "run", "task", "protocol", "fusion", "objective", "checkpoint", "epoch", "split", "seed", "label",
     "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
 )  # fmt: skip
-# Columns that are read as text, so that a run called 001 keeps its name.
-TEXT_COLUMNS = (
-    "run", "task", "protocol", "fusion", "objective", "checkpoint", "split", "label", "metric", "commit",
-    "started",
-)  # fmt: skip
+NUMBER_COLUMNS = ("epoch", "seed", "value", "low", "high", "n", "positives", "seconds")
+# The other columns are read as text, so that a run called 001 keeps its name.
+TEXT_TYPES = {name: str for name in COLUMNS if name not in NUMBER_COLUMNS}
 
 
 def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -31,14 +29,6 @@ def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     Raises:
         ValueError: a key is not in COLUMNS, or the file has other columns.
         OSError: the disk is full; the file is unchanged.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     append(Path(folder) / "a.csv", [{"run": "x", "metric": "auroc", "value": 0.5}])
-    ...     append(Path(folder) / "a.csv", [{"run": "y", "metric": "auroc", "value": float("nan")}])
-    ...     append(Path(folder) / "a.csv", [{"run": "x", "metric": "auroc", "value": 0.5, "seconds": 9}])
-    ...     read_rows(Path(folder) / "a.csv")[["run", "metric", "value"]].values.tolist()
-    [['x', 'auroc', 0.5], ['y', 'auroc', nan]]
     """
     append_rows(path, COLUMNS, rows, "choose another --results_dir", ignore_columns=("commit", "seconds"))
 
@@ -52,14 +42,9 @@ def append_rows(
 ) -> None:
     """Append rows to a CSV file with any columns, as `append` does.
 
-    The new content replaces the file at once, so no reader, and no kill, sees only some of the rows.
-
-    Args:
-        path: the file; it is created with its header if it is missing.
-        columns: of the file.
-        rows: with keys of `columns`.
-        hint: what to do if the file has other columns; ends the error message.
-        ignore_columns: columns that do not count when a row is compared with those that are there.
+    The new content replaces the file at once, so no reader, and no kill, sees only some of the rows. `hint`
+    says what to do if the file has other columns. `ignore_columns` do not count when a row is compared with
+    those that are there.
     """
     path = Path(path).resolve()  # a symbolic link stays one; its target is replaced
     new_rows = [_cells(row, columns) for row in rows]
@@ -80,15 +65,35 @@ def append_rows(
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Return the rows of a CSV file of ours; TEXT_COLUMNS are text, even if all cells are digits.
+    """Return the rows of a CSV file of ours; those of TEXT_TYPES are text, even if all digits.
 
     A last line without its end, which a killed run can leave, is dropped.
     """
     lines = _complete_lines(Path(path))
     if not lines:
         return pd.DataFrame()
-    text_columns = dict.fromkeys(TEXT_COLUMNS, str)
-    return pd.read_csv(io.BytesIO(lines), dtype=text_columns, keep_default_na=False, na_values=["", "nan"])
+    return pd.read_csv(io.BytesIO(lines), dtype=TEXT_TYPES, keep_default_na=False, na_values=["", "nan"])
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV file of ours.
+
+    Raises:
+        ValueError: the file is missing, not a table, empty, or without one of `columns`.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; give the folder or table of a run that has finished")
+    try:
+        table = read_rows(path)
+    except (ValueError, UnicodeDecodeError):
+        raise ValueError(f"{path} is not a table; give a CSV file that a run has written") from None
+    if table.empty:
+        raise ValueError(f"{path} has no rows yet; wait for the first")
+    missing = [name for name in columns if name not in table]
+    if missing:
+        cure = "give that of a finished run, or evaluate again if a former version wrote it"
+        raise ValueError(f"{path} has no column {', '.join(missing)}; {cure}")
+    return table
 
 
 def _cells(row: Mapping[str, object], columns: Sequence[str]) -> list[str]:

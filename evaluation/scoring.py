@@ -77,9 +77,7 @@ def class_means(task: Task, train: Samples) -> np.ndarray:
     known = ~np.isnan(train.labels[:, 0])
     classes, raw = train.labels[known, 0].astype(int), train.raw_labels[known, 0]
     sums, counts = np.bincount(classes, raw, task.classes), np.bincount(classes, None, task.classes)
-    means = np.full(task.classes, np.nan)
-    np.divide(sums, counts, out=means, where=counts > 0)
-    return means
+    return metrics.quotient(sums, counts)
 
 
 def write_report(
@@ -93,17 +91,8 @@ def write_report(
 ) -> str:
     """Write a split's predictions, and append its scores to <results_dir>/<task>.csv.
 
-    Args:
-        task: the task.
-        samples: the n samples of the split.
-        probability: [n, outputs].
-        context: intervals and subgroups to compute.
-        predictions: file to write the predictions to.
-        results_dir: folder of the result tables.
-        run_columns: the columns of the result rows that describe the run and the split.
-
-    Returns:
-        The text to print: a table of mean scores, and the paths of the files.
+    `run_columns` are the columns of the result rows that describe the run and the split. Return the text to
+    print: a table of mean scores, and the paths of the files.
     """
     write_predictions(predictions, samples, task.labels, probability)
     scores, resampled = score_with_intervals(task, samples, probability, context)
@@ -164,9 +153,8 @@ def compare_subgroups(
 def _score(
     task: Task, samples: Samples, probability: np.ndarray, context: ScoringContext, resamples: Resamples
 ) -> tuple[list[Score], Resampled]:
-    continuous = None
-    if context.class_means is not None:
-        continuous = ContinuousTarget(samples.raw_labels[:, 0], context.class_means)
+    means = context.class_means
+    continuous = None if means is None else ContinuousTarget(samples.raw_labels[:, 0], means)
     scores = compute_scores(task, samples.labels, probability, continuous)
     if not resamples.count:
         return scores, {}

@@ -32,11 +32,6 @@ def age_group(age: pd.Series) -> pd.Series:
     return pd.Series(np.select(groups, [name for *_, name in AGES], UNKNOWN), age.index)
 
 
-def sex_group(sex: pd.Series) -> pd.Series:
-    """Return F or M, or unknown."""
-    return sex.astype("object").fillna(UNKNOWN)
-
-
 def race_group(race: pd.Series) -> pd.Series:
     """Map MIMIC-IV's codes to white, black, hispanic, asian, other or unknown.
 
@@ -47,11 +42,8 @@ def race_group(race: pd.Series) -> pd.Series:
     return word.map(RACES).fillna("other")
 
 
-SUBGROUPS: dict[str, Callable[[pd.Series], pd.Series]] = {
-    "age": age_group,
-    "sex": sex_group,
-    "race": race_group,
-}
+SUBGROUPS: dict[str, Callable[[pd.Series], pd.Series]]  # column of the stays -> its subgroups
+SUBGROUPS = {"age": age_group, "sex": lambda sex: sex.astype("object").fillna(UNKNOWN), "race": race_group}
 
 
 def parse_subgroups(text: str) -> tuple[str, ...]:

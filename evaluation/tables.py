@@ -46,24 +46,14 @@ class Compare:
     """Seed of the resamples."""
 
     def __post_init__(self) -> None:
-        """Check the settings.
-
-        Raises:
-            ValueError: there is no resample.
-        """
         if self.resamples < 1:
             raise ValueError(f"--resamples must be 1 or more, not {self.resamples}")
 
 
 def compare(config: Compare) -> pd.DataFrame:
-    """Return a row per score: label, metric, a, b, difference (b - a), its 95 % interval low and high, p, n.
-
-    Raises:
-        ValueError: the runs are on different samples.
-    """
-    a, b = _read_pair(
-        *(Path(run) / f"predictions_{config.split}.csv" for run in (config.run_a, config.run_b))
-    )
+    """Return a row per score: label, metric, a, b, difference (b - a), its 95 % interval, p and n."""
+    name = f"predictions_{config.split}.csv"
+    a, b = _read_pair(Path(config.run_a) / name, Path(config.run_b) / name)
     resamples = Resamples.of(a.subject_id, config.resamples, config.seed)
     scores_a, resampled_a = _evaluate(a, resamples)
     scores_b, resampled_b = _evaluate(b, resamples)
@@ -160,9 +150,6 @@ def summary(folder: Path) -> str:
     """Return a table with a row per run: settings, mean test scores, and n, the number of known labels.
 
     The paths of the result tables follow.
-
-    Raises:
-        ValueError: the folder has no test score.
     """
     paths = sorted(folder.glob("*.csv"))
     rows = pd.concat([_read_results(path) for path in paths] or [pd.DataFrame(columns=["split"])])
@@ -174,19 +161,14 @@ def summary(folder: Path) -> str:
     keys = ["task", *RUN_KEYS]
     table = rows.pivot_table("value", [*keys, "run", "started", "n"], "metric", "last").reset_index()
     table["baseline"] = table[["objective", "fusion"]].map(_baseline_order).min(axis=1)
-    table = table.sort_values(
-        ["task", "protocol", "baseline", "started"], ascending=[True, False, True, True]
-    )
+    order = {"task": True, "protocol": False, "baseline": True, "started": True}  # whether ascending
+    table = table.sort_values(list(order), ascending=list(order.values()))
     text = table[[*keys, *metrics, "n"]].to_string(index=False, float_format="{:.3f}".format, na_rep="")
     return "\n".join([text, *(f"results: {path}" for path in paths)])
 
 
 def select_rows(config: Table) -> pd.DataFrame:
-    """Return the result rows to average, without those that --mode eval added for a run in the same file.
-
-    Raises:
-        ValueError: no row is left.
-    """
+    """Return the result rows to average, without those that --mode eval added for a run in the same file."""
     paths = [folder / f"{config.task}.csv" for folder in config.results_dir]
     rows = pd.concat([_without_evaluations(_read_results(path)) for path in paths], ignore_index=True)
     for name, value in (("split", config.split), ("label", config.label), ("metric", config.metric)):

@@ -193,9 +193,8 @@ def _tie_break_of_text(observations: RawObservations) -> np.ndarray:
 def _cleaning(protocol: str) -> dict[str, np.ndarray]:
     """Return the columns of the item map, the rule as its index in RULES."""
     table = item_map(protocol).drop("source")
-    rule = pl.col("rule").replace_strict(
-        {rule: code for code, rule in enumerate(RULES)}, return_dtype=pl.Int8
-    )
+    codes = {rule: code for code, rule in enumerate(RULES)}
+    rule = pl.col("rule").replace_strict(codes, return_dtype=pl.Int8)
     return {series.name: series.to_numpy() for series in table.with_columns(rule)}
 
 

@@ -22,11 +22,7 @@ LINES_SEARCHED = 10_000_000  # when looking for a faulty line: half a minute
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open a table for reading its decompressed bytes.
-
-    Raises:
-        ValueError: The file cannot be read, or is not a complete .gz file.
-    """
+    """Open a table for reading its decompressed bytes."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield cast(BinaryIO, file)
@@ -39,11 +35,7 @@ def _unreadable(path: Path, error: Exception) -> str:
 
 
 def check_not_truncated(path: Path) -> None:
-    """Check that the last line ends in a newline; a file that was cut within a line gives no other sign.
-
-    Raises:
-        ValueError: The last line does not end in a newline.
-    """
+    """Check that the last line ends in a newline; a file that was cut within a line gives no other sign."""
     last = b""
     with open_bytes(path) as file:
         if path.suffix != ".gz":
@@ -61,9 +53,6 @@ def check_field_counts(path: Path) -> None:
     """Check that every line has as many fields as the header: otherwise its cells are in other columns.
 
     A table with line breaks inside cells is not checked.
-
-    Raises:
-        ValueError: A line has more or fewer fields; the message names the line.
     """
     line, commas = pl.col("line"), pl.col("commas")
     fields = line.str.replace_all(r'"[^"]*"', "").str.count_matches(",", literal=True)
@@ -74,9 +63,8 @@ def check_field_counts(path: Path) -> None:
         .select("row", commas=fields, odd_quotes=quotes % 2)
     )
     first_odd = pl.col("row").filter(commas != commas.first()).first()
-    expected, row, multiline = (
-        counts.select(commas.first(), first_odd, pl.col("odd_quotes").max()).collect().row(0)
-    )
+    summary = counts.select(commas.first(), first_odd, pl.col("odd_quotes").max())
+    expected, row, multiline = summary.collect().row(0)
     if row is not None and not multiline:
         raise ValueError(
             f"{path}: line {row + 1} does not have the {expected + 1} fields of the header; {DOWNLOAD_AGAIN}"
@@ -85,11 +73,7 @@ def check_field_counts(path: Path) -> None:
 
 @contextmanager
 def explain_parse_error(root: Path, name: str) -> Iterator[None]:
-    """Replace Polars' error about a table, which quotes a patient's value, by one that names the line.
-
-    Raises:
-        ValueError: Polars failed, or the file cannot be read.
-    """
+    """Replace Polars' error about a table, which quotes a patient's value, by one that names the line."""
     path = find_table(root, name)
     try:
         yield

@@ -21,12 +21,8 @@ def scan_table(
 ) -> pl.LazyFrame:
     """Scan the columns of a raw table that are read, under our names; times are still text.
 
-    Args:
-        root: Folder of the release.
-        name: Key of TABLES.
-        row_index: Name of a column to add that counts the file's rows from 0.
-        truncation_probe: A column whose right neighbour is added as text, named "probe". It is null in a row
-            that was cut off there.
+    `row_index` names a column to add that counts the file's rows from 0. `truncation_probe` is a column whose
+    right neighbour is added as text, named "probe"; it is null in a row that was cut off there.
 
     Raises:
         ValueError: The table or one of its columns is missing.
@@ -102,11 +98,7 @@ def read_table(root: Path, name: str) -> pl.DataFrame:
 
 
 def check_unique_ids(frame: pl.DataFrame, ids: Sequence[str], name: str) -> None:
-    """Check that every row of a raw table has the ids that identify it, and that no other row has them.
-
-    Raises:
-        ValueError: An id is missing, or is in two rows.
-    """
+    """Check that every row of a raw table has the ids that identify it, and that no other row has them."""
     file = TABLES[name].pattern
     missing = frame.select(pl.any_horizontal(pl.col(ids).is_null()).sum()).item()
     if missing:
@@ -115,6 +107,5 @@ def check_unique_ids(frame: pl.DataFrame, ids: Sequence[str], name: str) -> None
     if len(repeated):
         first = repeated[ids[0]][0]
         count = (repeated[ids[0]] == first).sum()
-        raise ValueError(
-            f"{file}: {ids[0]} {first} is in {count} rows, but must be unique; use the release's file"
-        )
+        rule = f"{ids[0]} {first} is in {count} rows, but must be unique"
+        raise ValueError(f"{file}: {rule}; use the release's file")

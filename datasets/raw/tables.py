@@ -81,7 +81,6 @@ def find_table(root: Path, name: str) -> Path:
             "or download the table from PhysioNet"
         )
     if len(paths) > 1:
-        raise ValueError(
-            f"{root}: table {name} has {len(paths)} files: {', '.join(map(str, paths))}; keep one"
-        )
+        files = ", ".join(map(str, paths))
+        raise ValueError(f"{root}: table {name} has {len(paths)} files: {files}; keep one")
     return paths[0]

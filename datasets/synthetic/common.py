@@ -19,8 +19,7 @@ def scatter_ids(start: int, numbers: np.ndarray) -> np.ndarray:
     >>> scatter_ids(10_000_000, np.array([0, 1]))
     array([10000032, 17654353])
     """
-    ids: np.ndarray = start + (32 + numbers.astype(np.int64) * 7_654_321) % 10_000_000
-    return ids
+    return np.asarray(start + (32 + numbers.astype(np.int64) * 7_654_321) % 10_000_000)
 
 
 def to_datetimes(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:

@@ -109,8 +109,7 @@ class Moments:
 
 def _index_within(counts: np.ndarray) -> np.ndarray:
     """Return 0, 1, ... for each of consecutive groups of some sizes."""
-    index: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return index
+    return np.asarray(np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts))
 
 
 def draw_scores(
@@ -132,8 +131,7 @@ def draw_scores(
     total = simulation.vitals_signal * states @ loadings.T + level[moments.owner] + noise
     nuisances = (simulation.vitals_baseline, simulation.vitals_private, simulation.vitals_noise)
     spread = np.sqrt(simulation.vitals_signal**2 + np.square(nuisances).sum())
-    scores: np.ndarray = total / spread  # with a standard deviation near 1 whatever the settings
-    return scores
+    return np.asarray(total / spread)  # with a standard deviation near 1 whatever the settings
 
 
 def _draw_noise(
@@ -149,8 +147,7 @@ def _draw_noise(
     innovation = np.float32(np.sqrt(1 - memory**2))
     for step in range(1, len(padded)):
         padded[step] = np.float32(memory) * padded[step - 1] + innovation * padded[step]
-    noise: np.ndarray = padded[index, moments.owner]
-    return noise
+    return np.asarray(padded[index, moments.owner])
 
 
 def channel_values(scores: np.ndarray) -> dict[str, np.ndarray]:

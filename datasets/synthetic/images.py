@@ -113,8 +113,7 @@ def _arrange(rng: np.random.Generator, xray: XRay, seed: int, simulation: Simula
 
 def _smooth_step(value: np.ndarray) -> np.ndarray:
     """Return a smooth step from 0 to 1 around 0."""
-    step: np.ndarray = np.tanh(value)
-    return 0.5 + 0.5 * step
+    return np.asarray(0.5 + 0.5 * np.tanh(value))
 
 
 def _frontal(rng: np.random.Generator, scene: _Scene, view: str) -> np.ndarray:

@@ -14,6 +14,7 @@ from datasets.synthetic.common import DAY, HOUR
 LATENTS = ("severity", "heart_failure", "consolidation", "effusion", "renal", "chronic")
 SEVERITY_CORRELATION = np.array([1.0, 0.45, 0.4, 0.4, 0.4, 0.15])  # of each latent state with severity
 PATIENT_VARIANCE = np.array([0.2, 0.5, 0.1, 0.3, 0.6, 0.9])  # the part that a patient's admissions share
+Loadings = Mapping[str, float]  # weight of each of LATENTS
 NO_DEATH = np.iinfo(np.int64).max  # time of death of a patient who survives the admission
 
 
@@ -67,8 +68,7 @@ class Course:
         change = np.where(
             death == NO_DEATH, -self.simulation.recovery * progress, self.simulation.deterioration * decline
         )
-        latents: np.ndarray = self.latents[rows] + change[:, None] * np.array([1, 0.5, 0.5, 0.3, 0.5, 0])
-        return latents
+        return np.asarray(self.latents[rows] + change[:, None] * np.array([1, 0.5, 0.5, 0.3, 0.5, 0]))
 
 
 @cache
@@ -96,21 +96,16 @@ def draw_latents(rng: np.random.Generator, count: int, patient: np.ndarray | Non
     return latents
 
 
-def liability(latents: np.ndarray, loadings: Mapping[str, float]) -> np.ndarray:
+def liability(latents: np.ndarray, loadings: Loadings) -> np.ndarray:
     """Return a weighted sum of latent states [n, 6] -> [n], with mean 0 and variance 1."""
     covariance = np.outer(SEVERITY_CORRELATION, SEVERITY_CORRELATION)
     np.fill_diagonal(covariance, 1)
     weight = np.array([loadings[name] for name in LATENTS])
-    total: np.ndarray = latents @ weight / np.sqrt(weight @ covariance @ weight)
-    return total
+    return np.asarray(latents @ weight / np.sqrt(weight @ covariance @ weight))
 
 
 def draw_outcome(
-    rng: np.random.Generator,
-    latents: np.ndarray,
-    loadings: Mapping[str, float],
-    rate: float,
-    explained: float,
+    rng: np.random.Generator, latents: np.ndarray, loadings: Loadings, rate: float, explained: float
 ) -> np.ndarray:
     """Draw a binary outcome [n] of mean `rate`; latent states explain `explained` of its liability."""
     chance = rng.standard_normal(len(latents))

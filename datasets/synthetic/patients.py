@@ -143,10 +143,8 @@ def _draw_admissions(
 
 def _draw_stay_hours(rng: np.random.Generator, latents: np.ndarray, simulation: Simulation) -> np.ndarray:
     """Draw hours of ICU stays [n, MAX_STAYS]: log-normal around 60 h, from 4 h to 45 days."""
-    known = (
-        np.sqrt(simulation.stay_explained)
-        * liability(latents, loadings_of("outcome")["stay_length"])[:, None]
-    )
+    score = liability(latents, loadings_of("outcome")["stay_length"])
+    known = np.sqrt(simulation.stay_explained) * score[:, None]
     chance = np.sqrt(1 - simulation.stay_explained) * rng.standard_normal((len(latents), MAX_STAYS))
     hours: np.ndarray = 60 * np.exp(simulation.stay_log_sd * (known + chance))
     return hours.clip(4, 45 * 24)
@@ -225,11 +223,7 @@ def _add_administration(rng: np.random.Generator, admissions: pl.DataFrame) -> p
 
 
 def read_stays(source: Path) -> pl.DataFrame:
-    """Read the ICU stays of a raw MIMIC-IV folder or a store: ids, and times in seconds since 1970.
-
-    Raises:
-        ValueError: `source` is neither, or has no stay.
-    """
+    """Read the ICU stays of a raw MIMIC-IV folder or a store: ids, and times in seconds since 1970."""
     if (source / "stays.parquet").exists():
         stays = pl.from_pandas(Store.open(source).stays(COLUMNS))
     else:
@@ -238,9 +232,8 @@ def read_stays(source: Path) -> pl.DataFrame:
         stays = read_table(source, "icustays").join(admissions, on="hadm_id").select(COLUMNS)
     stays = stays.drop_nulls(TIMES[:-1]).sort("subject_id", "intime", "stay_id")
     if stays.is_empty():
-        raise ValueError(
-            f"{source}: no ICU stay has all its times; give a raw MIMIC-IV folder or a finished store"
-        )
+        cure = "give a raw MIMIC-IV folder or a finished store"
+        raise ValueError(f"{source}: no ICU stay has all its times; {cure}")
     return stays.with_columns(pl.col(TIMES).dt.epoch("s"))
 
 

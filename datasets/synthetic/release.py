@@ -46,11 +46,7 @@ BLOCKS = f" x {PATIENTS_PER_BLOCK}"  # unit of the progress bar
 
 @contextmanager
 def atomic_folders(out: Path, names: Iterable[str]) -> Iterator[Path]:
-    """Yield a folder to write `names` in; on success they move into `out`, on failure nothing is left.
-
-    Raises:
-        ValueError: One of the names exists in `out`.
-    """
+    """Yield a folder to write `names` in; on success they move into `out`, on failure nothing is left."""
     if existing := [name for name in names if (out / name).exists()]:
         raise ValueError(f"{out}: {' and '.join(existing)} already there; remove it, or give another --out")
     out.mkdir(parents=True, exist_ok=True)
@@ -219,9 +215,6 @@ def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:
     """Write synthetic patients as `out/mimic-iv` and, with images, `out/mimic-cxr-jpg`; all or nothing.
 
     One block of patients is drawn and written at a time, so that memory does not grow with their number.
-
-    Raises:
-        ValueError: One of the folders exists.
     """
     names = (IV, CXR) if config.images else (IV,)
     blocks = range(-(-config.patients // PATIENTS_PER_BLOCK))
@@ -247,9 +240,6 @@ def write_xrays_for_stays(config: SyntheticConfig, source: Path, simulation: Sim
 
     They let every step run, but mean nothing clinically: latent states are chance, except that severity is
     higher in patients who died in hospital.
-
-    Raises:
-        ValueError: The folder exists, or `source` has no stays that can be read.
     """
     stays = read_stays(source)
     subjects = stays["subject_id"].unique().sort()

@@ -80,23 +80,18 @@ def _draw_times(rng: np.random.Generator, drawn: Block, paired: float) -> pl.Dat
         (after, end[after] + (0.3 + 90 * draw[after, 3]) * HOUR, 0.6, 0.95),
         (long_before, begin[long_before] - days_before[long_before] * DAY, 0.9, 0.95),
     )
-    frames = [_times_of(rng, drawn, *group) for group in groups]
+    frames = [_times_of(rng, stays[rows], *group) for rows, *group in groups]
     times = pl.concat([*frames, _times_without_stay(rng, drawn)])
     death = drawn.course.death[times["admission"].to_numpy()]
     return times.filter(pl.Series(times["time"].to_numpy() <= death))
 
 
 def _times_of(
-    rng: np.random.Generator,
-    drawn: Block,
-    rows: np.ndarray,
-    time: np.ndarray,
-    standing: float,
-    labelled: float,
+    rng: np.random.Generator, stays: pl.DataFrame, time: np.ndarray, standing: float, labelled: float
 ) -> pl.DataFrame:
-    """Draw a study of each of the stays `rows` [k] at `time` [k]."""
-    chance = rng.random((2, len(rows)))
-    return drawn.stays[rows].select(
+    """Draw a study of each of the `stays` [k] at `time` [k]."""
+    chance = rng.random((2, len(stays)))
+    return stays.select(
         "patient", "admission", pl.Series("time", time.astype(np.int64)),
         pl.Series("standing", chance[0] < standing), pl.Series("labelled", chance[1] < labelled),
     )  # fmt: skip
@@ -135,9 +130,8 @@ def _draw_images(rng: np.random.Generator, studies: pl.DataFrame, side: int) -> 
     row, number = np.nonzero(views != NO_IMAGE)
     portrait = draw[row, 2] < 0.6
     sizes = np.array([xray_size(side, upright) for upright in (False, True)])[portrait.astype(int)]
-    ids = [
-        _dicom_id(study, n) for study, n in zip(studies["study_id"].gather(row), number.tolist(), strict=True)
-    ]
+    study_ids = studies["study_id"].gather(row)
+    ids = [_dicom_id(study, n) for study, n in zip(study_ids, number.tolist(), strict=True)]
     return pl.DataFrame(
         {
             "study": row, "number": number, "dicom_id": pl.Series(ids, dtype=pl.String),

@@ -28,9 +28,8 @@ def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
     >>> reliability(pd.DataFrame({"probability": [0.5, 0.5, 0.1], "truth": [1, 0, 0]})).to_numpy().tolist()
     [[0.1, 0.0], [0.5, 0.5]]
     """
-    return predictions.groupby(calibration_bin(predictions["probability"].to_numpy()))[
-        ["probability", "truth"]
-    ].mean()
+    bins = calibration_bin(predictions["probability"].to_numpy())
+    return predictions.groupby(bins)[["probability", "truth"]].mean()
 
 
 def draw_calibration(predictions: pd.DataFrame, title: str) -> Figure:

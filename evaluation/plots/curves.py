@@ -7,7 +7,8 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from evaluation.plots.figures import data_description, make_panels, make_title, read_table
+from evaluation.plots.figures import data_description, make_panels, make_title
+from evaluation.results import read_table
 
 PROGRESS_COLUMNS = ("epoch", "step", "seconds", "samples_per_second")  # columns of log.csv that are no scores
 
@@ -37,9 +38,8 @@ class Epochs:
         path = self.source
         table = read_table(path, ("epoch",))
         if not any(name.startswith("val_") for name in table):
-            raise ValueError(
-                f"{path} has no column val_...; give a results_label_<task>.csv of epoch_evaluation.py"
-            )
+            cure = "give a results_label_<task>.csv of epoch_evaluation.py"
+            raise ValueError(f"{path} has no column val_...; {cure}")
         record = path.with_suffix(".yaml")
         data = data_description(record if record.is_file() else path.parent / "environment.yaml")
         title = f"{path.resolve().parent.name}: {path.stem}\n{data}".strip()

@@ -72,17 +72,14 @@ def principal_components(embeddings: np.ndarray) -> np.ndarray:
     >>> principal_components(np.array([[0.0, 0.0], [2.0, 0.0], [4.0, 0.0]])).round(6).tolist()
     [[-2.0, 0.0], [0.0, 0.0], [2.0, 0.0]]
     """
-    points: np.ndarray = PCA(2, svd_solver="full").fit_transform(embeddings)
-    return points
+    return np.asarray(PCA(2, svd_solver="full").fit_transform(embeddings))
 
 
 def tsne(embeddings: np.ndarray, seed: int) -> np.ndarray:
     """Project embeddings [n, D] by t-SNE, which starts from the principal components: [n, 2]."""
     perplexity = min(30.0, (len(embeddings) - 1) / 3)
-    points: np.ndarray = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        embeddings
-    )
-    return points
+    model = TSNE(2, perplexity=perplexity, init="pca", random_state=seed)
+    return np.asarray(model.fit_transform(embeddings))
 
 
 def label_masks(labels: np.ndarray) -> dict[str, np.ndarray]:

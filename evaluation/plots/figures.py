@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.predictions import read_predictions
-from evaluation.results import read_rows
 from utils.files import atomic_write
 
 PANEL_SIZE = (4.8, 3.6)  # inches, width and height
@@ -59,26 +58,6 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file of ours.
-
-    Raises:
-        ValueError: the file is missing, not a table, empty, or without one of `columns`.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} is missing; give the folder or table of a run that has finished")
-    try:
-        table = read_rows(path)
-    except (ValueError, UnicodeDecodeError):
-        raise ValueError(f"{path} is not a table; give a CSV file that a run has written") from None
-    if table.empty:
-        raise ValueError(f"{path} has no rows yet; wait for the first")
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)}; give the table that the figure needs")
-    return table
-
-
 @dataclass(frozen=True)
 class PredictionSelection:
     """Which predictions a figure shows."""
@@ -91,11 +70,7 @@ class PredictionSelection:
     """Labels to show; all if none is given."""
 
     def read(self) -> pd.DataFrame:
-        """Return the predictions whose truth is known.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """Return the predictions whose truth is known."""
         path = self.source / f"predictions_{self.split}.csv"
         table = select(read_predictions(path), "label", self.label, path).dropna(subset=["truth"])
         if table.empty:

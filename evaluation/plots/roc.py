@@ -67,14 +67,12 @@ def precision_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndar
 
 def interpolate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the height [101] on GRID of a curve of straight lines."""
-    heights: np.ndarray = np.interp(GRID, x, y)
-    return heights
+    return np.asarray(np.interp(GRID, x, y))
 
 
 def interpolate_steps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the height [101] on GRID of a step function, in which each y extends to the x before."""
-    heights: np.ndarray = y[np.minimum(np.searchsorted(x, GRID), len(y) - 1)]
-    return heights
+    return np.asarray(y[np.minimum(np.searchsorted(x, GRID), len(y) - 1)])
 
 
 CURVES = {

@@ -13,12 +13,11 @@ from evaluation.plots.figures import (
     data_description,
     distinct_colors,
     make_panels,
-    read_table,
     select,
     text_inches,
     unique,
 )
-from evaluation.results import COLUMNS
+from evaluation.results import COLUMNS, read_table
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,8 @@ class ScoreSelection:
     def read(self) -> pd.DataFrame:
         """Return the latest row of each run and label."""
         table = read_table(self.source, COLUMNS)
-        for column, values in (
-            ("split", (self.split,)),
-            ("metric", (self.metric,)),
-            ("run", self.run),
-            ("label", self.label),
-        ):
+        chosen = {"split": (self.split,), "metric": (self.metric,), "run": self.run, "label": self.label}
+        for column, values in chosen.items():
             table = select(table, column, values, self.source)
         return table.drop_duplicates(["run", "label"], keep="last")
 
