@@ -26,11 +26,11 @@ class Failure(AssertionError):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Folders of a case: its own, and `kept` for what all cases of a worker share, such as clean results."""
+class Workspace:
+    """Folders of a case: its own, and `shared` for files of all cases of a worker, such as clean results."""
 
     folder: Path
-    kept: Path
+    shared: Path
 
     @property
     def marker(self) -> Path:
@@ -46,11 +46,11 @@ class Fault(NamedTuple):
 
     group: str
     name: str
-    attempt: Callable[[np.random.Generator, Place], str]
+    attempt: Callable[[np.random.Generator, Workspace], str]
 
 
 @dataclass(frozen=True)
-class Ended:
+class CommandResult:
     """How a command ended: its status, all that it printed, and what it printed to standard error."""
 
     status: int
@@ -58,12 +58,12 @@ class Ended:
     errors: str
 
 
-def run(main: Callable[[T], object], config: type[T], *words: object) -> Ended:
+def run(main: Callable[[T], object], config: type[T], *words: object) -> CommandResult:
     """Run a command in this process as from a shell, with flags, errors and status of utils.cli.run_cli."""
     return run_main(lambda: run_cli(main, config), *words)
 
 
-def run_main(main: Callable[[], object], *words: object) -> Ended:
+def run_main(main: Callable[[], object], *words: object) -> CommandResult:
     """Run a command that calls run_cli itself."""
     out, errors, status = io.StringIO(), io.StringIO(), 0
     with (
@@ -78,67 +78,67 @@ def run_main(main: Callable[[], object], *words: object) -> Ended:
         except BaseException:  # a panic of Polars is not an Exception
             status = BUG
             traceback.print_exc()
-    return Ended(status, out.getvalue() + errors.getvalue(), errors.getvalue())
+    return CommandResult(status, out.getvalue() + errors.getvalue(), errors.getvalue())
 
 
-def clear_error(ended: Ended, named: Sequence[str], planted: str = "") -> str:
+def clear_error(done: CommandResult, named: Sequence[str], patient_value: str = "") -> str:
     """Return CLEAR_ERROR if the command ended in a clear error.
 
     Args:
-        ended: How the command ended.
+        done: How the command ended.
         named: The error must contain one of these names.
-        planted: A value of a patient, which must not be printed.
+        patient_value: A value of a patient, which must not be printed.
 
     Raises:
         Failure: It did not.
     """
-    has_error = "error:" in ended.errors or FLAGS_ERROR in ended.errors
+    has_error = "error:" in done.errors or FLAGS_ERROR in done.errors
     faults = {
-        "a traceback": ended.status == BUG or "Traceback" in ended.errors,
-        "status 0": ended.status == 0,
+        "a traceback": done.status == BUG or "Traceback" in done.errors,
+        "status 0": done.status == 0,
         "no error message": not has_error,
-        f"none of {', '.join(named)} named": bool(named) and not any(name in ended.errors for name in named),
-        "the patient's value is printed": bool(planted) and planted in ended.printed,
-        "an endless message": len(ended.errors) > 8000,  # tyro repeats a flag of 5000 characters
+        f"none of {', '.join(named)} named": bool(named) and not any(name in done.errors for name in named),
+        "the patient's value is printed": bool(patient_value) and patient_value in done.printed,
+        "an endless message": len(done.errors) > 8000,  # tyro repeats a flag of 5000 characters
     }
     for fault, occurred in faults.items():
         if occurred:
-            raise Failure(f"{fault}: status {ended.status}, {ended.errors[-1500:].strip()!r}")
+            raise Failure(f"{fault}: status {done.status}, {done.errors[-1500:].strip()!r}")
     return CLEAR_ERROR
 
 
-def judge(
-    ended: Ended,
+def check_result(
+    done: CommandResult,
     result: Callable[[], T],
     right: Sequence[T],
     named: Sequence[str],
     *,
     error: bool = True,
-    planted: str = "",
+    patient_value: str = "",
 ) -> str:
     """Return CORRECT if the command succeeded with one of the right results; else check its error.
 
     Args:
-        ended: How the command ended.
+        done: How the command ended.
         result: Reads the result.
         right: The right results.
         named: Names for `clear_error`.
         error: Whether the command may refuse the input.
-        planted: A value of a patient, which must not be printed.
+        patient_value: A value of a patient, which must not be printed.
 
     Raises:
         Failure: The result is wrong, or the error is not clear or not allowed.
     """
-    if ended.status == 0:
+    if done.status == 0:
         actual = result()
         if actual not in right:
-            raise Failure(f"a wrong result: {_difference(actual, right)}; printed {ended.printed[-300:]!r}")
-        if planted and planted in ended.printed:
-            raise Failure(f"the patient's value is printed: {ended.printed[-600:]!r}")
+            raise Failure(f"a wrong result: {_difference(actual, right)}; printed {done.printed[-300:]!r}")
+        if patient_value and patient_value in done.printed:
+            raise Failure(f"the patient's value is printed: {done.printed[-600:]!r}")
         return CORRECT
-    outcome = clear_error(ended, named, planted)
+    outcome = clear_error(done, named, patient_value)
     if not error:
-        raise Failure(f"refused valid input: {ended.errors.strip()[-600:]!r}")
+        raise Failure(f"refused valid input: {done.errors.strip()[-600:]!r}")
     return outcome
 
 

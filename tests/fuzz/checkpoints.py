@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
+from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, pick, run
 from tests.random_store import write_random_store
 from training import classify
 from training.classify_config import ClassifyConfig
@@ -37,40 +37,40 @@ class Executes:
         return os.system, (f"touch {self.marker}",)
 
 
-def store(place: Place) -> Path:
+def store(workspace: Workspace) -> Path:
     """Return a store of random stays."""
-    folder = place.kept / "store"
+    folder = workspace.shared / "store"
     return folder if folder.exists() else write_random_store(folder)
 
 
-def paths(place: Place, folder: Path) -> tuple[object, ...]:
+def paths(workspace: Workspace, folder: Path) -> tuple[object, ...]:
     """Return the flags of a run on the store that writes into a folder."""
     results = folder / "results"
-    return "--store", store(place), "--save_dir", folder, "--results_dir", results, "--name", "run"
+    return "--store", store(workspace), "--save_dir", folder, "--results_dir", results, "--name", "run"
 
 
-def train(place: Place, folder: Path, *flags: object) -> Ended:
+def train(workspace: Workspace, folder: Path, *flags: object) -> CommandResult:
     """Train a small EHR classifier into a folder."""
-    return run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *paths(place, folder), *flags)
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *paths(workspace, folder), *flags)
 
 
-def evaluate(place: Place, path: Path, folder: Path) -> Ended:
+def evaluate(workspace: Workspace, path: Path, folder: Path) -> CommandResult:
     """Evaluate a checkpoint; write its predictions to folder/run."""
     flags = ("--mode", "eval", "--load_state", path)
-    return run(classify.classify, ClassifyConfig, *SETTINGS, *paths(place, folder), *flags)
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *paths(workspace, folder), *flags)
 
 
-def trained(place: Place) -> Path:
+def trained(workspace: Workspace) -> Path:
     """Return the folder of a classifier that was trained for one epoch.
 
     clean/ has its predictions, and twice/ those after resuming it for a second epoch.
     """
-    folder = place.kept / "trained"
+    folder = workspace.shared / "trained"
     if not folder.exists():
-        once = train(place, folder, "--epochs", 1)
-        evaluated = evaluate(place, folder / "run" / "best.ckpt", folder / "clean")
+        once = train(workspace, folder, "--epochs", 1)
+        evaluated = evaluate(workspace, folder / "run" / "best.ckpt", folder / "clean")
         shutil.copytree(folder / "run", folder / "twice" / "run")
-        twice = train(place, folder / "twice", "--epochs", 2, "--resume")
+        twice = train(workspace, folder / "twice", "--epochs", 2, "--resume")
         if once.status or evaluated.status or twice.status:
             raise Failure(f"the clean run is refused: {once.errors} {evaluated.errors} {twice.errors}")
     return folder
@@ -231,13 +231,15 @@ CHANGES: dict[str, Callable[[np.random.Generator, Tree], None]] = {
 }
 
 
-def plain_pickle(draw: np.random.Generator, place: Place, state: Tree) -> bytes:
-    return pickle.dumps(pick(draw, (Executes(place.marker), {**state, "epoch": Executes(place.marker)})))
+def plain_pickle(draw: np.random.Generator, workspace: Workspace, state: Tree) -> bytes:
+    return pickle.dumps(
+        pick(draw, (Executes(workspace.marker), {**state, "epoch": Executes(workspace.marker)}))
+    )
 
 
-def pickle_in_a_checkpoint(draw: np.random.Generator, place: Place, state: Tree) -> bytes:
+def pickle_in_a_checkpoint(draw: np.random.Generator, workspace: Workspace, state: Tree) -> bytes:
     path = pick(draw, [path for path in entries(state) if isinstance(parent(state, path), dict)])
-    parent(state, path)[path[-1]] = Executes(place.marker)
+    parent(state, path)[path[-1]] = Executes(workspace.marker)
     file = io.BytesIO()
     torch.save(state, file, _use_new_zipfile_serialization=bool(draw.integers(2)))
     return file.getvalue()
@@ -253,48 +255,52 @@ def saved(state: Tree) -> bytes:
     return file.getvalue()
 
 
-def attempt(content: bytes, draw: np.random.Generator, place: Place, *, error_alone: bool = False) -> str:
+def attempt(
+    content: bytes, draw: np.random.Generator, workspace: Workspace, *, error_alone: bool = False
+) -> str:
     """Evaluate a checkpoint, or resume from it, and judge the predictions."""
-    source, folder = trained(place), place.folder / "out"
+    source, folder = trained(workspace), workspace.folder / "out"
     if draw.integers(2):
-        path = place.folder / "faulty.ckpt"
+        path = workspace.folder / "faulty.ckpt"
         path.write_bytes(content)
-        ended, right = evaluate(place, path, folder), predictions(source / "clean")
+        done, right = evaluate(workspace, path, folder), predictions(source / "clean")
     else:
         shutil.copytree(source / "run", folder / "run")
         path = folder / "run" / "last.ckpt"
         path.write_bytes(content)
-        ended, right = train(place, folder, "--epochs", 2, "--resume"), predictions(source / "twice")
-    return judge(ended, lambda: predictions(folder), [] if error_alone else [right], [path.name])
+        done, right = train(workspace, folder, "--epochs", 2, "--resume"), predictions(source / "twice")
+    return check_result(done, lambda: predictions(folder), [] if error_alone else [right], [path.name])
 
 
-def clean_content(place: Place) -> bytes:
+def clean_content(workspace: Workspace) -> bytes:
     """Return last.ckpt of the clean run, which contains all that best.ckpt contains."""
-    return (trained(place) / "run" / "last.ckpt").read_bytes()
+    return (trained(workspace) / "run" / "last.ckpt").read_bytes()
 
 
 def attempt_damage(
-    damage: Callable[[np.random.Generator, bytes], bytes], draw: np.random.Generator, place: Place
+    damage: Callable[[np.random.Generator, bytes], bytes], draw: np.random.Generator, workspace: Workspace
 ) -> str:
     """Try a damaged file."""
-    return attempt(damage(draw, clean_content(place)), draw, place)
+    return attempt(damage(draw, clean_content(workspace)), draw, workspace)
 
 
 def attempt_change(
-    change: Callable[[np.random.Generator, Tree], None], draw: np.random.Generator, place: Place
+    change: Callable[[np.random.Generator, Tree], None], draw: np.random.Generator, workspace: Workspace
 ) -> str:
     """Try a file with other content."""
-    state = copy.deepcopy(checkpoint.load(trained(place) / "run" / "last.ckpt"))
+    state = copy.deepcopy(checkpoint.load(trained(workspace) / "run" / "last.ckpt"))
     change(draw, state)
-    return attempt(saved(state), draw, place)
+    return attempt(saved(state), draw, workspace)
 
 
 def attempt_execution(
-    make: Callable[[np.random.Generator, Place, Tree], bytes], draw: np.random.Generator, place: Place
+    make: Callable[[np.random.Generator, Workspace, Tree], bytes],
+    draw: np.random.Generator,
+    workspace: Workspace,
 ) -> str:
     """Try a file that would run code: it must be refused without running it."""
-    state = checkpoint.load(trained(place) / "run" / "last.ckpt")
-    return attempt(make(draw, place, state), draw, place, error_alone=True)
+    state = checkpoint.load(trained(workspace) / "run" / "last.ckpt")
+    return attempt(make(draw, workspace, state), draw, workspace, error_alone=True)
 
 
 def faults() -> list[Fault]:

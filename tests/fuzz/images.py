@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 
 from datasets.cxr import image_path
-from tests.fuzz.cases import CORRECT, Failure, Fault, Place, judge, pick
+from tests.fuzz.cases import CORRECT, Failure, Fault, Workspace, check_result, pick
 from tests.fuzz.tables import contents, extract, put, read_clean
 from tests.random_cohort import random_cohort
 
@@ -107,9 +107,9 @@ HARMLESS: dict[str, Callable[[np.random.Generator, Image.Image], bytes]] = {
 }
 
 
-def cohort(place: Place) -> Path:
+def cohort(workspace: Workspace) -> Path:
     """A clean cohort whose X-rays differ from each other."""
-    folder = place.kept / "pictures"
+    folder = workspace.shared / "pictures"
     if not folder.exists():
         random_cohort(1, 2).write(folder)
         for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
@@ -117,9 +117,9 @@ def cohort(place: Place) -> Path:
     return folder
 
 
-def changed(place: Place, draw: np.random.Generator) -> tuple[Path, Path, str, Image.Image]:
+def changed(workspace: Workspace, draw: np.random.Generator) -> tuple[Path, Path, str, Image.Image]:
     """A copy of the cohort, the path of one of its X-rays, its dicom_id, and its picture."""
-    copy = Path(shutil.copytree(cohort(place), place.folder / "raw"))
+    copy = Path(shutil.copytree(cohort(workspace), workspace.folder / "raw"))
     table = read_clean(copy, "metadata")
     row = int(draw.integers(len(table.rows)))
     ids = (int(table.cell(row, "subject_id")), int(table.cell(row, "study_id")), table.cell(row, "dicom_id"))
@@ -127,42 +127,42 @@ def changed(place: Place, draw: np.random.Generator) -> tuple[Path, Path, str, I
     return copy, path, ids[2], picture(sorted(copy.rglob("*.jpg")).index(path))
 
 
-def store_without(place: Place, dicom_id: str = "") -> Path:
+def store_without(workspace: Workspace, dicom_id: str = "") -> Path:
     """The store of the clean cohort, or of one whose metadata do not have an image."""
-    store = place.kept / f"store-{dicom_id}"
+    store = workspace.shared / f"store-{dicom_id}"
     if not store.exists():
-        copy = Path(shutil.copytree(cohort(place), place.folder / f"right-{dicom_id}"))
+        copy = Path(shutil.copytree(cohort(workspace), workspace.folder / f"right-{dicom_id}"))
         table = read_clean(copy, "metadata")
         removed = [row for row in range(len(table.rows)) if table.cell(row, "dicom_id") == dicom_id]
         put(copy, "metadata", table.without(*removed).content(), ".csv")
-        if (ended := extract(copy, store)).status:
-            raise Failure(f"the clean cohort is refused: {ended.errors}")
+        if (done := extract(copy, store)).status:
+            raise Failure(f"the clean cohort is refused: {done.errors}")
     return store
 
 
-def attempt_bad(spoil: Callable[[Path], None], draw: np.random.Generator, place: Place) -> str:
+def attempt_bad(spoil: Callable[[Path], None], draw: np.random.Generator, workspace: Workspace) -> str:
     """A bad image must change nothing else in the store, and be listed if it belongs to a stay."""
-    copy, path, dicom_id, _ = changed(place, draw)
+    copy, path, dicom_id, _ = changed(workspace, draw)
     spoil(path)
-    ended = extract(copy, place.folder / "store")
-    right = contents(store_without(place, dicom_id))
-    end = judge(ended, lambda: contents(place.folder / "store"), [right], [dicom_id], error=False)
-    wanted = [dicom_id] if right != contents(store_without(place)) else []
-    listed = pd.read_csv(place.folder / "store" / "cxr_rejected.csv")
+    done = extract(copy, workspace.folder / "store")
+    right = contents(store_without(workspace, dicom_id))
+    end = check_result(done, lambda: contents(workspace.folder / "store"), [right], [dicom_id], error=False)
+    wanted = [dicom_id] if right != contents(store_without(workspace)) else []
+    listed = pd.read_csv(workspace.folder / "store" / "cxr_rejected.csv")
     if listed["dicom_id"].tolist() != wanted or listed["reason"].isna().any():
         raise Failure(f"cxr_rejected.csv should list {wanted}, but has {listed.to_dict('records')}")
     return end
 
 
 def attempt_harmless(
-    make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, place: Place
+    make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, workspace: Workspace
 ) -> str:
     """An unusual image must give the same pixels, except for what its encoding loses."""
-    copy, path, dicom_id, image = changed(place, draw)
+    copy, path, dicom_id, image = changed(workspace, draw)
     path.write_bytes(make(draw, image))
-    ended = extract(copy, place.folder / "store")
-    clean, store = store_without(place), place.folder / "store"
-    judge(ended, lambda: _other_files(store), [_other_files(clean)], [dicom_id], error=False)
+    done = extract(copy, workspace.folder / "store")
+    clean, store = store_without(workspace), workspace.folder / "store"
+    check_result(done, lambda: _other_files(store), [_other_files(clean)], [dicom_id], error=False)
     pixels = [np.load(folder / "cxr.npy").astype(float) for folder in (clean, store)]
     difference = np.abs(pixels[0] - pixels[1]).mean(axis=(1, 2)).max(initial=0)
     if difference > MAX_DIFFERENCE:
@@ -192,11 +192,11 @@ def link_to_nowhere(path: Path) -> None:
 
 
 def attempt_content(
-    make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, place: Place
+    make: Callable[[np.random.Generator, Image.Image], bytes], draw: np.random.Generator, workspace: Workspace
 ) -> str:
     """Replace an image by a bad file."""
     content = make(draw, picture(int(draw.integers(1000))))
-    return attempt_bad(lambda path: path.write_bytes(content) and None, draw, place)
+    return attempt_bad(lambda path: path.write_bytes(content) and None, draw, workspace)
 
 
 def faults() -> list[Fault]:

@@ -16,7 +16,7 @@ from datasets import export, extract
 from datasets.synthetic import release as synthetic
 from evaluation import tables
 from tasks import samples
-from tests.fuzz.cases import CORRECT, Ended, Failure, Fault, Place, clear_error, pick, run
+from tests.fuzz.cases import CORRECT, CommandResult, Failure, Fault, Workspace, clear_error, pick, run
 from tests.fuzz.stores import BOMB
 from training import classify, select_epoch
 from utils import config as settings
@@ -100,17 +100,17 @@ def required(cls: type) -> list[str]:
     return [word for name in names if name in values for word in (f"--{name}", values[name])]
 
 
-def check(ended: Ended, right: bool, named: list[str], written: str) -> str:
+def check(done: CommandResult, right: bool, named: list[str], written: str) -> str:
     """Return CORRECT if what was parsed is what was written; else check that the error is clear."""
-    if ended.status == 0:
+    if done.status == 0:
         if not right:
             raise Failure(f"{written} was parsed as something else")
         return CORRECT
-    ended = dataclasses.replace(ended, errors=ended.errors.replace("-", "_"))  # --a-b is --a_b
-    return clear_error(ended, [name.replace("-", "_") for name in named])
+    done = dataclasses.replace(done, errors=done.errors.replace("-", "_"))  # --a-b is --a_b
+    return clear_error(done, [name.replace("-", "_") for name in named])
 
 
-def odd_value(draw: Draw, place: Place) -> str:
+def odd_value(draw: Draw, workspace: Workspace) -> str:
     """Pass a value that a flag can or cannot have."""
     cls = pick(draw, COMMANDS)
     paths = [path for path, kind in leaves(cls).items() if kind is not bool]
@@ -119,12 +119,12 @@ def odd_value(draw: Draw, place: Place) -> str:
     flag = f"--{path[-1]}"
     words = [f"{flag}={word}"] if draw.integers(2) else [flag, word]
     recorder = Recorder()
-    ended = run(recorder, cls, *required(cls), *words)
-    right = ended.status == 0 and setting(recorder.settings, path) in meanings(leaves(cls)[path], word)
-    return check(ended, right, [flag], f"{cls.__name__} {words}")
+    done = run(recorder, cls, *required(cls), *words)
+    right = done.status == 0 and setting(recorder.settings, path) in meanings(leaves(cls)[path], word)
+    return check(done, right, [flag], f"{cls.__name__} {words}")
 
 
-def odd_flag(draw: Draw, place: Place) -> str:
+def odd_flag(draw: Draw, workspace: Workspace) -> str:
     """Pass a misspelt flag, which must never be taken for another."""
     cls = pick(draw, COMMANDS)
     name = pick(draw, list(leaves(cls)))[-1]
@@ -144,36 +144,36 @@ def odd_flag(draw: Draw, place: Place) -> str:
     known = [flag for path in leaves(cls) for flag in (f"--{path[-1]}", f"--no_{path[-1]}")]
     if word.replace("-", "_").replace("__", "--", 1) in [*known, "--config", "--help"]:
         word = "--no_such_flag"
-    ended = run(Recorder(), cls, *required(cls), word, "1")
-    return check(ended, False, [word.partition("=")[0]], f"{cls.__name__} {word} 1")
+    done = run(Recorder(), cls, *required(cls), word, "1")
+    return check(done, False, [word.partition("=")[0]], f"{cls.__name__} {word} 1")
 
 
-def no_value(draw: Draw, place: Place) -> str:
+def no_value(draw: Draw, workspace: Workspace) -> str:
     """Pass a flag without its value at the end of the line."""
     cls = pick(draw, COMMANDS)
     paths = [path for path, kind in leaves(cls).items() if kind is not bool and get_origin(kind) is not tuple]
     path = pick(draw, paths)
-    ended = run(Recorder(), cls, *required(cls), f"--{path[-1]}")
-    return check(ended, False, [path[-1]], f"{cls.__name__} --{path[-1]}")
+    done = run(Recorder(), cls, *required(cls), f"--{path[-1]}")
+    return check(done, False, [path[-1]], f"{cls.__name__} --{path[-1]}")
 
 
-def twice(draw: Draw, place: Place) -> str:
+def twice(draw: Draw, workspace: Workspace) -> str:
     """Pass a flag twice; the last one wins."""
     cls, recorder = classify.ClassifyConfig, Recorder()
     first, last = draw.integers(1, 1000, 2)
     flag = pick(draw, ("--epochs", "--batch-size", "--batch_size", "--seed"))
-    ended = run(recorder, cls, flag, first, f"{flag.replace('_', '-')}={last}")
+    done = run(recorder, cls, flag, first, f"{flag.replace('_', '-')}={last}")
     path = next(path for path in leaves(cls) if path[-1] == flag.lstrip("-").replace("-", "_"))
-    right = ended.status == 0 and setting(recorder.settings, path) == last
-    return check(ended, right, [flag], f"{flag} {first}, then {last}")
+    right = done.status == 0 and setting(recorder.settings, path) == last
+    return check(done, right, [flag], f"{flag} {first}, then {last}")
 
 
-def no_config_file(draw: Draw, place: Place) -> str:
+def no_config_file(draw: Draw, workspace: Workspace) -> str:
     """Pass a --config that is not a file."""
-    (place.folder / "folder").mkdir()
-    path = pick(draw, (place.folder / "none.yaml", place.folder / "folder", "", "/dev/null/x"))
-    ended = run(Recorder(), classify.ClassifyConfig, *pick(draw, ((f"--config={path}",), ("--config", path))))
-    return check(ended, False, ["--config"], f"--config {path}")
+    (workspace.folder / "folder").mkdir()
+    path = pick(draw, (workspace.folder / "none.yaml", workspace.folder / "folder", "", "/dev/null/x"))
+    done = run(Recorder(), classify.ClassifyConfig, *pick(draw, ((f"--config={path}",), ("--config", path))))
+    return check(done, False, ["--config"], f"--config {path}")
 
 
 def agrees(written: object, parsed: object) -> bool:
@@ -189,34 +189,34 @@ def agrees(written: object, parsed: object) -> bool:
     return str(written) == str(parsed) if isinstance(parsed, str) else written == parsed
 
 
-def parse_file(content: bytes, place: Place, cls: type) -> str:
+def parse_file(content: bytes, workspace: Workspace, cls: type) -> str:
     """Read settings from a file with this content."""
-    path, recorder = place.folder / "config.yaml", Recorder()
+    path, recorder = workspace.folder / "config.yaml", Recorder()
     path.write_bytes(content)
-    ended = run(recorder, cls, "--config", path, *required(cls))
-    right = ended.status == 0 and agrees(yaml.safe_load(content) or {}, settings.to_dict(recorder.settings))
-    return check(ended, right, [path.name], repr(content[:300]))
+    done = run(recorder, cls, "--config", path, *required(cls))
+    right = done.status == 0 and agrees(yaml.safe_load(content) or {}, settings.to_dict(recorder.settings))
+    return check(done, right, [path.name], repr(content[:300]))
 
 
 def valid_file(cls: type) -> str:
     """Return a config.yaml as a run writes it."""
     recorder = Recorder()
-    ended = run(recorder, cls, *required(cls))
-    if ended.status:
-        raise Failure(f"the valid flags are refused: {ended.errors}")
+    done = run(recorder, cls, *required(cls))
+    if done.status:
+        raise Failure(f"the valid flags are refused: {done.errors}")
     return yaml.safe_dump(settings.to_dict(recorder.settings), sort_keys=False)
 
 
-def odd_entry(draw: Draw, place: Place) -> str:
+def odd_entry(draw: Draw, workspace: Workspace) -> str:
     """Write a YAML value that a setting can or cannot have."""
     cls = pick(draw, COMMANDS[:5])
     lines = valid_file(cls).splitlines()
     at = int(draw.integers(len(lines)))
     lines[at] = lines[at].partition(":")[0] + ": " + pick(draw, YAML_VALUES)
-    return parse_file("\n".join(lines).encode(), place, cls)
+    return parse_file("\n".join(lines).encode(), workspace, cls)
 
 
-def odd_bytes(draw: Draw, place: Place) -> str:
+def odd_bytes(draw: Draw, workspace: Workspace) -> str:
     """Change some bytes of a config.yaml."""
     content = bytearray(valid_file(classify.ClassifyConfig).encode())
     for _ in range(draw.integers(1, 5)):
@@ -224,10 +224,10 @@ def odd_bytes(draw: Draw, place: Place) -> str:
         content[at : at + int(draw.integers(2))] = pick(
             draw, (b"\0", b"\t", b":", b"\xff", b"-", b"&a ", b"*a ", b"{", b"'", b"\r\n", b"%", b"@")
         )
-    return parse_file(bytes(content), place, classify.ClassifyConfig)
+    return parse_file(bytes(content), workspace, classify.ClassifyConfig)
 
 
-def odd_file(draw: Draw, place: Place) -> str:
+def odd_file(draw: Draw, workspace: Workspace) -> str:
     """Write a file that holds no settings, or the same settings in another way."""
     text = valid_file(classify.ClassifyConfig)
     contents = (b"", b"\n", b"---\n", b"- 1\n", b"text", b"7", b"\0", draw.bytes(200), text.encode("utf-16"),
@@ -235,29 +235,29 @@ def odd_file(draw: Draw, place: Place) -> str:
            ("%YAML 1.2\n---\n" + text).encode(), (text + "---\n" + text).encode(), BOMB.encode(),
            (BOMB + "optim: *j\n").encode(), (BOMB + "task: *j\n").encode(),
            b"a: &a\n  b: *a\noptim: *a\n")  # fmt: skip
-    return parse_file(pick(draw, contents), place, classify.ClassifyConfig)
+    return parse_file(pick(draw, contents), workspace, classify.ClassifyConfig)
 
 
-def key_twice(draw: Draw, place: Place) -> str:
+def key_twice(draw: Draw, workspace: Workspace) -> str:
     """Write a key with two values, of which neither may win."""
     text = valid_file(classify.ClassifyConfig)
     more = pick(
         draw, ("protocol: finetune\n", "optim: {epochs: 7}\n", "run: {seed: 3}\n", "task: readmission\n")
     )
-    path = place.folder / "config.yaml"
+    path = workspace.folder / "config.yaml"
     path.write_text(more + text)
-    ended = run(Recorder(), classify.ClassifyConfig, "--config", path)
-    return check(ended, False, [path.name], more)
+    done = run(Recorder(), classify.ClassifyConfig, "--config", path)
+    return check(done, False, [path.name], more)
 
 
-def runs_code(draw: Draw, place: Place) -> str:
+def runs_code(draw: Draw, workspace: Workspace) -> str:
     """Write YAML that would run a command."""
     tag = pick(draw, ("object/apply:os.system", "object/new:os.system", "object/apply:subprocess.call"))
     line = pick(draw, ("task: {}\n", "optim: {}\n", "optim:\n  lr: {}\n", "? {}\n: 1\n", "x: {}\n"))
-    path = place.folder / "config.yaml"
-    path.write_text(line.format(f"!!python/{tag} ['touch {place.marker}']"))
-    ended = run(Recorder(), classify.ClassifyConfig, "--config", path)
-    return check(ended, False, [path.name], path.read_text())
+    path = workspace.folder / "config.yaml"
+    path.write_text(line.format(f"!!python/{tag} ['touch {workspace.marker}']"))
+    done = run(Recorder(), classify.ClassifyConfig, "--config", path)
+    return check(done, False, [path.name], path.read_text())
 
 
 FLAGS = {"odd value": odd_value, "odd flag": odd_flag, "no value": no_value, "flag twice": twice,

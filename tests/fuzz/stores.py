@@ -1,6 +1,4 @@
-"""Faulty stores: evaluated with a trained classifier, whose predictions are the clean ones, or the store is
-refused.
-"""
+"""Faulty stores: a trained classifier makes the clean predictions on them, or they are refused."""
 
 import csv
 import io
@@ -18,7 +16,7 @@ import yaml
 
 from datasets import verify
 from datasets.verify import VerifyConfig
-from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
+from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, pick, run
 from tests.fuzz.checkpoints import Executes, flipped_bits, predictions, zero_block
 from tests.random_store import write_random_store
 from tests.stores import refresh_manifests
@@ -34,45 +32,45 @@ FILES = ("hourly.npy", "cxr.npy", "stays.parquet", "cxr.parquet", "normalizer.js
 Draw = np.random.Generator
 
 
-def clean(place: Place) -> Path:
-    """A clean store."""
-    folder = place.kept / "random-store"
+def clean(workspace: Workspace) -> Path:
+    """Return a clean store."""
+    folder = workspace.shared / "random-store"
     return folder if folder.exists() else write_random_store(folder)
 
 
-def evaluate(place: Place, store: Path, folder: Path) -> Ended:
-    """Evaluate the trained classifier on a store; its predictions come into folder/run."""
-    places = ("--store", store, "--save_dir", folder, "--results_dir", folder / "results")
-    state = ("--mode", "eval", "--load_state", place.kept / "pair" / "run" / "best.ckpt")
-    return run(classify.classify, ClassifyConfig, *SETTINGS, *places, *state)
+def evaluate(workspace: Workspace, store: Path, folder: Path) -> CommandResult:
+    """Evaluate the trained classifier on a store; write its predictions to folder/run."""
+    paths = ("--store", store, "--save_dir", folder, "--results_dir", folder / "results")
+    state = ("--mode", "eval", "--load_state", workspace.shared / "pair" / "run" / "best.ckpt")
+    return run(classify.classify, ClassifyConfig, *SETTINGS, *paths, *state)
 
 
-def right_predictions(place: Place) -> str:
-    """Of the clean store, by a classifier that is trained first."""
-    folder = place.kept / "pair"
+def right_predictions(workspace: Workspace) -> str:
+    """Return the predictions on the clean store; train the classifier first."""
+    folder = workspace.shared / "pair"
     if not folder.exists():
-        places = ("--store", clean(place), "--save_dir", folder, "--results_dir", folder / "results")
-        ends = [run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *places)]
-        ends.append(evaluate(place, clean(place), folder / "clean"))
+        paths = ("--store", clean(workspace), "--save_dir", folder, "--results_dir", folder / "results")
+        ends = [run(classify.classify, ClassifyConfig, *SETTINGS, *SHAPE, *paths)]
+        ends.append(evaluate(workspace, clean(workspace), folder / "clean"))
         if any(end.status for end in ends):
             raise Failure(f"the clean store is refused: {[end.errors for end in ends]}")
     return predictions(folder / "clean")
 
 
 def agree(store: Path) -> None:
-    """Make the manifest say what the files are, as whoever wrote them would."""
+    """Update the manifest to the files, as the software that wrote them would."""
     refresh_manifests(store)
 
 
-# Files that are no longer what the manifest says.
+# Files that differ from the manifest.
 
 
-def flip(draw: Draw, store: Path, place: Place) -> None:
+def flip(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, FILES)
     path.write_bytes(flipped_bits(draw, path.read_bytes()))
 
 
-def zeros(draw: Draw, store: Path, place: Place) -> None:
+def zeros(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, FILES)
     content = damaged = path.read_bytes()
     while damaged == content:
@@ -80,33 +78,33 @@ def zeros(draw: Draw, store: Path, place: Place) -> None:
     path.write_bytes(damaged)
 
 
-def cut(draw: Draw, store: Path, place: Place) -> None:
+def cut(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, (*FILES, "manifest.yaml"))
     path.write_bytes(path.read_bytes()[: draw.integers(path.stat().st_size)])
 
 
-def lost(draw: Draw, store: Path, place: Place) -> None:
+def lost(draw: Draw, store: Path, workspace: Workspace) -> None:
     (store / pick(draw, (*FILES, "manifest.yaml"))).unlink()
 
 
-def folder_in_place(draw: Draw, store: Path, place: Place) -> None:
+def folder_in_place(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, (*FILES, "manifest.yaml"))
     path.unlink()
     path.mkdir()
 
 
-def of_another_store(draw: Draw, store: Path, place: Place) -> None:
-    other = place.kept / "other-store"
+def of_another_store(draw: Draw, store: Path, workspace: Workspace) -> None:
+    other = workspace.shared / "other-store"
     if not other.exists():
         write_random_store(other, seed=1)
     name = pick(draw, [n for n in FILES if (other / n).read_bytes() != (store / n).read_bytes()])
     shutil.copy(other / name, store / name)
 
 
-# Files that something else has written, manifest and all.
+# Files that other software has written, together with the manifest.
 
 
-def other_array(draw: Draw, store: Path, place: Place) -> None:
+def other_array(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, ("hourly.npy", "cxr.npy"))
     array = np.load(path)
     flat = array.reshape(len(array), -1)
@@ -118,24 +116,24 @@ def other_array(draw: Draw, store: Path, place: Place) -> None:
     agree(store)
 
 
-def not_finite(draw: Draw, store: Path, place: Place) -> None:
+def not_finite(draw: Draw, store: Path, workspace: Workspace) -> None:
     hourly = np.load(store / "hourly.npy")
     hourly[:, int(draw.integers(59))] = pick(draw, (np.nan, np.inf))
     np.save(store / "hourly.npy", hourly)
     agree(store)
 
 
-def pickled_array(draw: Draw, store: Path, place: Place) -> None:
+def pickled_array(draw: Draw, store: Path, workspace: Workspace) -> None:
     name = pick(draw, ("hourly.npy", "cxr.npy"))
-    content = pick(draw, (pickle.dumps(Executes(place.marker)), None))
+    content = pick(draw, (pickle.dumps(Executes(workspace.marker)), None))
     if content is None:
-        np.save(store / name, np.array([Executes(place.marker)] * 3, object), allow_pickle=True)
+        np.save(store / name, np.array([Executes(workspace.marker)] * 3, object), allow_pickle=True)
     else:
         (store / name).write_bytes(content)
     agree(store)
 
 
-def other_table(draw: Draw, store: Path, place: Place) -> None:
+def other_table(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, ("stays.parquet", "cxr.parquet"))
     table = pd.read_parquet(path)
     used = [name for name in ("offset", "length", "stay_id", "subject_id", "hours") if name in table]
@@ -148,7 +146,7 @@ def other_table(draw: Draw, store: Path, place: Place) -> None:
     agree(store)
 
 
-def not_parquet(draw: Draw, store: Path, place: Place) -> None:
+def not_parquet(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / pick(draw, ("stays.parquet", "cxr.parquet"))
     path.write_bytes(
         pick(draw, (b"", b"PAR1", b"PAR1" + draw.bytes(200) + b"PAR1", b"a,b\n1,2\n", bytes(64)))
@@ -156,7 +154,7 @@ def not_parquet(draw: Draw, store: Path, place: Place) -> None:
     agree(store)
 
 
-ODD_PLACES = {
+ODD_CELLS = {
     "stay_row": ("-1", "99999", "1e3", "", "x", "2.5", "99999999999999999999"),
     "bins": ("0", "-3", "99999", "", "nan"),
     "partial_bin_row": ("-7", "99999999", "x"),
@@ -168,20 +166,20 @@ ODD_PLACES = {
 }
 
 
-def odd_sample(draw: Draw, store: Path, place: Place) -> None:
+def odd_sample(draw: Draw, store: Path, workspace: Workspace) -> None:
     rows = _read_listfile(store)
-    column = pick(draw, sorted(ODD_PLACES))
-    rows[int(draw.integers(1, len(rows)))][rows[0].index(column)] = pick(draw, ODD_PLACES[column])
+    column = pick(draw, sorted(ODD_CELLS))
+    rows[int(draw.integers(1, len(rows)))][rows[0].index(column)] = pick(draw, ODD_CELLS[column])
     _write_listfile(store, rows)
 
 
-def listfile_columns(draw: Draw, store: Path, place: Place) -> None:
+def listfile_columns(draw: Draw, store: Path, workspace: Workspace) -> None:
     rows = _read_listfile(store)
     gone = int(draw.integers(2, len(rows[0])))
     _write_listfile(store, [row[:gone] + row[gone + 1 :] for row in rows])
 
 
-def listfile_bytes(draw: Draw, store: Path, place: Place) -> None:
+def listfile_bytes(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / LISTFILE
     content = path.read_bytes()
     row = int(draw.integers(1, content.count(b"\n")))
@@ -205,7 +203,7 @@ def _write_listfile(store: Path, rows: list[list[str]], end: str = "\n") -> None
     agree(store)
 
 
-def odd_normalizer(draw: Draw, store: Path, place: Place) -> None:
+def odd_normalizer(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / "normalizer.json"
     fitted = json.loads(path.read_text())
     key, value = (
@@ -223,16 +221,16 @@ def odd_normalizer(draw: Draw, store: Path, place: Place) -> None:
 # Manifests.
 
 
-def manifest_that_runs_code(draw: Draw, store: Path, place: Place) -> None:
+def manifest_that_runs_code(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / "manifest.yaml"
     tag = pick(
         draw, ("!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:os.system")
     )
-    path.write_text(f"{path.read_text()}\nx: {tag} ['touch {place.marker}']\n")
+    path.write_text(f"{path.read_text()}\nx: {tag} ['touch {workspace.marker}']\n")
 
 
-def manifest_that_leaves(draw: Draw, store: Path, place: Place) -> None:
-    """A manifest that names a file outside the store, by its path or through a link."""
+def manifest_that_leaves(draw: Draw, store: Path, workspace: Workspace) -> None:
+    """Name a file outside the store, by its path or through a link."""
     outside = store.parent / "outside.npy"
     shutil.copy(store / "hourly.npy", outside)
     how = pick(draw, ("../outside.npy", str(outside), "x/../../outside.npy", "link"))
@@ -253,15 +251,15 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 
 
-def odd_manifest(draw: Draw, store: Path, place: Place) -> None:
+def odd_manifest(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / "manifest.yaml"
     content = yaml.safe_load(path.read_text())
     first = next(iter(content["files"]))
-    told = pick(draw, (None, 7, "x", {}, {"bytes": "9"}, {"bytes": None}))
+    entry = pick(draw, (None, 7, "x", {}, {"bytes": "9"}, {"bytes": None}))
     changed = (
         {"store_version": pick(draw, (0, 1, 3, "2", None, 1.5, [2]))},
         {"files": pick(draw, (None, [], "x", 7, {}))},
-        {"files": {**content["files"], first: told}},
+        {"files": {**content["files"], first: entry}},
         {"synthetic": pick(draw, (None, "maybe", 7))},
         {"files": {**content["files"], 7: {"bytes": 1}}},
     )
@@ -271,23 +269,23 @@ def odd_manifest(draw: Draw, store: Path, place: Place) -> None:
     path.write_text(pick(draw, texts))
 
 
-# What does not matter.
+# Changes that do not matter.
 
 
-def another_file(draw: Draw, store: Path, place: Place) -> None:
+def another_file(draw: Draw, store: Path, workspace: Workspace) -> None:
     (store / pick(draw, ("notes.txt", ".DS_Store", "hourly.npy.partial"))).write_bytes(draw.bytes(30))
 
 
-def more_of_a_listfile(draw: Draw, store: Path, place: Place) -> None:
+def more_of_a_listfile(draw: Draw, store: Path, workspace: Workspace) -> None:
     rows = _read_listfile(store)
     order = draw.permutation(len(rows[0]) + 1)
     rows = [
-        [[*row, "note" if not place_ else "x"][column] for column in order] for place_, row in enumerate(rows)
+        [[*row, "note" if not index else "x"][column] for column in order] for index, row in enumerate(rows)
     ]
     _write_listfile(store, rows, pick(draw, ("\n", "\r\n")))
 
 
-Change = Callable[[Draw, Path, Place], None]
+Change = Callable[[Draw, Path, Workspace], None]
 WRONG: dict[str, Change] = {
     "flipped bits": flip,
     "a block of zeros": zeros,
@@ -305,7 +303,7 @@ WRONG: dict[str, Change] = {
     "odd normaliser": odd_normalizer,
     "odd manifest": odd_manifest,
 }
-# What leaves other bytes than the manifest says.
+# Faults that leave other bytes than those of the manifest.
 DAMAGE = ("flipped bits", "a block of zeros", "cut off", "a file is missing", "a file of another store")
 HOSTILE: dict[str, Change] = {
     "array that runs code": pickled_array,
@@ -318,26 +316,28 @@ HARMLESS: dict[str, Change] = {
 }
 
 
-def attempt(change: Change, kind: str, draw: Draw, place: Place) -> str:
-    """Evaluate on a faulty store."""
-    right = right_predictions(place)
-    store = Path(shutil.copytree(clean(place), place.folder / "store"))
-    change(draw, store, place)
-    ended = evaluate(place, store, place.folder / "out")
+def attempt(change: Change, kind: str, draw: Draw, workspace: Workspace) -> str:
+    """Evaluate the classifier on a faulty store."""
+    right = right_predictions(workspace)
+    store = Path(shutil.copytree(clean(workspace), workspace.folder / "store"))
+    change(draw, store, workspace)
+    done = evaluate(workspace, store, workspace.folder / "out")
     wanted = [] if kind == "hostile" else [right]
     named = [] if kind == "harmless" else [str(store)]
-    return judge(ended, lambda: predictions(place.folder / "out"), wanted, named, error=kind != "harmless")
+    return check_result(
+        done, lambda: predictions(workspace.folder / "out"), wanted, named, error=kind != "harmless"
+    )
 
 
-def attempt_verify(change: Change, draw: Draw, place: Place) -> str:
-    """Verify a store that was damaged: never taken for whole."""
-    store = Path(shutil.copytree(clean(place), place.folder / "store"))
-    change(draw, store, place)
-    return judge(run(verify.main, VerifyConfig, store), lambda: "", [], [str(store)])
+def attempt_verify(change: Change, draw: Draw, workspace: Workspace) -> str:
+    """Verify a damaged store, which must never succeed."""
+    store = Path(shutil.copytree(clean(workspace), workspace.folder / "store"))
+    change(draw, store, workspace)
+    return check_result(run(verify.main, VerifyConfig, store), lambda: "", [], [str(store)])
 
 
 def faults() -> list[Fault]:
-    """All kinds of faulty stores."""
+    """Return all kinds of faulty stores."""
     kinds = (("wrong", WRONG), ("hostile", HOSTILE), ("harmless", HARMLESS))
     made = [
         Fault("stores", name, partial(attempt, change, kind))

@@ -17,7 +17,7 @@ import polars as pl
 from datasets.extract import ExtractConfig
 from datasets.raw.tables import TABLES, find_table
 from tasks import TASKS
-from tests.fuzz.cases import Ended, Failure, Fault, Place, judge, pick, run
+from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, pick, run
 from tests.random_cohort import random_cohort
 from tests.stores import extract_with_samples
 
@@ -507,9 +507,9 @@ FAULTS: dict[str, tuple[Make, Sequence[str]]] = {
 _RIGHT: dict[tuple[str, str, str, str], dict[str, str]] = {}
 
 
-def clean_cohort(place: Place, seed: int) -> Path:
+def clean_cohort(workspace: Workspace, seed: int) -> Path:
     """The folder of a clean cohort, with iv/ and cxr/ in it."""
-    folder = place.kept / f"cohort{seed}"
+    folder = workspace.shared / f"cohort{seed}"
     if not folder.exists():
         random_cohort(seed, SUBJECTS).write(folder)
     return folder
@@ -526,7 +526,7 @@ def _path(cohort: Path, name: str) -> Path:
     return find_table(cohort / ("cxr" if name in ("metadata", "chexpert") else "iv"), name)
 
 
-def extract(cohort: Path, out: Path, protocol: str = "medmod") -> Ended:
+def extract(cohort: Path, out: Path, protocol: str = "medmod") -> CommandResult:
     """Run the extraction for three tasks, which read all that the others do, in half the time."""
     folders = ("--mimic_iv", cohort / "iv", "--mimic_cxr", cohort / "cxr", "--out", out)
     return run(_extract, ExtractConfig, *folders, "--protocol", protocol)
@@ -553,24 +553,24 @@ def put(cohort: Path, name: str, content: Content, suffix: str) -> Path:
     return new
 
 
-def right_result(place: Place, cohort: Path, table: Table, protocol: str) -> dict[str, str]:
+def right_result(workspace: Workspace, cohort: Path, table: Table, protocol: str) -> dict[str, str]:
     """The store of a clean table."""
     content = table.content()
     key = (cohort.name, protocol, table.name, hashlib.sha256(content).hexdigest())
     if key not in _RIGHT:
-        copy = place.folder / f"right{len(_RIGHT)}"
+        copy = workspace.folder / f"right{len(_RIGHT)}"
         shutil.copytree(cohort, copy)
         put(copy, table.name, content, ".csv")
-        ended = extract(copy, copy / "store", protocol)
-        if ended.status:
-            raise Failure(f"the clean table is refused: {ended.errors}")
+        done = extract(copy, copy / "store", protocol)
+        if done.status:
+            raise Failure(f"the clean table is refused: {done.errors}")
         _RIGHT[key] = contents(copy / "store")
     return _RIGHT[key]
 
 
-def attempt(make: Make, names: Sequence[str], draw: np.random.Generator, place: Place) -> str:
+def attempt(make: Make, names: Sequence[str], draw: np.random.Generator, workspace: Workspace) -> str:
     """Extract a cohort with one faulty table."""
-    cohort = clean_cohort(place, int(draw.integers(COHORTS)))
+    cohort = clean_cohort(workspace, int(draw.integers(COHORTS)))
     protocol = pick(draw, ("medmod", "corrected"))
     table = read_clean(cohort, pick(draw, names))
     faulty = make(draw, table)
@@ -578,15 +578,22 @@ def attempt(make: Make, names: Sequence[str], draw: np.random.Generator, place: 
     packed = faulty.content
     if suffix == ".csv.gz" and not faulty.packed:
         packed = gzip.compress(packed)
-    copy = Path(shutil.copytree(cohort, place.folder / "raw"))
+    copy = Path(shutil.copytree(cohort, workspace.folder / "raw"))
     path = put(copy, table.name, packed, suffix)
-    ended = extract(copy, place.folder / "store", protocol)
+    done = extract(copy, workspace.folder / "store", protocol)
     right = (
-        [right_result(place, cohort, like, protocol) for like in faulty.same_as] if not ended.status else []
+        [right_result(workspace, cohort, like, protocol) for like in faulty.same_as]
+        if not done.status
+        else []
     )
     named = [path.name.split(".csv")[0], TABLES[table.name].pattern]
-    return judge(
-        ended, lambda: contents(place.folder / "store"), right, named, error=faulty.error, planted=PLANTED
+    return check_result(
+        done,
+        lambda: contents(workspace.folder / "store"),
+        right,
+        named,
+        error=faulty.error,
+        patient_value=PLANTED,
     )
 
 
@@ -621,13 +628,13 @@ PLACES = {
 }  # fmt: skip
 
 
-def attempt_place(arrange: Callable[[Path], None], draw: np.random.Generator, place: Place) -> str:
+def attempt_place(arrange: Callable[[Path], None], draw: np.random.Generator, workspace: Workspace) -> str:
     """Extract a cohort of which one table is missing or misplaced."""
-    cohort, name = clean_cohort(place, 0), pick(draw, ALL)
-    copy = Path(shutil.copytree(cohort, place.folder / "raw"))
+    cohort, name = clean_cohort(workspace, 0), pick(draw, ALL)
+    copy = Path(shutil.copytree(cohort, workspace.folder / "raw"))
     arrange(_path(copy, name))
-    ended = extract(copy, place.folder / "store", "medmod")
-    return judge(ended, lambda: contents(place.folder / "store"), [], [name])
+    done = extract(copy, workspace.folder / "store", "medmod")
+    return check_result(done, lambda: contents(workspace.folder / "store"), [], [name])
 
 
 def faults() -> list[Fault]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz import workers
-from tests.fuzz.cases import CORRECT, Ended, Failure, judge
+from tests.fuzz.cases import CORRECT, CommandResult, Failure, check_result
 from tests.fuzz.groups import FAULTS
 from tests.fuzz.workers import Case, Worker, attempt
 
@@ -23,35 +23,39 @@ SOME = [
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzz") / "kept"
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "shared"
 
 
 @pytest.mark.parametrize(("group", "fault"), [*EACH, *SOME], ids=lambda part: part.replace(" ", "-"))
-def test_bad_input_ends_in_a_correct_result_or_one_clear_error(group: str, fault: str, kept: Path) -> None:
-    kept.mkdir(exist_ok=True)
+def test_bad_input_ends_in_a_correct_result_or_one_clear_error(group: str, fault: str, shared: Path) -> None:
+    shared.mkdir(exist_ok=True)
     for number in range(5 if group in ("flags", "YAML") else 1):
-        outcome = attempt(Case(group, fault, number, 20), kept)
+        outcome = attempt(Case(group, fault, number, 20), shared)
         assert outcome.end != "failure", outcome.text
 
 
 @pytest.mark.parametrize(
-    ("ended", "error", "fault"),
+    ("done", "error", "fault"),
     [
-        (Ended(0, "", ""), True, "a wrong result"),
-        (Ended(1, "error: a.csv is bad", "error: a.csv is bad"), False, "refused valid input"),
-        (Ended(1, "error: it is bad", "error: it is bad"), True, "none of a.csv named"),
-        (Ended(0, "a.csv: elephant", ""), True, "the patient's value is printed"),
-        (Ended(1, "a.csv: elephant", "error: a.csv: elephant"), True, "the patient's value is printed"),
-        (Ended(70, "", "Traceback: a.csv"), True, "a traceback"),
-        (Ended(1, "", "a.csv"), True, "no error message"),
+        (CommandResult(0, "", ""), True, "a wrong result"),
+        (CommandResult(1, "error: a.csv is bad", "error: a.csv is bad"), False, "refused valid input"),
+        (CommandResult(1, "error: it is bad", "error: it is bad"), True, "none of a.csv named"),
+        (CommandResult(0, "a.csv: elephant", ""), True, "the patient's value is printed"),
+        (
+            CommandResult(1, "a.csv: elephant", "error: a.csv: elephant"),
+            True,
+            "the patient's value is printed",
+        ),
+        (CommandResult(70, "", "Traceback: a.csv"), True, "a traceback"),
+        (CommandResult(1, "", "a.csv"), True, "no error message"),
     ],
 )
-def test_failures_are_detected(ended: Ended, error: bool, fault: str) -> None:
+def test_failures_are_detected(done: CommandResult, error: bool, fault: str) -> None:
     right = [2] if fault == "a wrong result" else [1]
     with pytest.raises(Failure, match=fault):
-        judge(ended, lambda: 1, right, ["a.csv"], error=error, planted="elephant")
-    assert judge(Ended(0, "", ""), lambda: 1, [1], ["a.csv"]) == CORRECT
+        check_result(done, lambda: 1, right, ["a.csv"], error=error, patient_value="elephant")
+    assert check_result(CommandResult(0, "", ""), lambda: 1, [1], ["a.csv"]) == CORRECT
 
 
 def test_a_hang_and_a_crash_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.fuzz.cases import Failure, Place
+from tests.fuzz.cases import Failure, Workspace
 
 STACKS = "stacks.txt"  # where a worker that hangs writes its stack
 POLLS = 300  # of one second each, after which a case hangs; on an idle machine the slowest takes a few
@@ -39,16 +39,16 @@ class Outcome:
     text: str = ""
 
 
-def attempt(case: Case, kept: Path) -> Outcome:
-    """Run a case in this process, in a temporary folder beside `kept`."""
+def attempt(case: Case, shared: Path) -> Outcome:
+    """Run a case in this process, in a temporary folder beside `shared`."""
     from tests.fuzz.groups import FAULTS
 
     draw = np.random.default_rng((case.seed, zlib.crc32(case.fault.encode()), case.number))
-    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-        place = Place(Path(folder), kept)
+    with tempfile.TemporaryDirectory(dir=shared.parent) as folder:
+        workspace = Workspace(Path(folder), shared)
         try:
-            end = FAULTS[case.group, case.fault].attempt(draw, place)
-            if place.marker.exists():
+            end = FAULTS[case.group, case.fault].attempt(draw, workspace)
+            if workspace.marker.exists():
                 raise Failure("the input was executed")
         except Failure as failure:
             return Outcome(case, "failure", str(failure))
@@ -60,12 +60,12 @@ def _serve(pipe: Connection, scratch: str) -> None:
     os.environ.update(
         POLARS_MAX_THREADS="1", OMP_NUM_THREADS="1"
     )  # on tiny cohorts more threads only cost time
-    kept = Path(scratch) / "kept"
-    kept.mkdir()
+    shared = Path(scratch) / "shared"
+    shared.mkdir()
     with (Path(scratch) / STACKS).open("w") as stacks:
         while case := pipe.recv():
             faulthandler.dump_traceback_later(0.9 * POLLS, file=stacks)
-            pipe.send(attempt(case, kept))
+            pipe.send(attempt(case, shared))
             faulthandler.cancel_dump_traceback_later()
 
 
