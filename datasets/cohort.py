@@ -137,9 +137,8 @@ def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protoco
     pairs = [(code, v, ccs) for code, v in codes.iter_rows() for ccs in groups_of(code, v, protocol)]
     schema = {"icd_code": pl.String, "icd_version": pl.Int64, "ccs": pl.String}
     grouped = diagnoses.join(pl.DataFrame(pairs, schema, orient="row"), on=["icd_code", "icd_version"])
-    present = grouped.group_by("hadm_id").agg(
-        [(pl.col("ccs") == c.ccs).any().cast(pl.Int8).alias(c.title) for c in conditions()]
-    )
+    flags = [(pl.col("ccs") == c.ccs).any().cast(pl.Int8).alias(c.title) for c in conditions()]
+    present = grouped.group_by("hadm_id").agg(flags)
     rows = pl.DataFrame({"hadm_id": list(admissions)}, schema={"hadm_id": pl.Int64})
     labels = rows.join(present, on="hadm_id", how="left")
     return labels.with_columns(pl.col([c.title for c in conditions()]).fill_null(0))

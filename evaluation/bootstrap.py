@@ -45,9 +45,6 @@ class Resamples:
         """Return how often each subject was drawn in some of the resamples: [len(resamples), subjects].
 
         The type is int32, or int64 where a resample could have more samples than int32 can count.
-
-        >>> Resamples.of(np.array([7, 7, 9]), count=100, seed=0).counts(range(5)).sum(1).tolist()
-        [2, 2, 2, 2, 2]
         """
         most_samples = self.subjects * int(np.bincount(self.subject).max(initial=1))
         counts = np.empty((len(resamples), self.subjects), np.int32 if most_samples < 2**31 else np.int64)
@@ -107,10 +104,6 @@ def totals(
     """Return sums of values over the samples of every resample: float64 [R, width].
 
     `sample`, `column`, `value` [k]: which value is added, from which sample, in which column.
-
-    >>> one = Resamples.of(np.array([5, 5]), count=1, seed=0)
-    >>> totals(one, np.array([0, 1, 1]), np.array([0, 0, 1]), np.array([1.0, 2.0, 4.0]), 2).tolist()
-    [[3.0, 4.0]]
     """
     cell = resamples.subject[sample] * width + column
     by_subject = np.bincount(cell, value, resamples.subjects * width).reshape(resamples.subjects, width)

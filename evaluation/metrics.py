@@ -51,9 +51,6 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float:
     """Return the area under the ROC curve: the chance that a positive scores above a negative, ties half.
 
     `truth` [n] of 0, 1 or NaN (ignored), `score` [n]. NaN if there is only one class.
-
-    >>> auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))
-    0.75
     """
     truth, score = known(truth, score)
     positives, negatives = truth.sum(), (~truth).sum()
@@ -69,9 +66,6 @@ def auprc(truth: np.ndarray, score: np.ndarray) -> float:
     """Return the average precision: precision at each distinct score, weighted by the recall gained there.
 
     `truth` [n] of 0, 1 or NaN (ignored), `score` [n]. NaN if there is only one class.
-
-    >>> round(auprc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])), 6)
-    0.833333
     """
     truth, score = known(truth, score)
     if truth.all() or not truth.any():
@@ -107,9 +101,6 @@ def kappa(truth: np.ndarray, predicted: np.ndarray, classes: int) -> float:
     """Return Cohen's kappa with linear weights between bins 0 .. classes - 1; both [n], NaN truth ignored.
 
     NaN if nothing is known, or if all truth and predictions are one and the same bin.
-
-    >>> kappa(np.array([0, 1, 2]), np.array([0, 1, 2]), 3)
-    1.0
     """
     truth, predicted = _known_pairs(truth, predicted)
     table = np.zeros((classes, classes))
@@ -201,11 +192,7 @@ def undefined_labels(scores: Sequence[Score]) -> list[str]:
 
 
 def known(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return truth as bool and scores as float64, both only where truth [n] is known.
-
-    Raises:
-        ValueError: a label is not 0, 1 or NaN, or a score is NaN.
-    """
+    """Return truth as bool and scores as float64, both only where truth [n] is known."""
     truth, score = _known_pairs(truth, score)
     if not np.isin(truth, (0, 1)).all():
         raise ValueError(f"labels must be 0, 1 or NaN, not {np.setdiff1d(truth, (0, 1))[:3]}")

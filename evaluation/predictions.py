@@ -40,9 +40,6 @@ def write_predictions(path: Path, samples: Samples, labels: Sequence[str], proba
 
     An unknown truth is an empty cell. An ordinal label, which has probability [n, K], is written as K labels
     "name[k]", with truth 1 for its bin and 0 for the others.
-
-    Raises:
-        ValueError: the shapes do not fit.
     """
     truth = samples.labels
     if truth.shape[1] == 1 and probability.shape[1] > 1:

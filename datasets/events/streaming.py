@@ -29,9 +29,8 @@ class _StayIndex:
 
     @classmethod
     def of(cls, stays: pl.DataFrame) -> Self:
-        table = stays.sort("hadm_id").with_columns(
-            pl.col("intime").dt.epoch("s"), last_second=pl.col("los_hours") * 3600 + 1e-3
-        )
+        last_second = pl.col("los_hours") * 3600 + 1e-3
+        table = stays.sort("hadm_id").with_columns(pl.col("intime").dt.epoch("s"), last_second=last_second)
         return cls(*(table[field.name].to_numpy() for field in fields(cls)))
 
 

@@ -32,16 +32,14 @@ def scan_table(
     names = table.names_in(header)
     _check_columns(path, table, header)
     types = {names[c]: pl.String if t is pl.Datetime else t for c, t in table.columns.items()}
-    frame = pl.scan_csv(
-        path, infer_schema=False, schema_overrides=types, row_index_name=row_index, glob=False
-    )
+    scan = pl.scan_csv(path, infer_schema=False, schema_overrides=types, row_index_name=row_index, glob=False)
     columns = [_empty_to_null(raw, types[raw]).alias(column) for column, raw in names.items()]
     if row_index:
         columns.insert(0, pl.col(row_index))
     if truncation_probe:
         neighbour = header[min(header.index(truncation_probe) + 1, len(header) - 1)]
         columns.append(pl.col(neighbour).cast(pl.String).alias("probe"))
-    return frame.select(columns)
+    return scan.select(columns)
 
 
 def _read_header(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 import yaml
+from numpy.random import Generator
 
 from datasets.schema import RESOURCES
 from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
@@ -113,7 +114,7 @@ def _index_within(counts: np.ndarray) -> np.ndarray:
 
 
 def draw_scores(
-    rng: np.random.Generator, moments: Moments, patient: np.ndarray, states: np.ndarray, course: Course
+    rng: Generator, moments: Moments, patient: np.ndarray, states: np.ndarray, course: Course
 ) -> np.ndarray:
     """Draw channels in standard deviations [n, C] at n moments, from latent states [n, 6] and nuisances.
 
@@ -134,9 +135,7 @@ def draw_scores(
     return np.asarray(total / spread)  # with a standard deviation near 1 whatever the settings
 
 
-def _draw_noise(
-    rng: np.random.Generator, moments: Moments, shape: tuple[int, int], memory: float
-) -> np.ndarray:
+def _draw_noise(rng: Generator, moments: Moments, shape: tuple[int, int], memory: float) -> np.ndarray:
     """Draw first-order autoregressive noise [n, C] of variance 1 along the moments of each owner."""
     owners, channels = shape
     count = np.bincount(moments.owner, minlength=owners)
@@ -163,7 +162,7 @@ def channel_values(scores: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def draw_body(
-    rng: np.random.Generator, patients: int, heart_failure: np.ndarray, patient: np.ndarray
+    rng: Generator, patients: int, heart_failure: np.ndarray, patient: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Draw height and weight of each stay [m] in both units; heart failure adds the weight of water."""
     height = rng.normal(170, 10, patients).clip(140, 205)[patient]
@@ -171,7 +170,7 @@ def draw_body(
     return {"height": height, "inches": height / 2.54, "weight": weight, "pounds": weight / 0.453592}
 
 
-def draw_groups(rng: np.random.Generator, states: np.ndarray) -> dict[str, np.ndarray]:
+def draw_groups(rng: Generator, states: np.ndarray) -> dict[str, np.ndarray]:
     """Draw which stays [m] have an arterial line, a ventilator and so on, from their first states [m, 6]."""
     draw = rng.random((len(states), 5))
     line = draw[:, 0] < 1 / (1 + np.exp(0.5 - 0.6 * states[:, 0]))
@@ -233,7 +232,7 @@ def draw_charts(seed: int, block: int, drawn: Block) -> pl.DataFrame:
 
 
 def _finish_charts(
-    rng: np.random.Generator, events: pl.DataFrame, moments: Moments, stays: pl.DataFrame
+    rng: Generator, events: pl.DataFrame, moments: Moments, stays: pl.DataFrame
 ) -> pl.DataFrame:
     """Add stays and times to chart events, and corrupt a few."""
     chosen = pl.Series(rng.random(len(events)) < 0.004)
@@ -257,7 +256,7 @@ def _finish_charts(
     return to_datetimes(frame, ("charttime", "storetime")).select(CHART_COLUMNS)
 
 
-def corrupt_values(rng: np.random.Generator, events: pl.DataFrame) -> pl.DataFrame:
+def corrupt_values(rng: Generator, events: pl.DataFrame) -> pl.DataFrame:
     """Make a few values empty, unreadable, out of range, or blood pressures written as "120/80"."""
     draw = pl.Series(rng.random(len(events)))
     text = pl.Series(rng.choice(UNREADABLE, len(events)))
@@ -301,7 +300,7 @@ def draw_labs(seed: int, block: int, drawn: Block) -> pl.DataFrame:
 
 
 def _finish_labs(
-    rng: np.random.Generator, events: pl.DataFrame, moments: Moments, admissions: pl.DataFrame, block: int
+    rng: Generator, events: pl.DataFrame, moments: Moments, admissions: pl.DataFrame, block: int
 ) -> pl.DataFrame:
     """Add admissions, times and the release's columns to laboratory events, and corrupt a few."""
     row = events["row"].to_numpy()

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from datasets.synthetic.common import random_stream
@@ -97,7 +98,7 @@ def _coordinates(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _arrange(rng: np.random.Generator, xray: XRay, seed: int, simulation: Simulation) -> _Scene:
+def _arrange(rng: Generator, xray: XRay, seed: int, simulation: Simulation) -> _Scene:
     """Draw the patient's anatomy, and rotate, shift and scale the body by chance."""
     amount, patient = simulation.image_geometry, random_stream(seed, xray.subject_id)
     body = {name: mean + amount * sd * float(patient.standard_normal()) for name, (mean, sd) in BODY.items()}
@@ -116,7 +117,7 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
     return np.asarray(0.5 + 0.5 * np.tanh(value))
 
 
-def _frontal(rng: np.random.Generator, scene: _Scene, view: str) -> np.ndarray:
+def _frontal(rng: Generator, scene: _Scene, view: str) -> np.ndarray:
     """Return an AP or PA X-ray as brightness around 0-1."""
     x, y, body, sign = scene.x, scene.y, scene.body, scene.sign
     inside = _smooth_step((body["width"] - np.abs(x) * (1 + 0.06 * y)) * 9)
@@ -147,7 +148,7 @@ def _lungs(scene: _Scene) -> tuple[np.ndarray, np.ndarray]:
     return _smooth_step(ellipse * 3) * _smooth_step((diaphragm - y) * 14), diaphragm
 
 
-def _sign_densities(rng: np.random.Generator, scene: _Scene, diaphragm: np.ndarray) -> tuple[np.ndarray, ...]:
+def _sign_densities(rng: Generator, scene: _Scene, diaphragm: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return densities (0-1) of oedema, consolidation, effusion, atelectasis and nodule, placed by chance."""
     x, y = scene.x, scene.y
     zone_x = rng.choice([-1, 1]) * rng.uniform(0.3, 0.52)
@@ -177,9 +178,8 @@ def _lateral(scene: _Scene) -> np.ndarray:
     x, y, body = scene.x, scene.y, scene.body
     inside = _smooth_step((0.7 - np.abs(x)) * 9)
     air = _smooth_step((1 - ((x - 0.05) / 0.42) ** 2 - ((y + 0.05) / max(body["lung_height"], 0.3)) ** 2) * 3)
-    bright: np.ndarray = (
-        0.06 + inside * (body["soft_tissue"] + 0.2 * np.exp(-(((x - 0.5) / 0.1) ** 2))) - 0.35 * air
-    )
+    tissue = body["soft_tissue"] + 0.2 * np.exp(-(((x - 0.5) / 0.1) ** 2))
+    bright: np.ndarray = 0.06 + inside * tissue - 0.35 * air
     heart_width = 0.22 + 0.03 * scene.sign["heart"]
     bright += 0.3 * np.exp(-(((x + 0.2) / heart_width) ** 2) - ((y - 0.2) / 0.22) ** 2)
     effusion = _smooth_step((y - 0.45 + 0.4 * scene.opacity("effusion")) * 12)
@@ -187,7 +187,7 @@ def _lateral(scene: _Scene) -> np.ndarray:
     return bright
 
 
-def _expose(rng: np.random.Generator, bright: np.ndarray, simulation: Simulation) -> np.ndarray:
+def _expose(rng: Generator, bright: np.ndarray, simulation: Simulation) -> np.ndarray:
     """Apply texture, gamma, contrast and brightness, all by chance; return values in 0-1."""
     rows, columns = bright.shape
     patches = Image.fromarray(rng.standard_normal((14, 14)).astype(np.float32))
@@ -197,7 +197,7 @@ def _expose(rng: np.random.Generator, bright: np.ndarray, simulation: Simulation
     return np.clip((field - 0.5) * np.float32(np.exp(contrast)) + np.float32(0.5 + offset), 0, 1)
 
 
-def _draw_devices(rng: np.random.Generator, image: Image.Image, xray: XRay) -> None:
+def _draw_devices(rng: Generator, image: Image.Image, xray: XRay) -> None:
     """Draw tube, central line and wires, the more of them the higher the score, and the side marker."""
     pen, side = ImageDraw.Draw(image), min(xray.rows, xray.columns)
     score, width = xray.signs[SIGNS.index("devices")], max(1, side // 140)
@@ -224,7 +224,7 @@ def _noise_tile(rows: int, columns: int) -> np.ndarray:
     return (noise * 32).astype(np.int16)
 
 
-def _grain(rng: np.random.Generator, rows: int, columns: int, amount: float) -> np.ndarray:
+def _grain(rng: Generator, rows: int, columns: int, amount: float) -> np.ndarray:
     """Return grain [rows, columns], int16: a window of one cached tile, as drawing noise costs the most."""
     down, right = rng.integers(0, 101, 2)
     window = _noise_tile(rows, columns)[down : down + rows, right : right + columns]

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 import polars as pl
+from numpy.random import Generator
 
 from datasets.schema import RESOURCES
 from datasets.synthetic.common import DAY, HOUR
@@ -65,9 +66,8 @@ class Course:
         start, end, death = self.start[rows], self.end[rows], self.death[rows]
         progress = np.clip((seconds - start) / np.maximum(end - start, HOUR), 0, 1)
         decline = np.clip(1 - (death - seconds) / DAY, 0, 1)
-        change = np.where(
-            death == NO_DEATH, -self.simulation.recovery * progress, self.simulation.deterioration * decline
-        )
+        rise = self.simulation.deterioration * decline
+        change = np.where(death == NO_DEATH, -self.simulation.recovery * progress, rise)
         return np.asarray(self.latents[rows] + change[:, None] * np.array([1, 0.5, 0.5, 0.3, 0.5, 0]))
 
 
@@ -83,7 +83,7 @@ def loadings_of(kind: str) -> dict[str, dict[str, float]]:
     return {row.pop("name"): row for row in rows}
 
 
-def draw_latents(rng: np.random.Generator, count: int, patient: np.ndarray | None = None) -> np.ndarray:
+def draw_latents(rng: Generator, count: int, patient: np.ndarray | None = None) -> np.ndarray:
     """Draw latent states [count, 6]: normal, variance 1, each correlated with severity.
 
     Those of admissions are also correlated with the latent states of the `patient` [count, 6].
@@ -105,7 +105,7 @@ def liability(latents: np.ndarray, loadings: Loadings) -> np.ndarray:
 
 
 def draw_outcome(
-    rng: np.random.Generator, latents: np.ndarray, loadings: Loadings, rate: float, explained: float
+    rng: Generator, latents: np.ndarray, loadings: Loadings, rate: float, explained: float
 ) -> np.ndarray:
     """Draw a binary outcome [n] of mean `rate`; latent states explain `explained` of its liability."""
     chance = rng.standard_normal(len(latents))

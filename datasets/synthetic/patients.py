@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.random import Generator
 
 from datasets.conditions import conditions, groups_of
 from datasets.raw.reading import read_table
@@ -96,7 +97,7 @@ def course_of(
     return Course(latents, start, end, rows["deathtime"].fill_null(NO_DEATH).to_numpy(), simulation)
 
 
-def _draw_first_times(rng: np.random.Generator) -> np.ndarray:
+def _draw_first_times(rng: Generator) -> np.ndarray:
     """Draw the time of each patient's first admission, in the shifted years 2110-2189."""
     year = 2110 + rng.integers(0, 80, PATIENTS_PER_BLOCK)
     new_year = (year - 1970).astype("datetime64[Y]").astype("datetime64[s]").astype(np.int64)
@@ -104,7 +105,7 @@ def _draw_first_times(rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_admissions(
-    rng: np.random.Generator, patient: np.ndarray, index: np.ndarray, start: np.ndarray, latents: np.ndarray,
+    rng: Generator, patient: np.ndarray, index: np.ndarray, start: np.ndarray, latents: np.ndarray,
     simulation: Simulation,
 ) -> tuple[pl.DataFrame, pl.DataFrame]:  # fmt: skip
     """Draw an admission of each patient from `start` on, and its ICU stays; `index` makes the ids."""
@@ -141,7 +142,7 @@ def _draw_admissions(
     return admissions, _add_care_units(rng, stays)
 
 
-def _draw_stay_hours(rng: np.random.Generator, latents: np.ndarray, simulation: Simulation) -> np.ndarray:
+def _draw_stay_hours(rng: Generator, latents: np.ndarray, simulation: Simulation) -> np.ndarray:
     """Draw hours of ICU stays [n, MAX_STAYS]: log-normal around 60 h, from 4 h to 45 days."""
     score = liability(latents, loadings_of("outcome")["stay_length"])
     known = np.sqrt(simulation.stay_explained) * score[:, None]
@@ -150,7 +151,7 @@ def _draw_stay_hours(rng: np.random.Generator, latents: np.ndarray, simulation: 
     return hours.clip(4, 45 * 24)
 
 
-def _add_care_units(rng: np.random.Generator, stays: pl.DataFrame) -> pl.DataFrame:
+def _add_care_units(rng: Generator, stays: pl.DataFrame) -> pl.DataFrame:
     """Add the first and last care unit, which differ in one of eight stays, and the length of stay."""
     names, first = np.array(CARE_UNITS), rng.integers(0, len(CARE_UNITS), len(stays))
     other = (first + rng.integers(1, len(CARE_UNITS), len(stays))) % len(CARE_UNITS)
@@ -160,7 +161,7 @@ def _add_care_units(rng: np.random.Generator, stays: pl.DataFrame) -> pl.DataFra
 
 
 def _draw_next_admission(
-    rng: np.random.Generator, admissions: pl.DataFrame, latents: np.ndarray, simulation: Simulation
+    rng: Generator, admissions: pl.DataFrame, latents: np.ndarray, simulation: Simulation
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw who returns [n], and when [n]: within 30 days by the latent states, or later by chance."""
     count = len(admissions)
@@ -172,9 +173,7 @@ def _draw_next_admission(
     return returns, admissions["dischtime"].to_numpy() + (days * 1440).astype(np.int64) * 60
 
 
-def _draw_patients(
-    rng: np.random.Generator, block: int, latents: np.ndarray, admissions: pl.DataFrame
-) -> pl.DataFrame:
+def _draw_patients(rng: Generator, block: int, latents: np.ndarray, admissions: pl.DataFrame) -> pl.DataFrame:
     """Draw the patients' table; one in five of the survivors dies after the last admission."""
     count = PATIENTS_PER_BLOCK
     index = block * count + np.arange(count)
@@ -199,7 +198,7 @@ def _draw_patients(
     return patients.with_columns(dod=times["deathtime"].fill_null(died_later))
 
 
-def _add_administration(rng: np.random.Generator, admissions: pl.DataFrame) -> pl.DataFrame:
+def _add_administration(rng: Generator, admissions: pl.DataFrame) -> pl.DataFrame:
     """Add the columns of the admissions' table that no task reads."""
     count = len(admissions)
     wait = rng.integers(HOUR, 12 * HOUR, count)
@@ -312,7 +311,6 @@ def draw_diagnoses(seed: int, block: int, drawn: Block) -> pl.DataFrame:
     order = rng.permutation(len(rows))
     table = drawn.admissions.select("subject_id", "hadm_id").with_columns(icd_version=pl.Series(version))
     table = table[np.array(rows)[order]].with_columns(icd_code=np.array(codes)[order])
-    number = pl.int_range(1, pl.len() + 1).over("hadm_id")
-    return table.unique(maintain_order=True).select(
-        "subject_id", "hadm_id", number.alias("seq_num"), "icd_code", "icd_version"
-    )
+    number = pl.int_range(1, pl.len() + 1).over("hadm_id").alias("seq_num")
+    distinct = table.unique(maintain_order=True)
+    return distinct.select("subject_id", "hadm_id", number, "icd_code", "icd_version")

@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 import polars as pl
+from numpy.random import Generator
 
 from datasets.schema import FINDINGS
 from datasets.synthetic.common import DAY, HOUR, STUDIES, random_stream, scatter_ids, with_row_number
@@ -46,16 +47,15 @@ def draw_studies(seed: int, block: int, drawn: Block, paired: float, side: int) 
     times = _draw_times(rng, drawn, paired).sort("patient", "time", maintain_order=True)
     times = times.with_columns(number=pl.int_range(pl.len()).over("patient"))
     patients = drawn.patients.select("patient", "index", "subject_id")
-    studies = times.filter(pl.col("number") < MAX_STUDIES).join(
-        patients, on="patient", how="left", maintain_order="left"
-    )
+    studies = times.filter(pl.col("number") < MAX_STUDIES)
+    studies = studies.join(patients, on="patient", how="left", maintain_order="left")
     numbers = studies["index"].to_numpy() * MAX_STUDIES + studies["number"].to_numpy()
     studies = studies.with_columns(study_id=pl.Series(scatter_ids(50_000_000, numbers)))
     signs = _draw_signs(rng, studies, drawn)
     return Studies(studies, signs, _draw_images(rng, studies, side))
 
 
-def _draw_times(rng: np.random.Generator, drawn: Block, paired: float) -> pl.DataFrame:
+def _draw_times(rng: Generator, drawn: Block, paired: float) -> pl.DataFrame:
     """Draw when studies were taken: patient, admission, time (s), standing and labelled."""
     stays, count = drawn.stays, len(drawn.stays)
     begin, end = stays["intime"].to_numpy(), stays["outtime"].to_numpy()
@@ -87,7 +87,7 @@ def _draw_times(rng: np.random.Generator, drawn: Block, paired: float) -> pl.Dat
 
 
 def _times_of(
-    rng: np.random.Generator, stays: pl.DataFrame, time: np.ndarray, standing: float, labelled: float
+    rng: Generator, stays: pl.DataFrame, time: np.ndarray, standing: float, labelled: float
 ) -> pl.DataFrame:
     """Draw a study of each of the `stays` [k] at `time` [k]."""
     chance = rng.random((2, len(stays)))
@@ -97,7 +97,7 @@ def _times_of(
     )  # fmt: skip
 
 
-def _times_without_stay(rng: np.random.Generator, drawn: Block) -> pl.DataFrame:
+def _times_without_stay(rng: Generator, drawn: Block) -> pl.DataFrame:
     """Draw one study of each admission without an ICU stay."""
     rest = with_row_number(drawn.admissions, "admission").join(drawn.stays, on="admission", how="anti")
     delay = pl.Series(rng.integers(0, 2 * DAY, len(rest)))
@@ -107,7 +107,7 @@ def _times_without_stay(rng: np.random.Generator, drawn: Block) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _draw_signs(rng: np.random.Generator, studies: pl.DataFrame, drawn: Block) -> np.ndarray:
+def _draw_signs(rng: Generator, studies: pl.DataFrame, drawn: Block) -> np.ndarray:
     """Draw scores of SIGNS [n, 10]: latent states at the time of each study and an error, or chance alone."""
     states = drawn.course.at(studies["admission"].to_numpy(), studies["time"].to_numpy())
     signs = rng.standard_normal((len(studies), len(SIGNS)))
@@ -118,7 +118,7 @@ def _draw_signs(rng: np.random.Generator, studies: pl.DataFrame, drawn: Block) -
     return signs
 
 
-def _draw_images(rng: np.random.Generator, studies: pl.DataFrame, side: int) -> pl.DataFrame:
+def _draw_images(rng: Generator, studies: pl.DataFrame, side: int) -> pl.DataFrame:
     """Draw one to three images per study: AP once or twice, or PA and lateral; a few views are missing."""
     draw, standing = rng.random((len(studies), 4)), studies["standing"].to_numpy()
     first = np.where(standing, "PA", "AP")

@@ -83,11 +83,7 @@ class PredictionSelection:
 
 
 def select(table: pd.DataFrame, column: str, values: Sequence[str], path: Path) -> pd.DataFrame:
-    """Return the rows with one of `values` in a column of text, all rows if there are no values.
-
-    Raises:
-        ValueError: a value is in no row of the table of `path`.
-    """
+    """Return the rows with one of `values` in a column of text, all rows if there are no values."""
     available = unique(table[column])
     unknown = [value for value in values if value not in available]
     if unknown:
