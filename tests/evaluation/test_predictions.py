@@ -64,7 +64,7 @@ def test_files_that_are_missing_cut_or_of_a_former_version_are_refused(tmp_path:
     with pytest.raises(ValueError, match="it was cut; evaluate again"):
         to_arrays(table[:-1], path)
     table.drop(columns="subject_id").to_csv(path, index=False)
-    with pytest.raises(ValueError, match="no column subject_id; give .* evaluate again if a former version"):
+    with pytest.raises(ValueError, match=r"no column subject_id; give .* evaluate again if a former version"):
         read_predictions(path)
     table[["stay_id"]].to_csv(path, index=False)
     with pytest.raises(ValueError, match="no column subject_id, end_hours, label, truth, probability; give"):
