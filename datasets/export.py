@@ -16,6 +16,7 @@ from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
 from datasets.store import Store, listfile_name
 from utils.cli import run_cli
 from utils.files import explain_disk_full, flush
+from utils.log import logger
 
 FOLDERS = {"train": "train", "val": "train", "test": "test"}  # published: validation stays are among train
 FIRST_48_HOURS = "in-hospital-mortality"  # task whose series end after 48 hours
@@ -61,7 +62,7 @@ def export(config: ExportConfig) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    print(f"export: {config.out} ({len(stays)} stays)")
+    logger.info(f"export: {config.out} ({len(stays)} stays)")
 
 
 def _write_layout(store: Store, stays: pd.DataFrame, folder: Path) -> None:

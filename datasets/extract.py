@@ -15,6 +15,7 @@ from datasets.store import MANIFEST, read_version
 from datasets.store_writer import WORK, work_folder
 from utils.cli import run_cli, run_next
 from utils.files import sha256, write_text
+from utils.log import logger
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def extract(config: ExtractConfig) -> None:
     if (config.out / MANIFEST).exists():
         _check_same_store(config.out / MANIFEST, identity)
         with work_folder(config.out):  # removes what a run left that was killed while it tidied up
-            print(f"{config.out} is complete; nothing to do")
+            logger.info(f"{config.out} is complete; nothing to do")
         return
     if config.out.exists() and any(config.out.iterdir()) and not (config.out / WORK).exists():
         raise ValueError(
@@ -65,7 +66,7 @@ def extract(config: ExtractConfig) -> None:
         _check_same_work(work / "identity.json", identity)
         for name, step in STEPS.items():
             _do_step(name, step, config)
-    print(f"store: {config.out}")
+    logger.info(f"store: {config.out}")
 
 
 def identity_of(config: ExtractConfig) -> dict[str, object]:
@@ -142,12 +143,12 @@ def _do_step(name: str, step: Callable[[ExtractConfig], None], config: ExtractCo
     """Do a step and note that it is done, unless it was done before."""
     done = config.out / WORK / f"{name}.done"
     if done.exists():
-        print(f"[{name}] done before")
+        logger.info(f"[{name}] done before")
         return
     started = time.monotonic()
     step(config)
     write_text(done, f"{asdict(config)}\n")
-    print(f"[{name}] {time.monotonic() - started:.1f} s", flush=True)
+    logger.info(f"[{name}] {time.monotonic() - started:.1f} s")
 
 
 def main(config: ExtractConfig) -> None:

@@ -38,6 +38,7 @@ from datasets.store_writer import (
     write_rows,
 )
 from utils.files import atomic_write, flush, write_array, write_text
+from utils.log import logger
 from utils.threads import THREADS, in_order
 
 if TYPE_CHECKING:
@@ -100,10 +101,12 @@ def _write_images(
             pixels.write(part)
     write_text(out / "cxr_rejected.csv", rejected.write_csv())
     write_parquet(out / "cxr.parquet", images.filter(readable))
-    print(f"X-rays: {len(images) - len(rejected)} in the store, {len(rejected)} rejected (cxr_rejected.csv)")
+    logger.info(
+        f"X-rays: {len(images) - len(rejected)} in the store, {len(rejected)} rejected (cxr_rejected.csv)"
+    )
     if len(rejected):
         reasons_counted = rejected["reason"].str.split(":").list.first().value_counts(sort=True)
-        print("  " + "; ".join(f"{reason}: {count}" for reason, count in reasons_counted.iter_rows()))
+        logger.info("  " + "; ".join(f"{reason}: {count}" for reason, count in reasons_counted.iter_rows()))
 
 
 def collect_events(config: ExtractConfig) -> None:

@@ -22,6 +22,7 @@ from datasets.windows import place_samples
 from tasks import TASKS, TaskName, get_task
 from tasks.task import Task
 from utils.cli import run_cli
+from utils.log import logger
 from utils.threads import THREADS, in_order
 
 STAYS_PER_BLOCK = 256  # stays whose samples are made at once
@@ -117,7 +118,7 @@ def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]
         if missing:
             _write(store, missing)
         else:
-            print(f"{folder}: the samples of {', '.join(task.name for task in tasks)} are complete")
+            logger.info(f"{folder}: the samples of {', '.join(task.name for task in tasks)} are complete")
         return {task.name: store.read_task(task.name) for task in tasks}
 
 
@@ -158,7 +159,7 @@ def main(config: SamplesConfig) -> None:
     started = time.monotonic()
     tasks = [get_task(config.task)] if config.task else TASKS.values()
     print_counts(make_samples(config.store, tasks))
-    print(f"[samples] {time.monotonic() - started:.1f} s", flush=True)
+    logger.info(f"[samples] {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from datasets.synthetic.patients import (
 )
 from datasets.synthetic.studies import Studies, draw_studies, findings_table, metadata_table
 from utils.files import explain_disk_full
+from utils.log import logger
 
 XRAYS_PER_JOB = 32
 NOTICE = "Synthetic data made by `python -m datasets.synthetic`: no record here is of a real patient.\n"
@@ -262,4 +263,4 @@ def main(config: SyntheticConfig) -> None:
     else:
         write_synthetic(config, Simulation())
         names = [IV, CXR] if config.images else [IV]
-    print("wrote", " and ".join(str(config.out / name) for name in names))
+    logger.info(f"wrote {' and '.join(str(config.out / name) for name in names)}")
