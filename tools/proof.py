@@ -135,14 +135,14 @@ TSIMCLR = f"--objective tsimclr --denominator full {ADAMW}"
 
 
 def pretrain(name: str, program: str, flags: str = "", start: str = "python") -> Command:
-    """A pretraining; its folder is called like the command."""
+    """Return a pretraining; its folder is called like the command."""
     run, resumed, _ = name.partition("+")
     flags = f"{flags} --resume" if resumed else flags
     return Command(name, f"{start} {program} {TRIAL} {PAIRED} --name {run} {flags}")
 
 
 def classify(name: str, flags: str, results: str = "results", start: str = "python") -> Command:
-    """A classifier; its folder is called like the command."""
+    """Return a classifier; its folder is called like the command."""
     run, resumed, _ = name.partition("+")
     flags = f"{flags} --resume" if resumed else flags
     where = f"--results_dir {{work}}/{results} --bootstrap 20"
@@ -169,7 +169,7 @@ def synthetic(name: str, flags: str) -> Command:
 
 
 def extractions() -> list[Command]:
-    """Stores under both protocols, and one without X-rays, with lists of subjects and bins of two hours."""
+    """Return extractions: both protocols; and no X-rays, lists of subjects, bins of two hours."""
     start = "python -m datasets.extract --mimic_iv {work}/raw/mimic-iv"
     xrays = "--mimic_cxr {work}/raw/mimic-cxr-jpg"
     lists = "--test_subjects {work}/test_subjects.csv --val_subjects {work}/val_subjects.csv"
@@ -184,10 +184,12 @@ def extractions() -> list[Command]:
 
 
 def exports() -> list[Command]:
-    """What reads whole stores."""
-    told = [Command(f"verify-{name}", f"python -m datasets.verify {{work}}/stores/{name}") for name in STORES]
+    """Return what reads whole stores."""
+    verified = [
+        Command(f"verify-{name}", f"python -m datasets.verify {{work}}/stores/{name}") for name in STORES
+    ]
     flags = "--store {{work}}/stores/{0} --out {{work}}/exports/{0}"
-    return told + [
+    return verified + [
         Command(f"export-{name}", f"python -m datasets.export --layout medfuse {flags.format(name)}")
         for name in STORES
     ]
@@ -206,12 +208,12 @@ def pretrainings() -> list[Command]:
 
 
 def resumed_pretraining() -> list[Command]:
-    """The second epoch of tsimclr."""
+    """Return the second epoch of tsimclr."""
     return [pretrain("tsimclr+", "simclr_trainer.py", TSIMCLR)]
 
 
 def single_modalities() -> list[Command]:
-    """The supervised baselines, from which --fusion early and others start."""
+    """Return the supervised baselines, from which --fusion early and others start."""
     return [
         classify("supervised-ehr", f"{FRESH} --fusion ehr --data_pairs ehr --subgroups age,sex"),
         classify("supervised-cxr", f"{FRESH} --fusion cxr --data_pairs cxr"),
@@ -285,7 +287,7 @@ def choices_of_pairs() -> list[Command]:
 
 
 def epochs() -> list[Command]:
-    """The best epoch: for two tasks at once, for one modality, and after more epochs."""
+    """Return the best epoch: for two tasks at once, for one modality, and after more epochs."""
     start = "python epoch_evaluation.py --store {store} --image_size 32 --epochs 3 --run_dir {work}/runs"
     return [
         Command("epochs-simclr", f"{start}/simclr --task phenotyping,in-hospital-mortality"),
@@ -295,7 +297,7 @@ def epochs() -> list[Command]:
 
 
 def again() -> list[Command]:
-    """What starts from classifiers: evaluation, a resumed run, and a repeated one."""
+    """Return what starts from classifiers: evaluation, a resumed run, and a repeated one."""
     config = "{work}/runs/in-hospital-mortality-finetune/config.yaml"
     ihm, hourly = "--task in-hospital-mortality", f"--task length-of-stay {HOURLY}"
     return [
@@ -373,7 +375,7 @@ def figures() -> list[Command]:
 
 
 def scripts(tree: Path) -> list[Command]:
-    """The commands that all shell scripts stand for, which are shown and not run."""
+    """Return the commands that all shell scripts stand for, which are shown and not run."""
     echo = {"LAUNCH": "printf %s\\n", "RUNS": "{work}/none", "RESULTS": "{work}/none"}
     paths = [*tree.glob("tasks/*/*/*.sh"), *tree.glob("*.sh"), *tree.glob("scripts/**/*.sh")]
     names = sorted(path.relative_to(tree).as_posix() for path in paths if path.name != "demo.sh")
@@ -385,7 +387,7 @@ def scripts(tree: Path) -> list[Command]:
 
 
 def write_subject_lists(work: Path) -> None:
-    """Lists of subjects for the extraction: every fifth is tested on, every fifth validated on."""
+    """Return lists of subjects for the extraction: every fifth is tested on, every fifth validated on."""
     table = pl.read_csv(work / "raw/mimic-iv/hosp/patients.csv.gz", columns=["subject_id"])
     subjects = sorted(table["subject_id"].to_list())
     for split, remainder in {"test": 0, "val": 1}.items():
@@ -394,7 +396,7 @@ def write_subject_lists(work: Path) -> None:
 
 
 def write_tables(work: Path) -> None:
-    """Copies of the results in an order, and with times, that do not depend on which run came first."""
+    """Copy the results in an order, and with times, that do not depend on which run came first."""
     for path in sorted(work.glob("results*/*.csv")):
         header, rows = read_csv(path)
         rows.sort(key=lambda row: row[header.index("run")])
@@ -542,10 +544,10 @@ class Recorder:
         out, err = (self.work / "said" / f"{stem}.{end}" for end in ("out", "err"))
         out.parent.mkdir(exist_ok=True)
         if command.line.startswith(ALONE):
-            told = {name: self.filled(value) for name, value in command.environment.items()}
+            extra = {name: self.filled(value) for name, value in command.environment.items()}
             with out.open("wb") as said, err.open("wb") as complained:
                 status = subprocess.run(
-                    words, cwd=self.tree, env=environment() | told, stdout=said, stderr=complained
+                    words, cwd=self.tree, env=environment() | extra, stdout=said, stderr=complained
                 ).returncode
         else:
             starter = self.starters.get()
@@ -562,7 +564,7 @@ class Recorder:
         return self.plain(sort_flags(text) if command.area == "scripts" else text)
 
     def words(self, line: str) -> list[str]:
-        """A command line, as the tree calls its modules, word by word."""
+        """Return a command line, as the tree calls its modules, word by word."""
         if (self.tree / NEW).is_dir():
             for old, new in MOVED.items():
                 line = line.replace(f"{old} ", f"{new} ")
@@ -570,11 +572,11 @@ class Recorder:
         return [sys.executable if first == "python" else first, *map(self.filled, rest)]
 
     def filled(self, word: str) -> str:
-        """A word with the folders in it."""
+        """Return a word with the folders in it."""
         return word.replace("{work}", str(self.work)).replace("{store}", str(self.work / "stores/medmod"))
 
     def plain(self, text: str) -> str:
-        """A text without the place of the work folder."""
+        """Return a text without the place of the work folder."""
         return text.replace(str(self.work), "WORK")
 
     # What it left.
@@ -596,7 +598,7 @@ class Recorder:
         return facts
 
     def folders(self, area: str, names: Iterable[str]) -> Facts:
-        """A hash for all files whose paths differ in numbers alone."""
+        """Return a hash for all files whose paths differ in numbers alone."""
         groups: dict[str, list[str]] = {}
         for name in names:
             for path in sorted(found for found in (self.work / name).rglob("*") if found.is_file()):
@@ -621,7 +623,7 @@ class Recorder:
         return facts
 
     def run_folder(self, folder: Path) -> Facts:
-        """What a run left."""
+        """Return what a run left."""
         run, facts = folder.name, Facts()
         names = [re.sub(r"\d{5,}.*", "N", str(path.relative_to(folder))) for path in folder.rglob("*")]
         names = [name for name in names if not name.endswith((".png", ".patch", ".lock"))]
@@ -629,7 +631,7 @@ class Recorder:
         facts |= self.settings(f"runs/{run}/config.yaml", folder / "config.yaml")
         surroundings = self.settings(f"runs/{run}/environment.yaml", folder / "environment.yaml")
         kept = ("data", "store", "processes", "threads")
-        facts |= {name: told for name, told in surroundings.items() if name.rsplit("/", 1)[1] in kept}
+        facts |= {name: value for name, value in surroundings.items() if name.rsplit("/", 1)[1] in kept}
         for path in sorted(folder.glob("results_label*.csv")):
             facts |= columns(f"epochs/{run}/{path.name}", path, self.plain)
         for path in sorted(folder.glob("results_label*.yaml")):
@@ -661,12 +663,12 @@ class Recorder:
         return facts
 
     def settings(self, name: str, path: Path, apart: str = "") -> Facts:
-        """A file of nested settings, value by value, but for the names that match `apart`."""
+        """Return a file of nested settings, value by value, but for the names that match `apart`."""
         held = leaves(yaml.safe_load(path.read_text()))
         return {f"{name}/{key}": self.value(leaf) for key, leaf in held if not re.fullmatch(apart, key)}
 
     def value(self, leaf: object) -> str:
-        """A value as it is if it is short, else its hash."""
+        """Return a value as it is if it is short, else its hash."""
         if isinstance(leaf, torch.Tensor):
             return hash_tensor(leaf)
         text = self.plain(json.dumps(leaf, default=str))
@@ -690,12 +692,12 @@ def sort_flags(text: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """What a command's environment holds, whatever this one's holds."""
+    """Return what a command's environment holds, whatever this one's holds."""
     return {name: os.environ[name] for name in KEPT if name in os.environ} | SET
 
 
 def about() -> Facts:
-    """What must be the same for two records to be comparable."""
+    """Return what must be the same for two records to be comparable."""
     packages = ("torch", "torchvision", "numpy", "pandas", "polars", "pyarrow", "scikit-learn", "matplotlib")
     facts = {f"about/{name}": version(name) for name in packages}
     facts["about/python"] = platform.python_version()
@@ -704,7 +706,7 @@ def about() -> Facts:
 
 
 def leaves(value: object, place: str = "") -> Iterator[tuple[str, object]]:
-    """The values of nested dicts by their places, "a.b"; a list is a value."""
+    """Return the values of nested dicts by their places, "a.b"; a list is a value."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
             yield from leaves(inner, f"{place}.{key}" if place else str(key))
@@ -757,17 +759,17 @@ def hash_tensor(value: object) -> str:
 
 
 def hash_bytes(held: bytes) -> str:
-    """The first characters of the SHA-256 of some bytes."""
+    """Return the first characters of the SHA-256 of some bytes."""
     return hashlib.sha256(held).hexdigest()[:HASH]
 
 
 def hash_text(text: str) -> str:
-    """That of a text."""
+    """Return that of a text."""
     return hash_bytes(text.encode())
 
 
 def hash_file(path: Path) -> str:
-    """That of a file."""
+    """Return that of a file."""
     return hash_bytes(path.read_bytes())
 
 
@@ -797,7 +799,7 @@ class Named(NamedTuple):
     to: str = ""
 
     def renamed(self, name: str) -> str | None:
-        """What a name is called now; None if this entry does not rename it."""
+        """Return what a name is called now; None if this entry does not rename it."""
         match = re.fullmatch(re.escape(self.pattern).replace(r"\*", "(.*)"), name) if self.to else None
         if match is None:
             return None
@@ -813,8 +815,8 @@ class Difference(NamedTuple):
     after: str | None
     reason: str
 
-    def told(self) -> str:
-        """What to print of it."""
+    def describe(self) -> str:
+        """Return what to print of it."""
         if self.before is None or self.after is None:
             held = self.before or self.after or ""
             place = "only before" if self.after is None else "only after"
@@ -827,7 +829,7 @@ class Difference(NamedTuple):
 
 
 def read_named(path: Path | None) -> list[Named]:
-    """The differences that are meant.
+    """Return the differences that are meant.
 
     Raises:
         ValueError: an entry has other keys than pattern and reason, or from, to and reason; or from and to do
@@ -845,7 +847,7 @@ def read_named(path: Path | None) -> list[Named]:
 
 
 def rename(before: Facts, named: Sequence[Named]) -> tuple[Facts, dict[str, Named]]:
-    """A record under the names of now, and by which entry each new name was made."""
+    """Return a record under the names of now, and by which entry each new name was made."""
     facts, made = Facts(), {}
     for name, value in before.items():
         found = ((entry, new) for entry in named if (new := entry.renamed(name)) is not None)
@@ -874,7 +876,7 @@ def idle(before: Facts, after: Facts, named: Sequence[Named], made: Mapping[str,
 
 
 def counts_by_area(before: Facts, after: Facts, found: Sequence[Difference]) -> str:
-    """A line an area: entries, equal ones, named and unexplained differences."""
+    """Return a line an area: entries, equal ones, named and unexplained differences."""
     named = Counter(area_of(one.name) for one in found if one.reason)
     left = Counter(area_of(one.name) for one in found if not one.reason)
     entries = Counter(map(area_of, before.keys() | after.keys()))
@@ -887,7 +889,7 @@ def counts_by_area(before: Facts, after: Facts, found: Sequence[Difference]) -> 
 
 
 def area_of(name: str) -> str:
-    """The first word of a name."""
+    """Return the first word of a name."""
     return name.partition("/")[0]
 
 
@@ -907,17 +909,17 @@ def compare(before_path: Path, after_path: Path, named_path: Path | None) -> boo
         print(f"\nrenamed, {count} entries: {reason}")
     for reason in dict.fromkeys(one.reason for one in found if one.reason):
         print(f"\nnamed: {reason}")
-        print("\n".join(f"  {one.told()}" for one in found if one.reason == reason))
+        print("\n".join(f"  {one.describe()}" for one in found if one.reason == reason))
     if left:
         print("\nunexplained:")
-        print("\n".join(f"  {one.told()}" for one in left))
+        print("\n".join(f"  {one.describe()}" for one in left))
     for entry in idle(before, after, named, made):
         print(f"\nexplains nothing: {entry.pattern}: {entry.reason}")
     return not left
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record", help="run everything in the code of a folder")

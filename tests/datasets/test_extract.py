@@ -115,8 +115,8 @@ def test_rejected_images_are_listed_and_counted_and_leave_no_pixels(
     assert pd.read_parquet(raw.out / "cxr.parquet")["dicom_id"].tolist() == ["a"]
     assert np.load(raw.out / "cxr.npy").shape[0] == 1 and np.load(raw.out / "cxr.npy").min() > 40
     assert listfile(raw.out, "phenotyping")["cxr_row"].tolist() == [0]  # the last that can be read
-    told = capsys.readouterr().out
-    assert "1 in the store, 2 rejected" in told and "missing: 1" in told and "unreadable: 1" in told
+    output = capsys.readouterr().out
+    assert "1 in the store, 2 rejected" in output and "missing: 1" in output and "unreadable: 1" in output
 
 
 def test_release_one_gives_the_same_store(raw: ExtractConfig, tmp_path: Path) -> None:
@@ -152,9 +152,9 @@ def test_attrition_and_the_conditions_of_both_protocols_are_told(
     assert table["stays"].tolist() == [3, 2, 2, 2, 2, 2, 1]
     assert table["removed_stays"].tolist() == [0, 1, 0, 0, 0, 0, 1]
     assert table["removed_subjects"].tolist() == table["removed_admissions"].tolist() == [0, 1, 0, 0, 0, 0, 1]
-    told = " ".join(capsys.readouterr().out.split())
-    assert "medmod 0 corrected 1 Acute myocardial infarction" in told
-    assert "2 / 2 / 2 -1 / 1 / 1 no transfer between units" in told
+    output = " ".join(capsys.readouterr().out.split())
+    assert "medmod 0 corrected 1 Acute myocardial infarction" in output
+    assert "2 / 2 / 2 -1 / 1 / 1 no transfer between units" in output
 
 
 def test_without_xrays_every_task_but_radiology_has_samples(raw: ExtractConfig) -> None:
@@ -261,8 +261,8 @@ def test_a_full_disk_says_so_and_leaves_no_store(raw: ExtractConfig) -> None:
     uncounted = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(line, cwd=ROOT, env=uncounted, capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    told = r"error: .*no space left to write \S+\.npy \(File too large\); free space there and run the same"
-    assert re.search(told, done.stderr) and "Traceback" not in done.stderr
+    text = r"error: .*no space left to write \S+\.npy \(File too large\); free space there and run the same"
+    assert re.search(text, done.stderr) and "Traceback" not in done.stderr
     assert not (raw.out / "manifest.yaml").exists()
     extract_with_samples(raw)
     assert (raw.out / "manifest.yaml").exists()

@@ -99,12 +99,12 @@ def test_subjects_and_counts_are_those_of_the_stays(store: Path) -> None:
 
 def test_samples_that_are_complete_are_left_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(SamplesConfig(store))
-    told, before = capsys.readouterr().out, contents(store)
+    output, before = capsys.readouterr().out, contents(store)
     changed = max(path.stat().st_mtime_ns for path in store.rglob("*"))
     main(SamplesConfig(store))
-    told_again = capsys.readouterr().out
-    assert "are complete" in told_again and "are complete" not in told
-    tables = [[line for line in text.splitlines() if line[0] == " "] for text in (told, told_again)]
+    second_output = capsys.readouterr().out
+    assert "are complete" in second_output and "are complete" not in output
+    tables = [[line for line in text.splitlines() if line[0] == " "] for text in (output, second_output)]
     assert len(tables[0]) == len(TASKS) and tables[0] == tables[1]
     assert contents(store) == before
     assert max(p.stat().st_mtime_ns for p in store.rglob("*") if p != store and p.is_file()) <= changed
@@ -138,7 +138,7 @@ def test_a_store_of_the_former_version_is_refused(store: Path) -> None:
 
 
 def test_an_unknown_task_names_the_nearest(store: Path) -> None:
-    with pytest.raises(ValueError, match="unknown --task radiologie; .*radiology"):
+    with pytest.raises(ValueError, match=r"unknown --task radiologie; .*radiology"):
         main(SamplesConfig(store, "radiologie"))
 
 
@@ -192,7 +192,7 @@ def test_the_extraction_ends_with_the_samples_of_all_tasks(tmp_path: Path) -> No
     extract(config)
     paths = ["--mimic_iv", str(iv), "--mimic_cxr", str(cxr), "--out", str(config.out)]
     line = [sys.executable, "-m", "datasets.extract", *paths]
-    told = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert told.startswith(f"{config.out} is complete; nothing to do\nSamples (of these with an X-ray):\n")
+    output = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert output.startswith(f"{config.out} is complete; nothing to do\nSamples (of these with an X-ray):\n")
     extract_with_samples(replace(config, out=tmp_path / "other"))
     assert contents(config.out) == contents(tmp_path / "other")
