@@ -124,9 +124,9 @@ def gather_with_gradient(part: Tensor) -> Tensor:
         return part
     sizes = [torch.zeros((), dtype=torch.int64) for _ in range(world())]
     dist.all_gather(sizes, torch.tensor(len(part)))  # on CPUs, so that no process waits for its GPU
-    before, after = sum(sizes[: rank()]), sum(sizes[rank() + 1 :])
-    padding = [part.new_zeros(int(rows), *part.shape[1:]) for rows in (before, after)]
-    return sum_with_gradient(torch.cat([padding[0], part, padding[1]]))
+    before = part.new_zeros(int(sum(sizes[: rank()])), *part.shape[1:])
+    after = part.new_zeros(int(sum(sizes[rank() + 1 :])), *part.shape[1:])
+    return sum_with_gradient(torch.cat([before, part, after]))  # exact: all other parts are 0 in these rows
 
 
 def sum_with_gradient(part: Tensor) -> Tensor:
