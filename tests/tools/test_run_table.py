@@ -6,8 +6,9 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,7 +16,7 @@ from evaluation import results
 from models.fusion import FUSIONS
 from tasks import TASKS
 from tests.tools.test_write_scripts import Config, settings
-from tools.run_table import TableConfig, TableMaker, best_checkpoint, program_of
+from tools.run_table import TableConfig, TableMaker, best_checkpoint, main, program_of
 from tools.runner import Runner
 from training.epoch_table import epoch_columns
 from training.select_epoch import EpochSelectionConfig
@@ -25,15 +26,28 @@ ROOT = Path(__file__).resolve().parents[2]
 PRETRAININGS = ("simclr", "vicreg", "align")
 
 
+class Run(NamedTuple):
+    """A run that a table would start: its name, its script with flags, and the environment."""
+
+    name: str
+    script: list[str]
+    environment: Mapping[str, str]
+
+    @property
+    def words(self) -> list[str]:
+        """The program that the script starts, with its flags."""
+        return program_of(self.script, self.environment)
+
+
 class Recorder(Runner):
     """A runner that notes the runs instead of starting them; None stands for a wait."""
 
     def __init__(self) -> None:
-        self.runs: list[tuple[str, list[str]] | None] = []
+        self.runs: list[Run | None] = []
 
     def run(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         assert command[0] == "bash"
-        self.runs.append((name, program_of(command[1:], environment or {})))
+        self.runs.append(Run(name, list(command[1:]), environment or {}))
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self.run(name, command, environment)
@@ -42,8 +56,8 @@ class Recorder(Runner):
         self.runs.append(None)
 
 
-def runs_of(folder: Path, *flags: str, **environment: str) -> list[tuple[str, list[str]] | None]:
-    """Return what a table with its runs and results in a folder starts, by name, in order."""
+def recorded(folder: Path, *flags: str, **environment: str) -> list[Run | None]:
+    """Return what a table with its runs and results in a folder starts, and its waits, in order."""
     places = {"RUNS": f"{folder}/runs", "RESULTS": f"{folder}/results", "LAUNCH": "python"}
     config = TableConfig.from_environment({**places, **environment}, flags)
     recorder = Recorder()
@@ -51,9 +65,15 @@ def runs_of(folder: Path, *flags: str, **environment: str) -> list[tuple[str, li
     return recorder.runs
 
 
-def configs(runs: Sequence[tuple[str, list[str]] | None], *programs: str) -> dict[str, Config]:
-    """Return the settings of the runs of some programs."""
-    return {run[0]: settings(run[1]) for run in runs if run and run[1][0] in programs}
+def runs_of(folder: Path, *flags: str, **environment: str) -> list[Run]:
+    """Return what a table with its runs and results in a folder starts, in order."""
+    return [run for run in recorded(folder, *flags, **environment) if run]
+
+
+def configs(runs: Iterable[Run], *programs: str) -> dict[str, Config]:
+    """Return the settings of the runs of some programs, by name."""
+    words = {run.name: run.words for run in runs}
+    return {name: settings(command) for name, command in words.items() if command[0] in programs}
 
 
 @pytest.mark.parametrize("quick", ["", "1"])
@@ -80,12 +100,9 @@ def test_the_whole_table_of_all_tasks_is_made(tmp_path: Path, quick: str) -> Non
 
 
 def test_a_run_starts_after_the_runs_that_it_needs(tmp_path: Path) -> None:
-    runs = runs_of(tmp_path, OBJECTIVES="simclr", JOBS="2")
-    stages = [
-        [run[0] for run in stage if run]
-        for waits, stage in itertools.groupby(runs, lambda r: r is None)
-        if not waits
-    ]
+    runs = recorded(tmp_path, OBJECTIVES="simclr", JOBS="2")
+    waits = [index for index, run in enumerate(runs) if run is None]
+    stages = [[run.name for run in runs[a + 1 : b] if run] for a, b in itertools.pairwise([-1, *waits])]
     supervised = [f"phenotyping-supervised-{fusion}" for fusion in FUSIONS]
     assert stages == [
         ["simclr-phenotyping"],
@@ -100,39 +117,35 @@ def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -
     tasks, objectives = ("phenotyping", "radiology"), ("align", "clip", "tsimclr")
     chosen = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "PAIRS": "readmission"}
     runs = runs_of(tmp_path, **chosen, FUSIONS_OF="radiology")
-    pretrainings = configs(runs, "simclr_trainer.py", "align_trainer.py")
+    pretrainings = configs(runs[:3], "simclr_trainer.py", "align_trainer.py")
     assert list(pretrainings) == [f"{name}-readmission" for name in objectives]
     assert [config.run.name for config in pretrainings.values()] == list(pretrainings)
     assert {config.task for config in pretrainings.values()} == {"readmission"}
     assert [config.objective for config in list(pretrainings.values())[1:]] == ["clip", "tsimclr"]
     assert [config.optim.optimizer for config in pretrainings.values()] == ["adamw", "adamw", "lars"]
-    probes = [run[1][1:] for run in runs if run and run[1][0] == "epoch_evaluation.py"]
-    assert [parse(EpochSelectionConfig, flags).task for flags in probes] == [",".join(tasks)] * 3
-    classifiers = configs(runs, "run_gpu.py")
+    for probe, objective in zip(runs[3:6], objectives, strict=True):
+        config = parse(EpochSelectionConfig, probe.words[1:])
+        assert config.task == ",".join(tasks)
+        assert config.run_dir == tmp_path / f"runs/{objective}-readmission"
+    checkpoints = {run.name: run.environment["CHECKPOINT"] for run in runs[6:18]}
     for task, objective in itertools.product(tasks, objectives):
-        state = classifiers[f"{task}-lineareval-concatenation-{objective}"].load_state
-        assert state == f"{tmp_path}/runs/{objective}-readmission/last.ckpt"
-    assert {config.task for config in classifiers.values() if config.protocol == "supervised"} == {
-        "radiology"
-    }
+        checkpoint = checkpoints[f"{task}-lineareval-concatenation-{objective}"]
+        assert checkpoint == f"{tmp_path}/runs/{objective}-readmission/last.ckpt"
+    assert [run.name for run in runs[18:]] == [f"radiology-supervised-{fusion}" for fusion in FUSIONS]
 
 
 def test_what_is_in_the_results_is_not_run_again(tmp_path: Path) -> None:
-    everything = configs(runs_of(tmp_path), "run_gpu.py")
-    tested = [
+    everything = {run.name for run in runs_of(tmp_path)}
+    tested = {
         "phenotyping-supervised-mmtm",
         *(f"phenotyping-{p}-concatenation-vicreg" for p in ("lineareval", "finetune")),
-    ]
+    }
     row = {"task": "phenotyping", "metric": "auroc", "value": 0.7}
     rows = [row | {"run": name, "split": "test"} for name in tested]
+    rows.append(row | {"run": "phenotyping-supervised-daft", "split": "val"})
     results.append(tmp_path / "results/phenotyping.csv", rows)
-    results.append(
-        tmp_path / "results/phenotyping.csv", [row | {"run": "phenotyping-supervised-daft", "split": "val"}]
-    )
-    runs = runs_of(tmp_path)
-    assert set(everything) - set(configs(runs, "run_gpu.py")) == set(tested)
-    programs = [run[1][0] for run in runs if run]
-    assert "vicreg_trainer.py" not in programs and "align_trainer.py" in programs
+    unneeded = {"vicreg-phenotyping", "vicreg-phenotyping-epochs"}
+    assert everything - {run.name for run in runs_of(tmp_path)} == tested | unneeded
 
 
 @pytest.mark.parametrize(
@@ -152,33 +165,82 @@ def test_the_best_epoch_by_validation_is_taken(
     assert best_checkpoint(tmp_path / "none", task) == tmp_path / "none/last.ckpt"
 
 
-def start(folder: Path, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the script itself, from another folder."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("TASK", "QUICK", "STORE")}
-    places = {"RUNS": f"{folder}/runs", "RESULTS": f"{folder}/results", "PYTHON": sys.executable}
-    command = ["bash", str(ROOT / "tasks/run_all.sh"), *flags]
-    return subprocess.run(
-        command, env={**clean, **places, **environment}, cwd="/", capture_output=True, text=True
-    )
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for runs and results, named by the environment."""
+    monkeypatch.setattr(sys, "argv", ["run_table", "--seed", "3"])
+    for name in ("TASK", "QUICK", "STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OBJECTIVES", "simclr")
+    monkeypatch.setenv("RUNS", f"{tmp_path}/runs")
+    monkeypatch.setenv("RESULTS", f"{tmp_path}/results")
+    return tmp_path
 
 
-def test_the_script_shows_its_commands(tmp_path: Path) -> None:
-    shown = start(tmp_path, "--seed", "3", LAUNCH="echo")
-    assert (shown.returncode, shown.stderr) == (0, "")
-    lines = shown.stdout.splitlines()
+def test_the_script_prints_its_commands_from_any_folder(table: Path) -> None:
+    command = ["bash", str(ROOT / "tasks/run_all.sh"), "--seed", "3"]
+    environment = {**os.environ, "LAUNCH": "echo", "PYTHON": sys.executable}
+    printed = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    lines = printed.stdout.splitlines()
     commands = [line.split() for line in lines if line.partition(" ")[0].endswith(".py")]
-    assert commands == [run[1] for run in runs_of(tmp_path, "--seed", "3") if run]
+    assert commands == [run.words for run in runs_of(table, "--seed", "3", OBJECTIVES="simclr")]
     assert lines[1] == "== simclr-phenotyping" and lines[2].startswith("simclr_trainer.py")
 
 
-def test_several_jobs_write_logs_and_stop_at_a_failure(tmp_path: Path) -> None:
-    shown = start(tmp_path, LAUNCH="echo", JOBS="3", OBJECTIVES="simclr")
-    wanted = [run for run in runs_of(tmp_path, OBJECTIVES="simclr") if run]
-    assert shown.returncode == 0
-    for name, words in wanted:
-        assert (tmp_path / f"runs/{name}.log").read_text().split() == words
-    failed = start(tmp_path, LAUNCH="false", JOBS="3", OBJECTIVES="simclr")
-    assert failed.returncode == 1 and "error: simclr-phenotyping failed" in failed.stderr
+def test_several_jobs_write_logs(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JOBS", "3")
+    monkeypatch.setenv("LAUNCH", "echo")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert main() == 0
+    logs = {path.stem: path.read_text() for path in (table / "runs").glob("*.log")}
+    assert set(logs) == {run.name for run in runs_of(table, OBJECTIVES="simclr")}
+    for name, text in logs.items():
+        assert text.startswith(
+            "epoch_evaluation.py " if name.endswith("-epochs") else ("simclr", "run_gpu.py ")
+        )
+        assert name.endswith("-epochs") or f" --name {name} " in text
+
+
+def test_nothing_is_started_after_a_failure(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("JOBS", "3")
+    monkeypatch.setenv("LAUNCH", "false")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert main() == 1
+    assert capsys.readouterr().err == "error: simclr-phenotyping failed with exit status 1\n"
+    assert [path.name for path in (table / "runs").iterdir()] == ["simclr-phenotyping.log"]
+
+
+def test_nothing_is_started_after_ctrl_c(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, log = table / "program", table / "log"
+    program.write_text(
+        f"trap 'echo saved >> \"{log}\"; exit 0' TERM\n"
+        f'echo "$1" >> "{log}"\n'
+        f"kill -INT {os.getpid()}\n"
+        "for _ in $(seq 600); do sleep 0.05; done\n"
+    )
+    monkeypatch.setenv("LAUNCH", f"bash {program}")
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 143
+    assert log.read_text().splitlines() == ["simclr_trainer.py", "saved"]
+
+
+def test_scores_are_printed_at_the_end(
+    table: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAUNCH", "true")
+    monkeypatch.setenv("FUSIONS_OF", "")
+    names = [f"phenotyping-{protocol}-concatenation-simclr" for protocol in ("lineareval", "finetune")]
+    row = {"task": "phenotyping", "protocol": "p", "fusion": "f", "objective": "o", "split": "test", "n": 9}
+    scores = {"label": "macro", "metric": "auroc", "value": 0.75, "started": "2026-01-01"}
+    results.append(table / "results/phenotyping.csv", [row | scores | {"run": name} for name in names])
+    assert main() == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"\n== {names[0]} is in {table}/results/phenotyping.csv\n")
+    assert "\nTest scores\n" in printed and printed.count("0.750") == 2
 
 
 @pytest.mark.parametrize(

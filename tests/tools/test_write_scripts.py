@@ -19,8 +19,15 @@ from align_trainer import AlignConfig
 from models.fusion import FUSIONS
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
-from tasks.task import Task
-from tools.write_scripts import PUBLISHED, USAGE, Script, files, published_for, scripts, write_missing
+from tools.write_scripts import (
+    PUBLISHED,
+    SUPERVISED_SCRIPTS,
+    USAGE,
+    files,
+    published_for,
+    scripts,
+    write_missing,
+)  # fmt: skip
 from training import pretrain
 from training.classify_config import ClassifyConfig, check_config
 from training.early_stopping import PatienceConfig
@@ -110,6 +117,7 @@ def committed(script: Path) -> Config:
     return settings(all_commands()[script])
 
 
+@cache
 def generated(task: str, path: str) -> Config:
     """Return the settings of a script as tools/write_scripts.py writes it."""
     script = scripts(TASKS[task])[Path(path)]
@@ -301,21 +309,20 @@ def test_supervised_classifiers_have_the_published_values(task: str, name: str) 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_a_supervised_script_says_whose_learning_rate_it_takes(task: str, fusion: str) -> None:
     like, of_task = published_for(fusion, task)
-    script = script_of(TASKS[task], fusion)
-    config = settings(shlex.split(" ".join((script.program, *script.flags))))
+    path = supervised_path(fusion)
+    config = generated(task, path)
     published = PUBLISHED[like][of_task]
     assert config.optim.lr == float(published.lr) and config.fusion_settings.layer_after == (
         published.stage or 4
     )
-    comment = " ".join(script.comments)
+    comment = " ".join(scripts(TASKS[task])[Path(path)].comments)
     assert f"as published for {like} on {of_task}" in comment
     assert ("none is published for this script" in comment) == ((fusion, task) != (like, of_task))
 
 
-def script_of(task: Task, fusion: str) -> Script:
-    """Return the script that trains a supervised classifier."""
-    (script,) = [s for s in scripts(task).values() if s.name == f"{task.name}-supervised-{fusion}"]
-    return script
+def supervised_path(fusion: str) -> str:
+    """Return the path of the script that trains a supervised classifier."""
+    return f"train/{SUPERVISED_SCRIPTS.get(fusion, fusion)}.sh"
 
 
 def test_the_published_learning_rates_differ_between_tasks() -> None:
