@@ -110,10 +110,7 @@ def reference_scores(config: PlantedConfig) -> Iterator[tuple[Task, int, float]]
     states = draw_states(config.patients, config.seed)
     check_store(states, store, config)
     for task in TASKS.values():
-        train, test = (
-            load_samples(store, task.name, task.labels, task.encode, split, config.data, 0)
-            for split in ("train", "test")
-        )
+        train, test = (load_samples(store, task, split, config.data, 0) for split in ("train", "test"))
         if problem := check_learnable(task, train.labels):
             raise ValueError(f"{task.name}: {problem}; make the store from more patients")
         probability = predict(task, states.of(train), train.labels, states.of(test))

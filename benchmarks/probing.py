@@ -53,9 +53,7 @@ def validation_score(task: Task, labels: np.ndarray, probabilities: Tensor) -> f
 def main(config: Probing) -> None:
     """Train the probe, score it on every split, and print the seconds that both take."""
     task, store, data = TASKS[config.task], Store.open(config.data.store), config.data
-    samples = {
-        split: load_samples(store, task.name, task.labels, task.encode, split, data, 0) for split in SPLITS
-    }
+    samples = {split: load_samples(store, task, split, data, 0) for split in SPLITS}
     torch.manual_seed(0)
     batches = {
         split: random_features(part, data.batch_size, split == "train") for split, part in samples.items()

@@ -105,7 +105,7 @@ def read(config: Reading) -> Read:
     began = time.perf_counter()
     store = Store.open(data.store)
     opened = time.perf_counter()
-    samples = load_samples(store, task.name, task.labels, task.encode, "train", data, 0)
+    samples = load_samples(store, task, "train", data, 0)
     batches = Batches(store, samples, data, seed=0, device=torch.device("cpu"), train=True)
     loaded, times = time.perf_counter(), []
     for epoch in range(config.epochs):

@@ -247,9 +247,7 @@ def load_pairs(config: SimCLRConfig) -> Batches:
     task = TASKS[config.task]
     store = Store.open(config.data.store)
     process = distributed.setup(config.run.device)
-    return load_batches(
-        store, task.name, task.labels, task.encode, "train", config.data, config.run.seed, process
-    )
+    return load_batches(store, task, "train", config.data, config.run.seed, process)
 
 
 def take_first_step(config: SimCLRConfig) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from datasets.placement import Normalizer, ResidentArray, choose_placement, to_d
 from datasets.samples import (
     SAMPLE_SELECTIONS,
     DataConfig,
+    LabeledTask,
     Samples,
     SampleSelection,
     concat_ranges,
@@ -149,19 +150,12 @@ class Batches:
 
 
 def load_batches(
-    store: Store,
-    task_name: str,
-    labels: Sequence[str],
-    encode: Callable[[np.ndarray], np.ndarray],
-    split: str,
-    config: DataConfig,
-    seed: int,
-    process: Process,
+    store: Store, task: LabeledTask, split: str, config: DataConfig, seed: int, process: Process
 ) -> Batches:
     """Return batches of a split's samples; shuffled and with random views in training. See `load_samples`."""
     return Batches(
         store,
-        load_samples(store, task_name, labels, encode, split, config, seed),
+        load_samples(store, task, split, config, seed),
         config,
         seed=seed,
         device=process.device,

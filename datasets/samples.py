@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -162,22 +162,28 @@ class Samples:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
-def load_samples(
-    store: Store,
-    task_name: str,
-    labels: Sequence[str],
-    encode: Callable[[np.ndarray], np.ndarray],
-    split: str,
-    config: DataConfig,
-    seed: int,
-) -> Samples:
+class LabeledTask(Protocol):
+    """What loading samples needs of a task (tasks.task.Task)."""
+
+    @property
+    def name(self) -> str:
+        """Return the name of the task."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the columns of the listfile that hold the labels."""
+
+    @property
+    def encode(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Return what turns labels, float64 [n, L], into targets [n, L]."""
+
+
+def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig, seed: int) -> Samples:
     """Load the samples of a task's split that `config` asks for, in the listfile's order.
 
     Args:
         store: Where the samples are.
-        task_name: The task.
-        labels: Columns of the listfile.
-        encode: Turns labels, float64 [n, L], into targets [n, L].
+        task: The task.
         split: "train", "val" or "test".
         config: Which samples to load.
         seed: Draws which unpaired training samples stay.
@@ -185,10 +191,10 @@ def load_samples(
     Raises:
         ValueError: The store has no samples of the task, or no sample is left.
     """
-    samples = _read_samples(store, task_name, labels, encode, split)
+    samples = _read_samples(store, task, split)
     selection = SAMPLE_SELECTIONS[config.data_pairs]
     if not len(samples):
-        raise ValueError(f"{store.folder}: {task_name} has no {split} sample; the cohort is too small for it")
+        raise ValueError(f"{store.folder}: {task.name} has no {split} sample; the cohort is too small for it")
     samples = _every_nth_hour(samples, config.every_hours)
     if not selection.unpaired:
         samples = samples.take(samples.cxr_row >= 0)
@@ -199,26 +205,24 @@ def load_samples(
     if not len(samples):
         cure = "extract with --mimic_cxr" if not len(store.cxr) else "use --data_pairs partial or ehr_all"
         raise ValueError(
-            f"{store.folder}: {task_name} has no {split} sample with an X-ray, "
+            f"{store.folder}: {task.name} has no {split} sample with an X-ray, "
             f"and --data_pairs {config.data_pairs} needs them; {cure}"
         )
     return samples
 
 
-def _read_samples(
-    store: Store, task: str, labels: Sequence[str], encode: Callable[[np.ndarray], np.ndarray], split: str
-) -> Samples:
-    rows = store.listfile(task, split, ["stay_id", *labels, *SAMPLE_COLUMNS])
+def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
+    rows = store.listfile(task.name, split, ["stay_id", *task.labels, *SAMPLE_COLUMNS])
     stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
     check_disjoint(stays["subject_id"], stays["split"], store.folder)
     _check_arrays(store, stays)
-    _check_samples(rows, store, task, stays, split)
-    raw_labels = rows[list(labels)].to_numpy(np.float64)
+    _check_samples(rows, store, task.name, stays, split)
+    raw_labels = rows[list(task.labels)].to_numpy(np.float64)
     try:
-        targets = encode(raw_labels)
+        targets = task.encode(raw_labels)
     except ValueError as error:
-        cure = store.how_to_repair(task)
-        raise ValueError(f"{store.folder}: {split} labels of {task}: {error}; {cure}") from error
+        cure = store.how_to_repair(task.name)
+        raise ValueError(f"{store.folder}: {split} labels of {task.name}: {error}; {cure}") from error
     cxr_row, end_hours = rows["cxr_row"].to_numpy(), rows["end_hours"].to_numpy()
     partial_bin_row = rows["partial_bin_row"].to_numpy()
     return Samples(
@@ -226,7 +230,9 @@ def _read_samples(
         stay_id=rows["stay_id"].to_numpy(),
         offset=stays["offset"].to_numpy(np.int64)[rows["stay_row"]],
         bins=rows["bins"].to_numpy(),
-        partial_bin_row=np.where(partial_bin_row >= 0, partial_bin_row + store.first_partial_bin(task), -1),
+        partial_bin_row=np.where(
+            partial_bin_row >= 0, partial_bin_row + store.first_partial_bin(task.name), -1
+        ),
         cxr_row=cxr_row,
         end_hours=end_hours,
         gap_days=_gap_days(store, cxr_row, end_hours),

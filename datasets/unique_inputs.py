@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ LOADS: dict[tuple[str, ...], Literal["ehr_all", "cxr_all", "partial"]] = {
     ("ehr", "cxr"): "partial",
 }
 
+K = TypeVar("K", bound=Hashable)
+
 
 class UniqueInputs:
     """The hours or X-rays that sets of samples read, each once, and where every sample finds its own.
@@ -36,14 +38,14 @@ class UniqueInputs:
     def __init__(
         self,
         store: Store,
-        samples: Mapping[Hashable, Samples],
+        samples: Mapping[K, Samples],
         modality: str,
         config: DataConfig,
         process: Process,
     ) -> None:
         unique, rows = unique_inputs(list(samples.values()), modality)
         self.count = len(unique)
-        self._rows = dict(zip(samples, rows, strict=True))
+        self._rows: dict[Hashable, np.ndarray] = dict(zip(samples, rows, strict=True))
         reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
 
         def batches(inputs: Samples) -> Batches:

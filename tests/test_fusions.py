@@ -153,7 +153,7 @@ def mortality(folder: Path, fusion: str) -> tuple[Samples, np.ndarray]:
     """Return the test samples of a store, and the probabilities [n] of a fusion with random weights."""
     task, data = TASKS["in-hospital-mortality"], DataConfig(folder, "partial", image_size=32)
     store = Store.open(folder)
-    samples = load_samples(store, task.name, task.labels, task.encode, "test", data, seed=0)
+    samples = load_samples(store, task, "test", data, seed=0)
     torch.manual_seed(0)
     encoders = EncoderConfig(ehr_dim=8, vision_backbone="resnet18")
     classifier = build_classifier(ClassifierConfig(fusion, task.kind, task.outputs, encoders)).eval()

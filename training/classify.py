@@ -68,8 +68,7 @@ class Experiment:
 
     def load_samples(self, split: str) -> Samples:
         """Load the samples of a split."""
-        task, data = self.task, self.config.data
-        return load_samples(self.store, task.name, task.labels, task.encode, split, data, self.run.seed)
+        return load_samples(self.store, self.task, split, self.config.data, self.run.seed)
 
 
 def classify(config: ClassifyConfig) -> None:

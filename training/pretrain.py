@@ -96,8 +96,7 @@ def pretrain(config: PretrainConfig) -> None:
     task, store = get_task(config.task), Store.open(config.data.store)
     run = start_run(config, settings.name, store.data_description, store.fingerprint_of(task.name))
     train, val = (
-        load_batches(store, task.name, task.labels, task.encode, split, config.data, run.seed, run.process)
-        for split in ("train", "val")
+        load_batches(store, task, split, config.data, run.seed, run.process) for split in ("train", "val")
     )
     encoders = build_encoders(config.encoders)
     heads = build_heads(encoders, settings.width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -43,7 +43,7 @@ from utils.files import write_text
 from utils.log import logger
 from utils.run import RunConfig, seed_everything, set_precision
 
-SampleSets = Mapping[Hashable, Samples]  # the samples of each (task name, split)
+SampleSets = Mapping[tuple[str, str], Samples]  # the samples of each (task name, split)
 
 
 @dataclass(frozen=True)
@@ -215,12 +215,10 @@ def probe_epochs(job: EpochSelection, missing: Mapping[int, list[Task]]) -> None
 def load_sample_sets(job: EpochSelection, tasks: Iterable[Task]) -> SampleSets:
     """Load the samples of all splits; log which labels cannot be trained."""
     data, seed = job.config.data, job.config.seed
-    samples: dict[Hashable, Samples] = {}
+    samples: dict[tuple[str, str], Samples] = {}
     for task in tasks:
         for split in SPLITS:
-            samples[task.name, split] = load_samples(
-                job.store, task.name, task.labels, task.encode, split, data, seed
-            )
+            samples[task.name, split] = load_samples(job.store, task, split, data, seed)
         if problem := check_learnable(task, samples[task.name, "train"].labels):
             logger.warning(f"{task.name}: {problem}")
     return samples

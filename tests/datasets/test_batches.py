@@ -42,8 +42,7 @@ def config(store: Store, **changes: object) -> DataConfig:
 def samples_of(
     store: Store, task: str = "phenotyping", split: str = "train", seed: int = 0, **changes: object
 ) -> Samples:
-    chosen = TASKS[task]
-    return load_samples(store, task, chosen.labels, chosen.encode, split, config(store, **changes), seed)
+    return load_samples(store, TASKS[task], split, config(store, **changes), seed)
 
 
 def batches_of(

@@ -15,11 +15,7 @@ from tests.stores import write_store
 def parts_of(folder: Path) -> list[Samples]:
     """All samples of all tasks."""
     store, config = Store.open(write_store(folder)), DataConfig(data_pairs="partial")
-    return [
-        load_samples(store, task.name, task.labels, task.encode, split, config, 0)
-        for task in TASKS.values()
-        for split in SPLITS
-    ]
+    return [load_samples(store, task, split, config, 0) for task in TASKS.values() for split in SPLITS]
 
 
 def test_each_piece_is_there_once_and_every_sample_finds_its_own(tmp_path: Path) -> None:
