@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
 
+from datasets.schema import SMALLEST_IMAGE
 from models.batch_norm import CPUSyncBatchNorm
 from models.convolution import trim_convolutions
 from models.encoders.base import Encoder
@@ -15,7 +16,6 @@ from utils.distributed import all_reduce_sum
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BACKBONES = tuple(torchvision_models.list_models(module=torchvision_models, include=["*resne*", "densenet*"]))
-SMALLEST_IMAGE = 32  # every backbone halves the image five times
 
 
 class Stages(nn.Sequential):

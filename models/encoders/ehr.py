@@ -101,13 +101,12 @@ class EHREncoder(Encoder):
         self._initialize()
 
     def _initialize(self) -> None:
-        for name, weight in self.named_parameters():
-            if "weight_hh" in name:
-                nn.init.orthogonal_(weight)
-            elif "weight_ih" in name:
-                nn.init.xavier_uniform_(weight)
-            else:
-                nn.init.zeros_(weight)
+        for lstm in filter(None, (self.lstm, self.top)):
+            for input_weight, recurrent_weight, *biases in lstm.all_weights:
+                nn.init.xavier_uniform_(input_weight)
+                nn.init.orthogonal_(recurrent_weight)
+                for bias in biases:
+                    nn.init.zeros_(bias)
 
     def encode_lower_layers(self, ehr: PackedSequence) -> HourlyStates:
         """Map packed hours [sum of hours, channels] to the hidden states below the last layer."""
