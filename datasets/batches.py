@@ -11,15 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from datasets.augment import Views, centre_view, random_views, warp
 from datasets.placement import Normalizer, ResidentArray, choose_placement, to_device
-from datasets.samples import (
-    SAMPLE_SELECTIONS,
-    DataConfig,
-    LabeledTask,
-    Samples,
-    SampleSelection,
-    concat_ranges,
-    load_samples,
-)
+from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, concat_ranges, load_samples
 from datasets.schema import Batch
 from datasets.store import Store
 from utils.distributed import Process
@@ -27,6 +19,7 @@ from utils.threads import in_order
 
 AHEAD = 3  # batches made while the model computes; on disk each by a thread of its own
 ORDER, VIEWS = 0, 1  # what a random stream of an epoch is for
+NO_ROWS = np.zeros(0, np.int64)
 
 
 class Batches:
@@ -54,11 +47,6 @@ class Batches:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        """Bring the data to where they are to be held.
-
-        Raises:
-            ValueError: That is GPU memory, and `device` is no GPU.
-        """
         self.samples = samples
         self.config = config
         self.device = torch.device(device)
@@ -67,9 +55,9 @@ class Batches:
         self.rank = rank
         self.world = world
         self.selection = SAMPLE_SELECTIONS[config.data_pairs]
-        on_disk = config.data_device == "disk"
-        hours = needed_hours(samples, self.selection, on_disk)
-        images = needed_images(samples, self.selection, on_disk)
+        in_memory = config.data_device != "disk"
+        hours = needed_hours(samples) if in_memory and self.selection.ehr else NO_ROWS
+        images = needed_images(samples) if in_memory and self.selection.cxr else NO_ROWS
         self.placement = choose_placement(config.data_device, self.device, len(hours), len(images), world)
         self._offset, self._partial_bin_row = samples.offset, samples.partial_bin_row
         self._cxr_row = samples.cxr_row if self.selection.cxr else np.full_like(samples.cxr_row, -1)
@@ -82,7 +70,7 @@ class Batches:
         self._images = ResidentArray(store.read_images, store.cxr, images, *held)
 
     def __len__(self) -> int:
-        """Steps of an epoch, on every rank."""
+        """Return the number of steps of an epoch, on every rank."""
         return -(-len(self.samples) // self.config.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
@@ -97,8 +85,8 @@ class Batches:
         )
 
     def _order(self, epoch: int) -> np.ndarray:
-        count = len(self.samples)
-        return self._random(epoch, ORDER).permutation(count) if self.train else np.arange(count)
+        order = np.arange(len(self.samples))
+        return self._random(epoch, ORDER).permutation(order) if self.train else order
 
     def _random(self, epoch: int, *stream: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, *stream))
@@ -133,15 +121,10 @@ class Batches:
         unsorted = np.empty_like(longest_first)
         unsorted[longest_first] = np.arange(len(row))
         by_length = row[longest_first]
-        hours, batch_sizes = packed_rows(
-            self._offset[by_length], bins[longest_first], self._partial_bin_row[by_length]
-        )
-        return PackedSequence(
-            self._hours(hours),
-            torch.from_numpy(batch_sizes),
-            self._to_device(longest_first),
-            self._to_device(unsorted),
-        )
+        offset, partial_bin_row = self._offset[by_length], self._partial_bin_row[by_length]
+        hours, batch_sizes = packed_rows(offset, bins[longest_first], partial_bin_row)
+        indices = self._to_device(longest_first), self._to_device(unsorted)
+        return PackedSequence(self._hours(hours), torch.from_numpy(batch_sizes), *indices)
 
     def _views(self, row: np.ndarray, views: Views | None) -> Tensor:
         """Return the X-rays [P, 1, S, S] of P samples."""
@@ -170,10 +153,8 @@ def packed_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the hours of B samples in time-major order, and the number of samples at each hour.
 
-    Args:
-        offset: First row of each sample.
-        bins: Number of hours of each sample, falling.
-        partial_bin_row: Row that replaces the last one of a sample (-1: none).
+    Samples are given by their first row, number of hours (falling), and the row that replaces the last one
+    (-1: none).
 
     >>> [part.tolist() for part in packed_rows(np.array([10, 50]), np.array([3, 1]), np.array([-1, 99]))]
     [[10, 99, 11, 12], [2, 1, 1]]
@@ -188,10 +169,8 @@ def packed_rows(
     return rows, batch_sizes
 
 
-def needed_hours(samples: Samples, selection: SampleSelection, on_disk: bool) -> np.ndarray:
-    """Return the rows, for Store.read_hours, to bring into memory: each once, rising."""
-    if on_disk or not selection.ehr:
-        return np.zeros(0, np.int64)
+def needed_hours(samples: Samples) -> np.ndarray:
+    """Return the rows, for Store.read_hours, that samples read: each once, rising."""
     offset, stay = np.unique(samples.offset, return_inverse=True)
     longest = np.zeros(len(offset), np.int64)
     np.maximum.at(longest, stay, samples.bins)
@@ -199,10 +178,8 @@ def needed_hours(samples: Samples, selection: SampleSelection, on_disk: bool) ->
     return np.concatenate([concat_ranges(offset, longest)[1], partial])
 
 
-def needed_images(samples: Samples, selection: SampleSelection, on_disk: bool) -> np.ndarray:
-    """Return the rows of cxr.npy to bring into memory: each once, rising."""
-    if on_disk or not selection.cxr:
-        return np.zeros(0, np.int64)
+def needed_images(samples: Samples) -> np.ndarray:
+    """Return the rows of cxr.npy that samples read: each once, rising."""
     return np.unique(samples.cxr_row[samples.cxr_row >= 0])
 
 

@@ -21,6 +21,8 @@ from utils.log import logger
 FOLDERS = {"train": "train", "val": "train", "test": "test"}  # published: validation stays are among train
 FIRST_48_HOURS = "in-hospital-mortality"  # task whose series end after 48 hours
 STAYS_AT_ONCE = 256
+ALL_STAYS_COLUMNS = ["subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime",
+                     "deathtime", "dod", "race", "sex", "age", "los_hours", "mortality"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,12 @@ def export(config: ExportConfig) -> None:
     """
     if config.out.exists():
         raise ValueError(
-            f"{config.out} exists, and an export is not continued; remove the folder, or give another --out"
+            f"{config.out} exists, and an export is not continued; remove it or give another --out"
         )
     store = Store.open(config.store)
     if not store.tasks:
-        raise ValueError(
-            f"{store.folder} has no samples; make them with python -m tasks.samples --store {store.folder}"
-        )
+        command = f"python -m tasks.samples --store {store.folder}"
+        raise ValueError(f"{store.folder} has no samples; make them with {command}")
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     stays = store.stays()
@@ -66,18 +67,12 @@ def export(config: ExportConfig) -> None:
 
 
 def _write_layout(store: Store, stays: pd.DataFrame, folder: Path) -> None:
-    _write_all_stays(stays, folder / "root")
+    (folder / "root").mkdir(parents=True)
+    stays[ALL_STAYS_COLUMNS].to_csv(folder / "root" / "all_stays.csv", index=False)
     stays_of_tasks = _write_listfiles(store, folder)
     for stay_row, series in _series(store, stays):
         tasks = [task for task, rows in stays_of_tasks.items() if stay_row in rows]
         _write_stay(stays.iloc[stay_row], series, folder, tasks)
-
-
-def _write_all_stays(stays: pd.DataFrame, folder: Path) -> None:
-    columns = ["subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime", "deathtime",
-               "dod", "race", "sex", "age", "los_hours", "mortality"]  # fmt: skip
-    folder.mkdir(parents=True)
-    stays[columns].to_csv(folder / "all_stays.csv", index=False)
 
 
 def _write_listfiles(store: Store, folder: Path) -> dict[str, set[int]]:
@@ -142,9 +137,7 @@ def _write_episode(path: Path, stay: pd.Series, table: pd.DataFrame) -> None:
         **first, "Length of Stay": stay["los_hours"] / 24, "Mortality": stay["mortality"],
     }  # fmt: skip
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        writer.writeheader()
-        writer.writerow(row)
+        csv.writer(file).writerows([row.keys(), row.values()])
 
 
 if __name__ == "__main__":

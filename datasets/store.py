@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
-from pydantic import StrictBool, StrictInt, TypeAdapter, ValidationError
+from pydantic import Field, FiniteFloat, StrictBool, StrictInt, TypeAdapter, ValidationError
 
 from datasets.schema import (
     CHANNELS,
@@ -88,6 +87,15 @@ class TaskManifest:
 
 
 @dataclass(frozen=True)
+class FittedNormalizer:
+    """Content of normalizer.json: mean and standard deviation of each continuous channel."""
+
+    channels: list[str]
+    mean: list[FiniteFloat]
+    std: list[Annotated[FiniteFloat, Field(gt=0)]]
+
+
+@dataclass(frozen=True)
 class Store:
     """A store on disk, written by `python -m datasets.extract`; opening it reads only its manifests."""
 
@@ -111,11 +119,7 @@ class Store:
 
     @classmethod
     def open_without_samples(cls, folder: Path | str) -> Self:
-        """Open a finished store as the extraction left it, whatever the folders of the tasks hold.
-
-        Raises:
-            ValueError: As `open`.
-        """
+        """Open a finished store as the extraction left it, whatever the folders of the tasks hold."""
         folder = Path(folder)
         manifest = read_manifest(folder)
         _check_files(folder, folder, manifest.files, COPY_OR_EXTRACT)
@@ -127,11 +131,7 @@ class Store:
         return sha256(self.folder / MANIFEST)
 
     def fingerprint_of(self, task: str) -> str:
-        """Return the SHA-256 of a task's manifest, which holds that of the store and of the task's files.
-
-        Raises:
-            ValueError: The store has no samples of the task.
-        """
+        """Return the SHA-256 of a task's manifest, which holds that of the store and of the task's files."""
         self._manifest_of(task)
         return sha256(self.folder / task / MANIFEST)
 
@@ -192,14 +192,9 @@ class Store:
         return self._table("cxr.parquet", columns)
 
     def events(self, counts: np.ndarray, stays: slice) -> pd.DataFrame:
-        """Return the observations of consecutive stays, ordered by stay and time.
+        """Return stay_row, stay_id, hours, variable (a category) and value of observations, in order of time.
 
-        Args:
-            counts: The column `events` of stays.parquet, for all stays.
-            stays: Which stays, by their rows in stays.parquet.
-
-        Returns:
-            Columns stay_row, stay_id, hours, variable (a category) and value.
+        `counts` is the column `events` of stays.parquet, for all stays; `stays` selects rows of it.
         """
         path = self.folder / "events.parquet"
         self._check(path)
@@ -211,9 +206,8 @@ class Store:
             needed = [group for group in groups if group_ends[group + 1] > first and group_ends[group] < last]
             table = file.read_row_groups(needed, use_threads=False)
         skipped = first - group_ends[needed[0]] if needed else 0
-        table = table.slice(skipped, last - first).to_pandas()
-        stay_rows = np.arange(stays.start, stays.stop)
-        return table.assign(stay_row=np.repeat(stay_rows, counts[stays]))
+        stay_rows = np.repeat(np.arange(stays.start, stays.stop), counts[stays])
+        return table.slice(skipped, last - first).to_pandas().assign(stay_row=stay_rows)
 
     def listfile(self, task: str, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per sample of a task in "train", "val" or "test"; an unknown label is NaN.
@@ -240,15 +234,21 @@ class Store:
         """Return mean and standard deviation of the train split, float32 [76] each; 0 and 1 for categories.
 
         Raises:
-            ValueError: The file names other channels than this code has.
+            ValueError: The file has other channels than this code, or not a finite number for each.
         """
         path = self.folder / "normalizer.json"
         self._check(path)
+        fitted = _validated(FittedNormalizer, path.read_bytes(), path)
         names = [variable.name for variable in variables() if not variable.categories]
-        fitted = _read_normalizer(path, names)
+        if fitted.channels != names:
+            raise ValueError(f"{path} is for the channels {fitted.channels}, not {names}; extract again")
+        if not len(fitted.mean) == len(fitted.std) == len(names):
+            raise ValueError(
+                f"{path} does not have a mean and a deviation for each channel; {COPY_OR_EXTRACT}"
+            )
         mean, deviation = np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32)
-        mean[list(continuous_channels())] = fitted["mean"]
-        deviation[list(continuous_channels())] = fitted["std"]
+        mean[list(continuous_channels())] = fitted.mean
+        deviation[list(continuous_channels())] = fitted.std
         return mean, deviation
 
     def read_task(self, task: str) -> TaskManifest:
@@ -278,19 +278,13 @@ class Store:
         return f"copy it again, or remove {self.folder / task} and run {command}"
 
     def _check(self, path: Path) -> None:
-        """Compare a file with the hash in its manifest, once, unless the file is large.
-
-        Raises:
-            ValueError: They differ.
-        """
+        """Compare a file with the hash in its manifest, once, unless the file is large."""
         files = self.manifest.files if path.parent == self.folder else self.tasks[path.parent.name].files
         digest = files.get(path.name)
         if path in self._checked or digest is None or digest.bytes > HASHED_BYTES:
             return
         if sha256(path) != digest.sha256:
-            raise ValueError(
-                f"{path}: its content is not what the manifest says, only its size; {COPY_OR_EXTRACT}"
-            )
+            raise ValueError(f"{path}: its content is not what the manifest says; {COPY_OR_EXTRACT}")
         self._checked.add(path)
 
     def _mapped(self, name: str, dtype: type, shape: tuple[int, ...]) -> np.ndarray:
@@ -302,9 +296,9 @@ class Store:
         except (ValueError, OSError, EOFError) as error:
             raise ValueError(f"{path}: no array that can be read ({error}); {COPY_OR_EXTRACT}") from None
         if array.dtype != dtype or array.shape[1:] != shape:
+            expected = f"{np.dtype(dtype)} rows of shape {list(shape)}"
             raise ValueError(
-                f"{path} holds {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} "
-                f"[rows, {', '.join(map(str, shape))}]; {COPY_OR_EXTRACT}"
+                f"{path} holds {array.dtype} {list(array.shape)}, not {expected}; {COPY_OR_EXTRACT}"
             )
         return array
 
@@ -314,10 +308,8 @@ class Store:
         try:
             table = pd.read_parquet(path, columns=None if columns is None else list(columns))
         except (pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{path}: cannot be read as a table with the columns that are needed "
-                f"({type(error).__name__}); {COPY_OR_EXTRACT}"
-            ) from None
+            fault = f"cannot be read as a table with the needed columns ({type(error).__name__})"
+            raise ValueError(f"{path}: {fault}; {COPY_OR_EXTRACT}") from None
         _check_kinds(path, table, FLOAT_COLUMNS)
         return table
 
@@ -347,11 +339,7 @@ def read_manifest(folder: Path) -> StoreManifest:
 
 
 def read_task_manifest(path: Path) -> TaskManifest:
-    """Read the manifest of a task's folder in a store.
-
-    Raises:
-        ValueError: Something is missing from it.
-    """
+    """Read the manifest of a task's folder in a store."""
     return _validated(TaskManifest, load_yaml(path.read_bytes(), str(path)), path)
 
 
@@ -377,13 +365,12 @@ T = TypeVar("T")
 
 
 def _validated(kind: type[T], content: Any, path: Path) -> T:
-    """Return the content of a YAML file as a dataclass.
-
-    Raises:
-        ValueError: A field is missing or of another type.
-    """
+    """Return the bytes of a JSON file, or the content of a YAML file, as a dataclass."""
+    adapter = TypeAdapter(kind)
     try:
-        return TypeAdapter(kind).validate_python(content)
+        return (
+            adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
+        )
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
@@ -391,11 +378,7 @@ def _validated(kind: type[T], content: Any, path: Path) -> T:
 
 
 def _check_files(root: Path, folder: Path, files: Mapping[str, FileDigest], cure: str) -> None:
-    """Check that the files of a manifest are in its folder and have their sizes.
-
-    Raises:
-        ValueError: One is missing, was cut or changed, or lies outside of `root`, the store.
-    """
+    """Check that the files of a manifest are in its folder, inside the store `root`, and have their sizes."""
     for name, digest in files.items():
         path = folder / name
         if not path.resolve().is_relative_to(root.resolve()):
@@ -403,38 +386,12 @@ def _check_files(root: Path, folder: Path, files: Mapping[str, FileDigest], cure
         if not path.is_file():
             raise ValueError(f"{path} is missing; {cure}")
         if path.stat().st_size != digest.bytes:
-            raise ValueError(
-                f"{path} has {path.stat().st_size} bytes where the manifest says {digest.bytes}: "
-                f"it was cut or changed; {cure}"
-            )
-
-
-def _read_normalizer(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read mean and standard deviation of the continuous channels.
-
-    Raises:
-        ValueError: The file has other channels, or not a finite number for each.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        channels = content["channels"]
-        fitted = {key: np.array(content[key], np.float64) for key in ("mean", "std")}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"{path} is no normalizer ({type(error).__name__}); {COPY_OR_EXTRACT}") from None
-    if channels != list(names):
-        raise ValueError(f"{path} is for the channels {channels}, not {names}; extract again")
-    finite = all(array.shape == (len(names),) and np.isfinite(array).all() for array in fitted.values())
-    if not finite or (fitted["std"] <= 0).any():
-        raise ValueError(f"{path}: a channel has no finite mean, or no positive deviation; {COPY_OR_EXTRACT}")
-    return fitted
+            size = path.stat().st_size
+            raise ValueError(f"{path} has {size} bytes where the manifest says {digest.bytes}; {cure}")
 
 
 def _check_kinds(path: Path, table: pd.DataFrame, numeric: Sequence[str]) -> None:
-    """Check the types of a table's columns.
-
-    Raises:
-        ValueError: A column of INTEGER_COLUMNS is not of integers, or one of `numeric` not of numbers.
-    """
+    """Check that columns of INTEGER_COLUMNS are of integers, and those of `numeric` of numbers."""
     for name, column in table.items():
         if name in INTEGER_COLUMNS and column.dtype.kind not in "iu":
             raise ValueError(f"{path}: {name} is not a whole number in each row; {COPY_OR_EXTRACT}")

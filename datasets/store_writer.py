@@ -31,11 +31,7 @@ EVENTS_SCHEMA = pa.schema(
 
 @contextmanager
 def work_folder(store: Path) -> Iterator[Path]:
-    """Make the folder for unfinished work in a store, for this process alone; remove it on success.
-
-    Raises:
-        ValueError: Another process is writing to the store.
-    """
+    """Make the folder for unfinished work in a store, for this process alone; remove it on success."""
     work = store / WORK
     path = work / "lock"
     while True:
@@ -44,9 +40,8 @@ def work_folder(store: Path) -> Iterator[Path]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ValueError(
-                    f"{store}: another process is writing to this store; wait until it has ended"
-                ) from error
+                message = f"{store}: another process is writing to this store; wait until it has ended"
+                raise ValueError(message) from error
             if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
                 continue  # the process that held the lock before has removed the folder
             yield work
@@ -55,28 +50,16 @@ def work_folder(store: Path) -> Iterator[Path]:
 
 
 def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
-    """Return rows of events.parquet.
-
-    Args:
-        records: Deduplicated events (EVENT_DTYPE).
-        stay_ids: The stay_id of each stay.
-    """
+    """Return rows of events.parquet from deduplicated events (EVENT_DTYPE) and the stay_id of each stay."""
     names = pa.array([variable.name for variable in variables()])
     variable = pa.DictionaryArray.from_arrays(pa.array(records["variable"].astype(np.int8)), names)
-    columns = [
-        stay_ids[records["stay_row"]],
-        records["second"] / 3600,
-        variable,
-        np.ascontiguousarray(records["value"]),
-    ]
+    stay_id, hours = stay_ids[records["stay_row"]], records["second"] / 3600
+    columns = [stay_id, hours, variable, np.ascontiguousarray(records["value"])]
     return pa.table(columns, schema=EVENTS_SCHEMA)
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
-    """Write a table.
-
-    A full disk is an OSError, as elsewhere; Polars' own writer has another error for it.
-    """
+    """Write a table; a full disk is an OSError, as elsewhere, unlike with Polars' own writer."""
     with atomic_write(path) as partial:
         pq.write_table(frame.to_arrow(), partial, compression="zstd")
 
@@ -90,7 +73,7 @@ class ArrayFile:
         self.write_header()
 
     def write(self, rows: np.ndarray) -> None:
-        """Add rows."""
+        """Append rows to the file."""
         self._file.write(np.ascontiguousarray(rows, self._dtype).data)
         self.rows += len(rows)
 
@@ -127,12 +110,9 @@ class SamplesFiles:
             pl.DataFrame(schema=self._columns).write_csv(file)
 
     def write(self, samples: pd.DataFrame, partial_bins: np.ndarray) -> None:
-        """Add samples.
+        """Add samples and the last rows [n, 76] of those that end inside a bin, numbered by partial_bin_row.
 
-        Args:
-            samples: Columns stay_row, end_hours, period_length, the labels, bins, cxr_row, and
-                partial_bin_row, which counts within `partial_bins` (-1: none).
-            partial_bins: Last rows [n, 76] of the samples that end inside a bin.
+        `samples` has columns stay_row, end_hours, period_length, the labels, bins, cxr_row, partial_bin_row.
         """
         row = pl.col("partial_bin_row")
         rows = pl.from_pandas(samples).with_columns(
@@ -152,11 +132,7 @@ def write_samples(
 ) -> Iterator[SamplesFiles]:
     """Write the folder of a task in a store, and at the end its manifest.
 
-    Args:
-        store: Folder of a finished store.
-        task: Name of the task and of its folder.
-        labels: Columns of the samples that are labels.
-        stays: subject_id, stay_id, episode and split of each stay of the store.
+    `stays` has the subject_id, stay_id, episode and split of each stay of the store.
     """
     folder = store / task
     name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")

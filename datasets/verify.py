@@ -23,11 +23,7 @@ class VerifyConfig:
 
 
 def listed_files(folder: Path) -> dict[str, FileDigest]:
-    """Return the files that the manifests of a store and of its tasks list, by their path in the store.
-
-    Raises:
-        ValueError: The folder is no store.
-    """
+    """Return the files that the manifests of a store and of its tasks list, by their path in the store."""
     listed = dict(read_manifest(folder).files)
     for path in folder.glob(f"*/{MANIFEST}"):
         task = path.parent.name
@@ -36,11 +32,7 @@ def listed_files(folder: Path) -> dict[str, FileDigest]:
 
 
 def differences(folder: Path) -> Iterator[str]:
-    """Yield a line for each file that is missing, changed or in no manifest, in the order of names.
-
-    Raises:
-        ValueError: The folder is no store.
-    """
+    """Yield a line for each file that is missing, changed or in no manifest, in the order of names."""
     listed = listed_files(folder)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     both = sorted(present & listed.keys())
@@ -68,11 +60,9 @@ def main(config: VerifyConfig) -> None:
     for line in lines:
         print(line)
     if lines:
-        raise ValueError(
-            f"{config.store}: {len(lines)} files are not as its manifests say; copy them again from where it "
-            "was made, or extract again; a task's folder can be removed and made again with python -m "
-            f"tasks.samples --store {config.store}"
-        )
+        remake = f"remove the task's folder and run python -m tasks.samples --store {config.store}"
+        fault = f"{len(lines)} files are not as its manifests say"
+        raise ValueError(f"{config.store}: {fault}; copy them again, or extract again (samples: {remake})")
     store = Store.open(config.store)
     stays = store.stays(["subject_id", "split"])
     check_disjoint(stays["subject_id"], stays["split"], config.store)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from datasets.events.cleaning import EVENT_DTYPE
-from datasets.hourly import partial_bin_rows
+from datasets.hourly import bins_of, ends_mid_bin, partial_bin_rows
 from datasets.schema import FINDINGS, variables
 from datasets.store import MANIFEST, Store, TaskManifest
 from datasets.store_writer import work_folder, write_samples
-from datasets.windows import place_samples
 from tasks import TASKS, TaskName, get_task
 from tasks.task import Task
 from utils.cli import run_cli
@@ -26,6 +25,7 @@ from utils.log import logger
 from utils.threads import THREADS, in_order
 
 STAYS_PER_BLOCK = 256  # stays whose samples are made at once
+MILLISECONDS = 3.6e6  # of an hour
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class SampleMaker:
         return cls(store, tasks, store.stays(), images.assign(**findings))
 
     def blocks(self) -> Iterator[slice]:
-        """Rows of some stays at a time, with a progress bar."""
+        """Yield the rows of some stays at a time, with a progress bar."""
         starts = range(0, len(self.stays), STAYS_PER_BLOCK)
         for start in tqdm(starts, desc="samples", unit="block", disable=None):
             yield slice(start, min(start + STAYS_PER_BLOCK, len(self.stays)))
@@ -104,6 +104,54 @@ class SampleMaker:
         return events
 
 
+def last_image(samples: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
+    """Return the row of the last image of each sample's stay at or before its end_hours; -1 if there is none.
+
+    `images` is ordered by (stay_row, hours); `samples` has stay_row and end_hours.
+    """
+    if images.empty:
+        return np.full(len(samples), -1, np.int64)
+    image_times = _moment(images["stay_row"], images["hours"])
+    sample_times = _moment(samples["stay_row"], samples["end_hours"])
+    last = np.searchsorted(image_times, sample_times, side="right") - 1
+    same_stay = images["stay_row"].to_numpy()[np.maximum(last, 0)] == samples["stay_row"].to_numpy()
+    return np.where((last >= 0) & same_stay, last, -1)
+
+
+def _moment(stay_row: pd.Series, hours: pd.Series) -> np.ndarray:
+    """Return milliseconds on a common clock that keeps stays apart."""
+    milliseconds = np.round(hours.to_numpy(np.float64) * MILLISECONDS).astype(np.int64)
+    moment: np.ndarray = stay_row.to_numpy(np.int64) << 40 | milliseconds
+    return moment
+
+
+def place_samples(
+    samples: pd.DataFrame, stays: pd.DataFrame, images: pd.DataFrame, timestep: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Find the hourly bins, the partial bins and the images of samples.
+
+    Samples without a bin (a window of no length) are dropped. A sample that names its image keeps it.
+
+    Returns:
+        The samples with `bins`, `cxr_row`, and `partial_bin_row`, a row of the second table (-1: none).
+        stay_row and end_hours of the windows that end inside a bin, before the end of the stay: each once,
+        ordered by stay and time.
+    """
+    end_hours = samples["end_hours"].to_numpy()
+    samples = samples.assign(bins=bins_of(end_hours, timestep))
+    if "cxr_row" not in samples:
+        samples["cxr_row"] = last_image(samples, images)
+    samples = samples[samples["bins"] > 0].reset_index(drop=True)
+    end_hours, stay_row = samples["end_hours"].to_numpy(), samples["stay_row"].to_numpy()
+    before_the_end = end_hours < stays["los_hours"].to_numpy()[stay_row] - 1e-6
+    partial = before_the_end & ends_mid_bin(end_hours, timestep)
+    windows, row = np.unique(np.stack([stay_row, end_hours], axis=1)[partial], axis=0, return_inverse=True)
+    partial_bin_row = np.full(len(samples), -1, np.int64)
+    partial_bin_row[partial] = row.ravel()
+    table = pd.DataFrame({"stay_row": windows[:, 0].astype(np.int64), "end_hours": windows[:, 1]})
+    return samples.assign(partial_bin_row=partial_bin_row), table
+
+
 def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]:
     """Write the samples of those tasks that a store has none of yet; return the manifests of all `tasks`.
 
@@ -111,9 +159,8 @@ def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]
         ValueError: The folder is no finished store, another process is writing to it, or its samples of a
             task have other labels than the task.
     """
-    store = Store.open_without_samples(folder)
+    store, tasks = Store.open_without_samples(folder), list(tasks)
     with work_folder(folder):
-        tasks = list(tasks)
         missing = [task for task in tasks if not _is_complete(store, task)]
         if missing:
             _write(store, missing)
@@ -146,19 +193,15 @@ def _write(store: Store, tasks: Sequence[Task]) -> None:
                 writer.write(*block)
 
 
-def print_counts(manifests: Mapping[str, TaskManifest]) -> None:
-    """Print the number of samples of each task and split."""
-    print("Samples (of these with an X-ray):")
-    for name, manifest in manifests.items():
-        counts = (f"{split} {n.samples} ({n.with_xray})" for split, n in manifest.samples.items())
-        print(f"  {name:<24} {'  '.join(counts)}")
-
-
 def main(config: SamplesConfig) -> None:
     """Write samples and print how many there are."""
     started = time.monotonic()
     tasks = [get_task(config.task)] if config.task else TASKS.values()
-    print_counts(make_samples(config.store, tasks))
+    manifests = make_samples(config.store, tasks)
+    print("Samples (of these with an X-ray):")
+    for name, manifest in manifests.items():
+        counts = (f"{split} {n.samples} ({n.with_xray})" for split, n in manifest.samples.items())
+        print(f"  {name:<24} {'  '.join(counts)}")
     logger.info(f"[samples] {time.monotonic() - started:.1f} s")
 
 

@@ -7,15 +7,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+SHORTEST_HOURS = 4  # a prediction at every hour needs more than this much of the stay
 TaskKind = Literal["binary", "multilabel", "ordinal"]
 
 
 def check_binary(labels: np.ndarray) -> np.ndarray:
-    """Return labels as they are.
-
-    Raises:
-        ValueError: One is not 0, 1 or NaN.
-    """
+    """Return labels as they are; refuse any but 0, 1 and NaN."""
     if not (np.isnan(labels) | (labels == 0) | (labels == 1)).all():
         raise ValueError("labels must be 0, 1 or NaN")
     return labels
@@ -57,3 +54,18 @@ class Task:
     def folder(self) -> str:
         """Name of the task's folder: `in-hospital-mortality` -> `in_hospital_mortality`."""
         return self.name.replace("-", "_")
+
+
+def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
+    """Return samples at each whole hour t of each stay with t > 4, t > first event and t <= last_hour.
+
+    Columns: stay_row, end_hours and period_length.
+    """
+    usable = stays["first_event_hours"].notna().to_numpy()
+    first = np.floor(np.maximum(SHORTEST_HOURS, stays["first_event_hours"].fillna(0).to_numpy())) + 1
+    last = np.floor(last_hour + 1e-6)
+    count = np.where(usable, np.maximum(last - first + 1, 0), 0).astype(np.int64)
+    stay_row = np.repeat(np.arange(len(stays)), count)
+    within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    end_hours = first[stay_row] + within
+    return pd.DataFrame({"stay_row": stay_row, "end_hours": end_hours, "period_length": end_hours})

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 from datasets.batches import Batches
+from datasets.features import UniqueInputs
 from datasets.samples import DataConfig, Samples
 from datasets.schema import SPLITS
-from datasets.unique_inputs import UniqueInputs
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig
 from simclr_trainer import SimCLRConfig

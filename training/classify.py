@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from datasets.batches import Batches
-from datasets.features import FeatureBatches
+from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
-from datasets.unique_inputs import LOADS, UniqueInputs
 from evaluation import metrics
 from evaluation.predictions import EMBEDDINGS, write_embeddings
 from evaluation.scoring import (

@@ -18,7 +18,7 @@ from training.predict import predict
 
 
 class Inputs(Protocol):
-    """The distinct inputs of one modality over sets of samples (datasets.unique_inputs.UniqueInputs)."""
+    """The distinct inputs of one modality over sets of samples (datasets.features.UniqueInputs)."""
 
     @property
     def batches(self) -> Batches[PrefixBatch | Batch]:

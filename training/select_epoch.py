@@ -17,11 +17,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from datasets.features import FeatureBatches
+from datasets.features import FeatureBatches, UniqueInputs
 from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
-from datasets.unique_inputs import UniqueInputs
 from evaluation import metrics, results
 from evaluation.plots.curves import draw_epochs
 from evaluation.plots.figures import save

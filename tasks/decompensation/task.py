@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.hourly import whole_hours
-from tasks.task import Task
+from tasks.task import Task, whole_hours
 
 HORIZON_HOURS = 24
 

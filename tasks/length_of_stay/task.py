@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.hourly import whole_hours
-from tasks.task import Task
+from tasks.task import Task, whole_hours
 
 # Left edges of the bins in hours after the first: 1, 2, ..., 8 and 14 days.
 EDGES = np.array([24.0 * day for day in (1, 2, 3, 4, 5, 6, 7, 8, 14)])

@@ -414,9 +414,9 @@ def test_memory_holds_what_the_split_needs_and_no_more(store: Store) -> None:
     for offset, bins in zip(samples.offset, samples.bins, strict=True):
         longest[offset] = max(bins, longest.get(offset, 0))
     tails = len(set(samples.partial_bin_row[samples.partial_bin_row >= 0]))
-    assert len(batches._hours.array) == sum(longest.values()) + tails
-    assert len(batches._images.array) == len(samples) < len(store.cxr)
-    assert not len(batches_of(store, "radiology", "val", data_device="cpu", data_pairs="ehr")._images.array)
+    assert len(batches._hours.held) == sum(longest.values()) + tails
+    assert len(batches._images.held) == len(samples) < len(store.cxr)
+    assert not len(batches_of(store, "radiology", "val", data_device="cpu", data_pairs="ehr")._images.held)
 
 
 def test_large_data_are_brought_in_by_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -433,7 +433,7 @@ def test_auto_leaves_on_disk_what_does_not_fit(store: Store, monkeypatch: pytest
 
 def test_auto_shares_memory_with_the_other_processes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     held = batches_of(store, data_device="cpu")
-    size = held._hours.array.nbytes + held._images.array.nbytes
+    size = held._hours.held.nbytes + held._images.held.nbytes
     monkeypatch.setattr(placement, "free_memory", lambda: 2 * size + 1000)
     assert batches_of(store).placement == "cpu" and batches_of(store, world=2).placement == "disk"
 
@@ -483,7 +483,7 @@ def reading_threads() -> list[str]:
         ({"data_ratio": 1.5}, "--data_ratio must be 0 to 1"),
         ({"every_hours": 0}, "--every_hours must be 1 or more"),
         ({"data_ratio": 0.5}, "--data_pairs paired has none; use --data_pairs partial"),
-        ({"data_pairs": "ehr_all", "retrieve_cxr": "all"}, "reads none; leave it out"),
+        ({"data_pairs": "ehr_all", "retrieve_cxr": "all"}, "reads no X-rays; leave it out"),
     ],
 )
 def test_settings_that_cannot_work_or_do_nothing_are_refused(

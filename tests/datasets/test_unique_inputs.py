@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.features import input_keys, unique_inputs
 from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
-from datasets.unique_inputs import input_keys, unique_inputs
 from tasks import TASKS
 from tests.stores import write_store
 
