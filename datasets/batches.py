@@ -118,12 +118,10 @@ class Batches:
         """Return the hours of some samples, gathered once, in the order of a packed sequence."""
         bins = self.samples.bins[row]
         longest_first = np.argsort(-bins, kind="stable")
-        unsorted = np.empty_like(longest_first)
-        unsorted[longest_first] = np.arange(len(row))
         by_length = row[longest_first]
         offset, partial_bin_row = self._offset[by_length], self._partial_bin_row[by_length]
         hours, batch_sizes = packed_rows(offset, bins[longest_first], partial_bin_row)
-        indices = self._to_device(longest_first), self._to_device(unsorted)
+        indices = self._to_device(longest_first), self._to_device(np.argsort(longest_first))
         return PackedSequence(self._hours(hours), torch.from_numpy(batch_sizes), *indices)
 
     def _views(self, row: np.ndarray, views: Views | None) -> Tensor:

@@ -37,12 +37,7 @@ class UniqueInputs:
     """
 
     def __init__(
-        self,
-        store: Store,
-        samples: Mapping[K, Samples],
-        modality: str,
-        config: DataConfig,
-        process: Process,
+        self, store: Store, samples: Mapping[K, Samples], modality: str, config: DataConfig, process: Process
     ) -> None:
         unique, rows = unique_inputs(list(samples.values()), modality)
         self.count = len(unique)
