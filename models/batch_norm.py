@@ -42,14 +42,8 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace the batch norm layers of a module, in place, by layers that work over all processes.
 
-    They keep weights, statistics and names, so checkpoints stay the same.
-
-    Returns:
-        The module, or the layer that replaces it if it is a batch norm itself.
-
-    >>> converted = convert_sync_batch_norm(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()), torch.device("cpu"))
-    >>> [type(layer).__name__ for layer in converted]
-    ['CPUSyncBatchNorm', 'ReLU']
+    They keep weights, statistics and names, so checkpoints stay the same. A module that is itself a batch
+    norm is not changed: its replacement is returned.
     """
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)

@@ -37,12 +37,10 @@ OUTPUT_HEADS: dict[str, OutputHead] = {
 class ClassifierConfig:
     """How to build a classifier, and how result tables describe it. Its checkpoint stores both.
 
-    Attributes:
-        fusion_layer: 0 classifies from the outputs of the encoders, 3 from those of their projection heads.
-        width: Width of the projection heads (models.heads.build_heads).
-        objective: What trained the encoders before; "supervised" and "random" mean nothing did.
-        checkpoint: The file that the encoders were loaded from. If the two encoders differ, `objective` and
-            `checkpoint` name both: "simclr + supervised".
+    `fusion_layer` 0 classifies from the outputs of the encoders, 3 from those of their projection heads,
+    which have this `width`. `objective` is what trained the encoders before ("supervised" and "random" mean
+    nothing did), `checkpoint` the file they were loaded from. If the two encoders differ, both fields name
+    both: "simclr + supervised".
     """
 
     fusion: str
@@ -76,12 +74,7 @@ class ClassifierConfig:
 
 
 class Classifier(nn.Module):
-    """The loss of a batch (an objective, as in pretraining), and the probabilities of its samples.
-
-    >>> classifier = Classifier(nn.Softplus(), "ordinal")  # any module from a batch to logits
-    >>> classifier.predict(torch.zeros(1, 4))
-    tensor([[0.2500, 0.2500, 0.2500, 0.2500]])
-    """
+    """The loss of a batch (an objective, as in pretraining), and the probabilities of its samples."""
 
     def __init__(self, fusion: nn.Module, kind: str) -> None:
         super().__init__()
@@ -122,12 +115,7 @@ class Classifier(nn.Module):
 
 
 def build_classifier(config: ClassifierConfig, download: bool = True) -> Classifier:
-    """Build a classifier with fresh weights; `download` as in CXREncoder.
-
-    >>> encoders = EncoderConfig(vision_backbone="resnet18")
-    >>> list(build_classifier(ClassifierConfig("concatenation", "binary", 1, encoders)).parts())
-    ['ehr_encoder', 'cxr_encoder', 'linear']
-    """
+    """Build a classifier with fresh weights; `download` as in CXREncoder."""
     modalities = FUSIONS[config.fusion].modalities
     encoders = build_encoders(config.encoders, modalities, download)
     if config.fusion_layer == 3:
@@ -142,9 +130,8 @@ def start_classifier(
 ) -> tuple[Classifier, ClassifierConfig]:
     """Build a classifier whose encoders start from checkpoints; return it and how it was built.
 
-    Args:
-        config: What to build. The checkpoints decide the architecture of the encoders that they hold.
-        sources: Paths of pretraining or classifier checkpoints by modality; other encoders are fresh.
+    `sources` are paths of pretraining or classifier checkpoints by modality, which decide the architecture of
+    their encoders; other encoders are fresh.
 
     Raises:
         ValueError: A checkpoint lacks the encoder (or the head, at fusion_layer 3) or has other shapes.

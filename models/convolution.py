@@ -11,12 +11,8 @@ from models.replace import replace_layers
 class TrimmedConv2d(nn.Conv2d):
     """The same convolution, computed without the kernel taps that see no pixel of the input.
 
-    On an input of one pixel, only one of the nine taps of a 3 x 3 kernel sees it. Small images shrink to such
-    maps, and the gradients of the other eight taps, which are zero, are the slowest part of a step on a CPU.
-
-    >>> import torch
-    >>> TrimmedConv2d(8, 4, 3, padding=1)(torch.rand(2, 8, 1, 1)).shape
-    torch.Size([2, 4, 1, 1])
+    Only one of the nine taps of a 3 x 3 kernel sees an input of one pixel. Small images shrink to such maps,
+    and the zero gradients of the other eight taps are the slowest part of a step on a CPU.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -33,13 +29,7 @@ class TrimmedConv2d(nn.Conv2d):
 
 
 def _visible_taps(size: int, kernel: int, stride: int, padding: int) -> range:
-    """Return the taps along one axis that see a pixel.
-
-    Returns all taps if the others cannot be left out with the same padding on both sides.
-
-    >>> _visible_taps(1, 3, 1, 1), _visible_taps(2, 3, 2, 1), _visible_taps(2, 3, 1, 1)
-    (range(1, 2), range(1, 3), range(0, 3))
-    """
+    """Return the taps along one axis that see a pixel, or all if the padding would become uneven."""
     last_output = (size + 2 * padding - kernel) // stride
     visible = range(max(0, padding - last_output * stride), min(kernel, size + padding))
     fits = len(visible) > 0 and (size + 2 * (padding - visible.start) - len(visible)) // stride == last_output

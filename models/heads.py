@@ -12,13 +12,7 @@ LINEAR_DIM = 512  # width of ALIGN's head
 
 
 class ProjectionHead(nn.Sequential):
-    """Linear, ReLU, Linear, ReLU, Linear without bias: [B, input_dim] -> [B, 128 * width].
-
-    >>> import torch
-    >>> head = ProjectionHead(512, width=2)
-    >>> head(torch.zeros(3, 512)).shape, head.feature_dim
-    (torch.Size([3, 256]), 256)
-    """
+    """Linear, ReLU, Linear, ReLU, Linear without bias: [B, input_dim] -> [B, 128 * width]."""
 
     def __init__(self, input_dim: int, width: int = 1) -> None:
         if width < 1:
@@ -66,11 +60,7 @@ class HeadedEncoder(Encoder):
 
 
 def build_heads(encoders: Mapping[str, Encoder], width: int) -> dict[str, ProjectionHead | LinearHead]:
-    """Build a head for each encoder, by modality; `width` 0 makes it one linear layer.
-
-    Raises:
-        ValueError: The width is negative.
-    """
+    """Build a head for each encoder, by modality; `width` 0 makes it one linear layer."""
     if width == 0:
         return {name: LinearHead(encoder.feature_dim) for name, encoder in encoders.items()}
     return {name: ProjectionHead(encoder.feature_dim, width) for name, encoder in encoders.items()}

@@ -15,10 +15,7 @@ PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How to rebuild the encoders and heads of a checkpoint, and the objective that trained them.
-
-    `width` is that of the heads (models.heads.build_heads).
-    """
+    """How to rebuild the encoders and heads (of this `width`) of a checkpoint, and their objective."""
 
     objective: str
     encoders: EncoderConfig
@@ -28,23 +25,14 @@ class Pretraining:
 def pretraining_checkpoint(
     pretraining: Pretraining, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]
 ) -> dict[str, object]:
-    """Return the content of a pretraining's checkpoint, {"parts": {name: state_dict}, "config": dict}.
-
-    >>> modules = {"ehr": nn.Linear(2, 2)}
-    >>> list(pretraining_checkpoint(Pretraining("simclr", EncoderConfig()), modules, modules)["parts"])
-    ['ehr_encoder', 'ehr_head']
-    """
+    """Return the content of a pretraining's checkpoint, {"parts": {name: state_dict}, "config": dict}."""
     parts = {f"{name}_encoder": module.state_dict() for name, module in encoders.items()}
     parts |= {f"{name}_head": module.state_dict() for name, module in heads.items()}
     return {"parts": parts, "config": to_dict(pretraining)}
 
 
 def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
-    """Read how the encoders of a checkpoint were built: a pretraining's, or those of a classifier.
-
-    Raises:
-        ValueError: The checkpoint does not say it.
-    """
+    """Read how the encoders of a checkpoint were built: a pretraining's, or those of a classifier."""
     config = checkpoint["config"]
     values = {field.name: config[field.name] for field in fields(Pretraining) if field.name in config}
     return from_dict(Pretraining, values, "the checkpoint")

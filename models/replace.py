@@ -8,10 +8,8 @@ from torch import nn
 def replace_layers(module: nn.Module, kind: type[nn.Module], replacement: type[nn.Module]) -> nn.Module:
     """Replace each layer of exactly type `kind`, in place, by a layer of a subclass with another `forward`.
 
-    The new layers share weights, buffers and settings with those that they replace, under the same names.
-
-    Returns:
-        The module, or its replacement if it is such a layer itself.
+    The new layers share weights, buffers, settings and names with the old ones. A module that is itself such
+    a layer is not changed: its replacement is returned.
 
     >>> replace_layers(nn.Sequential(nn.Linear(1, 2), nn.ReLU()), nn.Linear, type("Mine", (nn.Linear,), {}))
     Sequential(

@@ -78,8 +78,7 @@ class CXREncoder(Encoder):
     def forward(self, cxr: Tensor) -> Tensor:
         """Map images [P, 1, S, S] to features [P, feature_dim], float32 or better; P may be 0.
 
-        An empty batch passes through the network too, so that every weight has a gradient (of zero), which
-        data-parallel training waits for.
+        An empty batch runs too: data-parallel training waits for a gradient (of zero) of every weight.
         """
         maps = self.prepare(cxr)
         with self.safe_batch_norm(len(cxr)):

@@ -16,10 +16,6 @@ class HourlyStates(NamedTuple):
     """Hidden states of B stays by the hour, [T, B, D], and the lengths of the stays in hours, [B] on the CPU.
 
     States after the end of a stay are never read.
-
-    >>> HourlyStates(torch.tensor([[[1.0], [5.0]], [[3.0], [9.0]]]), torch.tensor([2, 1])).mean()
-    tensor([[2.],
-            [5.]])
     """
 
     states: Tensor
@@ -50,8 +46,7 @@ Sequences = TypeVar("Sequences", PackedSequence, Tensor)
 def run_lstm(lstm: nn.LSTM, inputs: Sequences) -> tuple[Sequences, Tensor]:
     """Return the last layer's hidden states at all steps, and those at the end of each sequence, [B, D].
 
-    They are in float32 under autocast too: rounding errors of a recurrence add up over its steps, and its
-    time depends on the number of the steps, not on their precision.
+    They are float32 under autocast too: rounding errors add up over steps, and half precision saves no time.
     """
     with torch.autocast(inputs.data.device.type, enabled=False):
         inputs = inputs.to(lstm.get_parameter("weight_hh_l0").dtype)
@@ -62,11 +57,7 @@ def run_lstm(lstm: nn.LSTM, inputs: Sequences) -> tuple[Sequences, Tensor]:
 
 
 def _run_lstm_in_chunks(lstm: nn.LSTM, inputs: PackedSequence) -> tuple[PackedSequence, Tensor]:
-    """Run an LSTM over a few hours at a time; each chunk starts from the state that the previous one left.
-
-    On a CPU, PyTorch's gradient of every step is a tensor as long as the input, so that memory and time would
-    grow with the square of the hours.
-    """
+    """Run an LSTM in chunks of hours: the cost of a backward pass on a CPU is quadratic in the hours."""
     chunk_sizes = inputs.batch_sizes.split(CHUNK_HOURS)
     chunks = inputs.data.split([int(sizes.sum()) for sizes in chunk_sizes])
     next_chunk_sizes = (*chunk_sizes[1:], chunk_sizes[0][:0])

@@ -58,13 +58,7 @@ class Fusion(nn.Module, ABC):
 
 
 def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
-    """Place the features [P, D] of the P present rows among zeros, [B, D], without a device sync.
-
-    >>> import torch
-    >>> scatter_rows(torch.ones(1, 2), torch.tensor([False, True]))
-    tensor([[0., 0.],
-            [1., 1.]])
-    """
+    """Place the features [P, D] of the P present rows among zeros, [B, D], without a device sync."""
     if len(features) == len(present):
         return features
     zeros = features.new_zeros(len(present), features.shape[1])
@@ -72,12 +66,7 @@ def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
 
 
 def gather_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
-    """Select the present rows of values [B, D], of which there are `count`, without a device sync.
-
-    >>> import torch
-    >>> gather_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([False, True]), 1)
-    tensor([[2.]])
-    """
+    """Select the present rows of values [B, D], of which there are `count`, without a device sync."""
     if count == len(present):
         return values
     return values[(~present).int().argsort(stable=True)[:count]]

@@ -23,10 +23,7 @@ class LinearFusion(Fusion):
         self.linear = nn.Linear(self.feature_dim, outputs)
 
     def features(self, batch: Batch) -> Tensor:
-        """Concatenate the encoders' features in the order of `modalities`: [B, feature_dim].
-
-        The feature of an absent image is zero.
-        """
+        """Concatenate the features in the order of `modalities`, [B, feature_dim]; zeros without an image."""
         features = []
         for modality in self.modalities:
             if modality == "ehr":

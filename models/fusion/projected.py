@@ -18,9 +18,6 @@ class ProjectedFusion(Fusion):
         self.projection = nn.Linear(encoders["cxr"].feature_dim, self.feature_dim)
 
     def both(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the EHR features and the projected image features of B samples, [B, feature_dim] each.
-
-        The projected feature of an absent image is zero.
-        """
+        """Return the EHR and the projected image features, [B, feature_dim] each; zeros without an image."""
         image = self.projection(self.cxr_encoder(batch.cxr))
         return self.ehr_encoder(batch.ehr), scatter_rows(image, batch.has_cxr)

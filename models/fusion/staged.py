@@ -16,8 +16,8 @@ class StagedFusion(Fusion):
     """Fusion blocks after one stage of the image encoder, or after every stage.
 
     A fusion block is a module (maps [P, C, H, W], hours, has_cxr [B]) -> (maps, hours). Its hours are the
-    hidden states below the last layer of the EHR encoder, which reads them after all fusion blocks. If the
-    encoder has one layer, the blocks change its hidden states, and its feature is that of the last hour.
+    hidden states below the last layer of the EHR encoder (of the only layer, if it has one).
+    `block` builds one from the widths of image and EHR at its stage.
     """
 
     settings = ("layer_after",)
@@ -28,7 +28,6 @@ class StagedFusion(Fusion):
     def __init__(
         self, encoders: Mapping[str, Encoder], layer_after: int, block: Callable[[int, int], nn.Module]
     ) -> None:
-        """Build the fusion blocks; `block` builds one from the widths of image and EHR at its stage."""
         super().__init__(encoders)
         self.image_dims = self.cxr_encoder.stage_dims
         self.ehr_dim = self.ehr_encoder.feature_dim

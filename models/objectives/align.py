@@ -40,8 +40,7 @@ def swap_two_blocks(count: int, swap: float, generator: torch.Generator) -> Tens
 class ALIGN(TemperatureObjective):
     """Encoders and heads with models.losses.simclr; in training, blocks of EHR rows are exchanged.
 
-    The random numbers come from PyTorch's generator on the main process, which the training loop seeds for
-    each step.
+    The main process draws the blocks from PyTorch's generator, which the training loop seeds for each step.
     """
 
     settings: ALIGNSettings

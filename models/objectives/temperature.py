@@ -19,9 +19,6 @@ class LearnableTemperature(nn.Module):
 
     The weight is log(1 / temperature), so that no step can make the temperature negative. As a single number
     it is excluded from weight decay (training.optim.build_optimizer).
-
-    >>> round(LearnableTemperature(0.07)().item(), 4)
-    0.07
     """
 
     def __init__(self, start: float) -> None:
