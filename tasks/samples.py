@@ -105,10 +105,7 @@ class SampleMaker:
 
 
 def last_image(samples: pd.DataFrame, images: pd.DataFrame) -> np.ndarray:
-    """Return the row of the last image of each sample's stay at or before its end_hours; -1 if there is none.
-
-    `images` is ordered by (stay_row, hours); `samples` has stay_row and end_hours.
-    """
+    """Return the row of each sample's last image by end_hours, or -1; `images` is ordered by stay, hours."""
     if images.empty:
         return np.full(len(samples), -1, np.int64)
     image_times = _moment(images["stay_row"], images["hours"])
@@ -128,14 +125,11 @@ def _moment(stay_row: pd.Series, hours: pd.Series) -> np.ndarray:
 def place_samples(
     samples: pd.DataFrame, stays: pd.DataFrame, images: pd.DataFrame, timestep: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Find the hourly bins, the partial bins and the images of samples.
+    """Find the hourly bins, the partial bins and the images of samples; drop samples without a bin.
 
-    Samples without a bin (a window of no length) are dropped. A sample that names its image keeps it.
-
-    Returns:
-        The samples with `bins`, `cxr_row`, and `partial_bin_row`, a row of the second table (-1: none).
-        stay_row and end_hours of the windows that end inside a bin, before the end of the stay: each once,
-        ordered by stay and time.
+    Returns the samples with `bins`, `cxr_row` (kept if the task names it) and `partial_bin_row`, a row of the
+    second table (-1: none): stay_row and end_hours of the windows that end inside a bin, before the end of
+    the stay, each once, ordered by stay and time.
     """
     end_hours = samples["end_hours"].to_numpy()
     samples = samples.assign(bins=bins_of(end_hours, timestep))
@@ -156,8 +150,7 @@ def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]
     """Write the samples of those tasks that a store has none of yet; return the manifests of all `tasks`.
 
     Raises:
-        ValueError: The folder is no finished store, another process is writing to it, or its samples of a
-            task have other labels than the task.
+        ValueError: The store is unfinished, in use, or has samples of a task with other labels.
     """
     store, tasks = Store.open_without_samples(folder), list(tasks)
     with work_folder(folder):

@@ -20,20 +20,13 @@ def check_binary(labels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Task:
-    """A prediction task of the benchmark.
+    """A prediction task of the benchmark; `monitor` is the score that chooses the best epoch.
 
-    Attributes:
-        name: As on the command line, and of its folder in a store.
-        kind: What the labels are.
-        labels: Names of the labels.
-        monitor: The score that chooses the best epoch.
-        classes: Number of classes of a label.
-        samples: Turns (stays, images, protocol) into a table with a row per sample: `stay_row`, `end_hours`
-            (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the
-            labels, and `cxr_row` if the task itself names the image.
-        encode: Turns the listfile's labels [n, L] into targets [n, L]: class probabilities for binary and
-            multilabel tasks, the index of the class for an ordinal one. NaN stays NaN: unknown, ignored.
-        groups: Groups of labels that are also scored together.
+    `samples` turns (stays, images, protocol) into a table with a row per sample: `stay_row`, `end_hours`
+    (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the labels,
+    and `cxr_row` if the task itself names the image. `encode` turns the listfile's labels [n, L] into targets
+    [n, L]: class probabilities, or the index of the class for an ordinal task; NaN (unknown) stays NaN.
+    `groups` are labels that are also scored together.
     """
 
     name: str
@@ -57,10 +50,7 @@ class Task:
 
 
 def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
-    """Return samples at each whole hour t of each stay with t > 4, t > first event and t <= last_hour.
-
-    Columns: stay_row, end_hours and period_length.
-    """
+    """Return stay_row, end_hours and period_length at whole hours t: max(4, first event) < t <= last_hour."""
     usable = stays["first_event_hours"].notna().to_numpy()
     first = np.floor(np.maximum(SHORTEST_HOURS, stays["first_event_hours"].fillna(0).to_numpy())) + 1
     last = np.floor(last_hour + 1e-6)

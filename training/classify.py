@@ -143,11 +143,7 @@ def open_experiment(config: ClassifyConfig) -> Experiment:
 
 
 def load_trained(config: ClassifyConfig) -> tuple[Classifier, ClassifierConfig, int]:
-    """Load the classifier in --load_state; return it, how it was built, and its epoch.
-
-    Raises:
-        ValueError: It was trained with other flags.
-    """
+    """Load a classifier, how it was built, and its epoch; ValueError if it was trained with other flags."""
     classifier, built, epoch = read_classifier(Path(config.load_state))
     for name in ("task", "protocol", "fusion", "fusion_layer"):
         if getattr(config, name) != getattr(built, name):
@@ -163,10 +159,7 @@ def load_trained(config: ClassifyConfig) -> tuple[Classifier, ClassifierConfig, 
 def prepare(
     experiment: Experiment, classifier: Classifier, samples: Mapping[str, Samples]
 ) -> tuple[Classifier, Mapping[str, ClassifierBatches]]:
-    """Return the model to train, and the batches of each split.
-
-    The model is the classifier, or for lineareval its linear layer, whose batches hold features.
-    """
+    """Return the model to train (for lineareval its linear layer, on features), and the batches by split."""
     if experiment.config.protocol == "lineareval":
         return prepare_probe(experiment, classifier, samples)
     batches = {split: read_batches(experiment, part, split == "train") for split, part in samples.items()}
@@ -238,11 +231,7 @@ def write_test_embeddings(experiment: Experiment, features: Tensor, test: Sample
 
 
 def log_single_class_labels(experiment: Experiment, samples: Mapping[str, Samples]) -> None:
-    """Log which labels cannot be trained, and whether no label can choose the best epoch.
-
-    Raises:
-        ValueError: No label can be trained.
-    """
+    """Log which labels cannot be trained or choose the best epoch; ValueError if no label can be trained."""
     task = experiment.task
     if problem := check_learnable(task, samples["train"].labels):
         logger.warning(f"{problem}; predictions of them are meaningless")

@@ -28,11 +28,6 @@ class ClassifierOptim(OptimConfig):
     """Peak learning rate of all weights outside the encoders; 0: --lr."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: A value is out of range; the message names the flag.
-        """
         super().__post_init__()
         check_flag("head_lr", self.head_lr, self.head_lr >= 0, "use a number above 0, or 0 for --lr")
 
@@ -74,7 +69,6 @@ class ClassifyConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown task or fusion."""
         get_task(self.task)
         get_fusion(self.fusion)
 

@@ -19,7 +19,6 @@ class PatienceConfig:
     """Smallest improvement that resets --patience, in the unit of the monitor."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the flag, for a value out of range."""
         check_flag("patience", self.patience, self.patience >= 0, "use 0 or more; 0 never stops early")
         check_flag("min_delta", self.min_delta, self.min_delta >= 0, "use 0 or more")
 
@@ -36,10 +35,7 @@ class StoppingConfig(PatienceConfig):
 
 @dataclass
 class EarlyStopping:
-    """The best epoch so far, and for how long the monitor has not improved.
-
-    `best` is the best value of all; `patience_best` is the last value that improved by more than --min_delta.
-    """
+    """The best value and epoch so far; `patience_best` is the last value better by more than --min_delta."""
 
     best: float = math.nan
     best_epoch: int = -1
@@ -52,10 +48,7 @@ class EarlyStopping:
     def update_early_stopping(
         self, epoch: int, value: float, config: StoppingConfig, plateau_patience: int
     ) -> bool:
-        """Take in the monitor's value of an epoch; return whether the epoch is the best so far.
-
-        NaN is never an improvement, except that the first epoch always counts as the best.
-        """
+        """Take in an epoch's value; return whether it is the best so far (NaN: only as the first)."""
         sign = 1.0 if config.mode == "max" else -1.0
         is_best = self.best_epoch < 0 or _is_better(sign * value, sign * self.best, 0.0)
         if is_best:

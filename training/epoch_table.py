@@ -19,12 +19,7 @@ SCRIPTS = {"concatenation": "lineareval.sh", "ehr": "lineareval_ehr.sh", "cxr": 
 
 
 def epoch_columns(task: Task) -> tuple[str, ...]:
-    """Return the columns: epoch, the mean scores of every split, and the score of every label.
-
-    >>> from tasks import TASKS
-    >>> epoch_columns(TASKS["length-of-stay"])[:3]
-    ('epoch', 'train_kappa', 'val_kappa')
-    """
+    """Return the columns: epoch, the mean scores of every split, and the score of every label."""
     means = [f"{split}_{metric}" for split in SPLITS for metric in MEANS_OF_MONITOR[task.monitor]]
     labels = [f"{split}_{task.monitor}[{label}]" for split in SPLITS for label in task.labels]
     return ("epoch", *means, *labels)
@@ -48,11 +43,7 @@ def epoch_row(
 
 
 def read_epochs(path: Path, task: Task) -> pd.DataFrame:
-    """Read the complete rows of a table, in the order of epochs, each epoch once; none if it is missing.
-
-    Raises:
-        ValueError: It is the table of another task.
-    """
+    """Read the rows by epoch, each once; none without a file. ValueError if they are of another task."""
     table = results.read_rows(path) if path.is_file() else pd.DataFrame()
     if table.empty:
         return pd.DataFrame(columns=list(epoch_columns(task)))
@@ -62,10 +53,7 @@ def read_epochs(path: Path, task: Task) -> pd.DataFrame:
 
 
 def best_epoch(table: pd.DataFrame, task: Task) -> int | None:
-    """Return the first epoch with the largest validation score.
-
-    None if no epoch has a score, because every label has only one class in the validation split.
-    """
+    """Return the first epoch with the largest validation score; None if no epoch has a score."""
     scored = table.dropna(subset=f"val_{task.monitor}")
     return int(scored["epoch"][scored[f"val_{task.monitor}"].idxmax()]) if len(scored) else None
 

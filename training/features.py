@@ -22,17 +22,14 @@ class Inputs(Protocol):
 
     @property
     def batches(self) -> Batches[PrefixBatch | Batch]:
-        """Batches of the distinct inputs: PrefixBatch for "ehr", Batch for "cxr"."""
+        """Batches of the distinct inputs: PrefixBatch for "ehr"; Batch, in the evaluation view, for "cxr"."""
 
     def rows_of(self, name: Hashable) -> Tensor:
         """[n] int64: the index of each sample's distinct input, -1 if it has none."""
 
 
 class SharedFeatures:
-    """Features of frozen encoders for several sets of samples; every distinct input is encoded once.
-
-    Leaves the encoders in eval mode. The batches must use the evaluation view of the images.
-    """
+    """Features of frozen encoders for sets of samples; each distinct input is encoded once, in eval mode."""
 
     def __init__(self, fusion: LinearFusion, inputs: Mapping[str, Inputs], device: torch.device) -> None:
         fusion.eval()

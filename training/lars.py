@@ -12,11 +12,9 @@ from torch import Tensor
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling (You et al. 2017, https://arxiv.org/abs/1708.03888).
 
-    Groups with `adapt` False are plain SGD with momentum. The momentum buffer holds scaled gradients that are
-    not yet multiplied by the learning rate, so a change of the rate takes effect at once.
-
-    It updates all tensors of a group at once by the private functions `torch._foreach_*`, as PyTorch's own
-    optimizers do. `timm.optim.Lars` has the same rule, but loops over the tensors.
+    Groups with `adapt` False are plain SGD with momentum. The momentum buffer is not yet multiplied by the
+    learning rate, so a change takes effect at once. Updates all tensors of a group at once by the private
+    functions `torch._foreach_*`, as PyTorch's optimizers do; `timm.optim.Lars` loops over the tensors.
     """
 
     def __init__(

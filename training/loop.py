@@ -1,14 +1,11 @@
 """Train any objective on any batches, in one process or several; stop early, resume and log.
 
-An objective returns `{"loss": ..., other scalar terms}`. The loss is either the mean over the rows of its
-own batch or, where it gathers embeddings over ranks, the loss of the global batch. Either works. The loop
-scales each rank's loss by `local_rows * world_size / global_rows`, so DDP's average is the mean over all
-rows. A loss that is the same on all ranks keeps its value, because the factors average to 1.
-
-An objective whose loss is a mean over something other than rows, such as known labels, also returns their
-number as "count", which then takes the place of the rows; its loss must be finite where the count is 0.
-Logged terms are averaged in the same way. Training and validation skip a last batch with fewer rows than
-ranks; `predict` never skips a row.
+An objective returns `{"loss": ..., other scalar terms}`: the loss of its own rows, or where it gathers
+embeddings over ranks, of the global batch. Each rank's loss is scaled by `local_rows * world_size /
+global_rows`, so that DDP's average is the mean over all rows, and a global loss keeps its value. A loss that
+is a mean over something else, such as known labels, also returns their number as "count", which replaces the
+rows; it must be finite where the count is 0. Logged terms are averaged in the same way. Training and
+validation skip a last batch with fewer rows than ranks; `predict` never skips a row.
 """
 
 from __future__ import annotations
@@ -68,27 +65,14 @@ def fit(
     """Train `objective` on the run's device, from the start or from last.ckpt, and write its checkpoints.
 
     Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with `keep_every_epoch`,
-    <name>_epoch_<NN>.ckpt, counted from 00. SIGTERM and Ctrl-C write last.ckpt and end the program with
-    status 0 and 130.
-
-    Args:
-        objective: Module that maps a batch to {"loss": scalar, ...} (see the module's text); it is moved to
-            the device and trained in place.
-        train: Training batches.
-        val: Validation batches; None if there are none.
-        optim: Optimizer, learning rate and number of epochs.
-        stopping: What chooses the best epoch and stops early.
-        run: The run, with its folder and device.
-        save: Returns the content of a checkpoint: {"parts": {name: state_dict}, "config": plain dict}.
-        score: Called after each epoch, on all ranks, with the objective in eval mode; its numbers are logged,
-            and may be the monitor.
-        keep_every_epoch: Whether to keep a checkpoint of every epoch.
-        show: Columns of the log to print each epoch, beside the training loss and the monitor.
-        lr_scales: Learning rate of some weights as a multiple of the schedule's; 1 for all others.
+    <name>_epoch_<NN>.ckpt from 00 on. SIGTERM and Ctrl-C write last.ckpt and exit with status 0 and 130.
+    `objective` maps a batch to {"loss": scalar, ...} (see the module's text). `save` returns the content of a
+    checkpoint. `score` is called after each epoch on all ranks, in eval mode; its numbers are logged and may
+    be the monitor. `show` names further columns of the log to print. `lr_scales` are learning rates of
+    weights as multiples of the schedule's; 1 for all others.
 
     Raises:
-        ValueError: The loss is no longer finite (the message lists the samples), or the monitor or last.ckpt
-            does not fit.
+        ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
         OSError: The disk is full; the files written before are intact.
     """
     if not len(train):
@@ -385,10 +369,7 @@ class _Trainer:
 
 
 def compile_parts(objective: nn.Module) -> None:
-    """Compile the modules that ask for it by an attribute `compiles`: those whose shapes stay the same.
-
-    A module that reads packed hours would be compiled again for almost every batch.
-    """
+    """Compile modules whose `compiles` is set; packed hours would compile again for almost every batch."""
     for part in objective.modules():
         if getattr(part, "compiles", False):
             part.compile()

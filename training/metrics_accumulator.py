@@ -16,10 +16,9 @@ MAX_LISTED_SAMPLES = 20
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """The first entries of a tensor of step metrics, over all ranks; the objective's other terms follow.
+    """First entries of a tensor of step metrics, over all ranks; the objective's other terms follow.
 
-    terminate, interrupt, save: how many ranks received SIGTERM, received SIGINT, want to save; loss: times
-    the count.
+    terminate, interrupt, save: how many ranks received SIGTERM, SIGINT, want to save; loss: times count.
     """
 
     terminate: float
@@ -35,16 +34,9 @@ def reduce_metrics(
 ) -> tuple[Tensor, Tensor]:
     """Sum the metrics of a step over all ranks, without waiting for the device.
 
-    Args:
-        terms: What the objective returned: "loss", perhaps "count", and other scalars.
-        rows: Rows of this rank's batch.
-        flags: Whether this rank received SIGTERM, received SIGINT, wants to save.
-        device: Where to compute.
-        world: Number of ranks.
-
-    Returns:
-        The step metrics, float64, in which each term is multiplied by its rank's count before it is summed;
-        and the factor of this rank's loss, `local_count * world / global_count`.
+    `flags`: whether this rank received SIGTERM, received SIGINT, wants to save. Returns the step metrics
+    (float64), whose terms are multiplied by each rank's count before they are summed; and the factor of this
+    rank's loss, `local_count * world / global_count`.
     """
     head = torch.tensor([*flags, rows, rows], dtype=torch.float64, pin_memory=device.type == "cuda")
     head = head.to(device, non_blocking=True)
@@ -63,10 +55,7 @@ def _term_names(terms: Mapping[str, Tensor]) -> list[str]:
 
 
 class AsyncMetrics:
-    """Metrics being copied to the CPU asynchronously, so that logging does not stall the GPU.
-
-    row: [b], the samples of this rank's batch; step: the number of the batch in its epoch.
-    """
+    """Metrics of a step and its samples `row` [b], copied to the CPU without stalling the GPU."""
 
     def __init__(self, metrics: Tensor, row: Tensor, step: int) -> None:
         self.row = row
@@ -77,11 +66,7 @@ class AsyncMetrics:
             self._copied.record()
 
     def read_and_check_finite(self, epoch: int, split: str) -> StepMetrics:
-        """Return the numbers; waits for this copy, but for no later work of the GPU.
-
-        Raises:
-            ValueError: The loss is not finite; the message lists the samples.
-        """
+        """Return the numbers once copied; ValueError, listing the samples, if the loss is not finite."""
         if self._copied is not None:
             self._copied.synchronize()
         numbers = StepMetrics(*self._host[: LOSS + 1].tolist())
@@ -102,11 +87,7 @@ class MetricSums:
         self.total = torch.tensor(list(sums.values()), dtype=torch.float64, device=device)
 
     def add(self, metrics: Tensor, terms: Mapping[str, Tensor]) -> None:
-        """Add the metrics of a step, whose objective returned `terms`.
-
-        Raises:
-            ValueError: The terms have other names than those of the steps before.
-        """
+        """Add a step's metrics; ValueError if its `terms` have other names than those of the steps before."""
         names = ["rows", "count", *_term_names(terms)]
         if not self.names:
             self.names = names

@@ -48,7 +48,6 @@ class OptimConfig:
     learning rate."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the flag, for a value out of range."""
         check_flag("lr", self.lr, self.lr > 0, "use a number above 0")
         check_flag("epochs", self.epochs, self.epochs >= 1, "use 1 or more")
         check_flag(
@@ -68,13 +67,7 @@ class OptimConfig:
 
 
 def check_flag(name: str, value: object, valid: bool, cure: str) -> None:
-    """Raise ValueError, naming the flag, unless its value is valid.
-
-    >>> check_flag("lr", 0.0, False, "use a number above 0")
-    Traceback (most recent call last):
-    ...
-    ValueError: --lr 0.0 is out of range; use a number above 0
-    """
+    """Raise ValueError, naming the flag and the cure, unless its value is valid."""
     if not valid:
         raise ValueError(f"--{name} {value} is out of range; {cure}")
 
@@ -85,10 +78,6 @@ def learning_rate(
     """Return the learning rate of step `step` of epoch `epoch`, both counted from 0.
 
     `lr_drops` is the number of times that --schedule plateau has lowered the rate; no other schedule uses it.
-
-    >>> config = OptimConfig(lr=1.0, epochs=10, warmup_epochs=2, schedule="cosine")
-    >>> [round(learning_rate(config, epoch, 0, 1), 3) for epoch in range(10)]
-    [0.5, 1.0, 1.0, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]
     """
     done = epoch * steps_per_epoch + step
     warmup_steps = config.warmup_epochs * steps_per_epoch
@@ -107,14 +96,11 @@ def learning_rate(
 def build_optimizer(
     config: OptimConfig, module: nn.Module, lr_scales: Mapping[nn.Parameter, float] | None = None
 ) -> torch.optim.Optimizer:
-    """Build the optimizer of all weights of `module` that require a gradient.
+    """Build the optimizer of all weights of `module` that require a gradient; ValueError if none does.
 
     Single numbers, such as a learnable temperature, are never decayed; lars also does not decay or scale
-    biases and normalization layers, unless --lars_exclude is none. `lr_scales` gives the learning rate of
-    some weights as a multiple of the schedule's; each parameter group holds its multiple as "lr_scale".
-
-    Raises:
-        ValueError: No weight requires a gradient.
+    biases and normalization layers, unless --lars_exclude is none. Each group's "lr_scale" is its learning
+    rate as a multiple of the schedule's, from `lr_scales` or 1.
     """
     lr_scales = lr_scales or {}
     weights = [weight for weight in module.parameters() if weight.requires_grad]

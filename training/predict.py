@@ -15,20 +15,12 @@ from utils import distributed
 
 
 def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
-    """Apply `function` to every sample, in inference mode and float32, whatever precision the training used.
+    """Apply `function` (b samples -> [b, K]) to every sample in inference mode; the caller sets eval mode.
 
-    The caller sets eval mode.
-
-    Args:
-        function: Maps a batch of b samples to [b, K].
-        batches: Batches that hold each sample once, in any order; a rank may hold none.
-
-    Returns:
-        [n, K] float32 in the order of the samples, the same on all ranks.
+    Returns [n, K] float32 in the order of the samples, the same on all ranks. A rank may hold no sample.
 
     Raises:
-        ValueError: The batches do not hold each sample once, or a number is not finite; then the message
-            lists the samples.
+        ValueError: The batches do not hold each sample once, or a number is not finite.
     """
     rows, values = [], []
     with torch.inference_mode(), closing(batches.epoch(0)) as stream:

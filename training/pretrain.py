@@ -38,7 +38,6 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown task."""
         get_task(self.task)
 
     def objective_settings(self) -> ObjectiveSettings:
@@ -77,11 +76,7 @@ def published_optim(objective: str) -> OptimConfig:
 
 
 def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings:
-    """Return the settings of one objective, taken from a configuration with the flags of several.
-
-    Raises:
-        ValueError: The configuration sets a flag that the objective does not have.
-    """
+    """Return one objective's settings from flags of several; ValueError if a flag of another one is set."""
     flags = {item.name for settings in OBJECTIVES.values() for item in fields(settings)}
     names = {item.name for item in fields(OBJECTIVES[objective])}
     for item in fields(config):

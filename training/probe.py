@@ -27,7 +27,6 @@ class ProbeConfig:
     """Weight decay per unit of learning rate."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError, naming the flag, for a value out of range."""
         self.optim()
 
     def optim(self) -> OptimConfig:
@@ -45,16 +44,8 @@ def train_probe(
 ) -> dict[str, Tensor]:
     """Train a probe in this process alone; the same seed and batches give the same probe.
 
-    Args:
-        kind: Kind of the task.
-        outputs: Outputs of the task.
-        batches: Features of each split; "train" trains the probe, and "val" chooses the epoch.
-        config: Settings of the training.
-        seed: Seed of the initial weights.
-        score: Called after each epoch with the probabilities of "val"; NaN is worse than any number.
-
-    Returns:
-        {split: probabilities [n, outputs]} of the epoch with the largest score, the first of equals.
+    `score` rates the probabilities of "val" after each epoch; NaN is worse than any number. Returns {split:
+    probabilities [n, outputs]} of the epoch with the largest score, the first of equals.
     """
     torch.manual_seed(seed)
     linear = nn.Linear(batches["train"].features.shape[1], outputs)

@@ -20,15 +20,7 @@ MUST_NOT_OVERLAP = {"test": ("train", "val"), "val": ("train",)}
 def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[str, Tensor]:
     """Return the subjects that a run learns from, directly or by the checkpoints that it starts from.
 
-    Args:
-        store: The data of the run.
-        checkpoints: What the run starts from.
-
-    Returns:
-        {"train": [n], "val": [m]} int64, ascending and unique: the entry "subjects" of the run's checkpoints.
-
-    Raises:
-        ValueError: See `check_no_leakage`.
+    {"train": [n], "val": [m]} int64, ascending and unique: the entry "subjects" of the run's checkpoints.
     """
     records = [_subjects(store), *(check_no_leakage(store, path) for path in checkpoints)]
     joined = {split: np.concatenate([record[split] for record in records]) for split in ("train", "val")}
@@ -36,13 +28,10 @@ def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[st
 
 
 def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
-    """Check that the store holds out no subject that a checkpoint was trained on.
-
-    Returns:
-        {"train": [n], "val": [m]}: the subjects of the checkpoint.
+    """Return the subjects of a checkpoint, {"train": [n], "val": [m]}.
 
     Raises:
-        ValueError: The store holds out some of them, or the checkpoint does not list its subjects.
+        ValueError: The store holds out some of them, or the checkpoint does not list them.
     """
     record = checkpoint.load(path).get("subjects")
     if not isinstance(record, dict) or not all(isinstance(record.get(s), Tensor) for s in ("train", "val")):

@@ -28,11 +28,7 @@ STATE_TYPES = {
 
 @dataclass
 class Progress(EarlyStopping):
-    """How far a training has come.
-
-    epoch, step: the next step to train; seconds: spent on this epoch before the last save; sums: the metrics
-    of this epoch's steps.
-    """
+    """The next epoch and step to train; seconds and metric sums of this epoch before the last save."""
 
     epoch: int = 0
     step: int = 0
@@ -49,10 +45,7 @@ class Progress(EarlyStopping):
 
 @dataclass(frozen=True)
 class ResumableTraining:
-    """What must be the same for a training to continue.
-
-    optimizer_name: that of --optimizer; steps: batches in an epoch; store: hash of the data.
-    """
+    """What must stay the same to resume; `steps`: batches in an epoch, `store`: hash of the data."""
 
     objective: nn.Module
     optimizer: torch.optim.Optimizer
@@ -74,11 +67,7 @@ class ResumableTraining:
         }
 
     def restore(self, path: Path) -> Progress:
-        """Load the state in last.ckpt into the objective and the optimizer; return the progress.
-
-        Raises:
-            ValueError: The file holds no valid state, or that of another model or of other settings.
-        """
+        """Load last.ckpt and return the progress; ValueError if it is invalid or has other settings."""
         state = _resume_checks(path, checkpoint.load(path).get("training"))
         param_groups = self.optimizer.state_dict()["param_groups"]
         groups = [group["params"] for group in param_groups]
