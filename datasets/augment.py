@@ -53,13 +53,9 @@ class Geometry(NamedTuple):
 
 
 class Views(NamedTuple):
-    """What is done to each of n images, whatever their size.
+    """What is done to each of n images; points are (x, y) from -1 to 1 between an image's outer edges."""
 
-    `matrix` maps a point of the view to the point of the image that it shows, both (x, y) from -1 to 1
-    between the outer edges.
-    """
-
-    matrix: np.ndarray  # float32 [n, 2, 3]
+    matrix: np.ndarray  # float32 [n, 2, 3], from a point of the view to the point of the image that it shows
     brightness: np.ndarray  # float32 factors [n]; 1 changes nothing
     contrast: np.ndarray  # float32 factors [n]; 1 changes nothing
     brightness_first: np.ndarray  # bool [n]
@@ -84,11 +80,7 @@ def draw_geometry(rng: np.random.Generator, count: int, ranges: ParameterRanges)
 
 
 def random_views(rng: np.random.Generator, count: int, transforms: Transforms) -> Views:
-    """Draw a training view for each of `count` images.
-
-    >>> random_views(np.random.default_rng(0), 3, "simclrv2").matrix.shape
-    (3, 2, 3)
-    """
+    """Draw a training view for each of `count` images."""
     ranges = RANGES[transforms]
     geometry = draw_geometry(rng, count, ranges)
     jittered = rng.random(count) < ranges.jitter_probability
@@ -98,15 +90,7 @@ def random_views(rng: np.random.Generator, count: int, transforms: Transforms) -
 
 
 def compose(geometry: Geometry) -> np.ndarray:
-    """Return view -> image matrices, float32 [n, 2, 3], of affine, crop, resize and flip in this order.
-
-    The affine is torchvision's, about the image's centre.
-
-    >>> one, zero = np.ones(1), np.zeros(1)
-    >>> geometry = Geometry(zero, zero, one, np.zeros((1, 2)), one / 2, np.full((1, 2), 0.5), -one)
-    >>> compose(geometry)[0].tolist()
-    [[-0.5, 0.0, 0.5], [0.0, 0.5, 0.5]]
-    """
+    """Return view -> image matrices, float32 [n, 2, 3], of torchvision's affine, crop, resize and flip."""
     cosine, sine, tangent = np.cos(geometry.angle), np.sin(geometry.angle), np.tan(geometry.shear)
     # The inverse of scale * rotation * [[1, -tan(shear)], [0, 1]], as torchvision composes them.
     entries = np.stack([cosine - tangent * sine, sine + tangent * cosine, -sine, cosine], axis=1)
@@ -119,8 +103,7 @@ def compose(geometry: Geometry) -> np.ndarray:
 def warp(images: Tensor, views: Views, size: int) -> Tensor:
     """Render P views of uint8 [P, 256, 256] as float32 [P, 1, size, size] in [0, 1], on the images' device.
 
-    Interpolation is bilinear, and what lies outside an image is black. If a view is at most half as fine as
-    the image, squares of pixels are averaged first, so that nothing aliases.
+    Interpolation is bilinear, outside is black; a view at most half as fine is of averaged pixels.
     """
     step = CHUNK_SIZES.get(images.device.type, DEFAULT_CHUNK_SIZE)
     chunks = (slice(start, start + step) for start in range(0, max(len(images), 1), step))
@@ -135,11 +118,7 @@ def _warp_chunk(images: Tensor, views: Views, size: int) -> Tensor:
 
 
 def centre_view(images: Tensor, size: int) -> Tensor:
-    """Render the evaluation view: the central 224 x 224 of uint8 [P, 256, 256], float32 [P, 1, size, size].
-
-    Values are in [0, 1]. Pixels are unchanged if size is 224, and means of squares of pixels if size divides
-    224 by a power of two.
-    """
+    """Render the central 224 x 224 of uint8 [P, 256, 256] as float32 [P, 1, size, size] in [0, 1]."""
     if size * _pixels_per_pixel(size) == CROP:
         edge = (IMAGE_SIZE - CROP) // 2
         return _average_pixels(images[:, edge : edge + CROP, edge : edge + CROP], size) / 255
@@ -161,10 +140,7 @@ def _average_pixels(images: Tensor, size: int) -> Tensor:
 
 
 def _grid(matrix: Tensor, size: int) -> Tensor:
-    """Return the point in the image of each pixel of the view: [P, 2, 3] -> [P, size, size, 2].
-
-    Replaces torch's affine_grid, which is a matrix product that TF32 would round to a tenth of a pixel.
-    """
+    """Return each pixel's point in the image [P, size, size, 2]; affine_grid would be inexact with TF32."""
     middle = (2 * torch.arange(size, device=matrix.device, dtype=torch.float32) + 1) / size - 1
     x, y = middle[None, None, :, None], middle[None, :, None, None]
     across, down, start = matrix[:, None, None, :, :].unbind(-1)

@@ -25,14 +25,9 @@ NO_ROWS = np.zeros(0, np.int64)
 class Batches:
     """The batches of a split, an epoch at a time.
 
-    In training, an epoch's order is a function of (seed, epoch), and the views of a step are one of (seed,
-    epoch, step), drawn for the batch of all ranks. In evaluation the order is that of the samples, and views
-    are central. Each rank takes a contiguous part of every batch. No sample is dropped, repeated or padded:
-    the last batch may be smaller, and empty on some ranks if it has fewer samples than there are ranks.
-
-    Attributes:
-        samples: The samples, as given.
-        placement: Where the data are held ("cuda", "cpu" or "disk").
+    In training, an epoch's order depends on (seed, epoch), and views on (seed, epoch, step), whatever the
+    number of ranks. In evaluation samples are in order and views central. Each rank takes a contiguous part
+    of every batch; no sample is dropped, repeated or padded, so the last batch may be empty on some ranks.
     """
 
     def __init__(
@@ -70,14 +65,10 @@ class Batches:
         self._images = ResidentArray(store.read_images, store.cxr, images, *held)
 
     def __len__(self) -> int:
-        """Return the number of steps of an epoch, on every rank."""
         return -(-len(self.samples) // self.config.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[Batch, None, None]:
-        """Yield this rank's part of every batch of an epoch, from step `start` on.
-
-        Threads make the batches ahead; an error there is raised here. Close the generator if you leave early.
-        """
+        """Yield this rank's part of every batch from step `start` on; close it if you leave early."""
         order = self._order(epoch)
         threads = AHEAD if self.placement == "disk" else 1
         yield from in_order(
@@ -149,10 +140,7 @@ def load_batches(
 def packed_rows(
     offset: np.ndarray, bins: np.ndarray, partial_bin_row: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of the hours of B samples in time-major order, and the number of samples at each hour.
-
-    Samples are given by their first row, number of hours (falling), and the row that replaces the last one
-    (-1: none).
+    """Return rows of B samples' hours, time-major, and samples per hour; `bins` [B] must be falling.
 
     >>> [part.tolist() for part in packed_rows(np.array([10, 50]), np.array([3, 1]), np.array([-1, 99]))]
     [[10, 99, 11, 12], [2, 1, 1]]

@@ -75,10 +75,7 @@ def select_stays(
     protocol: str,
     subject_lists: SubjectLists = (None, None),
 ) -> Cohort:
-    """Apply the cohort rules in their order and count what is left after each.
-
-    `subject_lists` are the published test and validation subjects, if any.
-    """
+    """Apply the cohort rules in order, and count what is left after each."""
     check_unique_ids(icustays, ["stay_id"], "icustays")
     check_unique_ids(admissions, ["hadm_id"], "admissions")
     check_unique_ids(patients, ["subject_id"], "patients")
@@ -122,10 +119,7 @@ def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.Data
 
 
 def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protocol: str) -> pl.DataFrame:
-    """Return one row per admission: hadm_id, and an Int8 column (0 or 1) per condition.
-
-    `diagnoses` has hadm_id, icd_code and icd_version, which must be 9 or 10.
-    """
+    """Return hadm_id and an Int8 column (0 or 1) per condition, from ICD-9 and ICD-10 `diagnoses`."""
     diagnoses = diagnoses.drop_nulls("icd_code")
     unknown = diagnoses.filter(~pl.col("icd_version").is_in([9, 10]).fill_null(False))
     if len(unknown):

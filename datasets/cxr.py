@@ -26,12 +26,7 @@ END_SEARCHED = 4096  # bytes at the end of a file, among which the end-of-image 
 
 
 def study_time() -> pl.Expr:
-    """Combine StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff, a number) into a time; null if it is invalid.
-
-    >>> frame = pl.DataFrame({"StudyDate": [21500131], "StudyTime": [2959.812]})
-    >>> str(frame.select(study_time())["time"][0])
-    '2150-01-31 00:29:59.812000'
-    """
+    """Combine StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff, a number); null if invalid."""
     date = pl.col("StudyDate").cast(pl.String).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
     in_range = pl.when(pl.col("StudyTime").is_between(0, 240000)).then("StudyTime")
     milliseconds = (in_range * 1000).round().cast(pl.Int64)
@@ -45,11 +40,7 @@ def study_time() -> pl.Expr:
 def link_images(
     metadata: pl.DataFrame, chexpert: pl.DataFrame, stays: pl.DataFrame, views: tuple[str, ...]
 ) -> pl.DataFrame:
-    """Return images of some views, with findings, taken during a stay: one row per image, by stay and time.
-
-    `stays` has stay_row, subject_id, stay_id, intime and los_hours. The column `hours` counts from intime to
-    the image. An image without a valid time belongs to no stay.
-    """
+    """Return images of some views taken during a stay, with findings and `hours` since intime."""
     chexpert = chexpert.with_columns(pl.col(FINDINGS).fill_nan(None))
     _check_tables(metadata, chexpert)
     studies = metadata.filter(pl.col("ViewPosition").is_in(views)).with_columns(study_time())
@@ -95,11 +86,7 @@ def image_path(root: Path, subject_id: int, study_id: int, dicom_id: str) -> Pat
 
 
 def read_image(path: Path) -> np.ndarray | str:
-    """Read a JPEG as greyscale uint8 [256, 256], or return the reason why it cannot be used.
-
-    The decoder scales by a power of two while it decodes (JPEG DCT scaling), which makes full-size images
-    cheap.
-    """
+    """Read a JPEG as greyscale uint8 [256, 256], or return the reason why it cannot be used."""
     try:
         with Image.open(path, formats=["JPEG"]) as image:
             width, height = image.size
@@ -130,8 +117,7 @@ def cache_images(
 ) -> tuple[Iterator[np.ndarray], list[str | None]]:
     """Decode images on all cores into parts in `folder`, and keep the parts that are already there.
 
-    Return the parts in order, uint8 [n, 256, 256] each, without rejected images; and for each of `images` the
-    reason why it was rejected, or None. `root` is the folder of MIMIC-CXR-JPG.
+    Return the parts, uint8 [n, 256, 256] without rejected images, and why each image was rejected, or None.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ids = images.select("subject_id", "study_id", "dicom_id").iter_rows()

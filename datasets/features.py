@@ -29,12 +29,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class UniqueInputs:
-    """The hours or X-rays that sets of samples read, each once, and where every sample finds its own.
-
-    Attributes:
-        batches: Batches of the unique inputs: Batch for "cxr", PrefixBatch for "ehr".
-        count: Number of unique inputs.
-    """
+    """The `count` hours (PrefixBatch) or X-rays (Batch) that samples read, each once, in `batches`."""
 
     def __init__(
         self, store: Store, samples: Mapping[K, Samples], modality: str, config: DataConfig, process: Process
@@ -56,11 +51,7 @@ class UniqueInputs:
 
 
 class PrefixBatches:
-    """Batches of samples that read hours; the hours of each stay are read once for all its samples.
-
-    batch_size counts stays. A rank's part is the samples of its part of the stays. `batches` makes batches of
-    samples, in order.
-    """
+    """Batches of batch_size stays; each stay's hours are read once for all its samples."""
 
     def __init__(self, samples: Samples, batches: Callable[[Samples], Batches]) -> None:
         longest, self._stay = longest_inputs(samples)
@@ -69,7 +60,6 @@ class PrefixBatches:
         self._first = np.searchsorted(self._stay[self._order], np.arange(len(longest) + 1))
 
     def __len__(self) -> int:
-        """Return the number of steps of an epoch, on every rank."""
         return len(self.stays)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[PrefixBatch, None, None]:
@@ -86,10 +76,7 @@ class PrefixBatches:
 
 
 def longest_inputs(samples: Samples) -> tuple[Samples, np.ndarray]:
-    """Return the longest of the samples that are prefixes of a stay; and the row of each sample's, int64 [n].
-
-    A sample with a partial bin is no prefix of another.
-    """
+    """Return the samples that are prefixes of no other, and the row of each sample's, int64 [n]."""
     order = np.argsort(-samples.bins, kind="stable")
     keys = np.stack([samples.offset, _end_of_partial_bin(samples)], axis=1)[order]
     _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
@@ -101,8 +88,7 @@ def longest_inputs(samples: Samples) -> tuple[Samples, np.ndarray]:
 def unique_inputs(parts: Sequence[Samples], modality: str) -> tuple[Samples, list[np.ndarray]]:
     """Return the unique hours ("ehr") or X-rays ("cxr") that samples read, and the row of each sample's own.
 
-    The first are samples without labels, one for each input; the second, for every part, int64 [n], -1 for a
-    sample without an X-ray.
+    The first are samples without labels; the rows are int64 [n] for every part, -1 without an X-ray.
     """
     keys = np.concatenate([input_keys(part, modality) for part in parts])
     present = np.flatnonzero(keys[:, -1] >= 0 if modality == "cxr" else np.ones(len(keys), bool))
@@ -136,8 +122,7 @@ def _without_labels(parts: Sequence[Samples]) -> Samples:
 class FeatureBatches:
     """Batches of features in memory, with the interface of the batches that read a store.
 
-    In training an epoch's order is a function of (seed, epoch) alone; in evaluation it is the samples'.
-    Of each batch of `batch_size` rows, a rank takes a contiguous share; no row is dropped or repeated.
+    A training order depends on (seed, epoch) alone; a rank takes a contiguous share of each batch.
     """
 
     features: Tensor
@@ -150,7 +135,6 @@ class FeatureBatches:
     world: int = 1
 
     def __len__(self) -> int:
-        """Return the number of steps of an epoch; the last batch may be smaller."""
         return -(-len(self.features) // self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[FeatureBatch, None, None]:

@@ -12,11 +12,7 @@ EDGE = 1e-6  # tolerance in bins: an event at the very end of a bin belongs to i
 
 
 def bins_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
-    """Return the number of bins of `timestep` hours in a window of `hours`.
-
-    >>> bins_of(48.0).item(), bins_of(48.1).item(), bins_of(48.0, 0.8).item()
-    (48, 49, 60)
-    """
+    """Return the number of bins of `timestep` hours in a window of `hours`."""
     return np.asarray(np.asarray(hours, np.float64) / timestep + 1 - EDGE).astype(np.int64)
 
 
@@ -56,11 +52,9 @@ def hourly_grid(
 ) -> np.ndarray:
     """Return the grids of consecutive stays, one after the other: [sum of lengths, 76], float32.
 
-    Values are in the variables' units. The last event in a bin wins; later bins carry its value forward, and
-    bins before the first event hold the normal value.
-
-    `events` are the deduplicated events (EVENT_DTYPE) of the stays from row `first_stay` on, in order of
-    time; `lengths` [stays] is the number of bins of each, of `timestep` hours.
+    The last event in a bin wins and is carried forward; earlier bins hold the normal value. `events`
+    (EVENT_DTYPE, deduplicated) of stays from row `first_stay` on are in order of time and in the variables'
+    units; `lengths` [stays] counts bins of `timestep` hours.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -85,8 +79,7 @@ def partial_bin_rows(
 ) -> np.ndarray:
     """Return the last rows [N, 76] of windows that end inside a bin, made of events up to the end alone.
 
-    `stay_row` [N] is the stay of each window, `end_hours` [N] its end since intime. `events` are as in
-    `hourly_grid`, of any stays that include those of the windows.
+    `stay_row` [N] is each window's stay, `end_hours` [N] its end since intime; `events` as in `hourly_grid`.
     """
     event_keys = _sort_key(events["stay_row"], events["variable"], events["second"])
     order = np.argsort(event_keys, kind="stable")
@@ -112,10 +105,7 @@ def _sort_key(stay_row: np.ndarray, variable: np.ndarray, second: np.ndarray) ->
 
 @dataclass
 class Normalizer:
-    """Mean and standard deviation of the 12 continuous channels, fitted on the hours of train stays alone.
-
-    Sums are of distances to the normal values, so that no precision is lost to cancellation.
-    """
+    """Mean and deviation of the 12 continuous channels of train stays, from distances to normal values."""
 
     count: int
     total: np.ndarray

@@ -36,7 +36,12 @@ class Normalizer:
 
 
 class ResidentArray:
-    """Rows of a stored array by index, from where they are held to the model's device."""
+    """Rows of a stored array by index, from where they are held to the model's device.
+
+    `read` copies stored rows [n] into an array [n, ...]; `like` has the shape of a row, and the type. Only
+    `rows`, in rising order, are held: an index counts in these, but on disk in all rows. `normalize` changes
+    rows in place after they are read.
+    """
 
     def __init__(
         self,
@@ -47,16 +52,6 @@ class ResidentArray:
         device: torch.device,
         normalize: Callable[[np.ndarray], None] | None = None,
     ) -> None:
-        """Bring rows to where they are to be held, unless that is the disk.
-
-        Args:
-            read: Copies stored rows [n] into an array [n, ...].
-            like: An array with the shape of a row, and the type.
-            rows: The rows that are needed, in rising order. An index counts in these, on disk in all rows.
-            placement: Where to hold them.
-            device: Where the model is.
-            normalize: Changes rows in place, after they are read.
-        """
         self.device, self.shape = device, like.shape[1:]
         self.dtype = torch.from_numpy(np.empty(0, like.dtype)).dtype
         self._read, self._normalize = read, normalize

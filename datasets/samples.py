@@ -18,19 +18,12 @@ from utils.config import resumable
 
 
 class SampleSelection(NamedTuple):
-    """What a value of --data_pairs selects.
+    """What a value of --data_pairs selects."""
 
-    Attributes:
-        ehr: Whether hours are read.
-        cxr: Whether X-rays are read.
-        unpaired: Whether stays without an X-ray are kept.
-        every_image: Whether every X-ray is a sample.
-    """
-
-    ehr: bool
-    cxr: bool
-    unpaired: bool = False
-    every_image: bool = False
+    ehr: bool  # whether hours are read
+    cxr: bool  # whether X-rays are read
+    unpaired: bool = False  # whether stays without an X-ray are kept
+    every_image: bool = False  # whether every X-ray is a sample
 
 
 SAMPLE_SELECTIONS: dict[str, SampleSelection] = {
@@ -109,31 +102,18 @@ def check_pairs(config: DataConfig) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """n samples of a split: where they lie in the store, and what is known of them.
+    """n samples of a split: where they lie in the store, and what is known of them."""
 
-    Attributes:
-        subject_id: int64 [n].
-        stay_id: int64 [n].
-        offset: int64 [n], first row of the stay in hourly.npy.
-        bins: int64 [n], hours that the sample reads from there.
-        partial_bin_row: int64 [n], for Store.read_hours: the row that replaces the last hour (-1: none).
-        cxr_row: int64 [n], row in cxr.npy (-1: none).
-        end_hours: float64 [n], prediction time since ICU admission.
-        gap_days: float32 [n], from the image to the prediction time; NaN without an image.
-        labels: float32 [n, L], targets; NaN where unknown.
-        raw_labels: float64 [n, L], labels as in the listfile; NaN where unknown.
-    """
-
-    subject_id: np.ndarray
-    stay_id: np.ndarray
-    offset: np.ndarray
-    bins: np.ndarray
-    partial_bin_row: np.ndarray
-    cxr_row: np.ndarray
-    end_hours: np.ndarray
-    gap_days: np.ndarray
-    labels: np.ndarray
-    raw_labels: np.ndarray
+    subject_id: np.ndarray  # int64 [n]
+    stay_id: np.ndarray  # int64 [n]
+    offset: np.ndarray  # int64 [n], first row of the stay in hourly.npy
+    bins: np.ndarray  # int64 [n], hours that the sample reads from there
+    partial_bin_row: np.ndarray  # int64 [n], for Store.read_hours: replaces the last hour (-1: none)
+    cxr_row: np.ndarray  # int64 [n], row in cxr.npy (-1: none)
+    end_hours: np.ndarray  # float64 [n], prediction time since ICU admission
+    gap_days: np.ndarray  # float32 [n], from the image to the prediction time; NaN without an image
+    labels: np.ndarray  # float32 [n, L], targets; NaN where unknown
+    raw_labels: np.ndarray  # float64 [n, L], labels as in the listfile; NaN where unknown
 
     def __len__(self) -> int:
         return len(self.stay_id)
@@ -164,9 +144,7 @@ class LabeledTask(Protocol):
 
 
 def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig, seed: int) -> Samples:
-    """Load the samples of a task's split that `config` asks for, in the listfile's order.
-
-    `seed` draws which unpaired training samples stay.
+    """Load the samples of a split that `config` asks for; `seed` draws which unpaired training samples stay.
 
     Raises:
         ValueError: The store has no samples of the task, or no sample is left.
@@ -287,11 +265,7 @@ def _every_nth_hour(samples: Samples, every_hours: int) -> Samples:
 
 
 def _with_every_image(samples: Samples, store: Store) -> Samples:
-    """Repeat each sample for each image from the stay's first to its own, which is the last.
-
-    Samples without an image stay as they are, and so do those of a task about images: another image has
-    another label.
-    """
+    """Repeat each sample for each earlier image of its stay, unless the task is about one image."""
     if not len(samples) or np.all(samples.gap_days < 1 / 86400):
         return samples
     stay_row = store.images(["stay_row"])["stay_row"].to_numpy()

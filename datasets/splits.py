@@ -60,13 +60,7 @@ def split_subjects(
 
 
 def check_disjoint(subjects: pd.Series, splits: pd.Series, path: Path) -> None:
-    """Check that every subject is in one split; both series have one row per stay, `path` is named in errors.
-
-    >>> check_disjoint(pd.Series([7, 7, 8]), pd.Series(["train", "test", "val"]), Path("store"))
-    Traceback (most recent call last):
-    ...
-    ValueError: store: 1 subjects are in two splits (first: 7), but a subject has one split; extract again
-    """
+    """Check that every subject is in one split, given one row per stay; errors name `path`."""
     pairs = pd.DataFrame({"subject": subjects, "split": splits}).drop_duplicates()["subject"]
     shared = pairs[pairs.duplicated()].unique()
     if len(shared):

@@ -107,12 +107,7 @@ class Store:
 
     @classmethod
     def open(cls, folder: Path | str) -> Self:
-        """Open a finished store, with all tasks that it has samples of.
-
-        Raises:
-            ValueError: The folder is missing or unfinished, another version wrote it, or a file of it is
-                missing or was changed.
-        """
+        """Open a finished store, with all tasks that it has samples of."""
         store = cls.open_without_samples(folder)
         names = sorted(path.parent.name for path in store.folder.glob(f"*/{MANIFEST}"))
         return cls(store.folder, store.manifest, {name: store.read_task(name) for name in names})
@@ -165,10 +160,7 @@ class Store:
         return len(self.hourly) + sum(before)
 
     def read_hours(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Copy hours [n] into `out` [n, 76]: rows of hourly.npy, or of partial bins.
-
-        Partial bins are numbered on from the hours, task by task (see `first_partial_bin`).
-        """
+        """Copy hours [n] into `out` [n, 76]: rows of hourly.npy, and after these the partial bins."""
         if len(rows):
             np.take(self.hourly, rows, axis=0, out=out, mode="clip")  # "clip" needs no buffer beside `out`
         for name, manifest in self.tasks.items():

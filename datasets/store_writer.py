@@ -130,10 +130,7 @@ class SamplesFiles:
 def write_samples(
     store: Path, task: str, labels: Sequence[str], stays: pd.DataFrame
 ) -> Iterator[SamplesFiles]:
-    """Write the folder of a task in a store, and at the end its manifest.
-
-    `stays` has the subject_id, stay_id, episode and split of each stay of the store.
-    """
+    """Write a task's folder, its manifest last; `stays` has subject_id, stay_id, episode and split."""
     folder = store / task
     name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
     table = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]]).with_columns(stay=name)

@@ -28,10 +28,7 @@ GLASGOW_TOTAL = "Glascow coma scale total"
 
 
 def write_buckets(batches: Iterator[np.ndarray], folder: Path, first_second: np.ndarray) -> None:
-    """Append observations to the bucket of their stay, and lower `first_second` [stays] to the first event's.
-
-    Memory is bounded by ROWS_PER_FLUSH rows, whatever the number and order of the rows.
-    """
+    """Append events to their stays' buckets, and lower `first_second` [stays] to that of each first event."""
     pending: list[np.ndarray] = []
     for events in batches:
         if len(events):

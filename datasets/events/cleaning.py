@@ -199,11 +199,7 @@ def _cleaning(protocol: str) -> dict[str, np.ndarray]:
 
 
 def clean(observations: RawObservations, protocol: str) -> np.ndarray:
-    """Return events [n] of EVENT_DTYPE with variable, value and tie_break; stay and second are not set.
-
-    The value is NaN where it is unusable: not a number or a known category, not finite as the float32 of the
-    grid, or (under `corrected`) implausible.
-    """
+    """Return events [n] without stay and second; value is NaN where it is unusable or implausible."""
     table = _cleaning(protocol)
     row = np.searchsorted(table["itemid"], observations.item)
     events = np.empty(len(observations), EVENT_DTYPE)

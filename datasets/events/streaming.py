@@ -43,18 +43,8 @@ def stream_observations(
 ) -> Iterator[np.ndarray]:
     """Yield batches of cleaned observations (EVENT_DTYPE) of the cohort's stays, within [0, LOS] of each.
 
-    Polars reads and filters ahead on all cores. The rest is done batch by batch, because each further step of
-    its streaming engine keeps rows of its own in memory.
-
-    Args:
-        root: Folder of the MIMIC-IV release.
-        table: `chartevents` or `labevents`.
-        stays: Cohort with stay_row, hadm_id, stay_id, intime and los_hours.
-        protocol: `medmod` or `corrected`.
-        on_row: Called with the index of the last row of the file that was read, for a progress bar.
-
-    Raises:
-        ValueError: The table is missing, truncated, or cannot be parsed.
+    `stays` has stay_row, hadm_id, stay_id, intime and los_hours; `on_row` is called with the last row read.
+    Polars only reads and filters, as further steps of its streaming engine would keep rows in memory.
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = item_map(protocol).filter(pl.col("source") == source)["itemid"]

@@ -50,10 +50,7 @@ def check_not_truncated(path: Path) -> None:
 
 
 def check_field_counts(path: Path) -> None:
-    """Check that every line has as many fields as the header: otherwise its cells are in other columns.
-
-    A table with line breaks inside cells is not checked.
-    """
+    """Check that lines have as many fields as the header, in a table without line breaks in cells."""
     line, commas = pl.col("line"), pl.col("commas")
     fields = line.str.replace_all(r'"[^"]*"', "").str.count_matches(",", literal=True)
     quotes = line.str.count_matches('"', literal=True)

@@ -21,11 +21,8 @@ def scan_table(
 ) -> pl.LazyFrame:
     """Scan the columns of a raw table that are read, under our names; times are still text.
 
-    `row_index` names a column to add that counts the file's rows from 0. `truncation_probe` is a column whose
-    right neighbour is added as text, named "probe"; it is null in a row that was cut off there.
-
-    Raises:
-        ValueError: The table or one of its columns is missing.
+    `row_index` names a column to add that counts rows from 0. `truncation_probe` is a column whose right
+    neighbour is added as text, named "probe": null in a row that was cut off there.
     """
     table, path = TABLES[name], find_table(root, name)
     header = _read_header(path)
@@ -81,11 +78,7 @@ def parse_times(column: str) -> pl.Expr:
 
 
 def read_table(root: Path, name: str) -> pl.DataFrame:
-    """Read a small table into memory, with its times parsed and without blank lines.
-
-    Raises:
-        ValueError: The table is missing, truncated, or cannot be parsed.
-    """
+    """Read a small table into memory, with its times parsed and without blank lines."""
     times = [column for column, dtype in TABLES[name].columns.items() if dtype is pl.Datetime]
     path, lazy = find_table(root, name), scan_table(root, name)
     check_not_truncated(path)

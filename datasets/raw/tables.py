@@ -16,17 +16,13 @@ DOWNLOAD_AGAIN = "download it again"
 
 @dataclass(frozen=True)
 class RawTable:
-    """File name of a table, its folders, the releases that have it, and the columns that are read.
-
-    `columns` maps a column to its type; the file holds pl.Datetime columns as text. `aliases` maps a column
-    to the name that it has in some releases.
-    """
+    """File name of a table, its folders, the releases that have it, and the columns that are read."""
 
     pattern: str
     folders: tuple[str, ...]
     releases: str
-    columns: dict[str, type[pl.DataType]]
-    aliases: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, type[pl.DataType]]  # pl.Datetime is text in the file
+    aliases: dict[str, str] = field(default_factory=dict)  # names of columns in some releases
 
     def names_in(self, header: Collection[str]) -> dict[str, str]:
         """Map each column that is read to its name in a file with this header."""

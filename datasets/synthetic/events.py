@@ -118,8 +118,7 @@ def draw_scores(
 ) -> np.ndarray:
     """Draw channels in standard deviations [n, C] at n moments, from latent states [n, 6] and nuisances.
 
-    `patient` [m] is the patient of each owner. The nuisances are the patient's own level of each channel,
-    factors of a stay that move many channels at once, and noise that is correlated over time.
+    Those are each `patient`'s [m] levels, factors of a stay that move many channels, and correlated noise.
     """
     simulation = course.simulation
     loadings = np.array([[channel[name] for name in LATENTS] for channel in loadings_of("channel").values()])

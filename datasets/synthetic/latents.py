@@ -84,10 +84,7 @@ def loadings_of(kind: str) -> dict[str, dict[str, float]]:
 
 
 def draw_latents(rng: Generator, count: int, patient: np.ndarray | None = None) -> np.ndarray:
-    """Draw latent states [count, 6]: normal, variance 1, each correlated with severity.
-
-    Those of admissions are also correlated with the latent states of the `patient` [count, 6].
-    """
+    """Draw latent states [count, 6], N(0, 1), correlated with severity and those of the `patient`."""
     drawn = rng.standard_normal((count, len(LATENTS)))
     independent = np.sqrt(1 - SEVERITY_CORRELATION**2) * drawn * (SEVERITY_CORRELATION < 1)
     latents: np.ndarray = SEVERITY_CORRELATION * drawn[:, :1] + independent

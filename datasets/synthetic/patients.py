@@ -239,10 +239,7 @@ def read_stays(source: Path) -> pl.DataFrame:
 def block_of_stays(
     seed: int, block: int, stays: pl.DataFrame, subjects: pl.Series, simulation: Simulation
 ) -> Block:
-    """Return the stays of some subjects as a block, with latent states by chance.
-
-    Severity alone is not all chance: it is higher in admissions that ended in death.
-    """
+    """Return subjects' stays as a block of random latent states; severity is higher before a death."""
     patients = with_row_number(pl.DataFrame({"subject_id": subjects}), "patient")
     patients = patients.with_columns(index=pl.col("patient") + block * PATIENTS_PER_BLOCK)
     stays = stays.filter(pl.col("subject_id").is_in(subjects.implode()))
@@ -285,10 +282,7 @@ def _code_pools(version: int) -> CodePools:
 
 
 def draw_diagnoses(seed: int, block: int, drawn: Block) -> pl.DataFrame:
-    """Draw the diagnoses' table of a block.
-
-    One in ten of the conditions' ICD-10 codes is missing in the published lists of the benchmark.
-    """
+    """Draw a block's diagnoses; the published lists miss one in ten of the conditions' ICD-10 codes."""
     rng = random_stream(seed, block, CODES)
     latents, explained = drawn.course.latents, drawn.course.simulation.condition_explained
     group = drawn.admissions["anchor_year_group"].to_numpy()

@@ -102,10 +102,7 @@ class CXRWriter:
     pending: Iterable[None] = ()
 
     def write_xrays(self, xrays: Sequence[XRay], paths: Sequence[Path]) -> None:
-        """Write a block's X-rays, which are drawn while the next block's tables are made.
-
-        Waits for the block before, so that memory stays bounded.
-        """
+        """Write X-rays while the next block's tables are made; wait for those of the block before."""
         self.wait()
         settings = repeat(self.seed), repeat(self.simulation)
         self.pending = self.pool.map(write_xray, xrays, paths, *settings, chunksize=XRAYS_PER_JOB)
@@ -213,10 +210,7 @@ def _xrays_of(drawn: Studies, subjects: set[int], root: Path) -> tuple[list[XRay
 
 
 def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:
-    """Write synthetic patients as `out/mimic-iv` and, with images, `out/mimic-cxr-jpg`; all or nothing.
-
-    One block of patients is drawn and written at a time, so that memory does not grow with their number.
-    """
+    """Write synthetic patients as `out/mimic-iv` and, with images, `out/mimic-cxr-jpg`; all or nothing."""
     names = (IV, CXR) if config.images else (IV,)
     blocks = range(-(-config.patients // PATIENTS_PER_BLOCK))
     with ExitStack() as stack:
@@ -239,8 +233,7 @@ def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:
 def write_xrays_for_stays(config: SyntheticConfig, source: Path, simulation: Simulation) -> None:
     """Write synthetic X-rays for the real stays of `source` as `out/mimic-cxr-jpg`; all or nothing.
 
-    They let every step run, but mean nothing clinically: latent states are chance, except that severity is
-    higher in patients who died in hospital.
+    They mean nothing clinically: states are chance, but severity is higher in those who died in hospital.
     """
     stays = read_stays(source)
     subjects = stays["subject_id"].unique().sort()

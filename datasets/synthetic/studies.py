@@ -38,11 +38,7 @@ class Studies:
 
 
 def draw_studies(seed: int, block: int, drawn: Block, paired: float, side: int) -> Studies:
-    """Draw the X-ray studies of a block's patients, in and around their ICU stays.
-
-    A share `paired` of the stays has a labelled AP image within the stay. `side` is the shorter side of the
-    images in pixels.
-    """
+    """Draw a block's X-ray studies: a share `paired` of the stays has a labelled AP image within the stay."""
     rng = random_stream(seed, block, STUDIES)
     times = _draw_times(rng, drawn, paired).sort("patient", "time", maintain_order=True)
     times = times.with_columns(number=pl.int_range(pl.len()).over("patient"))
@@ -172,10 +168,7 @@ def metadata_table(drawn: Studies) -> pl.DataFrame:
 
 
 def findings_table(seed: int, block: int, drawn: Studies, error: float) -> pl.DataFrame:
-    """Return CheXpert's table of the labelled studies: 1 present, 0 absent, -1 uncertain, null unmentioned.
-
-    `error` is the reader's, in standard deviations of a sign.
-    """
+    """Return CheXpert's table: 1 present, 0 absent, -1 uncertain, else null; `error` in SDs of a sign."""
     rng = random_stream(seed, block, STUDIES, 1)
     values = np.full((len(drawn.studies), len(FINDINGS)), np.nan)
     for index, finding in enumerate(FINDINGS):
