@@ -22,11 +22,10 @@ Resampled = dict[tuple[str, str], np.ndarray]  # (label, metric) -> its value in
 class Resamples:
     """`count` bootstrap resamples: each draws as many subjects as there are, with all samples of a subject.
 
-    subject: int64 [n], index (0 .. subjects - 1) of each sample's subject. The draws are a function of
-    (seed, number of the resample, subjects) alone, so scores computed from the same resamples are paired.
+    The draws depend on the seed, the resample's number and `subjects` alone, so that scores are paired.
     """
 
-    subject: np.ndarray
+    subject: np.ndarray  # int64 [n], index (0 .. subjects - 1) of each sample's subject
     subjects: int
     count: int
     seed: int
@@ -42,10 +41,7 @@ class Resamples:
         return replace(self, subject=self.subject[index])
 
     def counts(self, resamples: range) -> np.ndarray:
-        """Return how often each subject was drawn in some of the resamples: [len(resamples), subjects].
-
-        The type is int32, or int64 where a resample could have more samples than int32 can count.
-        """
+        """Return how often each subject was drawn, [len(resamples), subjects], int32 or if need be int64."""
         most_samples = self.subjects * int(np.bincount(self.subject).max(initial=1))
         counts = np.empty((len(resamples), self.subjects), np.int32 if most_samples < 2**31 else np.int64)
         for row, number in zip(counts, resamples, strict=True):
@@ -56,21 +52,15 @@ class Resamples:
 
 @dataclass(frozen=True, eq=False)
 class _RankedLabel:
-    """The known samples of one label, sorted from the highest score to the lowest.
+    """The known samples of one label, sorted from the highest score to the lowest."""
 
-    subject [n]: subject of each sample. positive [P]: indices of the positives. last [P]: for each positive,
-    the number of samples that score at least as high. tied [T]: which positives share their score with
-    another sample. For these, first [T]: the number of samples that score higher, first_hit [T]: positives
-    among those, last_hit [T]: positives that score at least as high.
-    """
-
-    subject: np.ndarray
-    positive: np.ndarray
-    last: np.ndarray
-    tied: np.ndarray
-    first: np.ndarray
-    first_hit: np.ndarray
-    last_hit: np.ndarray
+    subject: np.ndarray  # [n], subject of each sample
+    positive: np.ndarray  # [P], indices of the positives
+    last: np.ndarray  # [P], for each positive the number of samples that score at least as high
+    tied: np.ndarray  # [T], which positives share their score with another sample
+    first: np.ndarray  # [T], for each of these the number of samples that score higher
+    first_hit: np.ndarray  # [T], positives among those
+    last_hit: np.ndarray  # [T], positives that score at least as high
 
 
 def areas(
@@ -78,8 +68,7 @@ def areas(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return AUROC and AUPRC (average precision) of every resample and label, each float64 [R, L].
 
-    `truth` [n, L] of 0, 1 or NaN (ignored), `score` [n, L]; NaN where a resample has one class. The scores of
-    a label are sorted once; a resample then costs two passes over counts. `threads`: by default one per core.
+    `truth` [n, L] of 0, 1 or NaN (ignored), `score` [n, L]. NaN where a resample has one class.
     """
     ranked = [_rank(resamples.subject, *column) for column in zip(truth.T, score.T, strict=True)]
     values = np.full((2, resamples.count, len(ranked)), np.nan)
@@ -101,10 +90,7 @@ def areas(
 def totals(
     resamples: Resamples, sample: np.ndarray, column: np.ndarray, value: np.ndarray, width: int
 ) -> np.ndarray:
-    """Return sums of values over the samples of every resample: float64 [R, width].
-
-    `sample`, `column`, `value` [k]: which value is added, from which sample, in which column.
-    """
+    """Return float64 sums [R, width] of `value` [k] from `sample` [k] in `column` [k], in every resample."""
     cell = resamples.subject[sample] * width + column
     by_subject = np.bincount(cell, value, resamples.subjects * width).reshape(resamples.subjects, width)
     return np.concatenate([resamples.counts(block) @ by_subject for block in _blocks(resamples.count)])

@@ -11,30 +11,22 @@ MAPE_OFFSET = 0.1  # added to the true value that MAPE divides by, as in the pub
 
 
 class Score(TypedDict):
-    """One metric of one label.
-
-    `n` is the number of known labels and `positives` how many of them are 1 (0 for an ordinal label).
-    `low` and `high` are the ends of the 95 % interval, if there is one.
-    """
+    """One metric of one label."""
 
     label: str
     metric: str
     value: float
-    n: int
-    positives: int
-    low: NotRequired[float]
+    n: int  # known labels
+    positives: int  # how many of them are 1; 0 for an ordinal label
+    low: NotRequired[float]  # end of the 95 % interval, if there is one
     high: NotRequired[float]
 
 
 class ContinuousTarget(NamedTuple):
-    """The continuous target behind an ordinal label.
+    """The continuous target behind an ordinal label, in the label's own unit."""
 
-    truth: true values [n] in the label's own unit, NaN if unknown. bin_means: the mean value of each bin [K],
-    NaN for a bin without samples to take a mean of.
-    """
-
-    truth: np.ndarray
-    bin_means: np.ndarray
+    truth: np.ndarray  # [n], NaN if unknown
+    bin_means: np.ndarray  # [K], mean value of each bin, NaN for one without samples
 
     def predicted(self, probability: np.ndarray) -> np.ndarray:
         """Return the mean [n] of the most likely bin that has one; probability [n, K].
@@ -48,10 +40,7 @@ class ContinuousTarget(NamedTuple):
 
 
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Return the area under the ROC curve: the chance that a positive scores above a negative, ties half.
-
-    `truth` [n] of 0, 1 or NaN (ignored), `score` [n]. NaN if there is only one class.
-    """
+    """Return the area under the ROC curve of `truth` [n], 0, 1 or NaN, and `score` [n]; ties count half."""
     truth, score = known(truth, score)
     positives, negatives = truth.sum(), (~truth).sum()
     if not positives or not negatives:
@@ -63,10 +52,7 @@ def auroc(truth: np.ndarray, score: np.ndarray) -> float:
 
 
 def auprc(truth: np.ndarray, score: np.ndarray) -> float:
-    """Return the average precision: precision at each distinct score, weighted by the recall gained there.
-
-    `truth` [n] of 0, 1 or NaN (ignored), `score` [n]. NaN if there is only one class.
-    """
+    """Return the average precision of `truth` [n], 0, 1 or NaN, and `score` [n], over distinct scores."""
     truth, score = known(truth, score)
     if truth.all() or not truth.any():
         return math.nan
@@ -133,11 +119,7 @@ def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 def errors(truth: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Return each sample's term [n] of MAD (absolute), MSE (squared) and MAPE (per cent of the truth).
-
-    >>> {name: float(error[0]) for name, error in errors(np.array([19.9]), np.array([29.9])).items()}
-    {'mad': 10.0, 'mse': 100.0, 'mape': 50.0}
-    """
+    """Return each sample's term [n] of MAD (absolute), MSE (squared) and MAPE (per cent of the truth)."""
     gap = np.abs(truth - predicted)
     return {"mad": gap, "mse": gap**2, "mape": 100 * gap / (truth + MAPE_OFFSET)}
 
@@ -153,14 +135,9 @@ def evaluate(
     """Return all scores of one split: per label, then the mean over labels ("macro"), then per group.
 
     A label with one class has the value NaN and is excluded from the means (see `undefined_labels`).
-
-    Args:
-        kind: "binary" or "multilabel" (auroc, auprc, brier, ece), or "ordinal" (kappa, accuracy).
-        labels: names of the L labels; an ordinal task has one, which "macro" repeats.
-        groups: names of the labels in each group; none for an ordinal task.
-        truth: [n, L] of 0, 1 or NaN; ordinal: [n, 1], the bin or NaN.
-        probability: [n, L]; ordinal: [n, K].
-        continuous: of an ordinal label, adds mad, mse and mape.
+    `kind` is "binary" or "multilabel" (auroc, auprc, brier, ece; `truth` [n, L] of 0, 1 or NaN, `probability`
+    [n, L]) or "ordinal" (kappa, accuracy; bins or NaN [n, 1], `probability` [n, K]; one label, which "macro"
+    repeats, and no groups). `continuous`, of an ordinal label, adds mad, mse and mape.
 
     Raises:
         ValueError: another kind, or shapes that do not fit.

@@ -22,24 +22,19 @@ MAX_EMBEDDINGS = 3000  # samples that are kept: as many as one picture can show
 
 
 class Predictions(NamedTuple):
-    """The predictions of n samples.
+    """The predictions of n samples."""
 
-    kind: "multilabel" or "ordinal". subject_id [n]; truth [n, L], NaN if unknown; probability [n, L], or
-    [n, K] of the K bins of an ordinal label.
-    """
-
-    kind: str
+    kind: str  # "multilabel" or "ordinal"
     labels: tuple[str, ...]
-    subject_id: np.ndarray
-    truth: np.ndarray
-    probability: np.ndarray
+    subject_id: np.ndarray  # [n]
+    truth: np.ndarray  # [n, L], NaN if unknown
+    probability: np.ndarray  # [n, L], or [n, K] of the K bins of an ordinal label
 
 
 def write_predictions(path: Path, samples: Samples, labels: Sequence[str], probability: np.ndarray) -> None:
-    """Write probabilities [n, L] of n samples and L labels, a row for each, atomically.
+    """Write probabilities [n, L] as CSV atomically, a row per sample and label; unknown truth is empty.
 
-    An unknown truth is an empty cell. An ordinal label, which has probability [n, K], is written as K labels
-    "name[k]", with truth 1 for its bin and 0 for the others.
+    An ordinal label, [n, K], becomes K labels "name[k]", with truth 1 for its bin and 0 for the others.
     """
     truth = samples.labels
     if truth.shape[1] == 1 and probability.shape[1] > 1:
@@ -92,21 +87,14 @@ def to_arrays(table: pd.DataFrame, path: Path) -> Predictions:
 def write_embeddings(
     path: Path, embeddings: np.ndarray, names: Sequence[str], labels: np.ndarray, seed: int
 ) -> None:
-    """Write embeddings [n, D] and labels [n, L], of MAX_EMBEDDINGS samples at most, drawn by `seed`.
-
-    `python -m evaluation.plots embedding` shows them.
-    """
+    """Write embeddings [n, D] and labels [n, L], of MAX_EMBEDDINGS samples at most, drawn by `seed`."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:MAX_EMBEDDINGS])
     with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, embeddings=embeddings[chosen], labels=labels[chosen], names=np.array(names, str))
 
 
 def read_embeddings(path: Path, label: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return embeddings [n, D] and labels [n], None if there are none.
-
-    Args:
-        path: an .npz file, of `write_embeddings` or of any other program.
-        label: which of labels [n, L] to return; "" if there is only one.
+    """Return embeddings [n, D] and labels [n], None if there are none; `label` chooses among [n, L].
 
     Raises:
         ValueError: the file is missing or does not fit, or `label` is not one of its names.

@@ -16,15 +16,13 @@ COLUMNS = (
     "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
 )  # fmt: skip
 NUMBER_COLUMNS = ("epoch", "seed", "value", "low", "high", "n", "positives", "seconds")
-# The other columns are read as text, so that a run called 001 keeps its name.
-TEXT_TYPES = {name: str for name in COLUMNS if name not in NUMBER_COLUMNS}
+TEXT_TYPES = {name: str for name in COLUMNS if name not in NUMBER_COLUMNS}  # a run 001 keeps its name
 
 
 def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Append rows with keys of COLUMNS to a results file, all or none.
+    """Append rows with keys of COLUMNS to a results file, all or none; None and NaN are empty cells.
 
-    A missing key, None and NaN are written as an empty cell. A row that is there already, apart from its
-    commit and seconds, is not added again, so that a run that was killed while it reported can report again.
+    A row that is there already, apart from commit and seconds, is skipped, so a killed run can report again.
 
     Raises:
         ValueError: a key is not in COLUMNS, or the file has other columns.
@@ -40,11 +38,9 @@ def append_rows(
     hint: str,
     ignore_columns: Sequence[str] = (),
 ) -> None:
-    """Append rows to a CSV file with any columns, as `append` does.
+    """Append rows to a CSV file with any columns, as `append` does; readers see all of them or none.
 
-    The new content replaces the file at once, so no reader, and no kill, sees only some of the rows. `hint`
-    says what to do if the file has other columns. `ignore_columns` do not count when a row is compared with
-    those that are there.
+    `hint` says what to do if the file has other columns; `ignore_columns` may differ in equal rows.
     """
     path = Path(path).resolve()  # a symbolic link stays one; its target is replaced
     new_rows = [_cells(row, columns) for row in rows]
@@ -65,10 +61,7 @@ def append_rows(
 
 
 def read_rows(path: Path) -> pd.DataFrame:
-    """Return the rows of a CSV file of ours; those of TEXT_TYPES are text, even if all digits.
-
-    A last line without its end, which a killed run can leave, is dropped.
-    """
+    """Return a CSV file's rows, TEXT_TYPES as text, without an incomplete last line of a killed run."""
     lines = _complete_lines(Path(path))
     if not lines:
         return pd.DataFrame()

@@ -17,12 +17,7 @@ from tasks.task import Task
 
 
 def single_class_labels(task: Task, labels: np.ndarray) -> tuple[str, ...]:
-    """Return the names of labels with at most one class; `labels` [n, L] as encoded, NaN unknown.
-
-    >>> from tasks import TASKS
-    >>> single_class_labels(TASKS["readmission"], np.array([[1.0], [np.nan], [1.0]]))
-    ('y_true',)
-    """
+    """Return the names of labels with at most one class; `labels` [n, L] as encoded, NaN unknown."""
     known = [np.unique(column[~np.isnan(column)]) for column in labels.T]
     return tuple(name for name, classes in zip(task.labels, known, strict=True) if len(classes) < 2)
 
@@ -49,17 +44,12 @@ def has_scorable_label(task: Task, labels: np.ndarray) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class ScoringContext:
-    """What scores of n samples need beyond labels and probabilities.
+    """What scores of n samples need beyond labels and probabilities."""
 
-    subgroups: n rows, a column per subgroup variable (evaluation.subgroups.sample_subgroups).
-    resamples: of the bootstrap, 0 for no intervals. seed: of the bootstrap. class_means [K]: for an ordinal
-    task, the mean raw label of each class (see `class_means`).
-    """
-
-    subgroups: pd.DataFrame
-    resamples: int
-    seed: int
-    class_means: np.ndarray | None = None
+    subgroups: pd.DataFrame  # n rows, a column per variable, of evaluation.subgroups.sample_subgroups
+    resamples: int  # of the bootstrap, 0 for no intervals
+    seed: int  # of the bootstrap
+    class_means: np.ndarray | None = None  # [K], for an ordinal task (see `class_means`)
 
 
 def compute_scores(
@@ -70,11 +60,8 @@ def compute_scores(
 
 
 def class_means(task: Task, train: Samples) -> np.ndarray:
-    """Return the mean raw label [K] of each class of an ordinal task in the train split, NaN if it is empty.
-
-    The published constants are those of MIMIC-III; these are of the training cohort.
-    """
-    known = ~np.isnan(train.labels[:, 0])
+    """Return the mean raw label [K] of each class of an ordinal task in the train split, NaN if empty."""
+    known = ~np.isnan(train.labels[:, 0])  # the published constants are those of MIMIC-III
     classes, raw = train.labels[known, 0].astype(int), train.raw_labels[known, 0]
     sums, counts = np.bincount(classes, raw, task.classes), np.bincount(classes, None, task.classes)
     return metrics.quotient(sums, counts)
@@ -89,10 +76,9 @@ def write_report(
     results_dir: Path,
     run_columns: Mapping[str, object],
 ) -> str:
-    """Write a split's predictions, and append its scores to <results_dir>/<task>.csv.
+    """Write a split's predictions, append its scores to <results_dir>/<task>.csv and return a report.
 
-    `run_columns` are the columns of the result rows that describe the run and the split. Return the text to
-    print: a table of mean scores, and the paths of the files.
+    `run_columns` are the columns of the result rows that describe the run and the split.
     """
     write_predictions(predictions, samples, task.labels, probability)
     scores, resampled = score_with_intervals(task, samples, probability, context)
@@ -105,10 +91,7 @@ def write_report(
 def score_with_intervals(
     task: Task, samples: Samples, probability: np.ndarray, context: ScoringContext
 ) -> tuple[list[Score], Resampled]:
-    """Return all scores with their intervals, and those of the whole split in every resample.
-
-    Scores of subgroups and their gaps come last. Without a bootstrap the second value is {}.
-    """
+    """Return scores with intervals, subgroups last, and the whole split's in every resample, if any."""
     resamples = Resamples.of(samples.subject_id, context.resamples, context.seed)
     scores, resampled = _score(task, samples, probability, context, resamples)
     scores = bootstrap.with_intervals(scores, resampled) if resampled else scores
@@ -127,9 +110,8 @@ def compare_subgroups(
 ) -> list[Score]:
     """Return the mean scores of every subgroup, and the gaps between the best and the worst.
 
-    A subgroup has the label "macro[sex=F]", a gap "macro[sex]" and the metric "auroc_gap"; all are computed
-    from the same resamples. A gap is over the known subgroups that have a value, and so are its n and
-    positives.
+    A subgroup has the label "macro[sex=F]", a gap "macro[sex]" and the metric "auroc_gap". Gaps are over the
+    known subgroups that have a value, and so are their n and positives.
     """
     subgroup = context.subgroups[variable].to_numpy()
     scores: list[Score] = []
@@ -176,10 +158,7 @@ def _gaps(label: str, scores: Sequence[Score], resampled: Resampled) -> Iterator
 
 
 def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[str] = ()) -> str:
-    """Return a short table, with intervals: means over labels, over groups of labels, and of subgroups.
-
-    A last line names the labels that are excluded from the means.
-    """
+    """Return a short table of means over labels, groups and subgroups, and the labels excluded from them."""
     names = ("macro", *task.groups)
     prefixes = tuple(f"macro[{variable}=" for variable in subgroup_variables)
     rows = [s for s in scores if s["label"] in names or s["label"].startswith(prefixes)]

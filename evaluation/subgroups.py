@@ -10,8 +10,7 @@ from datasets.store import Store
 
 UNKNOWN = "unknown"  # scored like any subgroup, but excluded from gaps
 AGES = ((0, 40, "under 40"), (40, 60, "40-59"), (60, 80, "60-79"), (80, np.inf, "80 and over"))
-# By the first word of MIMIC-IV's race codes, of which there are about thirty.
-RACES = {
+RACES = {  # by the first word of MIMIC-IV's race codes, of which there are about thirty
     "WHITE": "white",
     "BLACK": "black",
     "HISPANIC": "hispanic",

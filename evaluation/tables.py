@@ -1,9 +1,4 @@
-"""Tables of results: all runs, means over seeds, and the difference between two runs.
-
-`python -m evaluation.tables summary` lists the test scores of all runs;
-`python -m evaluation.tables table --task phenotyping` averages the runs of a task over seeds;
-`python -m evaluation.tables compare RUN_A RUN_B` tests whether two runs differ.
-"""
+"""Tables of results: all runs, means over seeds, and the difference between two (`--help` shows how)."""
 
 import sys
 from dataclasses import dataclass
@@ -147,10 +142,7 @@ class Table:
 
 
 def summary(folder: Path) -> str:
-    """Return a table with a row per run: settings, mean test scores, and n, the number of known labels.
-
-    The paths of the result tables follow.
-    """
+    """Return a table of settings, mean test scores and known labels (n) per run, then the files' paths."""
     paths = sorted(folder.glob("*.csv"))
     rows = pd.concat([_read_results(path) for path in paths] or [pd.DataFrame(columns=["split"])])
     rows = rows[rows["split"] == "test"]
@@ -183,9 +175,8 @@ def select_rows(config: Table) -> pd.DataFrame:
 def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
     """Average result rows of one label and split: a row per protocol, fusion, objective and metric.
 
-    Columns: seeds, the number of runs; mean and sd of their values; seeds_low and seeds_high, the 95 %
-    interval of the mean over seeds (Student's t), NaN for one seed; low and high, the means of the ends of
-    the runs' own intervals, which are over subjects.
+    `seeds` is the number of runs; `seeds_low` and `seeds_high` are the 95 % interval of their mean (Student's
+    t), NaN for one; `low` and `high` are the means of the ends of the runs' intervals over subjects.
     """
     rows = rows.sort_values("started", kind="stable")
     rows = rows.drop_duplicates([*RUN_KEYS, "metric", "seed"], keep="last")

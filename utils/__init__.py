@@ -1,1 +1,1 @@
-"""The ground: configuration, runs, loops, metrics and results; knows no medicine."""
+"""Configuration, runs, checkpoints, files and processes; knows no medicine."""

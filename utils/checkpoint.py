@@ -79,11 +79,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint's bytes.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
+    """Return the SHA-256 of a checkpoint's bytes."""
     _check_exists(path)
     return sha256(path)
 
@@ -143,10 +139,7 @@ def error_context(path: Path | str, cure: str) -> Iterator[None]:
 
 
 def load_part(module: nn.Module, checkpoint: Parts, name: str) -> str:
-    """Load one part into `module` strictly.
-
-    Returns:
-        What was loaded, for a message, such as "ehr: 12/12 tensors".
+    """Load one part into `module` strictly, and return a message such as "ehr: 12/12 tensors".
 
     Raises:
         ValueError: Keys are missing, unexpected or of another shape; `module` is unchanged.

@@ -20,9 +20,8 @@ def run_cli(main: Callable[[T], None], config: type[T] | UnionType) -> None:
 
     A union of dataclasses gives a subcommand for each; then the docstring of `main` opens the help text.
     Exit status: 1 for an error that the user can fix (ValueError, OSError; one line on standard error), 2 for
-    a wrong flag (see utils.config.parse), 130 for Ctrl-C, 0 for SIGTERM, and 141 if the reader of a pipe has
-    left, as in `... --help | head -1`. Any other exception is a bug of ours and keeps its traceback. Under
-    torchrun the error names the process that failed, and torchrun reports the cause.
+    a wrong flag, 130 for Ctrl-C, 0 for SIGTERM, and 141 if the reader of a pipe has left. Any other exception
+    is a bug and keeps its traceback. Under torchrun the error names the process that failed.
     """
     with _exit_on_closed_pipe(), exit_on_sigterm():
         description = inspect.getdoc(main if isinstance(config, UnionType) else config)
@@ -80,10 +79,7 @@ def _report_to_torchrun(error: Exception) -> None:
 
 
 def run_next(module: str, *arguments: str) -> NoReturn:
-    """Continue this command as `python -m module arguments`: nothing after this call is run.
-
-    The process is replaced and keeps its id, so that signals and the exit status are those of one command.
-    """
+    """Replace this process, which keeps its id, by `python -m module arguments`; nothing after it is run."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])

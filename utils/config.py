@@ -26,8 +26,7 @@ T = TypeVar("T")
 
 CONFIG_HELP = "--config FILE reads a config.yaml, such as the one that every run writes; flags override it."
 
-# Shortens a value in a message: a few YAML aliases can nest lists almost without end.
-_SHORT = reprlib.Repr()
+_SHORT = reprlib.Repr()  # for messages: a few YAML aliases can nest lists almost without end
 _SHORT.maxlevel = 1
 
 
@@ -35,14 +34,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     """Parse the command line into a config; a union of configs makes each of them a subcommand.
 
     Nested dataclasses become flat flags; `--a_b` and `--a-b` are the same; the last of two equal flags wins.
-    `--config FILE` reads defaults from YAML. A wrong flag, key or value prints one error, which suggests the
-    most similar name, and exits with status 2.
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Data:
-    ...     batch_size: int = 256
-    >>> parse(Data, ["--batch-size", "16"])
-    Data(batch_size=16)
+    `--config FILE` reads defaults from YAML. A wrong flag, key or value exits with status 2 and one error.
     """
     config_flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     config_flag.add_argument("--config", metavar="FILE")
@@ -85,15 +77,7 @@ def _check_parsed(config: object, unknown: Sequence[str]) -> None:
 
 
 def resumable(default: T) -> T:
-    """Declare a setting, or all settings of a nested config, that may change when a run is resumed.
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Data:
-    ...     width: int = 64
-    ...     device: str = resumable("cpu")
-    >>> is_resumable(Data(), "width"), is_resumable(Data(), "device")
-    (False, True)
-    """
+    """Declare a setting, or all settings of a nested config, that may change when a run is resumed."""
     declared: T = dataclasses.field(default=default, metadata={"resumable": True})
     return declared
 
@@ -120,19 +104,10 @@ def to_dict(config: object) -> dict[str, object]:
 def from_dict(cls: type[T], values: object, source: str = "config", required: object = None) -> T:
     """Build a config from what `to_dict` returned. Keys that are left out keep their defaults.
 
-    `source` says in messages where the values come from. `required`, if given, takes the place of required
-    settings that are left out.
+    `source` names the values in messages; `required`, if given, replaces required settings that are left out.
 
     Raises:
         ValueError: Prefixed with `source`, for an unknown key (with the most similar one) or a bad value.
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Data:
-    ...     batch_size: int = 256
-    >>> from_dict(Data, {"batch_sise": 3})
-    Traceback (most recent call last):
-    ...
-    ValueError: config: unknown key batch_sise; did you mean batch_size?
     """
     try:
         config: T = _override(cls, _defaults(cls, required), values, "", [path for path, _ in _settings(cls)])
@@ -168,11 +143,7 @@ def read_yaml_mapping(path: Path) -> dict[str, object]:
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return what to append to an "unknown ..." message: the most similar name, or all names if few.
-
-    >>> did_you_mean("--lrr", ["--lr", "--seed"])
-    '; did you mean --lr?'
-    """
+    """Return the end of an "unknown ..." message: the most similar name, or all names if few."""
     similar = difflib.get_close_matches(name, known, 1, 0.4)
     if similar:
         return f"; did you mean {similar[0]}?"
@@ -195,11 +166,7 @@ def _flag(path: str) -> str:
 
 
 def _unwrap_help_texts(kind: Any) -> None:
-    """Join the lines of the docstrings of fields, whose breaks would otherwise show in the help.
-
-    docstring_parser keeps the indentation of such docstrings, and tyro breaks the text before each indented
-    line. tyro prefers the text that it finds under "help" in the metadata of a field.
-    """
+    """Join the lines of the docstrings of fields, whose breaks and indents tyro would show in the help."""
     for part in (*get_args(kind), *getattr(kind, "__bases__", ())):
         _unwrap_help_texts(part)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
@@ -244,8 +211,7 @@ def _override(cls: Any, defaults: dict[str, Any], values: object, prefix: str, k
             same_name = [name for name in known if name.rpartition(".")[2] == key]
             raise ValueError(f"unknown key {path}{did_you_mean(path, same_name or known)}")
         if dataclasses.is_dataclass(kinds[key]):
-            # A field may have other defaults than its class, such as `optim: OptimConfig = PUBLISHED`.
-            default = defaults.get(key)
+            default = defaults.get(key)  # a field may have other defaults than its class
             nested = vars(default) if dataclasses.is_dataclass(default) else _defaults(kinds[key])
             settings[key] = _override(kinds[key], nested, value, f"{path}.", known)
         else:
@@ -257,13 +223,8 @@ def _override(cls: Any, defaults: dict[str, Any], values: object, prefix: str, k
 
 
 def _validate(kind: Any, value: object, path: str) -> object:
-    """Return a value as the type of its field.
-
-    Numbers may be given as text, since YAML 1.1 reads 1e-3 as text, and text as numbers. Other conversions of
-    pydantic, such as "yes" to True or 1.0 to 1, are refused.
-    """
-    # Not at the top: pydantic takes a tenth of a second to import, and --help does without.
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    """Return a value as its field's type; only numbers and text (YAML 1.1's 1e-3) are converted."""
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # slow to import, not for --help
 
     rules = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
     try:

@@ -28,12 +28,8 @@ class Process:
 def setup(device: str = "auto") -> Process:
     """Join the processes that torchrun started, if it did; nccl on cuda, gloo on cpu.
 
-    Args:
-        device: "auto" (cuda if PyTorch sees a GPU), "cpu" or "cuda".
-
     Raises:
-        ValueError: PyTorch sees no GPU, but the device is cuda; or torchrun started more processes than the
-            machine has GPUs.
+        ValueError: `device` is not auto, cpu or cuda, or there is no GPU for this process on cuda.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device must be auto, cpu or cuda, not {device!r}")
@@ -102,10 +98,7 @@ def any_flag(flag: bool) -> bool:
 
 
 def gather_arrays(array: np.ndarray) -> np.ndarray:
-    """Concatenate [n_r, ...] of all processes in the order of ranks -> [sum of n_r, ...], the same on each.
-
-    Empty arrays may have another shape than [0, ...].
-    """
+    """Concatenate [n_r, ...] of all processes in the order of ranks; empty arrays may have another shape."""
     if world() == 1:
         return array
     arrays = [array] * world()
@@ -116,9 +109,8 @@ def gather_arrays(array: np.ndarray) -> np.ndarray:
 def gather_with_gradient(part: Tensor) -> Tensor:
     """Concatenate [b_r, ...] of all processes in the order of ranks -> [sum of b_r, ...]; b_r may be 0.
 
-    The gradient of a part is the sum over ranks of their gradients for it, as if one process held all parts.
-    So a loss that every rank computes from the gathered rows is the loss of the global batch, and after
-    DistributedDataParallel averages over ranks, its parameter gradients are those of one process.
+    The gradient of a part is the sum of all ranks' gradients for it. So a loss of the gathered rows, after
+    DistributedDataParallel averages, has the parameter gradients of one process with the global batch.
     """
     if world() == 1:
         return part

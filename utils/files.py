@@ -21,12 +21,8 @@ class FullDisk(OSError):
 def explain_disk_full(path: Path, consequence: str = "what was finished is kept") -> Iterator[None]:
     """Turn a disk-full error into one message that names the path and what to do.
 
-    Args:
-        path: What is being written.
-        consequence: What happens to what was written before, for the message.
-
     Raises:
-        FullDisk: The disk or quota is full.
+        FullDisk: The disk or quota is full; `consequence` says what happens to what was written before.
     """
     try:
         yield
@@ -81,10 +77,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy atomically, never as a pickle.
-
-    Unlike NumPy's own writer this one raises an OSError that says when the disk is full.
-    """
+    """Write an array as .npy atomically; unlike NumPy's writer this one says when the disk is full."""
     with atomic_write(path) as partial, partial.open("wb") as file:
         file.write(npy_header(array.dtype, array.shape))
         file.write(array.reshape(-1).data)

@@ -10,11 +10,7 @@ TIMEOUT = 10  # seconds
 
 
 def commit(folder: Path = ROOT) -> str:
-    """Return the short hash of the commit, with "+" if the code differs; "unknown" outside a repository.
-
-    >>> bool(commit())
-    True
-    """
+    """Return the short hash of the commit, with "+" if the code differs; "unknown" outside a repository."""
     head = _git(folder, "rev-parse", "--short=12", "HEAD").strip()
     if not head:
         return "unknown"

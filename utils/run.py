@@ -58,11 +58,6 @@ class RunConfig:
     """Compile the image encoder with torch.compile: some minutes at the start, faster steps afterwards."""
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ValueError: The name is not a single folder name, or a number is out of range.
-        """
         if self.name and (self.name != Path(self.name).name or self.name == ".."):
             raise ValueError(f"--name {self.name} must be a single folder name; --save_dir says where it is")
         if not 0 <= self.seed < 2**32:
@@ -81,18 +76,15 @@ class HasRun(Protocol):
 
 @dataclass
 class Run:
-    """A started run. Only the main process writes its files.
-
-    started: when it began, in ISO format; data, store, sources: see `start_run`.
-    """
+    """A started run. Only the main process writes its files."""
 
     config: RunConfig
     name: str
     folder: Path
     process: Process = field(default_factory=Process)
     commit: str = ""
-    started: str = ""
-    data: str = ""
+    started: str = ""  # ISO format
+    data: str = ""  # this and the next two: see `start_run`
     store: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
     _board: SummaryWriter | None = field(default=None, repr=False)
@@ -111,10 +103,7 @@ class Run:
         return torch.bfloat16 if is_half else torch.float32
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Append a row to log.csv atomically, and to TensorBoard at `row["step"]`.
-
-        New columns are added at the end.
-        """
+        """Append a row to log.csv atomically, and to TensorBoard at `row["step"]`; new columns come last."""
         if self.process.rank == 0:
             self._write_log([*self.read_log(), {key: _cell(value) for key, value in row.items()}])
             self._write_scalars(row)
@@ -172,13 +161,8 @@ def start_run(
     """Start a run: its process, seed and precision, and its folder with what it takes to repeat it.
 
     The folder gets config.yaml, environment.yaml and, if the code differs from its commit, dirty.patch.
-
-    Args:
-        config: All settings of the program.
-        default_name: Name of the run without --name, such as "simclr" or "phenotyping-finetune-ehr".
-        data: Which data it learns from, for titles of plots.
-        store: SHA-256 of the store's manifest.
-        sources: SHA-256 of each checkpoint that it starts from, by flag.
+    `default_name` is for a run without --name; `data`, for titles of plots, says what it learns from; `store`
+    is the SHA-256 of the store's manifest, `sources` of each checkpoint that it starts from, by flag.
 
     Raises:
         FileExistsError: The folder holds a run and --resume is not given.
@@ -196,9 +180,8 @@ def start_run(
                 f"{folder} holds a run; continue it with --resume, or choose another --name"
             )
         _check_resumable(config, folder, sources)
-    # A resumed run keeps the time at which it began.
     began = _read_record(folder / "environment.yaml").get("started", "") if config.run.resume else ""
-    started = str(began) or datetime.now(UTC).isoformat(timespec="seconds")
+    started = str(began) or datetime.now(UTC).isoformat(timespec="seconds")  # a resumed run keeps its start
     distributed.barrier()  # no rank may write before all have looked
     run = Run(config.run, name, folder, process, commit(), started, data, store, sources)
     if process.rank == 0:
@@ -265,11 +248,7 @@ def _write_records(config: HasRun, run: Run) -> None:
 
 
 def _check_resumable(config: HasRun, folder: Path, sources: Mapping[str, str]) -> None:
-    """Compare the settings with those that the run began with.
-
-    Raises:
-        ValueError: One of them differs and is not resumable, or a checkpoint that it starts from differs.
-    """
+    """Refuse to resume if a setting that is not resumable, or a checkpoint to start from, differs."""
     now = to_dict(config)
     differences = list(_differences(_read_record(folder / "config.yaml") or now, now))
     before = _read_record(folder / "environment.yaml").get("sources", {})

@@ -17,9 +17,6 @@ def in_order(
     """Map `work` over items in order; at most `threads * each` results are in flight or unread.
 
     An error of `work` is raised in place of its result. `Executor.map` has no such bound before Python 3.14.
-
-    >>> list(in_order(str.upper, "abc", threads=2))
-    ['A', 'B', 'C']
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads)

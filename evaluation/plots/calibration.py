@@ -22,8 +22,7 @@ class Calibration(PredictionSelection):
 def reliability(predictions: pd.DataFrame) -> pd.DataFrame:
     """Return mean probability and mean truth of each bin that is not empty.
 
-    The bins are those of the expected calibration error, [0, 0.1), [0.1, 0.2), ...; scikit-learn's
-    calibration_curve closes them on the other side, which moves rounded probabilities.
+    scikit-learn's calibration_curve closes the bins on the other side, which moves rounded probabilities.
 
     >>> reliability(pd.DataFrame({"probability": [0.5, 0.5, 0.1], "truth": [1, 0, 0]})).to_numpy().tolist()
     [[0.1, 0.0], [0.5, 0.5]]

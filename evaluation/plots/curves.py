@@ -47,11 +47,7 @@ class Epochs:
 
 
 def log_panels(log: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns of a log to draw in each panel; train_loss and val_loss share one. The last is lr.
-
-    >>> log_panels(pd.DataFrame(columns=["epoch", "lr", "train_loss", "val_loss"]))
-    {'loss': ['train_loss', 'val_loss'], 'lr': ['lr']}
-    """
+    """Return the columns of a log to draw in each panel; train_loss and val_loss share one, lr is last."""
     panels: dict[str, list[str]] = {}
     scores = [name for name in log if name not in PROGRESS_COLUMNS]
     for name in sorted(scores, key=lambda name: name == "lr"):
@@ -72,11 +68,7 @@ def draw_curves(log: pd.DataFrame, title: str) -> Figure:
 
 
 def epoch_panels(table: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Return {score: {split: column}} of the columns <split>_<score>, without those of single labels.
-
-    >>> epoch_panels(pd.DataFrame(columns=["epoch", "val_auroc", "test_auroc", "val_auroc[Shock]"]))
-    {'auroc': {'val': 'val_auroc', 'test': 'test_auroc'}}
-    """
+    """Return {score: {split: column}} of the columns <split>_<score>, without those of single labels."""
     panels: dict[str, dict[str, str]] = {}
     for name in table:
         split, separator, score = name.partition("_")

@@ -38,18 +38,14 @@ class Roc(PredictionSelection):
 
 
 class CurveSet(NamedTuple):
-    """The curves of several labels.
+    """The curves of several labels."""
 
-    area_name: AUROC or AUPRC. curves and areas: by label. mean [101]: height of the mean curve on GRID. band:
-    lower and upper ends [101] of its 95 % interval, None without resamples. excluded: labels with one class.
-    """
-
-    area_name: str
-    curves: dict[str, Points]
+    area_name: str  # AUROC or AUPRC
+    curves: dict[str, Points]  # by label
     areas: dict[str, float]
-    mean: np.ndarray
-    band: np.ndarray | None
-    excluded: int
+    mean: np.ndarray  # [101], height of the mean curve on GRID
+    band: np.ndarray | None  # [2, 101], ends of its 95 % interval; None without resamples
+    excluded: int  # labels with one class
 
 
 def roc_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
