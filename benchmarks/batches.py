@@ -21,8 +21,9 @@ PACKAGES = ("numpy", "torch")
 
 @dataclass(frozen=True)
 class BatchesBenchmark:
-    """Read epochs of a synthetic store: records alone, pairs with training views, and from disk under a
-    limit of memory.
+    """Read epochs of a synthetic store.
+
+    Records alone, pairs with training views, and from disk under a memory limit.
     """
 
     patients: int = 2000

@@ -99,9 +99,7 @@ def figures(found: Sequence[Measured], mix: Mix) -> list[Figure]:
 
 
 def print_steps(found: Sequence[Measured]) -> None:
-    """Where the seconds of each size went, and the core-seconds of both, which a loaded machine hardly
-    changes.
-    """
+    """Print the seconds of each step at each size, and the core-seconds, which depend little on other load."""
     names = list(found[0].steps)
     head = ("rows", *names, "start and rest", "core-s", "zcat core-s")
     lines = [head]

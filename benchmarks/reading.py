@@ -45,9 +45,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Read:
-    """Seconds of opening, of loading samples (and bringing data into memory) and of an epoch; what an epoch
-    holds; the largest memory until then, in MiB; seconds of copying as many bytes of hours from one place in
-    memory to another, and of making as many views of images that are at hand.
+    """What reading a store costs, and what is compared with it.
+
+    Seconds of opening, of loading samples (and bringing data into memory) and of an epoch; the contents of an
+    epoch; the peak memory until then, in MiB; seconds of copying as many bytes of hours within memory, and of
+    making as many views of images that are in memory.
     """
 
     opened: float
@@ -69,7 +71,7 @@ def limit_memory(spare_mb: int) -> None:
 
 
 def sizes(batches: Iterator[Batch]) -> list[tuple[int, int, int]]:
-    """Samples, hours and images of each batch."""
+    """Yield the number of samples, hours and images of each batch."""
     return [
         (
             len(batch.row),

@@ -27,5 +27,5 @@ class Resident(Generic[B]):
         return len(self.batches)
 
     def epoch(self, epoch: int, start: int = 0) -> Generator[B, None, None]:
-        """The batches from number `start` on."""
+        """Yield the batches from number `start` on."""
         yield from self.batches[start:]

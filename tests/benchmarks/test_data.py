@@ -64,9 +64,7 @@ def test_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = rows_of(tmp_path / "results.csv")
     assert measured["against"].tolist()[:4] == ["zcat", "published"] * 2 and len(measured) == 6
     printed = capsys.readouterr().out
-    assert all(
-        name in printed for name in ("cohort", "events", "samples", "grid", "zcat core-s")
-    )
+    assert all(name in printed for name in ("cohort", "events", "samples", "grid", "zcat core-s"))
     assert not list((tmp_path / "s").iterdir())
 
 
