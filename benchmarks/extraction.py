@@ -99,7 +99,7 @@ def figures(found: Sequence[Measured], mix: Mix) -> list[Figure]:
 
 
 def print_steps(found: Sequence[Measured]) -> None:
-    """Print the seconds of each step at each size, and the core-seconds, which depend little on other load."""
+    """Print the seconds of each step at each size, and the core-seconds, which vary little with load."""
     names = list(found[0].steps)
     head = ("rows", *names, "start and rest", "core-s", "zcat core-s")
     lines = [head]
