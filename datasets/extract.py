@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from datasets.cohort import condition_labels, select_stays
+from datasets.cohort import select_stays
 from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
+from datasets.diagnoses import condition_labels, describe_unmatched, normalize_codes, unmatched_codes
 from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
 from datasets.events.streaming import stream_observations
 from datasets.hourly import Normalizer, bins_of, hourly_grid
@@ -160,17 +161,25 @@ def select_cohort(config: ExtractConfig) -> None:
     val = read_subjects(config.val_subjects) if config.val_subjects else None
     raw = {name: read_table(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
     cohort = select_stays(**raw, protocol=config.protocol, subject_lists=(test, val))
-    diagnoses = read_table(config.mimic_iv, "diagnoses_icd")
-    diagnoses = diagnoses.with_columns(pl.col("icd_code").str.strip_chars())
-    admissions = cohort.stays["hadm_id"]
+    labels = _label_conditions(config, cohort.stays["hadm_id"])
+    stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
+    write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
+    write_text(config.out / WORK / "attrition.csv", cohort.attrition.write_csv())
+
+
+def _label_conditions(config: ExtractConfig, admissions: pl.Series) -> dict[str, pl.DataFrame]:
+    """Return the condition labels under each protocol, and report the codes that no table holds."""
+    diagnoses = normalize_codes(read_table(config.mimic_iv, "diagnoses_icd"))
+    unmatched = unmatched_codes(diagnoses)
+    write_text(config.out / "unmatched_codes.csv", unmatched.write_csv())
     labels = {name: condition_labels(diagnoses, admissions, name) for name in ("medmod", "corrected")}
     print("Admissions with each condition under the two protocols:")
     for condition in conditions():
         counts = "  ".join(f"{name} {frame[condition.title].sum():>6}" for name, frame in labels.items())
         print(f"  {counts}  {condition.title}")
-    stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
-    write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
-    write_text(config.out / WORK / "attrition.csv", cohort.attrition.write_csv())
+    for line in describe_unmatched(unmatched):
+        print(line)
+    return labels
 
 
 def cache_xrays(config: ExtractConfig) -> None:

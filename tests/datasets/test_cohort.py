@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datasets.cohort import Cohort, condition_labels, select_stays
+from datasets.cohort import Cohort, select_stays
 from datasets.raw.reading import read_table
 from tests.raw_tables import admission, patient, stay, write_mimic_iv
 
@@ -125,25 +125,6 @@ def test_a_row_without_the_id_that_names_it_is_an_error(tmp_path: Path, table: s
     key = {"patients": "subject_id", "admissions": "hadm_id", "icustays": "stay_id"}[table]
     with pytest.raises(ValueError, match=f"{table}: 1 rows have no {key}"):
         cohort(tmp_path, **{table: [row, row | {key: ""}]})
-
-
-def diagnoses(*rows: tuple[str | None, int | None]) -> pl.DataFrame:
-    schema = {"hadm_id": pl.Int64, "icd_code": pl.String, "icd_version": pl.Int64}
-    return pl.DataFrame([(11, *row) for row in rows], schema, orient="row")
-
-
-@pytest.mark.parametrize("version", [11, 0, None])
-def test_a_code_of_no_known_version_is_an_error(version: int | None) -> None:
-    with pytest.raises(ValueError, match=r"1 codes are neither ICD-9 nor ICD-10 .*admission 11"):
-        condition_labels(diagnoses(("99592", 9), ("99592", version)), [11], "medmod")
-
-
-def test_a_diagnosis_without_a_code_is_none() -> None:
-    with_one, without = (
-        condition_labels(diagnoses(*rows), [11], "corrected")
-        for rows in ([("99592", 9), (None, 10), (None, None)], [("99592", 9)])
-    )
-    assert with_one.equals(without) and without["Septicemia (except in labor)"].item() == 1
 
 
 def test_an_empty_cohort_names_the_rule_that_emptied_it(tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def contents(store: Path) -> dict[str, str]:
 
 def test_a_store_holds_what_the_layout_promises(raw: ExtractConfig) -> None:
     extract_with_samples(raw)
-    names = {"manifest.yaml", "attrition.csv", "normalizer.json", "stays.parquet", "events.parquet",
-             "hourly.npy", "cxr.parquet", "cxr.npy", "cxr_rejected.csv"}  # fmt: skip
+    names = {"manifest.yaml", "attrition.csv", "unmatched_codes.csv", "normalizer.json", "stays.parquet",
+             "events.parquet", "hourly.npy", "cxr.parquet", "cxr.npy", "cxr_rejected.csv"}  # fmt: skip
     of_a_task = {"manifest.yaml", "partial_bins.npy", *(f"{split}_listfile.csv" for split in SPLITS)}
     assert set(contents(raw.out)) == names | {f"{task}/{name}" for task in TASKS for name in of_a_task}
     store = Store.open(raw.out)
