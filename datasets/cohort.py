@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from datasets.deaths import (
+    add_deaths,
+    count_contradictions,
+    deaths_of_subjects,
+    has_died,
+    is_after_death,
+    mend_discharges,
+)
 from datasets.raw.reading import check_unique_ids
 from datasets.splits import split_subjects
 
@@ -16,10 +24,14 @@ SubjectLists = tuple[frozenset[int] | None, frozenset[int] | None]
 
 @dataclass(frozen=True)
 class Cohort:
-    """`stays`: one row per stay, by subject and time of ICU admission; `attrition`: one row per rule."""
+    """`stays`: one row per stay, by subject and time of ICU admission; `attrition`: one row per rule.
+
+    `contradictions` counts the stays whose records of death do not agree; it has no row under `medmod`.
+    """
 
     stays: pl.DataFrame
     attrition: pl.DataFrame
+    contradictions: pl.DataFrame
 
 
 def _count(stays: pl.DataFrame, rule: str) -> dict[str, str | int]:
@@ -41,15 +53,18 @@ def _is_within_admission(column: str) -> pl.Expr:
     return pl.col(column).is_between("admittime", "dischtime").fill_null(False)
 
 
-def _add_outcomes(stays: pl.DataFrame, protocol: str) -> pl.DataFrame:
-    """Add age, LOS, in-hospital mortality and the time of death."""
-    age_at_intime = pl.col("anchor_age") + pl.col("intime").dt.year() - pl.col("anchor_year")
+def _add_published_outcomes(stays: pl.DataFrame) -> pl.DataFrame:
+    """Add age, in-hospital mortality and the time of death as the published code does."""
     return stays.with_columns(
-        age=pl.col("anchor_age") if protocol == "medmod" else age_at_intime.cast(pl.Int64),
-        los_hours=24 * pl.col("los"),
+        age=pl.col("anchor_age"),
         mortality=(_is_within_admission("dod") | _is_within_admission("deathtime")).cast(pl.Int8),
         death_hours=_hours_between("intime", "deathtime"),
     )
+
+
+def _add_corrected_outcomes(stays: pl.DataFrame) -> pl.DataFrame:
+    age_at_intime = pl.col("anchor_age") + pl.col("intime").dt.year() - pl.col("anchor_year")
+    return add_deaths(stays).with_columns(age=age_at_intime.cast(pl.Int64))
 
 
 def add_readmission(stays: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
@@ -86,13 +101,23 @@ def select_stays(
         attrition.append(_count(stays, rule))
         return stays
 
+    is_corrected = protocol == "corrected"
+    candidates = icustays
+    if is_corrected:
+        admissions = mend_discharges(admissions, icustays)
+        deaths = deaths_of_subjects(admissions, patients)
+        icustays = icustays.join(deaths, on="subject_id", how="left", maintain_order="left")
+        candidates = icustays.filter(~is_after_death())
     stays = icustays.filter(pl.col("first_careunit") == pl.col("last_careunit"))
     stays = count("no transfer between units", stays)
     stays = stays.join(admissions.drop("subject_id"), on="hadm_id").join(patients, on="subject_id")
     stays = count("admission and patient known", stays)
     stays = count("one ICU stay in the admission", stays.filter(pl.len().over("hadm_id") == 1))
-    stays = _add_outcomes(stays, protocol)
+    stays = stays.with_columns(los_hours=24 * pl.col("los"))
+    stays = _add_corrected_outcomes(stays) if is_corrected else _add_published_outcomes(stays)
     stays = count("age 18 or more", stays.filter(pl.col("age") >= 18))
+    if is_corrected:
+        stays = count("alive at ICU admission", stays.filter(~is_after_death()))
     stays = count("length of stay known and positive", stays.filter(_has_length()))
     if stays.is_empty():
         counts = "; ".join(f"{step['rule']}: {step['stays']}" for step in attrition)
@@ -100,8 +125,12 @@ def select_stays(
             f"the cohort is empty: none of {len(icustays)} icustays ({len(admissions)} admissions, "
             f"{len(patients)} patients) passes all rules (stays left: {counts}); use a MIMIC-IV release"
         )
-    stays = add_readmission(stays, stays if protocol == "medmod" else icustays)
-    return Cohort(_select_columns(stays, subject_lists), pl.DataFrame(attrition))
+    stays = add_readmission(stays, candidates if is_corrected else stays)
+    contradictions = pl.DataFrame(schema={"finding": pl.String, "stays": pl.Int64})
+    if is_corrected:
+        stays = stays.with_columns(readmission=pl.when(~has_died()).then("readmission"))
+        contradictions = count_contradictions(stays)
+    return Cohort(_select_columns(stays, subject_lists), pl.DataFrame(attrition), contradictions)
 
 
 def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.DataFrame:
@@ -115,5 +144,5 @@ def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.Data
         pl.int_range(1, pl.len() + 1).over("subject_id").cast(pl.Int32).alias("episode"),
         "split", "intime", "outtime", "admittime", "dischtime", "deathtime", "dod", "age",
         pl.col("gender").alias("sex"),
-        "race", "los_hours", "death_hours", "mortality", "readmission",
+        "race", "los_hours", "death_hours", "^death_hour_known$", "mortality", "readmission",
     )  # fmt: skip

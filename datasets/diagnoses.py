@@ -86,8 +86,8 @@ def unmatched_codes(diagnoses: pl.DataFrame) -> pl.DataFrame:
     if 2 * unknown["diagnoses"].sum() > len(diagnoses):
         raise ValueError(
             f"diagnoses_icd: {unknown['diagnoses'].sum()} of {len(diagnoses)} codes are in no table of ICD-9 "
-            f"or ICD-10 codes ({_name_codes(unknown)}), where 4280 (icd_version 9) and I509 (10) would be; use the "
-            "release's file"
+            f"or ICD-10 codes ({_name_codes(unknown)}), unlike 4280 (icd_version 9) and I509 (10); use "
+            "the release's file"
         )
     return unmatched
 

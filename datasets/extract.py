@@ -165,6 +165,11 @@ def select_cohort(config: ExtractConfig) -> None:
     stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
     write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
     write_text(config.out / WORK / "attrition.csv", cohort.attrition.write_csv())
+    if config.protocol == "corrected":
+        write_text(config.out / "deaths.csv", cohort.contradictions.write_csv())
+        print("Stays whose records of death need a rule (docs/protocol.md, deaths.csv):")
+        for finding, count in cohort.contradictions.filter(pl.col("stays") > 0).iter_rows():
+            print(f"  {count:>6}  {finding}")
 
 
 def _label_conditions(config: ExtractConfig, admissions: pl.Series) -> dict[str, pl.DataFrame]:

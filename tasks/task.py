@@ -59,3 +59,15 @@ def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     end_hours = first[stay_row] + within
     return pd.DataFrame({"stay_row": stay_row, "end_hours": end_hours, "period_length": end_hours})
+
+
+def hours_alive(stays: pd.DataFrame, protocol: str) -> pd.Series:
+    """Return the hours of each stay in which samples may end: LOS, under `corrected` at most until death."""
+    if protocol == "medmod":
+        return stays["los_hours"]
+    return stays["los_hours"].clip(upper=stays["death_hours"].fillna(np.inf))
+
+
+def has_event(stays: pd.DataFrame, hours: pd.Series | float) -> pd.Series:
+    """Return whether the first event of each stay lies within its first `hours`."""
+    return stays["first_event_hours"] <= hours + 1e-6

@@ -9,7 +9,8 @@ from PIL import Image
 
 COLUMNS = {
     "hosp/patients": "subject_id,gender,anchor_age,anchor_year,anchor_year_group,dod",
-    "hosp/admissions": "subject_id,hadm_id,admittime,dischtime,deathtime,race,hospital_expire_flag",
+    "hosp/admissions": "subject_id,hadm_id,admittime,dischtime,deathtime,discharge_location,race,"
+    "hospital_expire_flag",
     "hosp/diagnoses_icd": "subject_id,hadm_id,seq_num,icd_code,icd_version",
     "hosp/labevents": "labevent_id,subject_id,hadm_id,itemid,charttime,value,valuenum",
     "icu/icustays": "subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los",

@@ -28,9 +28,13 @@ def scan_table(
     header = _read_header(path)
     names = table.names_in(header)
     _check_columns(path, table, header)
-    types = {names[c]: pl.String if t is pl.Datetime else t for c, t in table.columns.items()}
+    as_read = {c: pl.String if t is pl.Datetime else t for c, t in table.columns.items()}
+    types = {raw: as_read[column] for column, raw in names.items()}
     scan = pl.scan_csv(path, infer_schema=False, schema_overrides=types, row_index_name=row_index, glob=False)
-    columns = [_empty_to_null(raw, types[raw]).alias(column) for column, raw in names.items()]
+    columns = [
+        (_empty_to_null(names[column], dtype) if column in names else pl.lit(None, dtype)).alias(column)
+        for column, dtype in as_read.items()
+    ]
     if row_index:
         columns.insert(0, pl.col(row_index))
     if truncation_probe:

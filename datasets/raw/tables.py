@@ -16,17 +16,23 @@ DOWNLOAD_AGAIN = "download it again"
 
 @dataclass(frozen=True)
 class RawTable:
-    """File name of a table, its folders, the releases that have it, and the columns that are read."""
+    """File name of a table, its folders, the releases that have it, and the columns that are read.
+
+    `columns` maps a column to its type; the file holds pl.Datetime columns as text. `aliases` maps a column
+    to the name that it has in some releases. `optional` columns are null where the file does not have them.
+    """
 
     pattern: str
     folders: tuple[str, ...]
     releases: str
-    columns: dict[str, type[pl.DataType]]  # pl.Datetime is text in the file
-    aliases: dict[str, str] = field(default_factory=dict)  # names of columns in some releases
+    columns: dict[str, type[pl.DataType]]
+    aliases: dict[str, str] = field(default_factory=dict)
+    optional: tuple[str, ...] = ()
 
     def names_in(self, header: Collection[str]) -> dict[str, str]:
         """Map each column that is read to its name in a file with this header."""
-        return {name: name if name in header else self.aliases.get(name, name) for name in self.columns}
+        names = {name: name if name in header else self.aliases.get(name, name) for name in self.columns}
+        return {name: raw for name, raw in names.items() if raw in header or name not in self.optional}
 
 
 INT, FLOAT, TEXT, TIME = pl.Int64, pl.Float64, pl.String, pl.Datetime
@@ -36,8 +42,8 @@ TABLES = {
     }),
     "admissions": RawTable("admissions", ("hosp", "core"), MIMIC_IV, {
         "subject_id": INT, "hadm_id": INT, "admittime": TIME, "dischtime": TIME, "deathtime": TIME,
-        "race": TEXT,
-    }, aliases={"race": "ethnicity"}),
+        "race": TEXT, "hospital_expire_flag": INT, "discharge_location": TEXT,
+    }, aliases={"race": "ethnicity"}, optional=("hospital_expire_flag", "discharge_location")),
     "diagnoses_icd": RawTable("diagnoses_icd", ("hosp",), MIMIC_IV, {
         "subject_id": INT, "hadm_id": INT, "icd_code": TEXT, "icd_version": INT,
     }),

@@ -2,15 +2,15 @@
 
 import pandas as pd
 
-from tasks.task import Task
+from tasks.task import Task, has_event, hours_alive
 
 WINDOW_HOURS = 48.0
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Return a sample for each stay of 48 hours or more that has an event in them."""
-    long_enough = stays["los_hours"] >= WINDOW_HOURS - 1e-6
-    usable = stays[long_enough & (stays["first_event_hours"] <= WINDOW_HOURS + 1e-6)]
+    """Return a sample per stay of 48 hours or more (under `corrected`, alive) that has an event in them."""
+    long_enough = hours_alive(stays, protocol) >= WINDOW_HOURS - 1e-6
+    usable = stays[long_enough & has_event(stays, WINDOW_HOURS)]
     window = {"stay_row": usable.index, "end_hours": WINDOW_HOURS, "period_length": 0}
     return pd.DataFrame(window | {"y_true": usable["mortality"]}).reset_index(drop=True)
 

@@ -3,16 +3,19 @@
 import numpy as np
 import pandas as pd
 
-from tasks.task import Task, whole_hours
+from tasks.task import Task, hours_alive, whole_hours
 
 # Left edges of the bins in hours after the first: 1, 2, ..., 8 and 14 days.
 EDGES = np.array([24.0 * day for day in (1, 2, 3, 4, 5, 6, 7, 8, 14)])
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Return a sample for every whole hour from the fifth; the label is the remaining hours of the stay."""
-    rows = whole_hours(stays, stays["los_hours"].to_numpy())
-    return rows.assign(y_true=stays["los_hours"].to_numpy()[rows["stay_row"]] - rows["end_hours"])
+    """Return a sample every whole hour from the fifth to the end of the stay, under `corrected` to death.
+
+    The label is the remaining hours of the stay.
+    """
+    hours = whole_hours(stays, hours_alive(stays, protocol).to_numpy())
+    return hours.assign(y_true=stays["los_hours"].to_numpy()[hours["stay_row"]] - hours["end_hours"])
 
 
 def bin_of_remaining(hours: np.ndarray) -> np.ndarray:

@@ -3,16 +3,17 @@
 import pandas as pd
 
 from datasets.conditions import conditions
-from tasks.task import Task
+from tasks.task import Task, has_event, hours_alive
 
 CONDITIONS = tuple(condition.title for condition in conditions())
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Return a sample for each stay with an event; the model reads all of the stay."""
-    usable = stays[stays["first_event_hours"].notna()]
-    hours = usable["los_hours"]
-    window = {"stay_row": usable.index, "end_hours": hours, "period_length": hours}
+    """Return a sample per stay with an event: the whole stay, under `corrected` until death."""
+    hours = hours_alive(stays, protocol)
+    usable = stays[has_event(stays, hours)]
+    end = hours[usable.index]
+    window = {"stay_row": usable.index, "end_hours": end, "period_length": end}
     return pd.DataFrame(window).join(usable[list(CONDITIONS)]).reset_index(drop=True)
 
 
