@@ -89,8 +89,8 @@ def add_deaths(stays: pl.DataFrame) -> pl.DataFrame:
     Where only the day is known, this is the beginning of the day, or a later discharge alive on it.
     """
     left_alive = ~died_in_hospital() & (pl.col("dischtime") < pl.col("death_end"))
-    earliest = pl.when(~pl.col("death_hour_known") & left_alive).then(pl.max_horizontal("death", "dischtime"))
-    earliest = earliest.otherwise("death")
+    is_later = ~pl.col("death_hour_known") & left_alive
+    earliest = pl.when(is_later).then(pl.max_horizontal("death", "dischtime")).otherwise("death")
     hours = (earliest - pl.col("intime")).dt.total_microseconds() / 3.6e9
     return stays.with_columns(
         mortality=died_in_hospital().cast(pl.Int8),

@@ -24,6 +24,7 @@ from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
 from datasets.diagnoses import condition_labels, describe_unmatched, normalize_codes, unmatched_codes
 from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
+from datasets.events.cleaning import ValueCounts
 from datasets.events.streaming import stream_observations
 from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.raw.reading import read_table, scan_table
@@ -229,13 +230,29 @@ def collect_events(config: ExtractConfig) -> None:
     shutil.rmtree(buckets, ignore_errors=True)
     buckets.mkdir(parents=True)
     first = np.full(len(stays), NEVER, np.int32)
+    counts = ValueCounts()
     for table in EVENT_TABLES:
         with _progress(find_table(config.mimic_iv, table)) as watch:
-            rows = stream_observations(config.mimic_iv, table, stays, config.protocol, watch)
+            rows = stream_observations(config.mimic_iv, table, stays, config.protocol, counts, watch)
             write_buckets(rows, buckets, first)
     for path in buckets.iterdir():
         flush(path)
     write_array(config.out / WORK / "first_second.npy", first)
+    write_text(config.out / "value_counts.csv", counts.table().write_csv())
+    _print_value_counts(counts.table(), config.protocol)
+
+
+def _print_value_counts(counts: pl.DataFrame, protocol: str) -> None:
+    """Print how many values are implausible or redacted, by variable, and what happens to them."""
+    use = {
+        "medmod": {"implausible": "in the grid, not in the normaliser", "redacted": "dropped"},
+        "corrected": {"implausible": "dropped", "redacted": "taken from valuenum"},
+    }[protocol]
+    for kind, meaning in use.items():
+        rows = counts.filter(pl.col(kind) > 0).select("variable", kind)
+        if len(rows):
+            by_variable = ", ".join(f"{variable} {count}" for variable, count in rows.iter_rows())
+            print(f"{kind.capitalize()} values ({meaning}; value_counts.csv): {by_variable}")
 
 
 def write_grid(config: ExtractConfig) -> None:

@@ -6,13 +6,18 @@ from typing import Self
 
 import numpy as np
 
+from datasets.events.cleaning import plausible_ranges
 from datasets.schema import CHANNELS, continuous_channels, variables
 
 EDGE = 1e-6  # tolerance in bins: an event at the very end of a bin belongs to it
 
 
 def bins_of(hours: np.ndarray | float, timestep: float = 1.0) -> np.ndarray:
-    """Return the number of bins of `timestep` hours in a window of `hours`."""
+    """Return the number of bins of `timestep` hours in a window of `hours`.
+
+    >>> bins_of(48.0).item(), bins_of(48.1).item(), bins_of(48.0, 0.8).item()
+    (48, 49, 60)
+    """
     return np.asarray(np.asarray(hours, np.float64) / timestep + 1 - EDGE).astype(np.int64)
 
 
@@ -52,9 +57,11 @@ def hourly_grid(
 ) -> np.ndarray:
     """Return the grids of consecutive stays, one after the other: [sum of lengths, 76], float32.
 
-    The last event in a bin wins and is carried forward; earlier bins hold the normal value. `events`
-    (EVENT_DTYPE, deduplicated) of stays from row `first_stay` on are in order of time and in the variables'
-    units; `lengths` [stays] counts bins of `timestep` hours.
+    Values are in the variables' units. The last event in a bin wins; later bins carry its value forward, and
+    bins before the first event hold the normal value.
+
+    `events` are the deduplicated events (EVENT_DTYPE) of the stays from row `first_stay` on, in order of
+    time; `lengths` [stays] is the number of bins of each, of `timestep` hours.
     """
     ends = np.cumsum(lengths)
     starts = ends - lengths
@@ -79,7 +86,8 @@ def partial_bin_rows(
 ) -> np.ndarray:
     """Return the last rows [N, 76] of windows that end inside a bin, made of events up to the end alone.
 
-    `stay_row` [N] is each window's stay, `end_hours` [N] its end since intime; `events` as in `hourly_grid`.
+    `stay_row` [N] is the stay of each window, `end_hours` [N] its end since intime. `events` are as in
+    `hourly_grid`, of any stays that include those of the windows.
     """
     event_keys = _sort_key(events["stay_row"], events["variable"], events["second"])
     order = np.argsort(event_keys, kind="stable")
@@ -105,9 +113,14 @@ def _sort_key(stay_row: np.ndarray, variable: np.ndarray, second: np.ndarray) ->
 
 @dataclass
 class Normalizer:
-    """Mean and deviation of the 12 continuous channels of train stays, from distances to normal values."""
+    """Mean and standard deviation of the 12 continuous channels, fitted on the hours of train stays alone.
 
-    count: int
+    Hours with an implausible value (datasets/resources/variables.yaml) do not count for its channel: a single
+    heart rate of 10,000,000 would make all others equal. Sums [12] are of distances to the normal values, so
+    that no precision is lost to cancellation; `count` [12] is the number of hours.
+    """
+
+    count: np.ndarray
     total: np.ndarray
     squares: np.ndarray
 
@@ -115,12 +128,16 @@ class Normalizer:
     def empty(cls) -> Self:
         """Return a normalizer that is fitted on nothing."""
         width = len(continuous_channels())
-        return cls(0, np.zeros(width), np.zeros(width))
+        return cls(np.zeros(width, np.int64), np.zeros(width), np.zeros(width))
 
     def add(self, grid: np.ndarray) -> None:
         """Add rows [N, 76] of a train stay's grid."""
-        distance = grid[:, continuous_channels()].astype(np.float64) - self._origin()
-        self.count += len(grid)
+        values = grid[:, continuous_channels()]
+        low, high = (limit.astype(np.float32) for limit in plausible_ranges())  # rounded as the grid is
+        plausible = (values >= low) & (values <= high)
+        distance = values.astype(np.float64) - self._origin()
+        distance[~plausible] = 0
+        self.count += plausible.sum(0)
         self.total += distance.sum(0)
         self.squares += (distance**2).sum(0)
 
@@ -130,10 +147,9 @@ class Normalizer:
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation [12] in the channels' units, 1 for a constant channel."""
-        if not self.count:
-            return self._origin(), np.ones_like(self.total)
-        mean = self.total / self.count
-        deviation = np.sqrt(np.maximum(self.squares / self.count - mean**2, 0))
+        count = np.maximum(self.count, 1)
+        mean = self.total / count
+        deviation = np.sqrt(np.maximum(self.squares / count - mean**2, 0))
         return self._origin() + mean, np.where(deviation > 1e-7, deviation, 1.0)
 
     def to_json(self) -> str:

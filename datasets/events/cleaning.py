@@ -1,7 +1,7 @@
 """Map items to variables, and turn charted text into numbers in the variables' units."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Self
 
@@ -23,19 +23,35 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 @cache
+def _entries() -> dict[str, dict[str, Any]]:
+    entries: dict[str, dict[str, Any]] = yaml.safe_load((RESOURCES / "variables.yaml").read_text())
+    return entries
+
+
+@cache
+def plausible_ranges() -> tuple[np.ndarray, np.ndarray]:
+    """Return the lowest and the highest plausible value [12] of the continuous channels, in grid order."""
+    ranges = [_entries()[variable.name]["range"] for variable in variables() if not variable.categories]
+    low, high = np.array(ranges, np.float64).T
+    return low, high
+
+
+@cache
 def item_map(protocol: str) -> pl.DataFrame:
     """Return the item map by itemid: source (chart or lab), variable (its index in the grid), and cleaning.
+
+    low and high are the plausible values, ends included.
 
     >>> item_map("medmod").filter(pl.col("itemid") == 220045)["variable"][0]
     8
     """
-    entries: dict[str, dict[str, Any]] = yaml.safe_load((RESOURCES / "variables.yaml").read_text())
+    entries = _entries()
     is_corrected = protocol == "corrected"
     rows = []
     for index, variable in enumerate(variables()):
         entry = entries[variable.name]
         changes = entry.get("corrected", {}) if is_corrected else {}
-        low, high = entry.get("range", (-np.inf, np.inf)) if is_corrected else (-np.inf, np.inf)
+        low, high = entry.get("range", (-np.inf, np.inf))
         text_order = not is_corrected and entry.get("text_order", False)
         for source in ("chart", "lab"):
             for item in [*entry.get(source, []), *changes.get(source, [])]:
@@ -48,20 +64,41 @@ def item_map(protocol: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema, orient="row").sort("itemid")
 
 
+def _zeros() -> np.ndarray:
+    return np.zeros(len(variables()), np.int64)
+
+
+@dataclass(frozen=True)
+class ValueCounts:
+    """Values charted in the cohort's stays, [17] by variable: implausible ones, and redacted ones."""
+
+    implausible: np.ndarray = field(default_factory=_zeros)
+    redacted: np.ndarray = field(default_factory=_zeros)
+
+    def table(self) -> pl.DataFrame:
+        """Return the counts, a row per variable."""
+        names = [variable.name for variable in variables()]
+        return pl.DataFrame({"variable": names, "implausible": self.implausible, "redacted": self.redacted})
+
+
 @dataclass(frozen=True)
 class RawObservations:
-    """Charted items, [n] each: itemid, the value as stripped text, and as a number (NaN if it is none)."""
+    """Charted items, [n] each: itemid, the value as stripped text, and as a number (NaN if it is none).
+
+    `redacted` says whether the text is MIMIC's `___`, which the release puts in place of what it hides.
+    """
 
     item: np.ndarray
     text: pl.Series
     number: np.ndarray
+    redacted: np.ndarray
 
     def __len__(self) -> int:
         return len(self.item)
 
     def take(self, rows: np.ndarray) -> Self:
         """Return the observations at these indices."""
-        return type(self)(self.item[rows], self.text[rows], self.number[rows])
+        return type(self)(self.item[rows], self.text[rows], self.number[rows], self.redacted[rows])
 
     def evaluate(self, expression: pl.Expr) -> np.ndarray:
         """Evaluate an expression over the column "text"."""
@@ -198,8 +235,14 @@ def _cleaning(protocol: str) -> dict[str, np.ndarray]:
     return {series.name: series.to_numpy() for series in table.with_columns(rule)}
 
 
-def clean(observations: RawObservations, protocol: str) -> np.ndarray:
-    """Return events [n] without stay and second; value is NaN where it is unusable or implausible."""
+def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> np.ndarray:
+    """Return events [n] of EVENT_DTYPE with variable, value and tie_break; stay and second are not set.
+
+    Implausible and redacted values are added to `counts`.
+
+    The value is NaN where it is unusable: not a number or a known category, not finite as the float32 of the
+    grid, or (under `corrected`) implausible.
+    """
     table = _cleaning(protocol)
     row = np.searchsorted(table["itemid"], observations.item)
     events = np.empty(len(observations), EVENT_DTYPE)
@@ -216,6 +259,9 @@ def clean(observations: RawObservations, protocol: str) -> np.ndarray:
     as_text = np.flatnonzero(table["text_order"][row])
     events["tie_break"][as_text] = _tie_break_of_text(observations.take(as_text))
     value = events["value"]
-    usable = (np.abs(value) <= MAX_FLOAT32) & (value >= table["low"][row]) & (value <= table["high"][row])
-    events["value"][~usable] = np.nan
+    outside = (value < table["low"][row]) | (value > table["high"][row])
+    for values, number in ((outside, counts.implausible), (observations.redacted, counts.redacted)):
+        number += np.bincount(events["variable"][values], minlength=len(number))
+    unusable = ~(np.abs(value) <= MAX_FLOAT32)
+    events["value"][unusable | outside if protocol == "corrected" else unusable] = np.nan
     return events

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from datasets.events.cleaning import RawObservations, clean, item_map, to_float
+from datasets.events.cleaning import RawObservations, ValueCounts, clean, item_map, to_float
 from datasets.raw.integrity import check_not_truncated, explain_parse_error
 from datasets.raw.reading import parse_times, scan_table
 from datasets.raw.tables import find_table
@@ -39,12 +39,24 @@ def stream_observations(
     table: str,
     stays: pl.DataFrame,
     protocol: str,
+    counts: ValueCounts,
     on_row: Callable[[int], object] = lambda row: None,
 ) -> Iterator[np.ndarray]:
     """Yield batches of cleaned observations (EVENT_DTYPE) of the cohort's stays, within [0, LOS] of each.
 
-    `stays` has stay_row, hadm_id, stay_id, intime and los_hours; `on_row` is called with the last row read.
-    Polars only reads and filters, as further steps of its streaming engine would keep rows in memory.
+    Polars reads and filters ahead on all cores. The rest is done batch by batch, because each further step of
+    its streaming engine keeps rows of its own in memory.
+
+    Args:
+        root: Folder of the MIMIC-IV release.
+        table: `chartevents` or `labevents`.
+        stays: Cohort with stay_row, hadm_id, stay_id, intime and los_hours.
+        protocol: `medmod` or `corrected`.
+        counts: Implausible and redacted values are added to it.
+        on_row: Called with the index of the last row of the file that was read, for a progress bar.
+
+    Raises:
+        ValueError: The table is missing, truncated, or cannot be parsed.
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = item_map(protocol).filter(pl.col("source") == source)["itemid"]
@@ -63,12 +75,16 @@ def stream_observations(
             if len(batch):
                 on_row(int(batch["row"][-1]))
                 last_row_is_complete = bool(batch["probe"][-1])
-            yield _observations_in_stays(batch.filter(pl.col("itemid").is_not_null()), index, protocol)
+            yield _observations_in_stays(
+                batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts
+            )
     if not last_row_is_complete:  # a cell to the right of the value shows that the value was not cut off
         check_not_truncated(path)
 
 
-def _observations_in_stays(batch: pl.DataFrame, index: _StayIndex, protocol: str) -> np.ndarray:
+def _observations_in_stays(
+    batch: pl.DataFrame, index: _StayIndex, protocol: str, counts: ValueCounts
+) -> np.ndarray:
     hadm_id = batch["hadm_id"].to_numpy()
     stay = np.minimum(np.searchsorted(index.hadm_id, hadm_id), len(index.hadm_id) - 1)
     matches = index.hadm_id[stay] == hadm_id
@@ -77,13 +93,22 @@ def _observations_in_stays(batch: pl.DataFrame, index: _StayIndex, protocol: str
         matches &= (stay_id == MISSING) | (stay_id == index.stay_id[stay])
     rows = np.flatnonzero(matches)
     stay = stay[rows]
-    text = pl.col("value").str.strip_chars()
     time = parse_times("charttime").dt.epoch("s").fill_null(MISSING)
-    parsed = batch[rows].select("itemid", time=time, text=text, number=to_float(text))
-    second = parsed["time"].to_numpy() - index.intime[stay]
-    observations = RawObservations(parsed["itemid"].to_numpy(), parsed["text"], parsed["number"].to_numpy())
+    second = batch[rows].select(time).to_series().to_numpy() - index.intime[stay]
     inside = np.flatnonzero((second >= 0) & (second <= index.last_second[stay]))
-    events = clean(observations.take(inside), protocol)
+    events = clean(_parse_values(batch[rows[inside]], protocol), protocol, counts)
     events["stay_row"] = index.stay_row[stay[inside]]
     events["second"] = second[inside]
     return events.compress(~np.isnan(events["value"]))
+
+
+def _parse_values(batch: pl.DataFrame, protocol: str) -> RawObservations:
+    """Return the values of rows; under `corrected` the number of a redacted text is its valuenum."""
+    text = pl.col("value").str.strip_chars()
+    redacted = (text != "") & (text.str.strip_chars("_") == "")
+    number = to_float(text)
+    if protocol == "corrected":
+        number = pl.when(redacted).then(to_float(pl.col("valuenum").str.strip_chars())).otherwise(number)
+    parsed = batch.select("itemid", text=text, number=number, redacted=redacted)
+    columns = (parsed[name].to_numpy() for name in ("number", "redacted"))
+    return RawObservations(parsed["itemid"].to_numpy(), parsed["text"], *columns)

@@ -52,11 +52,11 @@ TABLES = {
         "intime": TIME, "outtime": TIME, "los": FLOAT,
     }),
     "chartevents": RawTable("chartevents", ("icu",), MIMIC_IV, {
-        "hadm_id": INT, "stay_id": INT, "charttime": TIME, "itemid": INT, "value": TEXT,
-    }),
+        "hadm_id": INT, "stay_id": INT, "charttime": TIME, "itemid": INT, "value": TEXT, "valuenum": TEXT,
+    }, optional=("valuenum",)),
     "labevents": RawTable("labevents", ("hosp",), MIMIC_IV, {
-        "hadm_id": INT, "charttime": TIME, "itemid": INT, "value": TEXT,
-    }),
+        "hadm_id": INT, "charttime": TIME, "itemid": INT, "value": TEXT, "valuenum": TEXT,
+    }, optional=("valuenum",)),
     "metadata": RawTable("mimic-cxr-*-metadata", (".",), MIMIC_CXR, {
         "dicom_id": TEXT, "subject_id": INT, "study_id": INT, "ViewPosition": TEXT, "StudyDate": INT,
         "StudyTime": FLOAT,

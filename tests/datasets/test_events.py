@@ -9,7 +9,13 @@ import polars as pl
 import pytest
 
 from datasets.events.buckets import read_bucket, write_buckets
-from datasets.events.cleaning import EVENT_DTYPE, item_map, tie_break_of_numbers
+from datasets.events.cleaning import (
+    EVENT_DTYPE,
+    ValueCounts,
+    item_map,
+    plausible_ranges,
+    tie_break_of_numbers,
+)
 from datasets.events.streaming import stream_observations
 from datasets.schema import variables
 from tests.raw_tables import chart, lab, write_mimic_iv
@@ -19,7 +25,11 @@ NAMES = [variable.name for variable in variables()]
 
 
 def collected(
-    folder: Path, protocol: str = "medmod", los_hours: float = 72.0, **tables: list
+    folder: Path,
+    protocol: str = "medmod",
+    los_hours: float = 72.0,
+    counts: ValueCounts | None = None,
+    **tables: list,
 ) -> dict[str, list]:
     """The first stay's observations: variable -> [(hour, value or category)], after deduplication."""
     root = write_mimic_iv(folder, **tables)
@@ -34,7 +44,8 @@ def collected(
     ).with_columns(pl.col("intime").str.to_datetime(time_unit="us"), pl.col("stay_row").cast(pl.Int32))
     first_second = np.full(1, 10**9, np.int32)
     for table in ("chartevents", "labevents"):
-        write_buckets(stream_observations(root, table, stays, protocol), root, first_second)
+        rows = stream_observations(root, table, stays, protocol, counts or ValueCounts())
+        write_buckets(rows, root, first_second)
     values: dict[str, list] = {}
     for record in read_bucket(root, 0, protocol):
         variable = variables()[record["variable"]]
@@ -226,4 +237,57 @@ def test_a_row_without_item_or_time_is_no_observation(tmp_path: Path) -> None:
 def observed(folder: Path) -> Iterator[np.ndarray]:
     stays = {"stay_row": [0], "hadm_id": [11], "stay_id": [111], "los_hours": [72.0]}
     intime = pl.Series(["2150-01-01 00:00:00"]).str.to_datetime(time_unit="us")
-    return stream_observations(folder, "chartevents", pl.DataFrame(stays | {"intime": intime}), "medmod")
+    return stream_observations(
+        folder, "chartevents", pl.DataFrame(stays | {"intime": intime}), "medmod", ValueCounts()
+    )
+
+
+def counts_of(folder: Path, protocol: str, **tables: list) -> dict[str, tuple[int, int]]:
+    """Return the implausible and the redacted values by variable, where there are any."""
+    counts = ValueCounts()
+    collected(folder, protocol, counts=counts, **tables)
+    rows = counts.table().filter(pl.col("implausible") + pl.col("redacted") > 0).iter_rows()
+    return {name: (implausible, redacted) for name, implausible, redacted in rows}
+
+
+@pytest.mark.parametrize("protocol", ["medmod", "corrected"])
+def test_values_outside_the_plausible_range_are_counted_by_variable(tmp_path: Path, protocol: str) -> None:
+    rows = [(220045, 10_000_000), (220045, "-1"), (220045, 350), (220051, "120/999"), (220739, "None")]
+    times = [f"2150-01-01 0{hour}:00:00" for hour in range(1, 6)]
+    charts = [chart(item, value, time) for (item, value), time in zip(rows, times, strict=True)]
+    outside = chart(220045, 9999, "2150-02-01 00:00:00")
+    counted = counts_of(tmp_path, protocol, chartevents=[*charts, outside])
+    assert counted == {"Heart Rate": (2, 0), "Diastolic blood pressure": (1, 0)}
+
+
+def test_a_redacted_value_is_its_valuenum_under_corrected_and_dropped_under_medmod(tmp_path: Path) -> None:
+    cells = [("___", 193), ("170", 170), (" ___ ", "150"), ("", 140), ("___", ""), ("___", "n/a"), ("_", 9e9)]
+    labs = [
+        lab(50931, value, f"2150-01-01 0{hour}:00:00", valuenum=number)
+        for hour, (value, number) in enumerate(cells, 1)
+    ]
+    charts = [chart(220739, "___", valuenum=4), chart(220045, "___", valuenum=80)]
+    tables = {"labevents": labs, "chartevents": charts}
+    corrected, medmod = (collected(tmp_path / name, name, **tables) for name in ("corrected", "medmod"))
+    assert corrected == {"Heart Rate": [(1.0, 80.0)], "Glucose": [(1.0, 193.0), (2.0, 170.0), (3.0, 150.0)]}
+    assert medmod == {"Glucose": [(2.0, 170.0)]}
+    redacted = {"Glascow coma scale eye opening": (0, 1), "Heart Rate": (0, 1)}
+    assert counts_of(tmp_path / "a", "medmod", **tables) == redacted | {"Glucose": (0, 5)}
+    assert counts_of(tmp_path / "b", "corrected", **tables) == redacted | {"Glucose": (1, 5)}
+
+
+def test_a_table_without_valuenum_is_read(tmp_path: Path) -> None:
+    write_mimic_iv(tmp_path, gz=False)
+    stays = {"stay_row": [0], "hadm_id": [11], "stay_id": [111], "los_hours": [72.0]}
+    intime = pl.Series(["2150-01-01 00:00:00"]).str.to_datetime(time_unit="us")
+    text = "hadm_id,charttime,itemid,value\n11,2150-01-01 01:00:00,50931,170\n"
+    (tmp_path / "hosp/labevents.csv").write_text(text)
+    table = pl.DataFrame(stays | {"intime": intime})
+    batches = stream_observations(tmp_path, "labevents", table, "corrected", ValueCounts())
+    assert [float(row["value"]) for batch in batches for row in batch] == [170.0]
+
+
+def test_each_continuous_channel_has_a_range_that_holds_its_normal_value() -> None:
+    low, high = plausible_ranges()
+    normal = [variable.normal_code for variable in variables() if not variable.categories]
+    assert (low <= normal).all() and (normal <= high).all() and (low < high).all()

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import os
 import re
 import signal
@@ -57,8 +58,9 @@ def contents(store: Path) -> dict[str, str]:
 
 def test_a_store_holds_what_the_layout_promises(raw: ExtractConfig) -> None:
     extract_with_samples(raw)
-    names = {"manifest.yaml", "attrition.csv", "unmatched_codes.csv", "normalizer.json", "stays.parquet",
-             "events.parquet", "hourly.npy", "cxr.parquet", "cxr.npy", "cxr_rejected.csv"}  # fmt: skip
+    names = {"manifest.yaml", "attrition.csv", "unmatched_codes.csv", "value_counts.csv", "normalizer.json",
+             "stays.parquet", "events.parquet", "hourly.npy", "cxr.parquet", "cxr.npy",
+             "cxr_rejected.csv"}  # fmt: skip
     of_a_task = {"manifest.yaml", "partial_bins.npy", *(f"{split}_listfile.csv" for split in SPLITS)}
     assert set(contents(raw.out)) == names | {f"{task}/{name}" for task in TASKS for name in of_a_task}
     store = Store.open(raw.out)
@@ -284,3 +286,24 @@ def test_killed_in_every_step_the_store_is_the_same_to_the_byte(raw: ExtractConf
     assert not (raw.out / "manifest.yaml").exists() or killed[-1] == 0
     extract_with_samples(raw)
     assert contents(raw.out) == contents(whole.out)
+
+
+@pytest.mark.parametrize("protocol", ["medmod", "corrected"])
+def test_one_absurd_value_is_counted_and_hardly_moves_the_normaliser(
+    raw: ExtractConfig, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [chart(220045, 60 + 7 * h % 50, f"2150-01-0{1 + h // 24} {h % 24:02d}:30:00") for h in range(70)]
+    absurd = chart(220045, 10_000_000, "2150-01-02 03:59:59")
+    fitted = {}
+    for name, more in (("clean", []), ("dirty", [absurd])):
+        write_mimic_iv(tmp_path / name, chartevents=[*rows, *more])
+        config = replace(raw, mimic_iv=tmp_path / name, out=tmp_path / f"{name}_store", protocol=protocol)
+        extract(config)
+        content = json.loads((config.out / "normalizer.json").read_text())
+        fitted[name] = content["std"][content["channels"].index("Heart Rate")]
+        counts = pd.read_csv(config.out / "value_counts.csv").set_index("variable")["implausible"]
+        assert counts["Heart Rate"] == len(more)
+    assert fitted["dirty"] == pytest.approx(fitted["clean"], rel=0.01)
+    assert "value_counts.csv): Heart Rate 1" in capsys.readouterr().out
+    kept = np.load(tmp_path / "dirty_store/hourly.npy").max() == 10_000_000
+    assert kept == (protocol == "medmod")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.events.buckets import deduplicate
-from datasets.events.cleaning import EVENT_DTYPE
+from datasets.events.cleaning import EVENT_DTYPE, plausible_ranges
 from datasets.hourly import Normalizer, bin_of, bins_of, ends_mid_bin, hourly_grid, partial_bin_rows
 from datasets.schema import CHANNELS, continuous_channels, variables
 
@@ -145,11 +145,18 @@ def test_number_of_bins(hours: float, timestep: float, bins: int) -> None:
     assert bins_of(hours, timestep) == bins
 
 
-def test_the_normalizer_is_the_mean_and_deviation_of_all_rows() -> None:
+def plausible_grid(rows: int) -> np.ndarray:
+    """Return rows [N, 76] of plausible values of the continuous channels."""
     rng = np.random.default_rng(0)
-    grid = rng.normal(100, 30, (1000, CHANNELS)).astype(np.float32)
-    grid[:, continuous_channels()[3]] = 1e5
-    grid[:, continuous_channels()[5]] /= 60
+    grid = np.zeros((rows, CHANNELS), np.float32)
+    low, high = plausible_ranges()
+    grid[:, continuous_channels()] = low + (high - low) * rng.uniform(0.1, 0.9, (rows, len(low)))
+    return grid
+
+
+def test_the_normalizer_is_the_mean_and_deviation_of_all_rows() -> None:
+    grid = plausible_grid(1000)
+    grid[:, continuous_channels()[3]] = 150
     normalizer = Normalizer.empty()
     for part in np.array_split(grid, 7):
         normalizer.add(part)
@@ -158,6 +165,27 @@ def test_the_normalizer_is_the_mean_and_deviation_of_all_rows() -> None:
     np.testing.assert_allclose(mean, wanted.mean(0), rtol=1e-9)
     np.testing.assert_allclose(np.delete(deviation, 3), np.delete(wanted.std(0), 3), rtol=1e-9)
     assert deviation[3] == 1
+
+
+def test_implausible_values_do_not_enter_the_normalizer() -> None:
+    grid, channels = plausible_grid(400), list(continuous_channels())
+    clean, dirty = Normalizer.empty(), Normalizer.empty()
+    clean.add(grid)
+    low, high = plausible_ranges()
+    for value in (low - 1, high + 1, np.full(12, 1e7), np.full(12, -np.finfo(np.float32).max)):
+        outlier = grid[:1].copy()
+        outlier[:, channels] = value
+        dirty.add(outlier)
+    dirty.add(grid)
+    assert dirty.to_json() == clean.to_json()
+
+
+def test_the_ends_of_the_plausible_ranges_enter_the_normalizer() -> None:
+    grid = np.zeros((2, CHANNELS), np.float32)
+    grid[:, continuous_channels()] = np.stack(plausible_ranges())
+    normalizer = Normalizer.empty()
+    normalizer.add(grid)
+    assert (normalizer.count == 2).all()
 
 
 def test_a_normalizer_fitted_on_nothing_has_the_form_of_the_store() -> None:
