@@ -100,15 +100,16 @@ def _name_codes(codes: pl.DataFrame) -> str:
 def describe_unmatched(unmatched: pl.DataFrame) -> list[str]:
     """Return a line of the report for each source of codes in `unmatched_codes`."""
     meaning = {
-        "ambiguous": "not in HCUP's table, and its related codes are of several categories: no condition",
-        "prefix": "not in HCUP's table, placed by the longest prefix that it knows",
-        "unknown": "in no table: no condition",
-        "zeros restored": "ICD-9 codes with leading zeros restored; others may have become another code, so "
-        "use the release's file",
+        "ambiguous": "are not in HCUP's table, and related codes have several categories: no condition",
+        "prefix": "are not in HCUP's table, and placed by the longest prefix that it knows",
+        "unknown": "are in no table: no condition",
+        "zeros restored": "lost leading zeros, which are restored; others may have become different codes "
+        "in the same way, so use the release's file",
     }
     lines = []
     for (source,), codes in unmatched.group_by("source", maintain_order=True):
-        lines.append(f"{codes['diagnoses'].sum()} diagnoses {meaning[str(source)]} ({_name_codes(codes)})")
+        count, names = codes["diagnoses"].sum(), _name_codes(codes)
+        lines.append(f"Diagnosis codes: {count} rows ({names}) {meaning[str(source)]}")
     return lines
 
 

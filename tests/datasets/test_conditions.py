@@ -5,7 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datasets.conditions import conditions, find_group, groups_of, icd10_groups
+from datasets.cohort import select_stays
+from datasets.conditions import conditions, find_group, groups_of, icd9_groups, icd10_groups
+from datasets.diagnoses import condition_labels, normalize_codes
+from datasets.raw.reading import read_table
 from tools.ccs_table import read_source, source_path
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -78,21 +81,32 @@ def test_a_code_is_matched_with_its_version() -> None:
     assert find_group("E8120", 9).source == "table" and find_group("I2510", 9).source == "unknown"
 
 
-@pytest.mark.skipif(not (SHARED / "mimic-iv-demo").exists(), reason="the MIMIC-IV demo is not here")
-def test_the_conditions_of_the_demo_are_those_of_hcups_tables() -> None:
-    from datasets.diagnoses import condition_labels, normalize_codes
-    from datasets.raw.reading import read_table
+DEMO = SHARED / "mimic-iv-demo"
+PROTOCOL_PAGE = Path(__file__).parents[2] / "docs/protocol.md"
 
-    names = ("icustays", "diagnoses_icd")
-    stays, diagnoses = (read_table(SHARED / "mimic-iv-demo", name) for name in names)
-    admissions = stays["hadm_id"].unique()
-    labels = condition_labels(normalize_codes(diagnoses), admissions, "corrected")
-    table = read_source(source_path())
-    by_code = diagnoses.filter(pl.col("icd_version") == 10).with_columns(
-        ccs=pl.col("icd_code").str.strip_chars().replace_strict(table, default=None)
-    )
-    for condition in conditions():
-        expected = set(by_code.filter(pl.col("ccs") == condition.ccs)["hadm_id"]) & set(admissions)
-        positive = set(labels.filter(pl.col(condition.title) == 1)["hadm_id"])
-        with_icd10 = set(by_code["hadm_id"])
-        assert positive & with_icd10 == expected
+
+def documented_positives() -> list[list[int]]:
+    """Return the columns medmod, corrected and HCUP of the condition table of docs/protocol.md."""
+    section = PROTOCOL_PAGE.read_text().split("## Conditions")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[int(cell) for cell in row[1:4]] for row in rows if row[1].strip().isdigit()]
+
+
+@pytest.mark.skipif(not DEMO.exists(), reason="the MIMIC-IV demo (../shared/mimic-iv-demo) is not here")
+def test_the_positives_of_the_demo_are_those_of_hcups_tables_and_of_the_protocol_page() -> None:
+    names = ("icustays", "admissions", "patients", "diagnoses_icd")
+    icustays, admissions, patients, diagnoses = (read_table(DEMO, name) for name in names)
+    hadm_id = select_stays(icustays, admissions, patients, "medmod").stays["hadm_id"]
+    codes = normalize_codes(diagnoses)
+    counts = [condition_labels(codes, hadm_id, protocol) for protocol in ("medmod", "corrected")]
+    hcup = {9: icd9_groups(), 10: read_source(source_path())}
+    rows = diagnoses.filter(pl.col("hadm_id").is_in(hadm_id.implode()))
+    by_table = {(hadm, hcup[version].get(code.strip())) for _, hadm, code, version in rows.iter_rows()}
+    positives = [
+        [*(int(table[c.title].sum()) for table in counts), sum(ccs == c.ccs for _, ccs in by_table)]
+        for c in conditions()
+    ]
+    assert positives == documented_positives()
+    assert all(corrected == by_hcup for _, corrected, by_hcup in positives)
+    coronary = next(number for number, c in enumerate(conditions()) if c.ccs == "101")
+    assert positives[coronary] == [32, 34, 34]

@@ -85,15 +85,15 @@ def test_codes_outside_the_tables_are_counted_and_named() -> None:
         ("0389", 1, "zeros restored", "2"),
     ]
     text = "\n".join(describe_unmatched(unmatched))
-    assert "2 diagnoses not in HCUP's table, placed by the longest prefix that it knows (I4811)" in text
-    assert "1 diagnoses in no table: no condition (U071)" in text
-    assert "1 diagnoses ICD-9 codes with leading zeros restored" in text
+    assert "2 rows (I4811) are not in HCUP's table, and placed by the longest prefix" in text
+    assert "1 rows (U071) are in no table: no condition" in text
+    assert "1 rows (0389) lost leading zeros, which are restored" in text
 
 
 def test_at_most_ten_codes_are_named() -> None:
     rows = [(f"U{n}", 10) for n in range(12)] + [("4280", 9)] * 20
     (line,) = describe_unmatched(unmatched_codes(normalize_codes(diagnoses(*rows))))
-    assert line.count(",") == 9 and "and 2 more" in line
+    assert line.count(", U") == 9 and "and 2 more" in line
 
 
 @pytest.mark.parametrize(("known", "stops"), [(1, True), (2, False)])
@@ -113,7 +113,7 @@ def test_an_extraction_in_which_most_codes_are_unknown_stops(
         return
     extract(config)
     assert pd.read_csv(config.out / "unmatched_codes.csv")["icd_code"].tolist() == ["NOCODE1", "NOCODE2"]
-    assert "2 diagnoses in no table: no condition (NOCODE1, NOCODE2)" in capsys.readouterr().out
+    assert "2 rows (NOCODE1, NOCODE2) are in no table" in capsys.readouterr().out
     extract(replace(config, protocol="corrected", out=tmp_path / "other"))
 
 

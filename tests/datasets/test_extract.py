@@ -298,7 +298,7 @@ def test_one_absurd_value_is_counted_and_hardly_moves_the_normaliser(
     for name, more in (("clean", []), ("dirty", [absurd])):
         write_mimic_iv(tmp_path / name, chartevents=[*rows, *more])
         config = replace(raw, mimic_iv=tmp_path / name, out=tmp_path / f"{name}_store", protocol=protocol)
-        extract(config)
+        extract_with_samples(config)
         content = json.loads((config.out / "normalizer.json").read_text())
         fitted[name] = content["std"][content["channels"].index("Heart Rate")]
         counts = pd.read_csv(config.out / "value_counts.csv").set_index("variable")["implausible"]
