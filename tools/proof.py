@@ -565,6 +565,7 @@ class Recorder:
 
     def words(self, line: str) -> list[str]:
         """Return a command line, as the tree calls its modules, word by word."""
+        line = f"{line} "
         if (self.tree / NEW).is_dir():
             for old, new in MOVED.items():
                 line = line.replace(f"{old} ", f"{new} ")
