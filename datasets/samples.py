@@ -43,8 +43,9 @@ class DataConfig:
     store: Path = resumable(Path("data/synthetic"))
     """Folder of the store (made by `python -m datasets.extract`)."""
     data_pairs: Literal["paired", "partial", "ehr", "cxr", "ehr_all", "cxr_all"] = "paired"
-    """Samples: paired have both modalities; partial are all, with an X-ray where there is one; ehr and cxr
-    are one modality of the paired; ehr_all are all stays, cxr_all all X-rays."""
+    """paired: samples that have an X-ray. partial: all samples; one without an X-ray has a record only. ehr,
+    cxr: the paired samples, but only this modality is read. ehr_all: all samples, records only. cxr_all: a
+    sample per X-ray."""
     data_ratio: float = 1.0
     """Fraction of the training stays without an X-ray to keep, drawn with the run's seed; for partial and
     ehr_all."""

@@ -13,7 +13,14 @@ from utils.choices import look_up, one_of
 
 TASKS: dict[str, Task] = {
     task.name: task
-    for task in (PHENOTYPING, IN_HOSPITAL_MORTALITY, DECOMPENSATION, LENGTH_OF_STAY, RADIOLOGY, READMISSION)
+    for task in (
+        PHENOTYPING,
+        IN_HOSPITAL_MORTALITY,
+        DECOMPENSATION,
+        LENGTH_OF_STAY,
+        RADIOLOGY,
+        READMISSION,
+    )
 }
 
 TaskName = Annotated[str, one_of(TASKS)]
