@@ -46,17 +46,17 @@ def _spell(code: str, version: int) -> tuple[str, bool]:
     (('I509', False), ('00845', True), ('0389', True), ('4280', False))
     """
     category, _, detail = code.partition(".")
-    plain = code.replace(".", "")
-    if version == 10 or not plain.isdecimal():
-        return plain, False
+    stripped = code.replace(".", "")
+    if version == 10 or not stripped.isdecimal():
+        return stripped, False
     if detail and len(category) < 3:
         return category.zfill(3) + detail, True
     known = icd9_groups()
-    if plain in known:
-        return plain, False
-    padded = [plain.zfill(length) for length in range(len(plain) + 1, ICD9_LENGTH + 1)]
+    if stripped in known:
+        return stripped, False
+    padded = [stripped.zfill(length) for length in range(len(stripped) + 1, ICD9_LENGTH + 1)]
     matches = [code for code in padded if code in known]
-    return (matches[0], True) if len(matches) == 1 else (plain, False)
+    return (matches[0], True) if len(matches) == 1 else (stripped, False)
 
 
 def unmatched_codes(diagnoses: pl.DataFrame) -> pl.DataFrame:

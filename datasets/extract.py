@@ -90,8 +90,8 @@ def extract(config: ExtractConfig) -> None:
     """
     identity = identity_of(config)
     if (config.out / MANIFEST).exists():
-        made_of = read_version(config.out / MANIFEST)
-        if {key: made_of.get(key) for key in identity} != identity:
+        existing = read_version(config.out / MANIFEST)
+        if {key: existing.get(key) for key in identity} != identity:
             raise ValueError(
                 f"{config.out} holds a store made of other input or options; give another --out or remove it"
             )

@@ -67,11 +67,11 @@ def hourly_grid(
     starts = ends - lengths
     stay = events["stay_row"] - first_stay
     row = starts[stay] + bin_of(events["second"] / 3600, timestep)
-    inside = row < ends[stay]
-    cells = (row[inside], events["variable"][inside])
+    in_grid = row < ends[stay]
+    cells = (row[in_grid], events["variable"][in_grid])
     shape = (int(lengths.sum()), len(variables()))
     codes = np.zeros(shape)
-    codes[cells] = events["value"][inside]  # in order of time, so that the last event of a bin is kept
+    codes[cells] = events["value"][in_grid]  # in order of time, so that the last event of a bin is kept
     observed = np.zeros(shape, bool)
     observed[cells] = True
     latest = np.where(observed, np.arange(len(codes))[:, None], -1)

@@ -165,10 +165,10 @@ class Store:
             np.take(self.hourly, rows, axis=0, out=out, mode="clip")  # "clip" needs no buffer beside `out`
         for name, manifest in self.tasks.items():
             if manifest.partial_bins:
-                own = rows - self.first_partial_bin(name)
-                inside = np.flatnonzero((own >= 0) & (own < manifest.partial_bins))
-                if len(inside):
-                    out[inside] = self.partial_bins(name)[own[inside]]
+                task_rows = rows - self.first_partial_bin(name)
+                in_task = np.flatnonzero((task_rows >= 0) & (task_rows < manifest.partial_bins))
+                if len(in_task):
+                    out[in_task] = self.partial_bins(name)[task_rows[in_task]]
 
     def read_images(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Copy images [n] into `out` [n, 256, 256]."""

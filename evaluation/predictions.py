@@ -88,9 +88,9 @@ def write_embeddings(
     path: Path, embeddings: np.ndarray, names: Sequence[str], labels: np.ndarray, seed: int
 ) -> None:
     """Write embeddings [n, D] and labels [n, L], of MAX_EMBEDDINGS samples at most, drawn by `seed`."""
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:MAX_EMBEDDINGS])
+    sample = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:MAX_EMBEDDINGS])
     with atomic_write(path) as partial, partial.open("wb") as file:
-        np.savez(file, embeddings=embeddings[chosen], labels=labels[chosen], names=np.array(names, str))
+        np.savez(file, embeddings=embeddings[sample], labels=labels[sample], names=np.array(names, str))
 
 
 def read_embeddings(path: Path, label: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -201,8 +201,8 @@ def _defaults(cls: Any, required: object = None) -> dict[str, Any]:
 def _override(cls: Any, defaults: dict[str, Any], values: object, prefix: str, known: Sequence[str]) -> Any:
     """Build a config from its defaults and from nested dicts, which win; `known` are all dotted paths."""
     if not isinstance(values, Mapping):
-        place = prefix.rstrip(".") or "the file"
-        raise ValueError(f"{place} must hold keys, not {_SHORT.repr(values)}")
+        location = prefix.rstrip(".") or "the file"
+        raise ValueError(f"{location} must hold keys, not {_SHORT.repr(values)}")
     kinds = get_type_hints(cls)
     settings = dict(defaults)
     for key, value in values.items():

@@ -44,11 +44,11 @@ def setup(device: str = "auto") -> Process:
                 f"there is no GPU for process {local_rank}; use torchrun --nproc-per-node {count}"
             )
         torch.cuda.set_device(local_rank)
-    chosen = torch.device("cuda", local_rank) if kind == "cuda" else torch.device("cpu")
+    torch_device = torch.device("cuda", local_rank) if kind == "cuda" else torch.device("cpu")
     if world > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT, device_id=chosen if kind == "cuda" else None)
-    return Process(rank, max(world, 1), local_rank, chosen)
+        dist.init_process_group(backend, timeout=TIMEOUT, device_id=torch_device if kind == "cuda" else None)
+    return Process(rank, max(world, 1), local_rank, torch_device)
 
 
 def shutdown() -> None:

@@ -95,10 +95,10 @@ def _observations_in_stays(
     stay = stay[rows]
     time = parse_times("charttime").dt.epoch("s").fill_null(MISSING)
     second = batch[rows].select(time).to_series().to_numpy() - index.intime[stay]
-    inside = np.flatnonzero((second >= 0) & (second <= index.last_second[stay]))
-    events = clean(_parse_values(batch[rows[inside]], protocol), protocol, counts)
-    events["stay_row"] = index.stay_row[stay[inside]]
-    events["second"] = second[inside]
+    in_stay = np.flatnonzero((second >= 0) & (second <= index.last_second[stay]))
+    events = clean(_parse_values(batch[rows[in_stay]], protocol), protocol, counts)
+    events["stay_row"] = index.stay_row[stay[in_stay]]
+    events["second"] = second[in_stay]
     return events.compress(~np.isnan(events["value"]))
 
 

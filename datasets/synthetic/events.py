@@ -130,8 +130,8 @@ def draw_scores(
     noise = simulation.vitals_noise * _draw_noise(rng, moments, (owners, channels), simulation.vitals_memory)
     total = simulation.vitals_signal * states @ loadings.T + level[moments.owner] + noise
     nuisances = (simulation.vitals_baseline, simulation.vitals_private, simulation.vitals_noise)
-    spread = np.sqrt(simulation.vitals_signal**2 + np.square(nuisances).sum())
-    return np.asarray(total / spread)  # with a standard deviation near 1 whatever the settings
+    scale = np.sqrt(simulation.vitals_signal**2 + np.square(nuisances).sum())
+    return np.asarray(total / scale)  # with a standard deviation near 1 whatever the settings
 
 
 def _draw_noise(rng: Generator, moments: Moments, shape: tuple[int, int], memory: float) -> np.ndarray:
@@ -139,9 +139,9 @@ def _draw_noise(rng: Generator, moments: Moments, shape: tuple[int, int], memory
     owners, channels = shape
     count = np.bincount(moments.owner, minlength=owners)
     index = _index_within(count)
-    drawn = rng.standard_normal((len(moments.owner), channels), dtype=np.float32)
+    noise = rng.standard_normal((len(moments.owner), channels), dtype=np.float32)
     padded = np.zeros((int(count.max(initial=0)), owners, channels), dtype=np.float32)
-    padded[index, moments.owner] = drawn
+    padded[index, moments.owner] = noise
     innovation = np.float32(np.sqrt(1 - memory**2))
     for step in range(1, len(padded)):
         padded[step] = np.float32(memory) * padded[step - 1] + innovation * padded[step]
@@ -201,9 +201,9 @@ def _item_events(item: Item, rows: np.ndarray, values: np.ndarray) -> pl.DataFra
     )
 
 
-def draw_charts(seed: int, block: int, drawn: Block) -> pl.DataFrame:
+def draw_charts(seed: int, block: int, simulated: Block) -> pl.DataFrame:
     """Draw the chart events of a block's ICU stays, with the release's columns."""
-    rng, stays, course = random_stream(seed, block, CHART), drawn.stays, drawn.course
+    rng, stays, course = random_stream(seed, block, CHART), simulated.stays, simulated.course
     intime, outtime = stays["intime"].to_numpy(), stays["outtime"].to_numpy()
     admission, patient = stays["admission"].to_numpy(), stays["patient"].to_numpy()
     end = np.minimum(outtime + 2 * HOUR, course.death[admission])
@@ -212,7 +212,7 @@ def draw_charts(seed: int, block: int, drawn: Block) -> pl.DataFrame:
     states = course.at(admission[owner], moments.time)
     values = channel_values(draw_scores(rng, moments, patient, states, course))
     first_states = course.at(admission, intime)
-    body = draw_body(rng, len(drawn.patients), first_states[:, 1], patient)
+    body = draw_body(rng, len(simulated.patients), first_states[:, 1], patient)
     groups = draw_groups(rng, first_states)
     values["weight"] = body["weight"][owner]
     outside = (moments.time < intime[owner]) | (moments.time > outtime[owner])
@@ -234,8 +234,8 @@ def _finish_charts(
     rng: Generator, events: pl.DataFrame, moments: Moments, stays: pl.DataFrame
 ) -> pl.DataFrame:
     """Add stays and times to chart events, and corrupt a few."""
-    chosen = pl.Series(rng.random(len(events)) < 0.004)
-    again = events.filter(chosen & (pl.col("valuenum") == pl.col("value")))
+    is_repeated = pl.Series(rng.random(len(events)) < 0.004)
+    again = events.filter(is_repeated & (pl.col("valuenum") == pl.col("value")))
     number = pl.col("valuenum").cast(pl.Float64) * pl.Series(rng.uniform(0.95, 1.05, len(again)))
     again = again.with_columns(value=number.round(2).cast(pl.String)).with_columns(valuenum="value")
     events = corrupt_values(rng, pl.concat([events, again]))  # `again`: the same second, another value
@@ -278,9 +278,9 @@ def corrupt_values(rng: Generator, events: pl.DataFrame) -> pl.DataFrame:
     return events.with_columns(value=value).with_columns(valuenum=number)
 
 
-def draw_labs(seed: int, block: int, drawn: Block) -> pl.DataFrame:
+def draw_labs(seed: int, block: int, simulated: Block) -> pl.DataFrame:
     """Draw the laboratory events of a block's admissions: unsorted, and some without admission."""
-    rng, admissions, course = random_stream(seed, block, LABS), drawn.admissions, drawn.course
+    rng, admissions, course = random_stream(seed, block, LABS), simulated.admissions, simulated.course
     begin, end = admissions["admittime"].to_numpy() - 12 * HOUR, admissions["dischtime"].to_numpy()
     moments = Moments.between(begin, np.minimum(end, begin + 40 * DAY), 6 * HOUR)
     patient = admissions["patient"].to_numpy()

@@ -120,12 +120,12 @@ def _smooth_step(value: np.ndarray) -> np.ndarray:
 def _frontal(rng: Generator, scene: _Scene, view: str) -> np.ndarray:
     """Return an AP or PA X-ray as brightness around 0-1."""
     x, y, body, sign = scene.x, scene.y, scene.body, scene.sign
-    inside = _smooth_step((body["width"] - np.abs(x) * (1 + 0.06 * y)) * 9)
+    torso = _smooth_step((body["width"] - np.abs(x) * (1 + 0.06 * y)) * 9)
     air, diaphragm = _lungs(scene)
-    bright = 0.06 + inside * (body["soft_tissue"] - 0.05 * y + 0.22 * np.exp(-((x / 0.13) ** 2)))
-    bright -= 0.40 * air * inside
+    bright = 0.06 + torso * (body["soft_tissue"] - 0.05 * y + 0.22 * np.exp(-((x / 0.13) ** 2)))
+    bright -= 0.40 * air * torso
     ribs = np.cos((y + 0.35 * x * x) * np.float32(2 * np.pi / max(body["rib_spacing"], 0.08)))
-    bright += body["rib_strength"] * np.maximum(ribs, 0) * inside * (np.abs(x) > 0.1)
+    bright += body["rib_strength"] * np.maximum(ribs, 0) * torso * (np.abs(x) > 0.1)
     width = (0.9 if view == "PA" else 1.0) * (body["heart"] + 0.07 * scene.signal * sign["heart"])
     heart = _smooth_step((1 - ((x - 0.11) / max(width, 0.12)) ** 2 - ((y - 0.26) / 0.31) ** 2) * 3)
     bright += heart * (0.80 - bright) * 0.85
@@ -176,10 +176,10 @@ def _sign_densities(rng: Generator, scene: _Scene, diaphragm: np.ndarray) -> tup
 def _lateral(scene: _Scene) -> np.ndarray:
     """Return a lateral X-ray as brightness around 0-1: lungs overlapping, heart in front, spine behind."""
     x, y, body = scene.x, scene.y, scene.body
-    inside = _smooth_step((0.7 - np.abs(x)) * 9)
+    torso = _smooth_step((0.7 - np.abs(x)) * 9)
     air = _smooth_step((1 - ((x - 0.05) / 0.42) ** 2 - ((y + 0.05) / max(body["lung_height"], 0.3)) ** 2) * 3)
     tissue = body["soft_tissue"] + 0.2 * np.exp(-(((x - 0.5) / 0.1) ** 2))
-    bright: np.ndarray = 0.06 + inside * tissue - 0.35 * air
+    bright: np.ndarray = 0.06 + torso * tissue - 0.35 * air
     heart_width = 0.22 + 0.03 * scene.sign["heart"]
     bright += 0.3 * np.exp(-(((x + 0.2) / heart_width) ** 2) - ((y - 0.2) / 0.22) ** 2)
     effusion = _smooth_step((y - 0.45 + 0.4 * scene.opacity("effusion")) * 12)

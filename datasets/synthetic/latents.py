@@ -85,9 +85,9 @@ def loadings_of(kind: str) -> dict[str, dict[str, float]]:
 
 def draw_latents(rng: Generator, count: int, patient: np.ndarray | None = None) -> np.ndarray:
     """Draw latent states [count, 6], N(0, 1), correlated with severity and those of the `patient`."""
-    drawn = rng.standard_normal((count, len(LATENTS)))
-    independent = np.sqrt(1 - SEVERITY_CORRELATION**2) * drawn * (SEVERITY_CORRELATION < 1)
-    latents: np.ndarray = SEVERITY_CORRELATION * drawn[:, :1] + independent
+    noise = rng.standard_normal((count, len(LATENTS)))
+    independent = np.sqrt(1 - SEVERITY_CORRELATION**2) * noise * (SEVERITY_CORRELATION < 1)
+    latents: np.ndarray = SEVERITY_CORRELATION * noise[:, :1] + independent
     if patient is not None:
         latents = np.sqrt(PATIENT_VARIANCE) * patient + np.sqrt(1 - PATIENT_VARIANCE) * latents
     return latents

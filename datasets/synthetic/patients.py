@@ -204,14 +204,14 @@ def _add_administration(rng: Generator, admissions: pl.DataFrame) -> pl.DataFram
     wait = rng.integers(HOUR, 12 * HOUR, count)
     emergency = pl.Series(rng.random(count) < 0.6)
     source = pl.when(emergency).then(pl.lit("EMERGENCY ROOM")).otherwise(pl.lit("PHYSICIAN REFERRAL"))
-    drawn = {
+    outcomes = {
         "admission_type": rng.choice(ADMISSION_TYPES, count),
         "discharge_location": rng.choice(DISCHARGE_LOCATIONS, count),
         "insurance": rng.choice(["Medicare", "Medicaid", "Other"], count),
         "language": rng.choice(["ENGLISH", "?"], count, p=(0.9, 0.1)),
         "marital_status": rng.choice(["MARRIED", "SINGLE", "WIDOWED", "DIVORCED"], count),
     }
-    return admissions.with_columns(pl.DataFrame(drawn)).with_columns(
+    return admissions.with_columns(pl.DataFrame(outcomes)).with_columns(
         admit_provider_id=pl.lit("P00SYN"),
         admission_location=source,
         discharge_location=pl.when("died").then(pl.lit("DIED")).otherwise("discharge_location"),
@@ -281,11 +281,11 @@ def _code_pools(version: int) -> CodePools:
     return CodePools(pools.published, pools.corrected_only, pools.unrelated[::UNRELATED_STEP])
 
 
-def draw_diagnoses(seed: int, block: int, drawn: Block) -> pl.DataFrame:
+def draw_diagnoses(seed: int, block: int, simulated: Block) -> pl.DataFrame:
     """Draw a block's diagnoses; the published lists miss one in ten of the conditions' ICD-10 codes."""
     rng = random_stream(seed, block, CODES)
-    latents, explained = drawn.course.latents, drawn.course.simulation.condition_explained
-    group = drawn.admissions["anchor_year_group"].to_numpy()
+    latents, explained = simulated.course.latents, simulated.course.simulation.condition_explained
+    group = simulated.admissions["anchor_year_group"].to_numpy()
     count = len(group)
     is_icd10 = np.where(group == YEAR_GROUPS[2], rng.random(count) < 0.4, group == YEAR_GROUPS[3])
     version = np.where(is_icd10, 10, 9)
@@ -303,7 +303,7 @@ def draw_diagnoses(seed: int, block: int, drawn: Block) -> pl.DataFrame:
         rows.append(row)
         codes.append(rng.choice(_code_pools(int(version[row])).unrelated))
     order = rng.permutation(len(rows))
-    table = drawn.admissions.select("subject_id", "hadm_id").with_columns(icd_version=pl.Series(version))
+    table = simulated.admissions.select("subject_id", "hadm_id").with_columns(icd_version=pl.Series(version))
     table = table[np.array(rows)[order]].with_columns(icd_code=np.array(codes)[order])
     number = pl.int_range(1, pl.len() + 1).over("hadm_id").alias("seq_num")
     distinct = table.unique(maintain_order=True)

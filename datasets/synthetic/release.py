@@ -162,49 +162,49 @@ class SyntheticConfig:
             raise ValueError("--for_stays writes X-rays alone and --no-images none; give only one of them")
 
 
-def write_mimic_iv(tables: TableWriter, seed: int, block: int, drawn: Block, subjects: list[int]) -> None:
+def write_mimic_iv(tables: TableWriter, seed: int, block: int, simulated: Block, subjects: list[int]) -> None:
     """Append the MIMIC-IV 2.2 tables of some subjects of a block."""
     selected = pl.col("subject_id").is_in(subjects)
-    patients = drawn.patients.with_columns(dod=pl.from_epoch("dod", "s").cast(pl.Date)).select(
+    patients = simulated.patients.with_columns(dod=pl.from_epoch("dod", "s").cast(pl.Date)).select(
         "subject_id", "gender", "anchor_age", "anchor_year", "anchor_year_group", "dod"
     )
     times = ("admittime", "dischtime", "deathtime", "edregtime", "edouttime")
-    admissions = to_datetimes(drawn.admissions, times).select(
+    admissions = to_datetimes(simulated.admissions, times).select(
         "subject_id", "hadm_id", "admittime", "dischtime", "deathtime", "admission_type",
         "admit_provider_id", "admission_location", "discharge_location", "insurance", "language",
         "marital_status", "race", "edregtime", "edouttime", "hospital_expire_flag",
     )  # fmt: skip
-    icustays = to_datetimes(drawn.stays, ("intime", "outtime")).select(
+    icustays = to_datetimes(simulated.stays, ("intime", "outtime")).select(
         "subject_id", "hadm_id", "stay_id", "first_careunit", "last_careunit", "intime", "outtime", "los"
     )
     tables.append("hosp/patients", patients.filter(selected))
     tables.append("hosp/admissions", admissions.filter(selected))
     tables.append("icu/icustays", icustays.filter(selected))
-    tables.append("hosp/diagnoses_icd", draw_diagnoses(seed, block, drawn).filter(selected))
-    tables.append("hosp/labevents", draw_labs(seed, block, drawn).filter(selected))
-    tables.append("icu/chartevents", draw_charts(seed, block, drawn).filter(selected))
+    tables.append("hosp/diagnoses_icd", draw_diagnoses(seed, block, simulated).filter(selected))
+    tables.append("hosp/labevents", draw_labs(seed, block, simulated).filter(selected))
+    tables.append("icu/chartevents", draw_charts(seed, block, simulated).filter(selected))
 
 
 def write_mimic_cxr(
-    cxr: CXRWriter, config: SyntheticConfig, block: int, drawn: Block, subjects: list[int]
+    cxr: CXRWriter, config: SyntheticConfig, block: int, simulated: Block, subjects: list[int]
 ) -> None:
     """Append the MIMIC-CXR-JPG 2.0.0 tables of some subjects of a block, and write their images."""
     selected = pl.col("subject_id").is_in(subjects)
-    studies = draw_studies(config.seed, block, drawn, config.paired, config.image_size)
-    error = drawn.course.simulation.finding_error
+    studies = draw_studies(config.seed, block, simulated, config.paired, config.image_size)
+    error = simulated.course.simulation.finding_error
     cxr.tables.append(METADATA, metadata_table(studies).filter(selected))
     cxr.tables.append(CHEXPERT, findings_table(config.seed, block, studies, error).filter(selected))
     cxr.write_xrays(*_xrays_of(studies, set(subjects), cxr.tables.root))
 
 
-def _xrays_of(drawn: Studies, subjects: set[int], root: Path) -> tuple[list[XRay], list[Path]]:
+def _xrays_of(simulated: Studies, subjects: set[int], root: Path) -> tuple[list[XRay], list[Path]]:
     """Return the X-rays of some subjects, and the path of each."""
-    ids = drawn.studies.select("subject_id", "study_id")
+    ids = simulated.studies.select("subject_id", "study_id")
     xrays, paths = [], []
-    for study, number, dicom_id, view, rows, columns in drawn.images.iter_rows():
+    for study, number, dicom_id, view, rows, columns in simulated.images.iter_rows():
         subject_id, study_id = ids.row(study)
         if subject_id in subjects:
-            xrays.append(XRay(subject_id, study_id, number, view, rows, columns, drawn.signs[study]))
+            xrays.append(XRay(subject_id, study_id, number, view, rows, columns, simulated.signs[study]))
             paths.append(image_path(root, subject_id, study_id, dicom_id))
     return xrays, paths
 
@@ -222,12 +222,12 @@ def write_synthetic(config: SyntheticConfig, simulation: Simulation) -> None:
         for name, table in zip(("icu/d_items", "hosp/d_labitems"), item_tables(), strict=True):
             iv_tables.append(name, table)
         for block in tqdm(blocks, desc="patients", unit=BLOCKS, disable=None):
-            drawn = draw_block(config.seed, block, simulation)
+            simulated = draw_block(config.seed, block, simulation)
             remaining = config.patients - block * PATIENTS_PER_BLOCK
-            subjects = drawn.patients["subject_id"].to_list()[:remaining]
-            write_mimic_iv(iv_tables, config.seed, block, drawn, subjects)
+            subjects = simulated.patients["subject_id"].to_list()[:remaining]
+            write_mimic_iv(iv_tables, config.seed, block, simulated, subjects)
             if config.images:
-                write_mimic_cxr(cxr_writer, config, block, drawn, subjects)
+                write_mimic_cxr(cxr_writer, config, block, simulated, subjects)
 
 
 def write_xrays_for_stays(config: SyntheticConfig, source: Path, simulation: Simulation) -> None:
@@ -244,8 +244,8 @@ def write_xrays_for_stays(config: SyntheticConfig, source: Path, simulation: Sim
     ):
         for block, start in enumerate(tqdm(starts, desc="patients", unit=BLOCKS, disable=None)):
             members = subjects[start : start + PATIENTS_PER_BLOCK]
-            drawn = block_of_stays(config.seed, block, stays, members, simulation)
-            write_mimic_cxr(cxr, config, block, drawn, members.to_list())
+            simulated = block_of_stays(config.seed, block, stays, members, simulation)
+            write_mimic_cxr(cxr, config, block, simulated, members.to_list())
 
 
 def main(config: SyntheticConfig) -> None:

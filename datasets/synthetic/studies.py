@@ -37,23 +37,23 @@ class Studies:
     images: pl.DataFrame  # study (row), number (within the study), dicom_id, view, rows, columns
 
 
-def draw_studies(seed: int, block: int, drawn: Block, paired: float, side: int) -> Studies:
+def draw_studies(seed: int, block: int, simulated: Block, paired: float, side: int) -> Studies:
     """Draw a block's X-ray studies: a share `paired` of the stays has a labelled AP image within the stay."""
     rng = random_stream(seed, block, STUDIES)
-    times = _draw_times(rng, drawn, paired).sort("patient", "time", maintain_order=True)
+    times = _draw_times(rng, simulated, paired).sort("patient", "time", maintain_order=True)
     times = times.with_columns(number=pl.int_range(pl.len()).over("patient"))
-    patients = drawn.patients.select("patient", "index", "subject_id")
+    patients = simulated.patients.select("patient", "index", "subject_id")
     studies = times.filter(pl.col("number") < MAX_STUDIES)
     studies = studies.join(patients, on="patient", how="left", maintain_order="left")
     numbers = studies["index"].to_numpy() * MAX_STUDIES + studies["number"].to_numpy()
     studies = studies.with_columns(study_id=pl.Series(scatter_ids(50_000_000, numbers)))
-    signs = _draw_signs(rng, studies, drawn)
+    signs = _draw_signs(rng, studies, simulated)
     return Studies(studies, signs, _draw_images(rng, studies, side))
 
 
-def _draw_times(rng: Generator, drawn: Block, paired: float) -> pl.DataFrame:
+def _draw_times(rng: Generator, simulated: Block, paired: float) -> pl.DataFrame:
     """Draw when studies were taken: patient, admission, time (s), standing and labelled."""
-    stays, count = drawn.stays, len(drawn.stays)
+    stays, count = simulated.stays, len(simulated.stays)
     begin, end = stays["intime"].to_numpy(), stays["outtime"].to_numpy()
     length, draw = end - begin, rng.random((count, 8))
     is_paired = draw[:, 0] < paired
@@ -77,8 +77,8 @@ def _draw_times(rng: Generator, drawn: Block, paired: float) -> pl.DataFrame:
         (long_before, begin[long_before] - days_before[long_before] * DAY, 0.9, 0.95),
     )
     frames = [_times_of(rng, stays[rows], *group) for rows, *group in groups]
-    times = pl.concat([*frames, _times_without_stay(rng, drawn)])
-    death = drawn.course.death[times["admission"].to_numpy()]
+    times = pl.concat([*frames, _times_without_stay(rng, simulated)])
+    death = simulated.course.death[times["admission"].to_numpy()]
     return times.filter(pl.Series(times["time"].to_numpy() <= death))
 
 
@@ -93,9 +93,11 @@ def _times_of(
     )  # fmt: skip
 
 
-def _times_without_stay(rng: Generator, drawn: Block) -> pl.DataFrame:
+def _times_without_stay(rng: Generator, simulated: Block) -> pl.DataFrame:
     """Draw one study of each admission without an ICU stay."""
-    rest = with_row_number(drawn.admissions, "admission").join(drawn.stays, on="admission", how="anti")
+    rest = with_row_number(simulated.admissions, "admission").join(
+        simulated.stays, on="admission", how="anti"
+    )
     delay = pl.Series(rng.integers(0, 2 * DAY, len(rest)))
     return rest.select(
         "patient", "admission", (pl.col("admittime") + delay).alias("time"),
@@ -103,13 +105,13 @@ def _times_without_stay(rng: Generator, drawn: Block) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _draw_signs(rng: Generator, studies: pl.DataFrame, drawn: Block) -> np.ndarray:
+def _draw_signs(rng: Generator, studies: pl.DataFrame, simulated: Block) -> np.ndarray:
     """Draw scores of SIGNS [n, 10]: latent states at the time of each study and an error, or chance alone."""
-    states = drawn.course.at(studies["admission"].to_numpy(), studies["time"].to_numpy())
+    states = simulated.course.at(studies["admission"].to_numpy(), studies["time"].to_numpy())
     signs = rng.standard_normal((len(studies), len(SIGNS)))
     for name, loadings in loadings_of("sign").items():
         column = SIGNS.index(name)
-        signs[:, column] *= drawn.course.simulation.image_error
+        signs[:, column] *= simulated.course.simulation.image_error
         signs[:, column] += liability(states, loadings)
     return signs
 
@@ -146,10 +148,12 @@ def _dicom_id(study_id: int, number: int) -> str:
     return "-".join(digits[start : start + 8] for start in range(0, 40, 8))
 
 
-def metadata_table(drawn: Studies) -> pl.DataFrame:
+def metadata_table(simulated: Studies) -> pl.DataFrame:
     """Return MIMIC-CXR-JPG's metadata, one row per image; StudyTime is a number without leading zeros."""
-    studies = drawn.studies[drawn.images["study"]].select("subject_id", "study_id", "time", "standing")
-    frame = pl.concat([studies, drawn.images], how="horizontal")
+    studies = simulated.studies[simulated.images["study"]].select(
+        "subject_id", "study_id", "time", "standing"
+    )
+    frame = pl.concat([studies, simulated.images], how="horizontal")
     time = pl.from_epoch("time", "s")
     clock = time.dt.hour().cast(pl.Int32) * 10000 + time.dt.minute().cast(pl.Int32) * 100 + time.dt.second()
     thousandths = pl.col("study_id") % 1000 / 1000
@@ -167,15 +171,15 @@ def metadata_table(drawn: Studies) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def findings_table(seed: int, block: int, drawn: Studies, error: float) -> pl.DataFrame:
+def findings_table(seed: int, block: int, simulated: Studies, error: float) -> pl.DataFrame:
     """Return CheXpert's table: 1 present, 0 absent, -1 uncertain, else null; `error` in SDs of a sign."""
     rng = random_stream(seed, block, STUDIES, 1)
-    values = np.full((len(drawn.studies), len(FINDINGS)), np.nan)
+    values = np.full((len(simulated.studies), len(FINDINGS)), np.nan)
     for index, finding in enumerate(FINDINGS):
         if finding not in READINGS:
             continue
         sign, rate = READINGS[finding]
-        perceived = drawn.signs[:, SIGNS.index(sign)] + error * rng.standard_normal(len(values))
+        perceived = simulated.signs[:, SIGNS.index(sign)] + error * rng.standard_normal(len(values))
         present = perceived > NormalDist().inv_cdf(1 - rate) * np.sqrt(1 + error**2)
         draw = rng.random(len(values))
         values[:, index] = np.where(present, np.where(draw < 0.08, -1, 1), np.where(draw < 0.2, 0, np.nan))
@@ -184,5 +188,7 @@ def findings_table(seed: int, block: int, drawn: Studies, error: float) -> pl.Da
     diseases = np.delete(values, [no_finding, FINDINGS.index("Support Devices")], axis=1)
     values[~np.isin(diseases, (1, -1)).any(axis=1), no_finding] = 1
     labels = pl.DataFrame(values, schema=list(FINDINGS), orient="row").fill_nan(None)
-    table = pl.concat([drawn.studies.select("subject_id", "study_id", "labelled"), labels], how="horizontal")
+    table = pl.concat(
+        [simulated.studies.select("subject_id", "study_id", "labelled"), labels], how="horizontal"
+    )
     return table.filter("labelled").drop("labelled")

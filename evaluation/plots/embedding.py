@@ -56,9 +56,9 @@ class Embedding:
         embeddings, labels = read_embeddings(path, self.label)
         count = len(embeddings)
         if self.tsne:
-            chosen = np.sort(np.random.default_rng(self.seed).permutation(count)[:MAX_TSNE_SAMPLES])
-            embeddings = embeddings[chosen]
-            labels = None if labels is None else labels[chosen]
+            sample = np.sort(np.random.default_rng(self.seed).permutation(count)[:MAX_TSNE_SAMPLES])
+            embeddings = embeddings[sample]
+            labels = None if labels is None else labels[sample]
             points = tsne(embeddings, self.seed)
         else:
             points = principal_components(embeddings)

@@ -40,8 +40,8 @@ class ScoreSelection:
     def read(self) -> pd.DataFrame:
         """Return the latest row of each run and label."""
         table = read_table(self.source, COLUMNS)
-        chosen = {"split": (self.split,), "metric": (self.metric,), "run": self.run, "label": self.label}
-        for column, values in chosen.items():
+        filters = {"split": (self.split,), "metric": (self.metric,), "run": self.run, "label": self.label}
+        for column, values in filters.items():
             table = select(table, column, values, self.source)
         return table.drop_duplicates(["run", "label"], keep="last")
 
