@@ -8,7 +8,8 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3.11 -m venv "$folder/env"
-"$folder/env/bin/python" -m pip install -q --disable-pip-version-check fairlearn==0.15.0 numpy==2.4.6 scikit-learn==1.9.1
+"$folder/env/bin/python" -m pip install -q --disable-pip-version-check fairlearn==0.15.0 numpy==2.4.6 \
+  scikit-learn==1.9.1
 "$folder/env/bin/python" -W error::UserWarning - <<'PY'
 from fairlearn.metrics import MetricFrame, equalized_odds_difference, true_positive_rate
 
