@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import NamedTuple
 
 import tyro
 
-from benchmarks.record import NOT_MEASURED, table
+from benchmarks.record import COLUMNS, NOT_MEASURED, table
+from evaluation.results import read_rows
 from utils.cli import run_cli
 
 FALL = 0.1  # largest relative decrease of a ratio that is not reported
@@ -63,14 +63,11 @@ def newest(path: Path) -> dict[tuple[str, ...], float | None]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file; python -m benchmarks.all writes one")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = csv.DictReader(file)
-        missing = [name for name in (*KEY, "ratio") if name not in (rows.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"{path} has no column {', '.join(missing)}; give a file of benchmarks/record.py"
-            )
-        ratios = {tuple(row[name] for name in KEY): row["ratio"] for row in rows}
+    rows = read_rows(path, text=COLUMNS)
+    missing = [name for name in (*KEY, "ratio") if name not in rows]
+    if missing:
+        raise ValueError(f"{path} has no column {', '.join(missing)}; give a file of benchmarks/record.py")
+    ratios = {tuple(key): ratio for *key, ratio in rows[[*KEY, "ratio"]].itertuples(index=False)}
     return {key: None if ratio == NOT_MEASURED else float(ratio) for key, ratio in ratios.items()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import resource
 import subprocess
@@ -16,6 +15,7 @@ import numpy as np
 
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, cores, record
+from evaluation.results import read_rows
 from utils.cli import run_cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,8 +77,7 @@ def run(folder: Path, threads: int, *commands: Sequence[str]) -> None:
 
 def speed(folder: Path, name: str) -> float:
     """Return the images per second of a run: the median over its epochs without the first."""
-    with (folder / "runs" / name / "log.csv").open(newline="") as file:
-        return float(np.median([float(row["samples_per_second"]) for row in csv.DictReader(file)][1:]))
+    return float(read_rows(folder / "runs" / name / "log.csv")["samples_per_second"][1:].median())
 
 
 def measure(config: DDPBenchmark, folder: Path) -> list[Figure]:

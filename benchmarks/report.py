@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.compare import KEY
+from benchmarks.record import COLUMNS as ROW_COLUMNS
 from benchmarks.record import RESULTS
+from evaluation.results import read_rows
 from utils.cli import run_cli
 
 COLUMNS = ("unit", "ours", "against", "other", "ratio", "peak_mb")
@@ -59,7 +61,7 @@ def main(config: ReportConfig) -> None:
     """
     if not config.results.is_file():
         raise ValueError(f"{config.results}: no such file; python -m benchmarks.all writes it")
-    rows = pd.read_csv(config.results, dtype=str, keep_default_na=False)
+    rows = read_rows(config.results, text=ROW_COLUMNS)
     newest = rows.drop_duplicates(list(KEY), keep="last")
     lines = [HEAD]
     for name, figures in newest.groupby("benchmark", sort=False):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from datasets.batches import Batches, load_batches
 from datasets.samples import DataConfig
 from datasets.schema import Batch
 from datasets.store import Store
+from evaluation.results import read_rows
 from models.encoders import EHREncoder, EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives.base import PairObjective
@@ -130,8 +130,7 @@ def settings(config: StepBenchmark, work: Work, store: Path, name: str) -> SimCL
 
 def speed(folder: Path) -> float:
     """Return the images per second of a run: the median over its epochs without the first."""
-    with open(folder / "log.csv", newline="", encoding="utf-8") as file:
-        return float(np.median([float(row["samples_per_second"]) for row in csv.DictReader(file)][1:]))
+    return float(read_rows(folder / "log.csv")["samples_per_second"][1:].median())
 
 
 def train_from_store(config: SimCLRConfig) -> dict[str, float | None]:

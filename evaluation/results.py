@@ -3,7 +3,7 @@
 import csv
 import fcntl
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ COLUMNS = (
     "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
 )  # fmt: skip
 NUMBER_COLUMNS = ("epoch", "seed", "value", "low", "high", "n", "positives", "seconds")
-TEXT_TYPES = {name: str for name in COLUMNS if name not in NUMBER_COLUMNS}  # a run 001 keeps its name
+TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in NUMBER_COLUMNS)
 
 
 def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
@@ -60,12 +60,30 @@ def append_rows(
                 partial.write_bytes((text + added).encode())
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """Return a CSV file's rows, TEXT_TYPES as text, without an incomplete last line of a killed run."""
+def read_rows(path: Path, text: Collection[str] = TEXT_COLUMNS) -> pd.DataFrame:
+    """Read a CSV file of ours as it was written, without an incomplete last line of a killed run.
+
+    The columns in `text` stay text, whatever they look like: a run 001 keeps its name, a commit 46520e475121
+    is no number, and an empty cell is "". All others are numbers, to the last digit; empty and nan are NaN.
+
+    Raises:
+        ValueError: a column that is not in `text` has a cell that is no number.
+    """
     lines = _complete_lines(Path(path))
     if not lines:
         return pd.DataFrame()
-    return pd.read_csv(io.BytesIO(lines), dtype=TEXT_TYPES, keep_default_na=False, na_values=["", "nan"])
+    header = next(csv.reader([lines[: lines.index(b"\n")].decode()]))
+    table = pd.read_csv(
+        io.BytesIO(lines),
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values={name: ["", "nan"] for name in header if name not in text},
+    )
+    for name in table.columns.difference(list(text)):
+        wrong = table[name][pd.to_numeric(table[name], errors="coerce").isna() & table[name].notna()]
+        if len(wrong):
+            raise ValueError(f"{path}: column {name} must be a number, not {wrong.iloc[0]!r}; mend that line")
+    return table
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -78,7 +96,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         raise ValueError(f"{path} is missing; give the folder or table of a run that has finished")
     try:
         table = read_rows(path)
-    except (ValueError, UnicodeDecodeError):
+    except (pd.errors.ParserError, UnicodeDecodeError):
         raise ValueError(f"{path} is not a table; give a CSV file that a run has written") from None
     if table.empty:
         raise ValueError(f"{path} has no rows yet; wait for the first")

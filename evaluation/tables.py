@@ -151,7 +151,8 @@ def summary(folder: Path) -> str:
     rows = rows[rows["label"] == "macro"].astype({"n": int})
     metrics = list(dict.fromkeys(rows["metric"]))
     keys = ["task", *RUN_KEYS]
-    table = rows.pivot_table("value", [*keys, "run", "started", "n"], "metric", "last").reset_index()
+    rows = rows.drop_duplicates([*keys, "run", "started", "n", "metric"], keep="last")
+    table = rows.pivot(index=[*keys, "run", "started", "n"], columns="metric", values="value").reset_index()
     table["baseline"] = table[["objective", "fusion"]].map(_baseline_order).min(axis=1)
     order = {"task": True, "protocol": False, "baseline": True, "started": True}  # whether ascending
     table = table.sort_values(list(order), ascending=list(order.values()))
@@ -234,7 +235,7 @@ def _read_results(path: Path) -> pd.DataFrame:
 
 def _without_evaluations(rows: pd.DataFrame) -> pd.DataFrame:
     keys = [*RUN_KEYS, "epoch", "split"]
-    evaluated_run = rows["checkpoint"].fillna("").map(lambda path: Path(path).parent.name)
+    evaluated_run = rows["checkpoint"].map(lambda path: Path(path).parent.name)
     trained = pd.MultiIndex.from_frame(rows[["run", *keys]].astype(str))
     evaluated = pd.MultiIndex.from_frame(rows[keys].astype(str).assign(run=evaluated_run)[["run", *keys]])
     return rows[~evaluated.isin(trained)]

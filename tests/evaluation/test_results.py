@@ -99,9 +99,24 @@ def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert (tmp_path / "y.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_text_columns_stay_text(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "text", ["001", "46520e475121", "1e5", "NA", "nan", "None", "True", "0x1F", "1_000", ""]
+)
+def test_text_columns_stay_text(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.csv"
-    results.append(path, [{"run": "001", "label": "NA", "commit": "1e5", "epoch": 3, "value": float("nan")}])
+    results.append(path, [dict.fromkeys(results.TEXT_COLUMNS, text)])
     (row,) = results.read_rows(path).to_dict("records")
-    assert (row["run"], row["label"], row["commit"], row["epoch"]) == ("001", "NA", "1e5", 3)
-    assert np.isnan(row["value"])
+    assert [row[name] for name in results.TEXT_COLUMNS] == [text] * len(results.TEXT_COLUMNS)
+    assert all(np.isnan(row[name]) for name in results.NUMBER_COLUMNS)
+
+
+def test_numbers_are_read_to_the_last_digit(tmp_path: Path) -> None:
+    values = [*np.random.default_rng(0).random(3000).tolist(), float("nan")]
+    results.append(tmp_path / "x.csv", [{"label": str(i), "value": value} for i, value in enumerate(values)])
+    np.testing.assert_array_equal(results.read_rows(tmp_path / "x.csv")["value"], values)
+
+
+def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
+    results.append(tmp_path / "x.csv", [{"label": "a", "value": 0.5}, {"label": "b", "value": "0,7"}])
+    with pytest.raises(ValueError, match=r"x\.csv: column value must be a number, not '0,7'"):
+        results.read_rows(tmp_path / "x.csv")

@@ -82,8 +82,24 @@ def test_the_interval_of_many_seeds_is_that_of_students_t(tmp_path: Path) -> Non
 
 def test_a_run_called_by_a_number_keeps_its_name(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.7, run="001", started="1")
-    add_run(tmp_path, 7, 0.2, run="eval", checkpoint="runs/001/best.ckpt", started="2")
-    assert select_rows(Table("phenotyping", (tmp_path,)))["run"].tolist() == ["001"]
+    add_run(tmp_path, 1, 0.8, run="7", started="2")
+    add_run(tmp_path, 2, 0.9, run="007", started="3")
+    add_run(tmp_path, 9, 0.2, run="eval", checkpoint="runs/001/best.ckpt", started="4")
+    rows = select_rows(Table("phenotyping", (tmp_path,)))
+    assert rows["run"].tolist() == ["001", "7", "007"] and over_seeds(rows)["seeds"].tolist() == [3]
+
+
+@pytest.mark.filterwarnings("error")
+def test_supervised_runs_alone_make_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    supervised = {"objective": "supervised", "checkpoint": None, "low": None, "high": None, "commit": "1e400"}
+    for seed, value in enumerate((0.7, 0.8)):
+        add_run(tmp_path, seed, value, task="phenotyping", **supervised)
+        add_run(tmp_path, seed, float("nan"), task="phenotyping", metric="auprc", **supervised)
+    print_table(Table("phenotyping", (tmp_path,), "auroc"))
+    assert capsys.readouterr().out.splitlines()[1].split()[2:6] == ["supervised", "auroc", "2", "0.7500"]
+    lines = [line.split() for line in summary(tmp_path).splitlines()]
+    assert lines[0] == ["task", "protocol", "fusion", "objective", "auroc", "auprc", "n"]
+    assert lines[1] == ["phenotyping", "lineareval", "ehr", "supervised", "0.700", "9"]
 
 
 def test_a_run_that_a_later_one_supersedes_is_named(
