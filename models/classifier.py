@@ -92,10 +92,13 @@ class Classifier(nn.Module):
         return {"loss": total / known.clamp(min=1.0), "count": known}
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Return the probabilities of B samples, [B, outputs] float32: the mean over the valid branches."""
+        """Return the probabilities of B samples, [B, outputs] float64: the mean over the valid branches.
+
+        In float32 the logits 17, 18 and 19 would have the same probability.
+        """
         logits, valid = self._branch_logits(batch)
-        weights = valid / valid.sum(dim=0)
-        return (self.output_head.activation(logits.float()) * weights[..., None]).sum(dim=0)
+        weights = valid.double() / valid.sum(dim=0)
+        return (self.output_head.activation(logits.double()) * weights[..., None]).sum(dim=0)
 
     def _branch_logits(self, batch: Batch | FeatureBatch) -> BranchLogits:
         logits = self.fusion(batch)

@@ -17,7 +17,8 @@ from utils import distributed
 def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
     """Apply `function` (b samples -> [b, K]) to every sample in inference mode; the caller sets eval mode.
 
-    Returns [n, K] float32 in the order of the samples, the same on all ranks. A rank may hold no sample.
+    Returns [n, K] in the order of the samples and the type of the values, the same on all ranks. A rank may
+    hold no sample.
 
     Raises:
         ValueError: The batches do not hold each sample once, or a number is not finite.
@@ -27,7 +28,7 @@ def predict(function: Callable[[B], Tensor], batches: Batches[B]) -> np.ndarray:
         for batch in stream:
             if len(batch.row):
                 rows.append(batch.row.cpu())
-                values.append(function(batch).float())
+                values.append(function(batch))
     row = distributed.gather_arrays(torch.cat(rows).numpy() if rows else np.zeros(0, np.int64))
     value = distributed.gather_arrays(
         torch.cat(values).cpu().numpy() if values else np.zeros((0, 0), np.float32)

@@ -50,12 +50,24 @@ def test_predictions_are_probabilities(kind: str, outputs: int) -> None:
     probabilities, logits = classifier.predict(batch), classifier.fusion(batch)
     assert probabilities.shape == (3, outputs)
     expected = functional.softmax(logits, dim=1) if kind == "ordinal" else 1 / (1 + (-logits).exp())
-    assert torch.allclose(probabilities, expected)
+    assert torch.allclose(probabilities, expected.double())
 
 
 @pytest.mark.parametrize("kind", ["binary", "ordinal"])
-def test_half_precision_logits_still_give_float32(kind: str) -> None:
+def test_half_precision_logits_still_give_exact_losses_and_probabilities(kind: str) -> None:
     classifier, batch = Classifier(LinearProbe(nn.Linear(4, 1)), kind), make_batch([[0.0]] * 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert classifier.fusion(batch).dtype == torch.bfloat16
-        assert classifier.predict(batch).dtype == classifier(batch)["loss"].dtype == torch.float32
+        assert classifier(batch)["loss"].dtype == torch.float32
+        assert classifier.predict(batch).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel", "ordinal"])
+def test_confident_predictions_do_not_tie(kind: str) -> None:
+    """A sigmoid in float32 makes 1 of every logit from 17 on, and the ranking of those samples is lost."""
+    logits = torch.arange(15.0, 30.0, 0.5)[:, None]
+    logits = torch.cat([logits, torch.zeros_like(logits)], dim=1)[:, : 1 + (kind == "ordinal")]
+    classifier = Classifier(nn.Identity(), kind)
+    classifier.fusion.forward = lambda batch: logits
+    probability = classifier.predict(make_batch([[0.0]] * len(logits)))[:, 0]
+    assert (probability.diff() > 0).all()
