@@ -86,19 +86,26 @@ class Classifier(nn.Module):
 
         If the fusion has several branches, a label counts once for each branch that is valid for its sample.
         """
-        logits, valid = self._branch_logits(batch)
-        labels = torch.where(valid[..., None], batch.labels, torch.nan)
-        total, known = self.output_head.cross_entropies(logits.flatten(0, 1), labels.flatten(0, 1))
-        return {"loss": total / known.clamp(min=1.0), "count": known}
+        return self._loss(self._branch_logits(batch), batch.labels)
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
-        """Return the probabilities of B samples, [B, outputs] float64: the mean over the valid branches.
+        """Return the probabilities of B samples, [B, outputs] float64: the mean over the valid branches."""
+        return self._probabilities(self._branch_logits(batch))
 
-        In float32 the logits 17, 18 and 19 would have the same probability.
-        """
-        logits, valid = self._branch_logits(batch)
-        weights = valid.double() / valid.sum(dim=0)
-        return (self.output_head.activation(logits.double()) * weights[..., None]).sum(dim=0)
+    def evaluate(self, batch: Batch | FeatureBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return what `forward` and `predict` return, from one pass."""
+        logits = self._branch_logits(batch)
+        return self._loss(logits, batch.labels), self._probabilities(logits)
+
+    def _loss(self, branches: BranchLogits, labels: Tensor) -> dict[str, Tensor]:
+        labels = torch.where(branches.valid[..., None], labels, torch.nan)
+        total, known = self.output_head.cross_entropies(branches.logits.flatten(0, 1), labels.flatten(0, 1))
+        return {"loss": total / known.clamp(min=1.0), "count": known}
+
+    def _probabilities(self, branches: BranchLogits) -> Tensor:
+        """Average over the branches in float64: in float32, logits of 17, 18 and 19 have one probability."""
+        weights = branches.valid.double() / branches.valid.sum(dim=0)
+        return (self.output_head.activation(branches.logits.double()) * weights[..., None]).sum(dim=0)
 
     def _branch_logits(self, batch: Batch | FeatureBatch) -> BranchLogits:
         logits = self.fusion(batch)

@@ -46,7 +46,7 @@ from training.classify_config import ClassifierOptim, ClassifyConfig, check_conf
 from training.early_stopping import StoppingConfig
 from training.features import SharedFeatures
 from training.loop import fit
-from training.predict import predict
+from training.predict import Predictions, predict
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
 from utils.log import logger
@@ -70,6 +70,28 @@ class Experiment:
         return load_samples(self.store, self.task, split, self.config.data, self.run.seed)
 
 
+class ValidationPass:
+    """The loss and the score of the validation split in one pass of the network."""
+
+    def __init__(self, model: Classifier, task: Task, labels: np.ndarray) -> None:
+        self.model = model
+        self.task = task
+        self.labels = labels
+        self.predictions = Predictions()
+
+    def evaluate(self, batch: Batch | FeatureBatch) -> Mapping[str, Tensor]:
+        """Return the terms of a batch's loss, and keep the probabilities of its samples."""
+        terms, probability = self.model.evaluate(batch)
+        self.predictions.add(batch.row, probability)
+        return terms
+
+    def score(self) -> dict[str, float]:
+        """Return the mean scores of all samples since the last call."""
+        probability = self.predictions.in_order()
+        self.predictions = Predictions()
+        return metrics.headline(compute_scores(self.task, self.labels, probability))
+
+
 def classify(config: ClassifyConfig) -> None:
     """Train and test a classifier, or evaluate one, as --mode says."""
     check_config(config)
@@ -91,9 +113,7 @@ def train(config: ClassifyConfig) -> None:
     log_single_class_labels(experiment, samples)
     monitor, mode = selection_metric(experiment.task, samples["val"])
 
-    def validate() -> dict[str, float]:
-        probability = predict_probabilities(model, batches["val"])
-        return metrics.headline(compute_scores(experiment.task, samples["val"].labels, probability))
+    validation = ValidationPass(model, experiment.task, samples["val"].labels)
 
     result = fit(
         model,
@@ -102,7 +122,8 @@ def train(config: ClassifyConfig) -> None:
         config.optim,
         StoppingConfig(config.stopping.patience, config.stopping.min_delta, monitor, mode),
         experiment.run,
-        score=validate,
+        evaluate=validation.evaluate,
+        score=validation.score,
         save=lambda: {**classifier_checkpoint(model, built), "subjects": subjects},
         lr_scales=head_lr_scales(model, config.optim),
     )

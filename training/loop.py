@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ def fit(
     run: Run,
     *,
     save: Callable[[], dict[str, object]],
+    evaluate: Callable[[B], Mapping[str, Tensor]] | None = None,
     score: Callable[[], dict[str, float]] | None = None,
     keep_every_epoch: bool = False,
     show: Sequence[str] = (),
@@ -67,8 +69,9 @@ def fit(
     Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with `keep_every_epoch`,
     <name>_epoch_<NN>.ckpt from 00 on. SIGTERM and Ctrl-C write last.ckpt and exit with status 0 and 130.
     `objective` maps a batch to {"loss": scalar, ...} (see the module's text). `save` returns the content of a
-    checkpoint. `score` is called after each epoch on all ranks, in eval mode; its numbers are logged and may
-    be the monitor. `show` names further columns of the log to print. `lr_scales` are learning rates of
+    checkpoint. `evaluate` maps a validation batch to what `objective` would, in eval mode and in float32; it
+    gets every validation sample, and so can also collect predictions. `score` is called after each epoch on
+    all ranks, in eval mode; its numbers are logged and may be the monitor. `show` names further columns of the log to print. `lr_scales` are learning rates of
     weights as multiples of the schedule's; 1 for all others.
 
     Raises:
@@ -88,6 +91,7 @@ def fit(
             stopping,
             run,
             save,
+            evaluate,
             score,
             keep_every_epoch,
             show,
@@ -113,6 +117,7 @@ class _Trainer:
     stopping: StoppingConfig
     run: Run
     save: Callable[[], dict[str, object]]
+    evaluate: Callable[[Any], Mapping[str, Tensor]] | None
     score: Callable[[], dict[str, float]] | None
     keep_every_epoch: bool
     show: Sequence[str]
@@ -210,7 +215,8 @@ class _Trainer:
         lr = learning_rate(self.optim, progress.epoch, progress.step, self.steps, progress.lr_drops)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
-        terms, metrics, loss_factor = self._forward(self.model, batch, save=self._save_is_due())
+        terms = self._terms(self.model, batch)
+        metrics, loss_factor = self._reduce(terms, batch, save=self._save_is_due())
         self.sums.add(metrics, terms)
         self.optimizer.zero_grad(set_to_none=True)
         loss = terms["loss"]
@@ -222,14 +228,18 @@ class _Trainer:
         self.optimizer.step()
         return metrics
 
-    def _forward(
-        self, model: nn.Module, batch: HasRow, save: bool = False
-    ) -> tuple[Mapping[str, Tensor], Tensor, Tensor]:
-        """Return the objective's terms for a batch, and what `reduce_metrics` makes of them."""
+    def _terms(self, model: nn.Module, batch: HasRow) -> Mapping[str, Tensor]:
+        """Return the objective's terms for a batch, in the precision of the run."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.run.dtype is torch.bfloat16):
-            terms = model(batch)
+            terms: Mapping[str, Tensor] = model(batch)
+        return terms
+
+    def _reduce(
+        self, terms: Mapping[str, Tensor], batch: HasRow, save: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `reduce_metrics` makes of the terms of a batch."""
         flags = (self.signals.terminate, self.signals.interrupt, save)
-        return terms, *reduce_metrics(terms, len(batch.row), flags, self.device, self.world)
+        return reduce_metrics(terms, len(batch.row), flags, self.device, self.world)
 
     def _save_or_stop(self, metrics: AsyncMetrics, bar: tqdm) -> None:
         """Read the metrics of a step; save if a rank asked for it, and exit if one received a signal."""
@@ -257,13 +267,16 @@ class _Trainer:
             for step, batch in enumerate(stream):
                 if not self._is_too_short(batch, step, len(self.val)):
                     self._val_step(batch, step, sums)
+                elif self.evaluate is not None and len(batch.row):
+                    self.evaluate(batch)  # for the predictions alone
         if self.pending is not None:
             self.pending.read_and_check_finite(self.progress.epoch, "validation")
             self.pending = None
         return {f"val_{name}": value for name, value in means(sums.to_dict()).items()}
 
     def _val_step(self, batch: HasRow, step: int, sums: MetricSums) -> None:
-        terms, metrics, _ = self._forward(self.objective, batch)
+        terms = self.evaluate(batch) if self.evaluate is not None else self._terms(self.objective, batch)
+        metrics, _ = self._reduce(terms, batch)
         sums.add(metrics, terms)
         previous = self.pending
         self.pending = AsyncMetrics(metrics, batch.row, step)

@@ -18,7 +18,7 @@ from tests.utils.ranks import run_on_ranks
 from training.early_stopping import StoppingConfig
 from training.loop import FitResult, fit
 from training.optim import OptimConfig
-from training.predict import predict
+from training.predict import Predictions, predict
 from utils import checkpoint, distributed
 from utils.cli import exit_on_sigterm
 from utils.distributed import Process
@@ -339,6 +339,45 @@ def test_training_is_in_the_precision_asked_for_and_predictions_in_float32(tmp_p
     assert predict(lambda batch: objective.net(batch.x), ToyBatches()).dtype == np.float32
 
 
+class Collecting(ToyObjective):
+    """Collects its predictions while it is evaluated, and counts its passes in evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictions, self.passes = Predictions(), 0
+
+    def forward(self, batch: ToyBatch) -> dict[str, Tensor]:
+        self.passes += not self.training
+        return super().forward(batch)
+
+    def evaluate(self, batch: ToyBatch) -> dict[str, Tensor]:
+        guess = self.net(batch.x)
+        self.predictions.add(batch.row, guess)
+        return self(batch)
+
+    def score(self) -> dict[str, float]:
+        guess, self.predictions = self.predictions.in_order(), Predictions()
+        return {"samples": len(guess), "mean": guess.mean().item()}
+
+
+def fit_collecting(process: Process, folder: Path) -> tuple[Collecting, dict[str, str]]:
+    """Train an epoch in bf16, and validate nine samples in batches of four; return the row of the log."""
+    objective, run = Collecting(), toy_run(folder, process, precision="bf16")
+    batches, val = (ToyBatches(n, 4, process, train=n == 8) for n in (8, 9))
+    hooks = {"evaluate": objective.evaluate, "score": objective.score}
+    fit(objective, batches, val, OptimConfig(epochs=1), STOPPING, run, save=objective.content, **hooks)
+    return objective, run.read_log()[0] if process.rank == 0 else {}
+
+
+def test_one_validation_pass_gives_the_loss_and_the_predictions_in_float32(tmp_path: Path) -> None:
+    objective, row = fit_collecting(Process(), tmp_path)
+    val = ToyBatches(9)
+    guess = objective.net(val.x)
+    assert objective.passes == 3 and float(row["samples"]) == 9
+    assert float(row["mean"]) == pytest.approx(guess.mean().item(), rel=1e-6)
+    assert float(row["val_loss"]) == pytest.approx((guess - val.y).square().mean().item(), rel=1e-6)
+
+
 class Compiled(nn.Sequential):
     """Notes that it is compiled."""
 
@@ -521,6 +560,7 @@ def stop_one(process: Process, folder: Path) -> dict[str, object]:
         save=objective.content,
         score=lambda: {"score": float(process.rank)},
     ).epochs_run
+    results["collected"] = fit_collecting(process, folder / "collected")[1].get("samples", "9")
     run = toy_run(folder / "term", process)
     stopped = ToyBatches(process=process, at=hook)
     try:
@@ -535,7 +575,7 @@ def test_all_ranks_stop_together(tmp_path: Path) -> None:
     for results in ranks:
         assert results["code"] == 0
         assert results["nan"].startswith("the loss became nan at epoch 0, step")
-        assert results["early"] == 2
+        assert results["early"] == 2 and float(results["collected"]) == 9
         assert np.array_equal(results["predicted"], ToyBatches(n=13).x.numpy())
     progress = checkpoint.load(tmp_path / "term" / "toy" / "last.ckpt")["training"]["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 3)
