@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 
-from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, continuous_channels, variables
+from datasets.schema import FINDINGS, IMAGE_SIZE, channel_count, continuous_channels, variables
 from datasets.store_writer import write_manifest, write_parquet, write_samples
 from tasks import TASKS
 from utils.files import write_array, write_text
@@ -43,7 +43,7 @@ def write_random_store(
     """
     draw = np.random.default_rng(seed)
     stays = _stays(hours).assign(subject_id=lambda stays: first_subject + stays.index)
-    grid = draw.normal(size=(stays["length"].sum(), CHANNELS)).astype(np.float32)
+    grid = draw.normal(size=(stays["length"].sum(), channel_count())).astype(np.float32)
     write_array(folder / "hourly.npy", grid)
     number = np.arange(len(stays))
     images = pd.DataFrame({"stay_row": number[number % unpaired != unpaired - 1] if unpaired else number})
@@ -96,7 +96,7 @@ def _write_samples(folder: Path, stays: pd.DataFrame, images: pd.DataFrame, read
         if task.kind == "ordinal":
             labels = {"y_true": left + 40.0 * (stays.index % 3)}
         with write_samples(folder, task.name, task.labels, stays) as files:
-            files.write(samples.assign(**labels), np.empty((0, CHANNELS), np.float32))
+            files.write(samples.assign(**labels), np.empty((0, channel_count()), np.float32))
 
 
 def _write_normalizer(path: Path) -> None:

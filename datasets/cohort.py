@@ -1,6 +1,7 @@
 """Cohort of ICU stays: selection rules and outcomes."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -81,16 +82,37 @@ def add_readmission(stays: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFra
     return stays.with_columns(readmission=pl.col("stay_id").is_in(readmitted.implode()).cast(pl.Int8))
 
 
+def read_stays(path: Path) -> frozenset[int]:
+    """Read a list of ICU stays: a stay_id on each line; the first line may be the header `stay_id`.
+
+    Raises:
+        ValueError: A line is no stay_id, or the list is empty.
+    """
+    stays = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        word = line.strip()
+        if not word or (number == 1 and word == "stay_id"):
+            continue
+        if not (word.isascii() and word.isdecimal()):
+            raise ValueError(f"{path}, line {number}: {word!r} is no stay_id; write one on each line")
+        stays.add(int(word))
+    if not stays:
+        raise ValueError(f"{path} lists no stay; write a stay_id on each line")
+    return frozenset(stays)
+
+
 def select_stays(
     icustays: pl.DataFrame,
     admissions: pl.DataFrame,
     patients: pl.DataFrame,
     protocol: str,
     subject_lists: SubjectLists = (None, None),
+    wanted: frozenset[int] | None = None,
 ) -> Cohort:
     """Apply the cohort rules in their order and count what is left after each.
 
-    `subject_lists` are the published test and validation subjects, if any.
+    `subject_lists` are the published test and validation subjects, if any. `wanted` are the stay_id of the
+    stays to keep of those that pass the rules (None: all); their labels and numbers are as in the whole.
     """
     check_unique_ids(icustays, ["stay_id"], "icustays")
     check_unique_ids(admissions, ["hadm_id"], "admissions")
@@ -126,23 +148,37 @@ def select_stays(
             f"{len(patients)} patients) passes all rules (stays left: {counts}); use a MIMIC-IV release"
         )
     stays = add_readmission(stays, candidates if is_corrected else stays)
-    contradictions = pl.DataFrame(schema={"finding": pl.String, "stays": pl.Int64})
     if is_corrected:
         stays = stays.with_columns(readmission=pl.when(~has_died()).then("readmission"))
-        contradictions = count_contradictions(stays)
+    stays = _number_episodes(stays)
+    if wanted is not None:
+        listed = stays.filter(pl.col("stay_id").is_in(list(wanted)))
+        stays = count("in the list of --stays", listed)
+        if stays.is_empty():
+            raise ValueError(
+                f"none of the {len(wanted)} stays in the list of --stays passes the rules of the cohort; it "
+                "must list the stay_id of icustays"
+            )
+    no_contradictions = pl.DataFrame(schema={"finding": pl.String, "stays": pl.Int64})
+    contradictions = count_contradictions(stays) if is_corrected else no_contradictions
     return Cohort(_select_columns(stays, subject_lists), pl.DataFrame(attrition), contradictions)
 
 
-def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.DataFrame:
-    """Sort the stays, add episode number and split, and keep the columns of the store."""
+def _number_episodes(stays: pl.DataFrame) -> pl.DataFrame:
+    """Sort the stays by subject and time, and add the number of each among those of its subject."""
     stays = stays.sort("subject_id", "intime", "outtime", "stay_id")
+    number = pl.int_range(1, pl.len() + 1).over("subject_id").cast(pl.Int32)
+    return stays.with_columns(episode=number)
+
+
+def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.DataFrame:
+    """Add the split of each stay, and keep the columns of the store."""
     subjects = stays["subject_id"].unique(maintain_order=True)
     splits = pl.DataFrame({"subject_id": subjects, "split": split_subjects(subjects, *subject_lists)})
     stays = stays.join(splits, on="subject_id", how="left", maintain_order="left")
     return stays.select(
-        "subject_id", "hadm_id", "stay_id",
-        pl.int_range(1, pl.len() + 1).over("subject_id").cast(pl.Int32).alias("episode"),
-        "split", "intime", "outtime", "admittime", "dischtime", "deathtime", "dod", "age",
+        "subject_id", "hadm_id", "stay_id", "episode", "split",
+        "intime", "outtime", "admittime", "dischtime", "deathtime", "dod", "age",
         pl.col("gender").alias("sex"),
         "race", "los_hours", "death_hours", "^death_hour_known$", "mortality", "readmission",
     )  # fmt: skip

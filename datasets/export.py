@@ -100,7 +100,7 @@ def _series(store: Store, stays: pd.DataFrame) -> Iterator[tuple[int, pd.DataFra
 
 
 def _table(events: pd.DataFrame) -> pd.DataFrame:
-    """Turn the observations of a stay into Hours and the 17 columns, as text; "" where none was charted."""
+    """Turn a stay's observations into Hours and a column per variable, as text; "" where none was charted."""
     names = [variable.name for variable in variables()]
     hours, row = np.unique(events["hours"].to_numpy(), return_inverse=True)
     cells = np.full((len(hours), len(names)), "", object)

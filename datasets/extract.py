@@ -1,6 +1,7 @@
 """Raw MIMIC files to a store: `python -m datasets.extract --mimic_iv DIR [--mimic_cxr DIR] --out DIR`."""
 
 import gzip
+import hashlib
 import json
 import shutil
 import time
@@ -19,17 +20,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from datasets.cohort import select_stays
+from datasets.cohort import read_stays, select_stays
 from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
 from datasets.diagnoses import condition_labels, describe_unmatched, normalize_codes, unmatched_codes
 from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
-from datasets.events.cleaning import ValueCounts
+from datasets.events.cleaning import ValueCounts, item_map
 from datasets.events.streaming import stream_observations
 from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.raw.reading import read_table, scan_table
 from datasets.raw.tables import TABLES, find_table
-from datasets.schema import CHANNELS, IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER
+from datasets.schema import IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
 from datasets.splits import read_subjects
 from datasets.store import MANIFEST, read_version
 from datasets.store_writer import (
@@ -80,6 +81,9 @@ class ExtractConfig:
     hash."""
     val_subjects: Path | None = None
     """Published list of validation subjects (lines `subject_id,0|1`)."""
+    stays: Path | None = None
+    """Your own cohort: a file with a stay_id on each line. Of the stays that pass the rules only these are
+    kept; their labels are as in the whole cohort."""
 
 
 def extract(config: ExtractConfig) -> None:
@@ -115,6 +119,8 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     """
     if config.timestep <= 0:
         raise ValueError(f"--timestep {config.timestep}: a bin has a positive number of hours; use 1.0")
+    if config.stays is not None:
+        read_stays(config.stays)  # reports a wrong line before anything is made
     roots = dict.fromkeys(IV_TABLES, config.mimic_iv)
     if config.mimic_cxr is not None:
         roots |= dict.fromkeys(CXR_TABLES, config.mimic_cxr)
@@ -122,12 +128,15 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     for name, root in roots.items():
         scan_table(root, name)  # reports a missing column now, not after hours of images
     lists = {"test_subjects": config.test_subjects, "val_subjects": config.val_subjects}
+    lists["stays_list"] = config.stays
     return {
         "store_version": STORE_VERSION,
         "protocol": config.protocol,
         "timestep": config.timestep,
         "views": list(config.views),
         "uncertain": config.uncertain,
+        "variables": grid_layout(),
+        "items": hashlib.sha256(item_map(config.protocol).write_csv().encode()).hexdigest(),
         **{name: sha256(path) if path else None for name, path in lists.items()},
         "inputs": {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in tables.items()},
     }
@@ -161,7 +170,14 @@ def select_cohort(config: ExtractConfig) -> None:
     test = read_subjects(config.test_subjects) if config.test_subjects else None
     val = read_subjects(config.val_subjects) if config.val_subjects else None
     raw = {name: read_table(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
-    cohort = select_stays(**raw, protocol=config.protocol, subject_lists=(test, val))
+    wanted = read_stays(config.stays) if config.stays else None
+    cohort = select_stays(**raw, protocol=config.protocol, subject_lists=(test, val), wanted=wanted)
+    if wanted is not None and (other := len(wanted) - len(cohort.stays)):
+        known = len(wanted & set(raw["icustays"]["stay_id"]))
+        logger.warning(
+            f"{config.stays}: {other} of its {len(wanted)} stays are not in the cohort; the release does not "
+            f"have {len(wanted) - known} of them, and the rules leave out the others (attrition.csv)"
+        )
     labels = _label_conditions(config, cohort.stays["hadm_id"])
     stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
     write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
@@ -261,7 +277,7 @@ def write_grid(config: ExtractConfig) -> None:
     first = np.load(config.out / WORK / "first_second.npy")
     stays = stays.assign(first_event_hours=np.where(first == NEVER, np.nan, first / 3600))
     lengths = bins_of(stays["los_hours"].to_numpy(), config.timestep)
-    with write_rows(config.out / "hourly.npy", np.float32, (CHANNELS,)) as hourly:
+    with write_rows(config.out / "hourly.npy", np.float32, (channel_count(),)) as hourly:
         counts, normalizer = _write_stays(config, hourly, stays, lengths)
     write_text(config.out / "normalizer.json", normalizer.to_json())
     offsets = np.cumsum(lengths) - lengths

@@ -1,4 +1,4 @@
-"""Hourly grid of 76 channels, last rows of windows that end inside a bin, and the normalizer."""
+"""Hourly grid of all channels, last rows of windows that end inside a bin, and the normalizer."""
 
 import json
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from datasets.events.cleaning import plausible_ranges
-from datasets.schema import CHANNELS, continuous_channels, variables
+from datasets.schema import channel_count, continuous_channels, variables
 
 EDGE = 1e-6  # tolerance in bins: an event at the very end of a bin belongs to it
 
@@ -36,8 +36,8 @@ def ends_mid_bin(hours: np.ndarray, timestep: float = 1.0) -> np.ndarray:
 
 
 def expand(codes: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Turn values or slots [N, 17] and their mask [N, 17] into channels [N, 76], float32."""
-    grid = np.zeros((len(codes), CHANNELS), np.float32)
+    """Turn values or slots [N, V] and their mask [N, V] into channels [N, C], float32."""
+    grid = np.zeros((len(codes), channel_count()), np.float32)
     rows = np.arange(len(codes))
     for index, variable in enumerate(variables()):
         if variable.categories:
@@ -55,7 +55,7 @@ def _normal_codes() -> np.ndarray:
 def hourly_grid(
     events: np.ndarray, first_stay: int, lengths: np.ndarray, timestep: float = 1.0
 ) -> np.ndarray:
-    """Return the grids of consecutive stays, one after the other: [sum of lengths, 76], float32.
+    """Return the grids of consecutive stays, one after the other: [sum of lengths, C], float32.
 
     Values are in the variables' units. The last event in a bin wins; later bins carry its value forward, and
     bins before the first event hold the normal value.
@@ -84,7 +84,7 @@ def hourly_grid(
 def partial_bin_rows(
     events: np.ndarray, stay_row: np.ndarray, end_hours: np.ndarray, timestep: float = 1.0
 ) -> np.ndarray:
-    """Return the last rows [N, 76] of windows that end inside a bin, made of events up to the end alone.
+    """Return the last rows [N, C] of windows that end inside a bin, made of events up to the end alone.
 
     `stay_row` [N] is the stay of each window, `end_hours` [N] its end since intime. `events` are as in
     `hourly_grid`, of any stays that include those of the windows.
@@ -113,11 +113,11 @@ def _sort_key(stay_row: np.ndarray, variable: np.ndarray, second: np.ndarray) ->
 
 @dataclass
 class Normalizer:
-    """Mean and standard deviation of the 12 continuous channels, fitted on the hours of train stays alone.
+    """Mean and standard deviation of the continuous channels, fitted on the hours of train stays alone.
 
     Hours with an implausible value (datasets/resources/variables.yaml) do not count for its channel: a single
-    heart rate of 10,000,000 would make all others equal. Sums [12] are of distances to the normal values, so
-    that no precision is lost to cancellation; `count` [12] is the number of hours.
+    heart rate of 10,000,000 would make all others equal. Sums [K] are of distances to the normal values, so
+    that no precision is lost to cancellation; `count` [K] is the number of hours.
     """
 
     count: np.ndarray
@@ -131,7 +131,7 @@ class Normalizer:
         return cls(np.zeros(width, np.int64), np.zeros(width), np.zeros(width))
 
     def add(self, grid: np.ndarray) -> None:
-        """Add rows [N, 76] of a train stay's grid."""
+        """Add rows [N, C] of a train stay's grid."""
         values = grid[:, continuous_channels()]
         low, high = (limit.astype(np.float32) for limit in plausible_ranges())  # rounded as the grid is
         plausible = (values >= low) & (values <= high)
@@ -146,7 +146,7 @@ class Normalizer:
         return np.array([v.normal_code for v in variables() if not v.categories])
 
     def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation [12] in the channels' units, 1 for a constant channel."""
+        """Return mean and standard deviation [K] in the channels' units, 1 for a constant channel."""
         count = np.maximum(self.count, 1)
         mean = self.total / count
         deviation = np.sqrt(np.maximum(self.squares / count - mean**2, 0))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.schema import CHANNELS, IMAGE_SIZE
+from datasets.schema import IMAGE_SIZE, channel_count
 from datasets.store import Store
 
 Placement = Literal["cuda", "cpu", "disk"]
@@ -28,7 +28,7 @@ class Normalizer:
         self.source = store.folder / "hourly.npy"
 
     def __call__(self, hours: np.ndarray) -> None:
-        """Normalise hours [n, 76]; refuse NaN and infinity, which an LSTM turns into plausible numbers."""
+        """Normalise hours [n, C]; refuse NaN and infinity, which an LSTM turns into plausible numbers."""
         np.subtract(hours, self.mean, out=hours)
         np.divide(hours, self.deviation, out=hours)
         if not np.isfinite(hours).all():
@@ -101,7 +101,7 @@ def choose_placement(
         raise ValueError("--data_device cuda needs --device cuda and a GPU; use --data_device cpu or auto")
     if wanted != "auto":
         return wanted
-    size = hours * CHANNELS * 4 + images * IMAGE_SIZE**2
+    size = hours * channel_count() * 4 + images * IMAGE_SIZE**2
     if device.type == "cuda" and size < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "cuda"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # that share this machine's memory

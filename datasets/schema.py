@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import yaml
+from utils.config import load_yaml
 
 if TYPE_CHECKING:  # the extraction needs no torch
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
 
 STORE_VERSION = 2
-CHANNELS = 76
+MOST_VARIABLES = 127  # that the tables of events can number
 IMAGE_SIZE = 256  # side of a stored X-ray, in pixels
 SMALLEST_IMAGE = 32  # that an encoder can read: every backbone halves the image five times
 SPLITS = ("train", "val", "test")
@@ -37,7 +39,7 @@ SAMPLE_COLUMNS = ("subject_id", "end_hours", "stay_row", "bins", "partial_bin_ro
 class Batch(NamedTuple):
     """One batch of B samples, P of which have an X-ray. A modality that is not read is None."""
 
-    ehr: PackedSequence | None  # float32 [sum of hours, 76], normalised
+    ehr: PackedSequence | None  # float32 [sum of hours, C channels], normalised
     hours: Tensor  # int64 [B], on the CPU
     cxr: Tensor | None  # float32 [P, 1, S, S] in [0, 1], in the order of the samples that have an image
     has_ehr: Tensor  # bool [B]
@@ -50,7 +52,7 @@ class Batch(NamedTuple):
 class PrefixBatch(NamedTuple):
     """The hours of S stays, and n samples, each of which reads a prefix of one stay."""
 
-    ehr: PackedSequence  # float32 [sum of hours, 76], normalised
+    ehr: PackedSequence  # float32 [sum of hours, C channels], normalised
     stay: Tensor  # int64 [n], index of the sample's stay among the S
     last: Tensor  # int64 [n], last hour that the sample reads, counted from 0
     row: Tensor  # int64 [n], index of the sample in its split
@@ -87,12 +89,20 @@ class Variable:
 
 @cache
 def variables() -> tuple[Variable, ...]:
-    """Return the 17 variables in grid order.
+    """Return the variables of channels.yaml in grid order: the 17 of the benchmark, and any added to them.
 
-    >>> len(variables()), variables()[-1].mask_channel
-    (17, 75)
+    Raises:
+        ValueError: An entry of the file is not complete or does not fit the others.
     """
-    entries = yaml.safe_load((RESOURCES / "channels.yaml").read_text())
+    path = RESOURCES / "channels.yaml"
+    entries = read_resource(path)
+    if not isinstance(entries, list) or not 0 < len(entries) <= MOST_VARIABLES:
+        raise ValueError(f"{path} must be a list of 1 to {MOST_VARIABLES} variables; see docs/extending.md")
+    for number, entry in enumerate(entries, 1):
+        if fault := _entry_fault(entry):
+            raise ValueError(f"{path}: variable {number} {fault}; see docs/extending.md")
+    if twice := [name for name, count in Counter(entry["name"] for entry in entries).items() if count > 1]:
+        raise ValueError(f"{path}: {twice[0]} is there twice; remove one")
     first_mask = sum(len(entry.get("categories", [0])) for entry in entries)
     channel = 0
     result = []
@@ -104,7 +114,60 @@ def variables() -> tuple[Variable, ...]:
     return tuple(result)
 
 
+def read_resource(path: Path) -> object:
+    """Read a YAML file of this package, which users may edit; ValueError if it is not valid YAML."""
+    return load_yaml(path.read_bytes(), str(path))
+
+
+def _entry_fault(entry: object) -> str:
+    """Return what is wrong with an entry of channels.yaml, "" if nothing is."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        return "needs a name"
+    if unknown := entry.keys() - {"name", "normal", "categories"}:
+        return f"({entry['name']}) has the unknown key {min(map(str, unknown))}"
+    categories, normal = entry.get("categories"), entry.get("normal")
+    if categories is None:
+        is_number = isinstance(normal, int | float) and not isinstance(normal, bool) and math.isfinite(normal)
+        return "" if is_number else f"({entry['name']}) needs a number as its normal value, not {normal!r}"
+    if not isinstance(categories, list) or not categories or not all(isinstance(c, str) for c in categories):
+        return f"({entry['name']}) needs a list of texts as its categories (put numbers in quotes)"
+    return "" if normal in categories else f"({entry['name']}) has no category {normal!r}, its normal value"
+
+
+@cache
+def channel_count() -> int:
+    """Return the number of channels of the grid: the values of all variables, and a mask for each.
+
+    >>> channel_count() == variables()[-1].mask_channel + 1
+    True
+    """
+    return variables()[-1].mask_channel + 1
+
+
 @cache
 def continuous_channels() -> tuple[int, ...]:
-    """Return the channels that are normalised: the 12 continuous values, in grid order."""
+    """Return the channels that are normalised: the continuous values, in grid order."""
     return tuple(v.first_channel for v in variables() if not v.categories)
+
+
+def grid_layout() -> list[dict[str, object]]:
+    """Return name, normal value and categories of each variable, as stores and checkpoints record them."""
+    return [{"name": v.name, "normal": v.normal, "categories": list(v.categories)} for v in variables()]
+
+
+def layout_difference(recorded: object) -> str:
+    """Return how the variables that something was made with differ from those of channels.yaml, "" if equal.
+
+    >>> layout_difference(grid_layout()[1:])
+    'without Capillary refill rate, unlike datasets/resources/channels.yaml'
+    """
+    current = grid_layout()
+    if recorded == current:
+        return ""
+    entries = recorded if isinstance(recorded, list) else []
+    names = [str(entry.get("name")) for entry in entries if isinstance(entry, dict)]
+    known = [variable.name for variable in variables()]
+    more, fewer = (", ".join(n for n in a if n not in b) for a, b in ((names, known), (known, names)))
+    found = [f"with {more}"] * bool(more) + [f"without {fewer}"] * bool(fewer)
+    difference = " and ".join(found) or "with another order, categories or normal values of the variables"
+    return f"{difference}, unlike datasets/resources/channels.yaml"

@@ -17,11 +17,12 @@ from pyarrow import csv
 from pydantic import Field, FiniteFloat, StrictBool, StrictInt, TypeAdapter, ValidationError
 
 from datasets.schema import (
-    CHANNELS,
     IMAGE_SIZE,
     SAMPLE_COLUMNS,
     STORE_VERSION,
+    channel_count,
     continuous_channels,
+    layout_difference,
     variables,
 )
 from utils.config import load_yaml
@@ -62,6 +63,7 @@ class StoreManifest:
     images: StrictInt
     hours: StrictInt
     files: dict[str, FileDigest]
+    variables: Any = None  # what `grid_layout` returned; None if it was not recorded
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,8 @@ class Store:
 
     @cached_property
     def hourly(self) -> np.ndarray:
-        """[hours, 76] float32, memory-mapped, raw units: the grids of all stays, one after the other."""
-        return self._mapped("hourly.npy", np.float32, (CHANNELS,))
+        """[hours, C] float32, memory-mapped, raw units: the grids of all stays, one after the other."""
+        return self._mapped("hourly.npy", np.float32, (channel_count(),))
 
     @cached_property
     def cxr(self) -> np.ndarray:
@@ -148,10 +150,10 @@ class Store:
         return self._mapped("cxr.npy", np.uint8, (IMAGE_SIZE, IMAGE_SIZE))
 
     def partial_bins(self, task: str) -> np.ndarray:
-        """Return the last rows of a task's samples that end inside a bin: [n, 76], as `hourly`."""
+        """Return the last rows of a task's samples that end inside a bin: [n, C], as `hourly`."""
         if task not in self._partial_bins:
             self._manifest_of(task)
-            self._partial_bins[task] = self._mapped(f"{task}/{PARTIAL_BINS}", np.float32, (CHANNELS,))
+            self._partial_bins[task] = self._mapped(f"{task}/{PARTIAL_BINS}", np.float32, (channel_count(),))
         return self._partial_bins[task]
 
     def first_partial_bin(self, task: str) -> int:
@@ -160,7 +162,7 @@ class Store:
         return len(self.hourly) + sum(before)
 
     def read_hours(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Copy hours [n] into `out` [n, 76]: rows of hourly.npy, and after these the partial bins."""
+        """Copy hours [n] into `out` [n, C]: rows of hourly.npy, and after these the partial bins."""
         if len(rows):
             np.take(self.hourly, rows, axis=0, out=out, mode="clip")  # "clip" needs no buffer beside `out`
         for name, manifest in self.tasks.items():
@@ -223,7 +225,7 @@ class Store:
         return rows
 
     def normalizer(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of the train split, float32 [76] each; 0 and 1 for categories.
+        """Return mean and standard deviation of the train split, float32 [C] each; 0 and 1 for categories.
 
         Raises:
             ValueError: The file has other channels than this code, or not a finite number for each.
@@ -238,7 +240,7 @@ class Store:
             raise ValueError(
                 f"{path} does not have a mean and a deviation for each channel; {COPY_OR_EXTRACT}"
             )
-        mean, deviation = np.zeros(CHANNELS, np.float32), np.ones(CHANNELS, np.float32)
+        mean, deviation = np.zeros(channel_count(), np.float32), np.ones(channel_count(), np.float32)
         mean[list(continuous_channels())] = fitted.mean
         deviation[list(continuous_channels())] = fitted.std
         return mean, deviation
@@ -315,7 +317,7 @@ def read_manifest(folder: Path) -> StoreManifest:
     """Read the manifest of a finished store.
 
     Raises:
-        ValueError: The folder is no finished store of this version.
+        ValueError: The folder is no finished store of this version, or one with other variables.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -327,7 +329,13 @@ def read_manifest(folder: Path) -> StoreManifest:
             f"--store {folder} has no manifest.yaml: it is no store, or its extraction did not end; "
             f"run python -m datasets.extract --out {folder} again, which goes on where it stopped"
         )
-    return _validated(StoreManifest, read_version(path), path)
+    manifest = _validated(StoreManifest, read_version(path), path)
+    if manifest.variables is not None and (difference := layout_difference(manifest.variables)):
+        raise ValueError(
+            f"{path}: the store was extracted {difference}; restore that file, or extract again into "
+            "another folder"
+        )
+    return manifest
 
 
 def read_task_manifest(path: Path) -> TaskManifest:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from datasets.schema import CHANNELS, SAMPLE_COLUMNS, SPLITS, STORE_VERSION, variables
+from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count, grid_layout, variables
 from datasets.store import MANIFEST, PARTIAL_BINS, FileDigest, SampleCount, TaskManifest, listfile_name
 from utils.files import atomic_write, npy_header, sha256, write_text
 
@@ -110,7 +110,7 @@ class SamplesFiles:
             pl.DataFrame(schema=self._columns).write_csv(file)
 
     def write(self, samples: pd.DataFrame, partial_bins: np.ndarray) -> None:
-        """Add samples and the last rows [n, 76] of those that end inside a bin, numbered by partial_bin_row.
+        """Add samples and the last rows [n, C] of those that end inside a bin, numbered by partial_bin_row.
 
         `samples` has columns stay_row, end_hours, period_length, the labels, bins, cxr_row, partial_bin_row.
         """
@@ -135,7 +135,7 @@ def write_samples(
     name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
     table = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]]).with_columns(stay=name)
     with ExitStack() as files:
-        partial_bins = files.enter_context(write_rows(folder / PARTIAL_BINS, np.float32, (CHANNELS,)))
+        partial_bins = files.enter_context(write_rows(folder / PARTIAL_BINS, np.float32, (channel_count(),)))
         lists = {}
         for split in SPLITS:
             path = files.enter_context(atomic_write(folder / listfile_name(split)))
@@ -157,7 +157,8 @@ def write_manifest(store: Path, content: Mapping[str, object]) -> None:
     names = sorted(path.name for path in store.iterdir() if path.is_file())
     listed = [name for name in names if name != MANIFEST and not name.endswith(".partial")]
     files = {name: asdict(digest) for name, digest in digests(store, listed).items()}
-    write_yaml(store / MANIFEST, {**content, "store_version": STORE_VERSION, "files": files})
+    own = {"store_version": STORE_VERSION, "variables": grid_layout()}
+    write_yaml(store / MANIFEST, {**content, **own, "files": files})
 
 
 def digests(folder: Path, names: Sequence[str]) -> dict[str, FileDigest]:

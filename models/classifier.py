@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from datasets.schema import Batch, FeatureBatch
+from datasets.schema import Batch, FeatureBatch, grid_layout
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig, build_encoders
 from models.fusion import FUSIONS, BranchLogits, FusionConfig, LinearFusion, build_fusion, get_fusion
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
-from models.pretraining import load_pretrained, read_pretraining
+from models.pretraining import check_variables, load_pretrained, read_pretraining
 from utils import checkpoint
 from utils.config import from_dict, to_dict
 from utils.log import logger
@@ -175,6 +175,7 @@ def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> d
     return {
         "parts": {name: module.state_dict() for name, module in classifier.parts().items()},
         "config": to_dict(config),
+        "variables": grid_layout(),
     }
 
 
@@ -196,5 +197,6 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
 
 def load_classifier(classifier: Classifier, state: checkpoint.Parts) -> None:
     """Load every part of a classifier, strictly."""
+    check_variables(classifier.parts(), state)
     for name, module in classifier.parts().items():
         logger.info(f"loaded {checkpoint.load_part(module, state, name)}")

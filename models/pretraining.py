@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 
 from torch import nn
 
+from datasets.schema import grid_layout, layout_difference
 from models.encoders import EncoderConfig
 from utils.checkpoint import Checkpoint, Parts, load_part
 from utils.config import from_dict, to_dict
@@ -28,7 +29,7 @@ def pretraining_checkpoint(
     """Return the content of a pretraining's checkpoint, {"parts": {name: state_dict}, "config": dict}."""
     parts = {f"{name}_encoder": module.state_dict() for name, module in encoders.items()}
     parts |= {f"{name}_head": module.state_dict() for name, module in heads.items()}
-    return {"parts": parts, "config": to_dict(pretraining)}
+    return {"parts": parts, "config": to_dict(pretraining), "variables": grid_layout()}
 
 
 def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
@@ -40,7 +41,15 @@ def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
 
 def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list[str]:
     """Load the encoders and heads among the modules, strictly; return one line for each loaded part."""
+    check_variables(modules, checkpoint)
     loaded = [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]
     for part in loaded:
         logger.info(f"loaded {part}")
     return loaded
+
+
+def check_variables(modules: Mapping[str, nn.Module], checkpoint: Parts) -> None:
+    """Raise ValueError if the EHR encoder, which is among the modules, was trained on other variables."""
+    recorded = checkpoint.get("variables")
+    if "ehr_encoder" in modules and recorded is not None and (difference := layout_difference(recorded)):
+        raise ValueError(f"it was trained {difference}")

@@ -40,7 +40,7 @@ class SamplesConfig:
 
 
 class Block(NamedTuple):
-    """Samples of a task, of some consecutive stays, and the partial bins [n, 76] that they name."""
+    """Samples of a task, of some consecutive stays, and the partial bins [n, C] that they name."""
 
     samples: pd.DataFrame
     partial_bins: np.ndarray

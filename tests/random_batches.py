@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from datasets.schema import CHANNELS, Batch
+from datasets.schema import Batch, channel_count
 
 
 def random_batch(
@@ -13,7 +13,7 @@ def random_batch(
 ) -> Batch:
     """A batch of len(hours) stays, with an image of size x size where has_cxr says so."""
     draw = torch.Generator().manual_seed(seed)
-    stays = [torch.randn(n, CHANNELS, generator=draw) for n in hours]
+    stays = [torch.randn(n, channel_count(), generator=draw) for n in hours]
     return Batch(
         ehr=pack_sequence(stays, enforce_sorted=False),
         hours=torch.tensor(hours),

@@ -11,7 +11,7 @@ import polars as pl
 import yaml
 
 from datasets.extract import ExtractConfig, extract
-from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, variables
+from datasets.schema import FINDINGS, IMAGE_SIZE, channel_count, variables
 from datasets.store import MANIFEST
 from datasets.store_writer import digests, write_manifest, write_parquet, write_samples, write_yaml
 from tasks import TASKS, Task
@@ -66,7 +66,7 @@ def refresh_manifests(folder: Path) -> None:
 
 
 def _hours(rng: np.random.Generator, owners: np.ndarray) -> np.ndarray:
-    hours = rng.normal(size=(len(owners), CHANNELS)).astype(np.float32)
+    hours = rng.normal(size=(len(owners), channel_count())).astype(np.float32)
     hours[:, 0] = owners
     return hours
 

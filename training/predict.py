@@ -32,7 +32,9 @@ class Predictions:
         Raises:
             ValueError: Not each sample came once, or a number is not finite.
         """
-        row = distributed.gather_arrays(torch.cat(self._rows).numpy() if self._rows else np.zeros(0, np.int64))
+        row = distributed.gather_arrays(
+            torch.cat(self._rows).numpy() if self._rows else np.zeros(0, np.int64)
+        )
         value = distributed.gather_arrays(
             torch.cat(self._values).cpu().numpy() if self._values else np.zeros((0, 0), np.float32)
         )

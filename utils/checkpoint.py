@@ -33,6 +33,7 @@ class Parts(TypedDict):
     """The state dicts of a checkpoint by the names of its parts."""
 
     parts: dict[str, dict[str, Tensor]]
+    variables: NotRequired[object]  # what the inputs of the parts are
 
 
 class Checkpoint(Parts):

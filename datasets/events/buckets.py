@@ -88,6 +88,8 @@ def deduplicate(events: np.ndarray) -> np.ndarray:
 def add_glasgow_total(events: np.ndarray) -> np.ndarray:
     """Add the Glasgow Coma Scale's total where eye, motor and verbal were charted at the same second."""
     index = {variable.name: number for number, variable in enumerate(variables())}
+    if not index.keys() >= {*GLASGOW_POINTS, GLASGOW_TOTAL}:  # a grid without some of them
+        return events
     parts = (_glasgow_points(events, index[name], points) for name, points in GLASGOW_POINTS.items())
     eye, motor, verbal = parts
     keys = sorted(eye.keys() & motor.keys() & verbal.keys())

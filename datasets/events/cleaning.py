@@ -1,21 +1,21 @@
 """Map items to variables, and turn charted text into numbers in the variables' units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
-import yaml
 
-from datasets.schema import RESOURCES, variables
+from datasets.schema import RESOURCES, read_resource, variables
 
 # One cleaned observation: the stay's row, whole seconds since intime, the variable's index, its value (for a
 # category: its slot), and a key that orders values charted at the same second, of which the greatest is kept.
 EVENT_DTYPE = np.dtype(
     [("stay_row", "<i4"), ("second", "<i4"), ("variable", "u1"), ("value", "<f8"), ("tie_break", "<u8")]
 )
+SOURCES = ("chart", "lab")  # of items: icu/chartevents and hosp/labevents
 KG_PER_POUND = 0.453592
 CM_PER_INCH = 2.54
 HUNDREDTH, NINTH = 1 / 100, 1 / 9  # multiplied with: a division would change the last bit of published stores
@@ -24,15 +24,64 @@ MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 @cache
 def _entries() -> dict[str, dict[str, Any]]:
-    entries: dict[str, dict[str, Any]] = yaml.safe_load((RESOURCES / "variables.yaml").read_text())
+    """Return the entries of variables.yaml by variable.
+
+    Raises:
+        ValueError: An entry does not fit, channels.yaml has other variables, or two share an item.
+    """
+    path = RESOURCES / "variables.yaml"
+    entries = read_resource(path)
+    known = {variable.name: bool(variable.categories) for variable in variables()}
+    if not isinstance(entries, dict) or entries.keys() != known.keys():
+        names = map(str, known.keys() ^ set(entries if isinstance(entries, dict) else ()))
+        raise ValueError(f"{path} and channels.yaml differ in {', '.join(sorted(names))}; give each in both")
+    for name, is_category in known.items():
+        if fault := _entry_fault(entries[name], is_category):
+            raise ValueError(f"{path}: {name} {fault}; see docs/extending.md")
+    owners: dict[int, str] = {}
+    for name, entry in entries.items():
+        for item in _items(entry):
+            if owners.setdefault(item, name) != name:
+                raise ValueError(f"{path}: {owners[item]} and {name} share item {item}; remove it from one")
     return entries
+
+
+def _items(entry: Mapping[str, Any]) -> list[Any]:
+    """Return the items of an entry under both protocols."""
+    parts = entry, entry.get("corrected", {})
+    return [item for part in parts for source in SOURCES for item in part.get(source, [])]
+
+
+def _entry_fault(entry: object, is_category: bool) -> str:
+    """Return what is wrong with an entry of variables.yaml, "" if nothing is."""
+    parts = (entry, entry.get("corrected", {})) if isinstance(entry, dict) else ()
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        return "must hold keys"
+    allowed = ({"rule", "range", "text_order", "corrected", *SOURCES}, {"remove", *SOURCES})
+    if unknown := [str(key) for part, keys in zip(parts, allowed, strict=True) for key in part.keys() - keys]:
+        return f"has the unknown key {min(unknown)}"
+    lists = [part[key] for part in parts for key in ("remove", *SOURCES) if key in part]
+    if not all(isinstance(items, list) and all(type(item) is int for item in items) for items in lists):
+        return "must list its items as whole numbers: [50813]"
+    rules = [name for name in RULES if (name in CATEGORY_RULES) == is_category]
+    if parts[0].get("rule") not in rules:
+        return f"needs a rule, one of {', '.join(rules)}"
+    if not is_category and not _is_range(parts[0].get("range")):
+        return "needs a range of plausible values: [lowest, highest]"
+    return ""
+
+
+def _is_range(limits: object) -> bool:
+    if not isinstance(limits, list) or not all(type(limit) in (int, float) for limit in limits):
+        return False
+    return len(limits) == 2 and bool(limits[0] < limits[1])
 
 
 @cache
 def plausible_ranges() -> tuple[np.ndarray, np.ndarray]:
-    """Return the lowest and the highest plausible value [12] of the continuous channels, in grid order."""
+    """Return the lowest and the highest plausible value [K] of the continuous channels, in grid order."""
     ranges = [_entries()[variable.name]["range"] for variable in variables() if not variable.categories]
-    low, high = np.array(ranges, np.float64).T
+    low, high = np.array(ranges, np.float64).reshape(-1, 2).T
     return low, high
 
 
@@ -53,7 +102,7 @@ def item_map(protocol: str) -> pl.DataFrame:
         changes = entry.get("corrected", {}) if is_corrected else {}
         low, high = entry.get("range", (-np.inf, np.inf))
         text_order = not is_corrected and entry.get("text_order", False)
-        for source in ("chart", "lab"):
+        for source in SOURCES:
             for item in [*entry.get(source, []), *changes.get(source, [])]:
                 if item not in changes.get("remove", []):
                     rows.append((item, source, index, entry["rule"], low, high, text_order))
@@ -70,7 +119,7 @@ def _zeros() -> np.ndarray:
 
 @dataclass(frozen=True)
 class ValueCounts:
-    """Values charted in the cohort's stays, [17] by variable: implausible ones, and redacted ones."""
+    """Values charted in the cohort's stays, [V] by variable: implausible ones, and redacted ones."""
 
     implausible: np.ndarray = field(default_factory=_zeros)
     redacted: np.ndarray = field(default_factory=_zeros)
@@ -193,12 +242,13 @@ RULES: dict[str, Rule] = {
     "weight": _weight,
     "capillary": _capillary_refill,
 }
+CATEGORY_RULES = ("category", "capillary")  # for variables with categories
 
 
 @cache
 def _alphabetical_ranks() -> np.ndarray:
-    """Return [17, slots]: the alphabetical rank of each category among its variable's."""
-    ranks = np.zeros((len(variables()), max(len(v.categories) for v in variables())))
+    """Return [V, slots]: the alphabetical rank of each category among its variable's."""
+    ranks = np.zeros((len(variables()), max(v.width for v in variables())))
     for index, variable in enumerate(variables()):
         ranks[index, : len(variable.categories)] = np.argsort(np.argsort(variable.categories))
     return ranks

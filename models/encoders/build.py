@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from datasets.schema import CHANNELS
+from datasets.schema import channel_count
 from models.encoders.base import Encoder
 from models.encoders.cxr import CXREncoder
 from models.encoders.ehr import EHREncoder
@@ -40,7 +40,7 @@ def build_encoders(
     {'ehr': 128, 'cxr': 512}
     """
     builders: dict[str, Callable[[], Encoder]] = {
-        "ehr": lambda: EHREncoder(CHANNELS, config.ehr_dim, config.ehr_layers, config.ehr_dropout),
+        "ehr": lambda: EHREncoder(channel_count(), config.ehr_dim, config.ehr_layers, config.ehr_dropout),
         "cxr": lambda: CXREncoder(config.vision_backbone, config.pretrained, download),
     }
     return {modality: builders[modality]() for modality in modalities}

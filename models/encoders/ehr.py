@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from datasets.schema import CHANNELS
+from datasets.schema import channel_count
 from models.encoders.base import Encoder
 
 CHUNK_HOURS = 16  # see _run_lstm_in_chunks
@@ -82,11 +82,12 @@ class EHREncoder(Encoder):
     """
 
     def __init__(
-        self, channels: int = CHANNELS, feature_dim: int = 128, layers: int = 1, dropout: float = 0.0
+        self, channels: int | None = None, feature_dim: int = 128, layers: int = 1, dropout: float = 0.0
     ) -> None:
         super().__init__()
         self.feature_dim = feature_dim
-        self.lstm = nn.LSTM(channels, feature_dim, max(layers - 1, 1), dropout=dropout if layers > 2 else 0.0)
+        width = channel_count() if channels is None else channels
+        self.lstm = nn.LSTM(width, feature_dim, max(layers - 1, 1), dropout=dropout if layers > 2 else 0.0)
         self.top = nn.LSTM(feature_dim, feature_dim) if layers > 1 else None
         self.dropout = nn.Dropout(dropout)
         self._initialize()

@@ -12,6 +12,7 @@ from benchmarks import all as everything
 from benchmarks import ddp, epoch_evaluation, step
 from benchmarks.random_store import icu_hours
 from benchmarks.record import NOT_MEASURED
+from datasets.schema import channel_count
 from models.encoders import EHREncoder
 from simclr_trainer import SimCLRConfig
 from utils.config import parse
@@ -53,9 +54,9 @@ def test_the_first_step_of_a_store_is_timed_from_the_start_of_the_process(
 
 
 def test_padded_stays_are_as_long_as_the_longest() -> None:
-    stays = pack_sequence([torch.ones(3, 76), torch.ones(9, 76), torch.ones(9, 76)], enforce_sorted=False)
+    stays = pack_sequence([torch.ones(hours, channel_count()) for hours in (3, 9, 9)], enforce_sorted=False)
     filled = step.fill_up(stays)
-    assert filled.data.shape == (27, 76) and filled.batch_sizes.tolist() == [3] * 9
+    assert filled.data.shape == (27, channel_count()) and filled.batch_sizes.tolist() == [3] * 9
     assert EHREncoder(feature_dim=4)(filled).shape == (3, 4)
 
 

@@ -22,7 +22,7 @@ from datasets import augment, placement
 from datasets.augment import centre_view
 from datasets.batches import Batches, packed_rows
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
-from datasets.schema import CHANNELS, SPLITS, Batch
+from datasets.schema import SPLITS, Batch, channel_count
 from datasets.store import Store
 from tasks import TASKS
 from tests.stores import refresh_manifests, write_store
@@ -143,7 +143,7 @@ def test_each_sample_comes_once_with_its_labels(store: Store, task: str, pairs: 
 
 def test_packed_hours_can_go_into_an_lstm(store: Store) -> None:
     batch = next(batches_of(store).epoch(0))
-    lstm = torch.nn.LSTM(CHANNELS, 3)
+    lstm = torch.nn.LSTM(channel_count(), 3)
     last = lstm(batch.ehr)[1][0][0]
     alone = torch.cat([lstm(hours[:, None])[1][0][0] for hours in stays_in(batch.ehr)])
     assert torch.allclose(last, alone, atol=1e-6)
@@ -366,7 +366,7 @@ def test_a_rank_without_a_sample_gets_an_empty_batch(store: Store) -> None:
     batch = next(
         Batches(store, samples, config(store), seed=0, device=CPU, train=True, rank=1, world=2).epoch(0)
     )
-    assert batch.ehr.data.shape == (0, CHANNELS) and not len(batch.ehr.batch_sizes)
+    assert batch.ehr.data.shape == (0, channel_count()) and not len(batch.ehr.batch_sizes)
     assert batch.cxr.shape == (0, 1, 32, 32) and batch.labels.shape == (0, 25) and not len(batch.row)
 
 

@@ -6,15 +6,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datasets.cohort import Cohort, select_stays
+from datasets.cohort import Cohort, read_stays, select_stays
 from datasets.raw.reading import read_table
 from tests.raw_tables import admission, patient, stay, write_mimic_iv
 
 
-def cohort(folder: Path, protocol: str = "medmod", **tables: list) -> Cohort:
+def cohort(
+    folder: Path, protocol: str = "medmod", wanted: frozenset[int] | None = None, **tables: list
+) -> Cohort:
     root = write_mimic_iv(folder, **tables)
     raw = (read_table(root, name) for name in ("icustays", "admissions", "patients"))
-    return select_stays(*raw, protocol)
+    return select_stays(*raw, protocol, wanted=wanted)
 
 
 def test_a_transfer_between_units_removes_the_stay_before_stays_are_counted(tmp_path: Path) -> None:
@@ -130,3 +132,42 @@ def test_a_row_without_the_id_that_names_it_is_an_error(tmp_path: Path, table: s
 def test_an_empty_cohort_names_the_rule_that_emptied_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the cohort is empty.*age 18 or more: 0"):
         cohort(tmp_path, patients=[patient(anchor_age=3)])
+
+
+@pytest.mark.parametrize("protocol", ["medmod", "corrected"])
+def test_listed_stays_keep_the_labels_and_numbers_of_the_whole_cohort(tmp_path: Path, protocol: str) -> None:
+    tables = later_admissions(moved=False)
+    whole = cohort(tmp_path / "whole", protocol, **tables)
+    part = cohort(tmp_path / "part", protocol, frozenset({111, 113, 999}), **tables)
+    assert part.stays.equals(whole.stays.filter(pl.col("stay_id") != 112))
+    assert part.stays["readmission"].to_list() == [1, 0]  # by stay 112, which is not listed
+    assert part.stays["episode"].to_list() == [1, 3]
+    assert part.attrition[:-1].equals(whole.attrition)
+    assert part.attrition.row(-1) == ("in the list of --stays", 2, 2, 1)
+
+
+def test_a_list_without_a_stay_of_the_cohort_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none of the 1 stays in the list of --stays passes the rules"):
+        cohort(tmp_path, wanted=frozenset({5}))
+
+
+@pytest.mark.parametrize(
+    "text", ["111\n112\n", "stay_id\r\n111\r\n\r\n112", "\ufeffstay_id\n 112 \n111\n111"]
+)
+def test_a_list_of_stays_has_one_on_each_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stays.csv").write_bytes(text.encode())
+    assert read_stays(tmp_path / "stays.csv") == {111, 112}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("111\n1,2\n", r"line 2: '1,2' is no stay_id; write one on each line"),
+        ("subject_id\n111", r"line 1: 'subject_id' is no stay_id"),
+        ("stay_id\n", "lists no stay"),
+    ],
+)
+def test_a_wrong_list_of_stays_names_the_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "stays.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_stays(tmp_path / "stays.csv")

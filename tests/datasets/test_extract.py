@@ -159,6 +159,34 @@ def test_attrition_and_the_conditions_of_both_protocols_are_told(
     assert "2 / 2 / 2 -1 / 1 / 1 no transfer between units" in output
 
 
+def test_a_list_of_stays_makes_a_store_of_its_own(
+    raw: ExtractConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    tables = {
+        "icustays": [stay(), stay(2, 22, 222), stay(3, 33, 333, last_careunit="SICU")],
+        "admissions": [admission(), admission(2, 22), admission(3, 33)],
+        "patients": [patient(), patient(2), patient(3)],
+    }
+    write_mimic_iv(raw.mimic_iv, chartevents=[chart(220045, 80)], **tables)
+    own = replace(raw, stays=tmp_path / "stays.csv")
+    own.stays.write_text("stay_id\n111\n333\n444\n")
+    extract_with_samples(own)
+    assert pd.read_parquet(raw.out / "stays.parquet")["stay_id"].tolist() == [111]
+    rules = pd.read_csv(raw.out / "attrition.csv").set_index("rule")
+    assert rules.loc["in the list of --stays", ["stays", "removed_stays"]].tolist() == [1, 1]
+    output = capsys.readouterr()
+    assert (
+        "2 of its 3 stays are not in the cohort; the release does not have 1 of them"
+        in output.out + output.err
+    )
+    with pytest.raises(ValueError, match="made of other input or options"):
+        extract_with_samples(raw)
+    own.stays.write_text("stay_id;\n")
+    with pytest.raises(ValueError, match="line 1: 'stay_id;' is no stay_id"):
+        extract_with_samples(replace(own, out=tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
 def test_without_xrays_every_task_but_radiology_has_samples(raw: ExtractConfig) -> None:
     extract_with_samples(replace(raw, mimic_cxr=None))
     assert len(listfile(raw.out, "radiology")) == 0

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from datasets.events.buckets import deduplicate
 from datasets.events.cleaning import EVENT_DTYPE, plausible_ranges
 from datasets.hourly import Normalizer, bin_of, bins_of, ends_mid_bin, hourly_grid, partial_bin_rows
-from datasets.schema import CHANNELS, continuous_channels, variables
+from datasets.schema import channel_count, continuous_channels, variables
 
 
 def random_events(seed: int, stays: int, hours: float, count: int) -> np.ndarray:
@@ -20,7 +20,7 @@ def random_events(seed: int, stays: int, hours: float, count: int) -> np.ndarray
     records["second"] = rng.integers(0, int(hours * 3600) + 1, count)
     records["second"][: count // 4] //= 3600
     records["second"][: count // 4] *= 3600  # events at the edges of bins
-    records["variable"] = rng.integers(0, 17, count)
+    records["variable"] = rng.integers(0, len(variables()), count)
     width = np.array([len(v.categories) for v in variables()])[records["variable"]]
     records["value"] = np.where(width > 0, rng.integers(0, np.maximum(width, 1)), rng.normal(size=count) * 50)
     return deduplicate(records)
@@ -30,7 +30,7 @@ def slow_grid(events: list[tuple[float, int, float]], hours: float, timestep: fl
     """One window, bin by bin and channel by channel."""
     bins = int(hours / timestep + 1 - 1e-6)
     state = [v.normal_code for v in variables()]
-    grid = np.zeros((bins, CHANNELS), np.float32)
+    grid = np.zeros((bins, channel_count()), np.float32)
     for number in range(bins):
         seen = set()
         for hour, index, value in sorted(events):
@@ -133,7 +133,7 @@ def test_a_window_that_ends_inside_a_bin_holds_its_last_second_and_no_later_one(
 
 def test_a_stay_without_events_stands_at_the_normal_values() -> None:
     grid = hourly_grid(np.zeros(0, EVENT_DTYPE), 5, np.array([3]))
-    assert grid.shape == (3, CHANNELS)
+    assert grid.shape == (3, channel_count())
     assert grid[0, 50] == 86 and grid[0, 2] == 59 and not grid[:, 59:].any()
     assert (grid[0] == partial_bin_rows(np.zeros(0, EVENT_DTYPE), np.array([5]), np.array([1.5]))[0]).all()
 
@@ -146,9 +146,9 @@ def test_number_of_bins(hours: float, timestep: float, bins: int) -> None:
 
 
 def plausible_grid(rows: int) -> np.ndarray:
-    """Return rows [N, 76] of plausible values of the continuous channels."""
+    """Return rows [N, C] of plausible values of the continuous channels."""
     rng = np.random.default_rng(0)
-    grid = np.zeros((rows, CHANNELS), np.float32)
+    grid = np.zeros((rows, channel_count()), np.float32)
     low, high = plausible_ranges()
     grid[:, continuous_channels()] = low + (high - low) * rng.uniform(0.1, 0.9, (rows, len(low)))
     return grid
@@ -181,7 +181,7 @@ def test_implausible_values_do_not_enter_the_normalizer() -> None:
 
 
 def test_the_ends_of_the_plausible_ranges_enter_the_normalizer() -> None:
-    grid = np.zeros((2, CHANNELS), np.float32)
+    grid = np.zeros((2, channel_count()), np.float32)
     grid[:, continuous_channels()] = np.stack(plausible_ranges())
     normalizer = Normalizer.empty()
     normalizer.add(grid)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from datasets.schema import CHANNELS, FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, continuous_channels
+from datasets.schema import FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, channel_count, continuous_channels
 from datasets.store import Store
 from tasks import TASKS
 from tests.stores import refresh_manifests, write_store
@@ -152,10 +152,10 @@ def test_a_manifest_runs_nothing(folder: Path) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((5, CHANNELS)),
-        np.zeros((5, CHANNELS - 1), np.float32),
+        np.zeros((5, channel_count())),
+        np.zeros((5, channel_count() - 1), np.float32),
         np.zeros(5, np.float32),
-        np.zeros((5, CHANNELS), ">f4"),
+        np.zeros((5, channel_count()), ">f4"),
         np.array([{}], object),
     ],
     ids=["float64", "narrow", "flat", "swapped", "pickled"],
@@ -229,7 +229,7 @@ def test_arrays_are_mapped_not_read(written: Path) -> None:
         while isinstance(array.base, np.ndarray):
             array = array.base
         assert isinstance(array.base, mmap.mmap)
-    assert store.hourly.shape == (store.manifest.hours, CHANNELS) and store.hourly.dtype == np.float32
+    assert store.hourly.shape == (store.manifest.hours, channel_count()) and store.hourly.dtype == np.float32
     assert store.cxr.shape == (12, IMAGE_SIZE, IMAGE_SIZE) and store.cxr.dtype == np.uint8
 
 
@@ -285,7 +285,7 @@ def test_only_continuous_channels_are_normalised(written: Path) -> None:
     mean, deviation = Store.open(written).normalizer()
     fitted = json.loads((written / "normalizer.json").read_text())
     continuous = list(continuous_channels())
-    others = np.setdiff1d(np.arange(CHANNELS), continuous)
+    others = np.setdiff1d(np.arange(channel_count()), continuous)
     assert mean[continuous] == pytest.approx(fitted["mean"])
     assert deviation[continuous] == pytest.approx(fitted["std"])
     assert not mean[others].any() and (deviation[others] == 1).all()

@@ -7,7 +7,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
 from torchvision.models import resnet18
 
-from datasets.schema import CHANNELS
+from datasets.schema import channel_count
 from models.encoders import (
     CXREncoder,
     EHREncoder,
@@ -21,7 +21,7 @@ from models.encoders.ehr import CHUNK_HOURS
 
 
 def stays(*hours: int) -> list[torch.Tensor]:
-    return [torch.randn(n, CHANNELS, generator=torch.Generator().manual_seed(n)) for n in hours]
+    return [torch.randn(n, channel_count(), generator=torch.Generator().manual_seed(n)) for n in hours]
 
 
 def packed(*hours: int) -> PackedSequence:
@@ -38,7 +38,10 @@ def test_each_stay_of_a_batch_is_encoded_as_if_alone_and_in_its_place(layers: in
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
-    encoder, network = EHREncoder(feature_dim=8, layers=layers).eval(), torch.nn.LSTM(CHANNELS, 8, layers)
+    encoder, network = (
+        EHREncoder(feature_dim=8, layers=layers).eval(),
+        torch.nn.LSTM(channel_count(), 8, layers),
+    )
     weights = dict(encoder.lstm.named_parameters())
     for name, weight in encoder.top.named_parameters() if layers > 1 else ():
         weights[name.replace("_l0", f"_l{layers - 1}")] = weight
@@ -49,7 +52,7 @@ def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
 
 def test_spans_of_hours_give_the_states_and_gradients_of_the_whole() -> None:
     lstm, ehr = (
-        torch.nn.LSTM(CHANNELS, 8),
+        torch.nn.LSTM(channel_count(), 8),
         packed(CHUNK_HOURS, 1, 3 * CHUNK_HOURS + 1, CHUNK_HOURS + 1, 2 * CHUNK_HOURS),
     )
     results = []
@@ -116,7 +119,7 @@ def test_the_lstm_agrees_with_its_equations_written_out() -> None:
 
 def test_recurrent_weights_are_orthogonal_input_weights_xavier_and_biases_zero() -> None:
     encoder = EHREncoder(feature_dim=32, layers=2)
-    for lstm, width in ((encoder.lstm, CHANNELS), (encoder.top, 32)):
+    for lstm, width in ((encoder.lstm, channel_count()), (encoder.top, 32)):
         weights = dict(lstm.named_parameters())
         recurrent, entry = weights["weight_hh_l0"], weights["weight_ih_l0"]
         assert torch.allclose(recurrent.T @ recurrent, torch.eye(32), atol=1e-5)

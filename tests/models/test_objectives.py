@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from datasets.schema import Batch
+from datasets.schema import Batch, channel_count
 from models import losses
 from models.batch_norm import convert_sync_batch_norm
 from models.encoders import EncoderConfig, build_encoders
@@ -69,7 +69,7 @@ def test_the_loss_is_that_of_the_heads_outputs(name: str) -> None:
 def test_samples_without_an_image_are_left_out(name: str) -> None:
     objective, complete = make_objective(name).eval(), make_pairs(4)
     stays = unpack_sequence(complete.ehr)
-    more = [*stays[:1], torch.randn(5, 76), *stays[1:]]
+    more = [*stays[:1], torch.randn(5, channel_count()), *stays[1:]]
     partial = complete._replace(
         ehr=pack_sequence(more, enforce_sorted=False),
         has_cxr=torch.tensor([True, False, True, True, True]),
