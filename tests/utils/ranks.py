@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import torch.multiprocessing as mp
 from utils import distributed
 from utils.distributed import Process
 
+# The server that the processes are forked from imports these once; it has no threads and no CUDA context.
+PRELOADED = ["torch", "torchvision", "models.objectives", "training.loop", "training.predict"]
 
 def run_on_ranks(work: Callable[[Process, Path], object], folder: Path, world: int = 2) -> list[object]:
     """Return what `work(process, folder)` returns on each rank; `work` must be a module's function."""
@@ -20,7 +23,8 @@ def run_on_ranks(work: Callable[[Process, Path], object], folder: Path, world: i
         server.bind(("127.0.0.1", 0))  # the system chooses a free port
         port = server.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    mp.spawn(_start, (world, port, work, folder), nprocs=world)
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    mp.start_processes(_start, (world, port, work, folder), nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(world)]
 
 
