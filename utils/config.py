@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import operator
@@ -14,13 +15,16 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, get_args, get_type_hints
 
 import docstring_parser
 import tyro
 import yaml
 
 from utils.log import is_rank_zero
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -47,7 +51,7 @@ def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = ""
     except (argparse.ArgumentError, ValueError) as error:
         _exit_usage(str(error))
     if {"-h", "--help"} & set(words):
-        _unwrap_help_texts(cls)
+        _unwrap_help_texts(cast(Any, cls))  # mypy takes a type for unhashable
     config: T
     config, unknown = tyro.cli(
         cls,
@@ -165,6 +169,7 @@ def _flag(path: str) -> str:
     return f"--{path.rpartition('.')[2]}"
 
 
+@functools.cache  # reading a class's docstrings parses its whole file
 def _unwrap_help_texts(kind: Any) -> None:
     """Join the lines of the docstrings of fields, whose breaks and indents tyro would show in the help."""
     for part in (*get_args(kind), *getattr(kind, "__bases__", ())):
@@ -222,13 +227,19 @@ def _override(cls: Any, defaults: dict[str, Any], values: object, prefix: str, k
     return cls(**settings)
 
 
+@functools.cache
+def _validator(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    return TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True))
+
+
 def _validate(kind: Any, value: object, path: str) -> object:
     """Return a value as its field's type; only numbers and text (YAML 1.1's 1e-3) are converted."""
-    from pydantic import ConfigDict, TypeAdapter, ValidationError  # slow to import, not for --help
+    from pydantic import ValidationError  # slow to import, not for --help
 
-    rules = ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True)
     try:
-        valid = TypeAdapter(kind, config=rules).validate_python(value)
+        valid = _validator(kind).validate_python(value)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
         raise ValueError(f"{path} is {_SHORT.repr(value)}: {reason[0].lower()}{reason[1:]}") from None

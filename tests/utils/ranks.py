@@ -17,6 +17,7 @@ from utils.distributed import Process
 # The server that the processes are forked from imports these once; it has no threads and no CUDA context.
 PRELOADED = ["torch", "torchvision", "models.objectives", "training.loop", "training.predict"]
 
+
 def run_on_ranks(work: Callable[[Process, Path], object], folder: Path, world: int = 2) -> list[object]:
     """Return what `work(process, folder)` returns on each rank; `work` must be a module's function."""
     with socket.socket() as server:
