@@ -71,8 +71,9 @@ def fit(
     `objective` maps a batch to {"loss": scalar, ...} (see the module's text). `save` returns the content of a
     checkpoint. `evaluate` maps a validation batch to what `objective` would, in eval mode and in float32; it
     gets every validation sample, and so can also collect predictions. `score` is called after each epoch on
-    all ranks, in eval mode; its numbers are logged and may be the monitor. `show` names further columns of the log to print. `lr_scales` are learning rates of
-    weights as multiples of the schedule's; 1 for all others.
+    all ranks, in eval mode; its numbers are logged and may be the monitor. `show` names further columns of
+    the log to print. `lr_scales` are learning rates of weights as multiples of the schedule's; 1 for all
+    others.
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
