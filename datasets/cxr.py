@@ -41,7 +41,6 @@ def link_images(
     metadata: pl.DataFrame, chexpert: pl.DataFrame, stays: pl.DataFrame, views: tuple[str, ...]
 ) -> pl.DataFrame:
     """Return images of some views taken during a stay, with findings and `hours` since intime."""
-    chexpert = chexpert.with_columns(pl.col(FINDINGS).fill_nan(None))
     _check_tables(metadata, chexpert)
     studies = metadata.filter(pl.col("ViewPosition").is_in(views)).with_columns(study_time())
     hours = (pl.col("time") - pl.col("intime")).dt.total_microseconds() / 3.6e9

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -28,8 +28,8 @@ from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
 from datasets.events.cleaning import ValueCounts, item_map
 from datasets.events.streaming import stream_observations
 from datasets.hourly import Normalizer, bins_of, hourly_grid
-from datasets.raw.reading import read_table, scan_table
-from datasets.raw.tables import TABLES, find_table
+from datasets.raw.reading import read_table, scan_file
+from datasets.raw.tables import TABLES, find_files
 from datasets.schema import IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
 from datasets.splits import read_subjects
 from datasets.store import MANIFEST, read_version
@@ -124,9 +124,10 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     roots = dict.fromkeys(IV_TABLES, config.mimic_iv)
     if config.mimic_cxr is not None:
         roots |= dict.fromkeys(CXR_TABLES, config.mimic_cxr)
-    tables = {name: find_table(root, name) for name, root in roots.items()}
-    for name, root in roots.items():
-        scan_table(root, name)  # reports a missing column now, not after hours of images
+    files = {name: find_files(root, name) for name, root in roots.items()}
+    for name, paths in files.items():
+        for path in paths:
+            scan_file(path, TABLES[name])  # reports a missing column now, not after hours of images
     lists = {"test_subjects": config.test_subjects, "val_subjects": config.val_subjects}
     lists["stays_list"] = config.stays
     return {
@@ -138,8 +139,14 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
         "variables": grid_layout(),
         "items": hashlib.sha256(item_map(config.protocol).write_csv().encode()).hexdigest(),
         **{name: sha256(path) if path else None for name, path in lists.items()},
-        "inputs": {name: {"file": path.name, "bytes": path.stat().st_size} for name, path in tables.items()},
+        "inputs": {name: _describe(paths) for name, paths in files.items()},
     }
+
+
+def _describe(paths: Sequence[Path]) -> object:
+    """Return name and size of a table's file, or a list of those of its shards."""
+    described = [{"file": path.name, "bytes": path.stat().st_size} for path in paths]
+    return described[0] if len(described) == 1 else described
 
 
 def _check_same_work(path: Path, identity: Mapping[str, object]) -> None:
@@ -248,7 +255,7 @@ def collect_events(config: ExtractConfig) -> None:
     first = np.full(len(stays), NEVER, np.int32)
     counts = ValueCounts()
     for table in EVENT_TABLES:
-        with _progress(find_table(config.mimic_iv, table)) as watch:
+        with _progress(find_files(config.mimic_iv, table)) as watch:
             rows = stream_observations(config.mimic_iv, table, stays, config.protocol, counts, watch)
             write_buckets(rows, buckets, first)
     for path in buckets.iterdir():
@@ -357,7 +364,9 @@ def _blocks(stays: int) -> Iterator[slice]:
 
 
 def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
-    """Estimate the rows of a table from its first bytes: good enough for a progress bar."""
+    """Estimate the rows of a file from its first bytes: good enough for a progress bar."""
+    if path.suffix == ".parquet":
+        return int(pq.read_metadata(path).num_rows)
     try:
         with path.open("rb") as file, gzip.open(file) if path.suffix == ".gz" else nullcontext(file) as text:
             lines = text.read(8 * sample).count(b"\n")
@@ -368,9 +377,10 @@ def _estimated_rows(path: Path, sample: int = 1 << 20) -> int:
 
 
 @contextmanager
-def _progress(path: Path) -> Iterator[Callable[[int], None]]:
+def _progress(paths: Sequence[Path]) -> Iterator[Callable[[int], None]]:
     """Show a progress bar over the rows of a table; yield the function that takes the last row read."""
-    with tqdm(total=_estimated_rows(path), desc=path.name, unit="row", unit_scale=True, disable=None) as bar:
+    total, name = sum(map(_estimated_rows, paths)), paths[0].name
+    with tqdm(total=total, desc=name, unit="row", unit_scale=True, disable=None) as bar:
         yield lambda row: bar.update(row - bar.n)
         bar.total = bar.n
 

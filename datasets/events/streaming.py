@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 
 from datasets.events.cleaning import RawObservations, ValueCounts, clean, item_map, to_float
+from datasets.raw.cells import convert, is_invalid, to_int
 from datasets.raw.integrity import check_not_truncated, explain_parse_error
-from datasets.raw.reading import parse_times, scan_table
-from datasets.raw.tables import find_table
+from datasets.raw.reading import scan_file
+from datasets.raw.tables import TABLES, find_files
 
 ROWS_PER_BATCH = 50_000
 MISSING = -(1 << 62)  # in place of a missing id or time
@@ -53,7 +54,7 @@ def stream_observations(
         stays: Cohort with stay_row, hadm_id, stay_id, intime and los_hours.
         protocol: `medmod` or `corrected`.
         counts: Implausible and redacted values are added to it.
-        on_row: Called with the index of the last row of the file that was read, for a progress bar.
+        on_row: Called with the index of the last row that was read, for a progress bar.
 
     Raises:
         ValueError: The table is missing, truncated, or cannot be parsed.
@@ -61,25 +62,50 @@ def stream_observations(
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = item_map(protocol).filter(pl.col("source") == source)["itemid"]
     index = _StayIndex.of(stays)
-    path = find_table(root, table)
-    last_row_is_complete = False
-    if path.suffix != ".gz":
-        check_not_truncated(path)
-    with explain_parse_error(root, table):
-        raw = scan_table(root, table, row_index="row", truncation_probe="value")
+    rows_before = 0
+    for path in find_files(root, table):
+        last_row, is_complete = -1, path.suffix == ".parquet"
+        if path.suffix == ".csv":
+            check_not_truncated(path)
+        with explain_parse_error(path, table):
+            for batch in _wanted_rows(path, table, wanted):
+                if len(batch):
+                    last_row, is_complete = int(batch["row"][-1]), bool(batch["probe"][-1])
+                    on_row(rows_before + last_row)
+                yield _observations_in_stays(
+                    batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts
+                )
+        if not is_complete:  # a cell to the right of the value shows that the value was not cut off
+            check_not_truncated(path)
+        rows_before += last_row + 1
+
+
+def _wanted_rows(path: Path, table: str, wanted: pl.Series) -> Iterator[pl.DataFrame]:
+    """Yield batches of the rows of some items, with their ids as numbers and "row" as in the file.
+
+    Polars parses the ids while it scans. From where that fails it goes on with ids as text.
+    """
+    ids = [column for column, dtype in TABLES[table].columns.items() if dtype is pl.Int64]
+    last_row = -1
+    for as_text in (False, True):
+        scan = scan_file(path, TABLES[table], as_text, row_index="row", probe="value")
+        is_text = [column for column in ids if scan.collect_schema()[column] == pl.String]
+        invalid = pl.any_horizontal(pl.lit(False), *(is_invalid(pl.col(c), pl.Int64) for c in is_text))
+        item = to_int(pl.col("itemid")) if "itemid" in is_text else pl.col("itemid")
         # Rows without item or time are kept until here, as the last one may have been cut off before them.
-        is_cut = pl.col("itemid").is_null() | pl.col("charttime").is_null()
-        is_wanted = pl.col("itemid").is_in(wanted.implode()) & pl.col("value").is_not_null()
-        rows = raw.filter(is_wanted | is_cut).with_columns(pl.col("^(hadm|stay)_id$").fill_null(MISSING))
-        for batch in rows.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
-            if len(batch):
-                on_row(int(batch["row"][-1]))
-                last_row_is_complete = bool(batch["probe"][-1])
-            yield _observations_in_stays(
-                batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts
-            )
-    if not last_row_is_complete:  # a cell to the right of the value shows that the value was not cut off
-        check_not_truncated(path)
+        is_cut = item.is_null() | pl.col("charttime").is_null()
+        is_wanted = item.is_in(wanted.implode()) & pl.col("value").is_not_null()
+        keep = is_wanted | is_cut | invalid if is_text else is_wanted | is_cut
+        rows = scan.filter(keep if last_row < 0 else keep & (pl.col("row") > last_row))
+        try:
+            for batch in rows.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
+                numbered = convert(batch, dict.fromkeys(ids, pl.Int64), batch["row"])
+                yield numbered.with_columns(pl.col("^(hadm|stay)_id$").fill_null(MISSING))
+                last_row = int(batch["row"][-1]) if len(batch) else last_row
+            return
+        except pl.exceptions.PolarsError:
+            if as_text:
+                raise
 
 
 def _observations_in_stays(
@@ -93,8 +119,8 @@ def _observations_in_stays(
         matches &= (stay_id == MISSING) | (stay_id == index.stay_id[stay])
     rows = np.flatnonzero(matches)
     stay = stay[rows]
-    time = parse_times("charttime").dt.epoch("s").fill_null(MISSING)
-    second = batch[rows].select(time).to_series().to_numpy() - index.intime[stay]
+    charted = convert(batch[rows].select("row", "charttime"), {"charttime": pl.Datetime}, batch["row"][rows])
+    second = charted["charttime"].dt.epoch("s").fill_null(MISSING).to_numpy() - index.intime[stay]
     in_stay = np.flatnonzero((second >= 0) & (second <= index.last_second[stay]))
     events = clean(_parse_values(batch[rows[in_stay]], protocol), protocol, counts)
     events["stay_row"] = index.stay_row[stay[in_stay]]

@@ -1,4 +1,4 @@
-"""Read raw tables: lazily, or a small one with its times parsed."""
+"""Read raw tables, CSV or Parquet: lazily, or a small one in the types of its columns."""
 
 import csv
 import os
@@ -7,8 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
+from datasets.raw.cells import convert
 from datasets.raw.integrity import check_field_counts, check_not_truncated, explain_parse_error, open_bytes
-from datasets.raw.tables import DOWNLOAD_AGAIN, TABLES, TIME_FORMAT, RawTable, find_table
+from datasets.raw.tables import DOWNLOAD_AGAIN, TABLES, RawTable, find_files
 
 # Polars reads some chunks of decompressed text per core ahead. Small chunks keep its memory flat from a
 # million rows on.
@@ -16,31 +17,73 @@ os.environ.setdefault("POLARS_CSV_CHUNK_SIZE", "1000000")
 LONGEST_HEADER = 1 << 16  # bytes
 
 
-def scan_table(
-    root: Path, name: str, row_index: str | None = None, truncation_probe: str | None = None
+def scan_file(
+    path: Path, table: RawTable, as_text: bool = False, row_index: str | None = None, probe: str | None = None
 ) -> pl.LazyFrame:
-    """Scan the columns of a raw table that are read, under our names; times are still text.
+    """Scan the columns of a file that are read, under our names, for `cells.convert`.
 
-    `row_index` names a column to add that counts rows from 0. `truncation_probe` is a column whose right
-    neighbour is added as text, named "probe": null in a row that was cut off there.
+    Integers and numbers of CSV files are parsed while scanning, which is fastest, unless they are wanted
+    `as_text`; their times are text. `row_index` names a column to add that counts rows from 0. `probe` is a
+    column whose right neighbour is added as text, named "probe": null in a row that was cut off there.
+
+    Raises:
+        ValueError: The file is no table, or one of the columns is missing.
     """
-    table, path = TABLES[name], find_table(root, name)
+    if path.suffix == ".parquet":
+        return _scan_parquet(path, table, row_index, probe)
     header = _read_header(path)
     names = table.names_in(header)
     _check_columns(path, table, header)
-    as_read = {c: pl.String if t is pl.Datetime else t for c, t in table.columns.items()}
-    types = {raw: as_read[column] for column, raw in names.items()}
-    scan = pl.scan_csv(path, infer_schema=False, schema_overrides=types, row_index_name=row_index, glob=False)
+    parsed = () if as_text else (pl.Int64, pl.Float64)
+    types = {column: dtype if dtype in parsed else pl.String for column, dtype in table.columns.items()}
+    scan = pl.scan_csv(
+        path,
+        infer_schema=False,
+        schema_overrides={raw: types[column] for column, raw in names.items()},
+        row_index_name=row_index,
+        glob=False,
+    )
     columns = [
         (_empty_to_null(names[column], dtype) if column in names else pl.lit(None, dtype)).alias(column)
-        for column, dtype in as_read.items()
+        for column, dtype in types.items()
     ]
     if row_index:
         columns.insert(0, pl.col(row_index))
-    if truncation_probe:
-        neighbour = header[min(header.index(truncation_probe) + 1, len(header) - 1)]
+    if probe:
+        neighbour = header[min(header.index(names[probe]) + 1, len(header) - 1)]
         columns.append(pl.col(neighbour).cast(pl.String).alias("probe"))
     return scan.select(columns)
+
+
+def _scan_parquet(path: Path, table: RawTable, row_index: str | None, probe: str | None) -> pl.LazyFrame:
+    try:
+        scan = pl.scan_parquet(path, row_index_name=row_index, glob=False, hive_partitioning=False)
+        schema = scan.collect_schema()
+    except (pl.exceptions.PolarsError, OSError):
+        raise ValueError(f"{path}: not a readable Parquet file; {DOWNLOAD_AGAIN}") from None
+    header = [column for column in schema if column != row_index]
+    names = table.names_in(header)
+    _check_columns(path, table, header)
+    columns = [
+        _typed(pl.col(names[column]), schema[names[column]], dtype).alias(column)
+        if column in names
+        else pl.lit(None, dtype).alias(column)
+        for column, dtype in table.columns.items()
+    ]
+    if row_index:
+        columns.insert(0, pl.col(row_index))
+    if probe:
+        columns.append(pl.lit("complete").alias("probe"))  # a Parquet file that is cut off cannot be opened
+    return scan.select(columns)
+
+
+def _typed(cells: pl.Expr, raw: pl.DataType, dtype: type[pl.DataType]) -> pl.Expr:
+    """Return a Parquet column in its type where that loses nothing, else as text."""
+    if raw == pl.Null or (dtype is pl.Int64 and (raw.is_integer() or raw == pl.Boolean)):
+        return cells.cast(dtype)
+    if dtype is pl.Float64 and raw.is_numeric():
+        return cells.cast(pl.Float64)
+    return cells if dtype is pl.Datetime and raw in (pl.Date, pl.Datetime) else cells.cast(pl.String)
 
 
 def _read_header(path: Path) -> list[str]:
@@ -57,11 +100,16 @@ def _read_header(path: Path) -> list[str]:
 
 
 def _check_columns(path: Path, table: RawTable, header: Sequence[str]) -> None:
-    names = table.names_in(header).values()
-    if repeated := [name for name in names if header.count(name) > 1]:
+    names = table.names_in(header)
+    folded = [raw.strip().lower() for raw in header]
+    if repeated := [
+        raw
+        for column, raw in names.items()
+        if (header.count(raw) if raw == column else folded.count(raw.strip().lower())) > 1
+    ]:
         raise ValueError(f"{path}: column {', '.join(repeated)} is repeated; {DOWNLOAD_AGAIN}")
-    if missing := [name for name in names if name not in header]:
-        present = [name for name in names if name in header]  # the line itself may hold a patient's values
+    if missing := [raw for raw in names.values() if raw not in header]:
+        present = [raw for raw in names.values() if raw in header]  # the line may hold a patient's values
         raise ValueError(
             f"{path}: column {', '.join(missing)} is missing ({table.releases} have it); of the columns that "
             f"are read, this file has: {', '.join(present) or 'none'}; use an unchanged MIMIC table"
@@ -73,23 +121,29 @@ def _empty_to_null(column: str, dtype: type[pl.DataType]) -> pl.Expr:
     return pl.when(pl.col(column) != "").then(pl.col(column)) if dtype is pl.String else pl.col(column)
 
 
-def parse_times(column: str) -> pl.Expr:
-    """Parse text such as `2150-01-31 14:05:00`, or a date alone; anything else is an error of Polars."""
-    text = pl.col(column).str.strip_chars()
-    full = pl.when(text.str.len_chars() == 10).then(text + " 00:00:00").otherwise(text)
-    full = pl.when(text.str.starts_with("-")).then(pl.lit("before our era")).otherwise(full)
-    return full.str.to_datetime(TIME_FORMAT, time_unit="us").alias(column)
-
-
 def read_table(root: Path, name: str) -> pl.DataFrame:
     """Read a small table into memory, with its times parsed and without blank lines."""
-    times = [column for column, dtype in TABLES[name].columns.items() if dtype is pl.Datetime]
-    path, lazy = find_table(root, name), scan_table(root, name)
-    check_not_truncated(path)
-    with explain_parse_error(root, name):
-        check_field_counts(path)
-        table = lazy.with_columns(parse_times(column) for column in times).collect()
-    return table.filter(~pl.all_horizontal(pl.all().is_null()))
+    return pl.concat([read_file(path, name) for path in find_files(root, name)])
+
+
+def read_file(path: Path, name: str) -> pl.DataFrame:
+    """Read a file of a small table as `read_table` does."""
+    table = TABLES[name]
+    scan = scan_file(path, table)
+    is_csv = path.suffix != ".parquet"
+    if is_csv:
+        check_not_truncated(path)
+    with explain_parse_error(path, name):
+        if is_csv:
+            check_field_counts(path)
+        try:
+            frame = scan.collect()
+        except pl.exceptions.PolarsError:
+            if not is_csv:
+                raise
+            frame = scan_file(path, table, as_text=True).collect()
+        frame = convert(frame, table.columns)
+    return frame.filter(~pl.all_horizontal(pl.all().is_null()))
 
 
 def check_unique_ids(frame: pl.DataFrame, ids: Sequence[str], name: str) -> None:

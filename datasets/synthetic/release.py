@@ -17,7 +17,7 @@ import polars as pl
 from tqdm import tqdm
 
 from datasets.cxr import image_path
-from datasets.raw.tables import TIME_FORMAT
+from datasets.raw.cells import TIME_FORMAT
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.synthetic.common import to_datetimes
 from datasets.synthetic.events import draw_charts, draw_labs, item_tables

@@ -6,8 +6,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datasets.raw.reading import read_table, scan_table
-from datasets.raw.tables import find_table
+from datasets.raw.reading import read_table, scan_file
+from datasets.raw.tables import TABLES, find_files
 from tests.raw_tables import admission, patient, write_mimic_iv, write_table
 
 
@@ -35,27 +35,28 @@ def test_extra_and_reordered_columns_do_not_matter(tmp_path: Path) -> None:
 
 def test_the_text_none_is_not_a_missing_value(tmp_path: Path) -> None:
     write_mimic_iv(tmp_path, chartevents=[{"hadm_id": 11, "itemid": 220739, "value": "None"}, {"itemid": 1}])
-    assert scan_table(tmp_path, "chartevents").collect()["value"].to_list() == ["None", None]
+    scan = scan_file(tmp_path / "icu/chartevents.csv.gz", TABLES["chartevents"])
+    assert scan.collect()["value"].to_list() == ["None", None]
 
 
 def test_a_missing_table_is_named_with_its_places_and_releases(tmp_path: Path) -> None:
-    tried = r"icu/icustays.csv.gz, icu/icustays.csv \(as in MIMIC-IV"
+    tried = r"icu/icustays.csv.gz, icu/icustays.csv, icu/icustays.parquet \(as in MIMIC-IV"
     with pytest.raises(ValueError, match=f"table icustays not found; looked for {tried}"):
-        find_table(tmp_path, "icustays")
+        find_files(tmp_path, "icustays")
 
 
 def test_a_missing_column_is_named_with_its_file(tmp_path: Path) -> None:
     write_table(tmp_path / "icu/icustays.csv", ["subject_id", "hadm_id"], [])
     missing = r"icustays.csv: column stay_id, .* is missing \(MIMIC-IV 1.0, 2.x and 3.x have it\)"
     with pytest.raises(ValueError, match=missing):
-        scan_table(tmp_path, "icustays")
+        scan_file(tmp_path / "icu/icustays.csv", TABLES["icustays"])
 
 
 def test_a_table_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
     write_mimic_iv(tmp_path)
     write_mimic_iv(tmp_path, gz=False)
     with pytest.raises(ValueError, match=r"table patients has 2 files"):
-        find_table(tmp_path, "patients")
+        find_files(tmp_path, "patients")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from PIL import Image
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
 from datasets.extract import ExtractConfig
-from datasets.raw.reading import parse_times, read_table
+from datasets.raw.cells import to_time
+from datasets.raw.reading import read_table
 from datasets.raw.tables import TABLES
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
@@ -83,7 +84,9 @@ def made(drawing: tuple[Path, list[int]]) -> Path:
 
 @pytest.fixture(scope="module")
 def charts(made: Path) -> pl.DataFrame:
-    return table(made / "mimic-iv/icu/chartevents.csv.gz").with_columns(parse_times("charttime"))
+    return table(made / "mimic-iv/icu/chartevents.csv.gz").with_columns(
+        to_time(pl.col("charttime")).alias("charttime")
+    )
 
 
 def table(path: Path) -> pl.DataFrame:

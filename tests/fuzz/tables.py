@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from datasets.extract import ExtractConfig
-from datasets.raw.tables import TABLES, find_table
+from datasets.raw.tables import TABLES, find_files
 from tasks import TASKS
 from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, pick, run
 from tests.random_cohort import random_cohort
@@ -102,7 +102,8 @@ def line_of(table: Table, row: int) -> bytes:
 
 
 def missing_column(draw: np.random.Generator, table: Table) -> Faulty:
-    removed = table.header.index(pick(draw, table.read_columns()))
+    optional = TABLES[table.name].optional
+    removed = table.header.index(pick(draw, [c for c in table.read_columns() if c not in optional]))
     rows = [row[:removed] + row[removed + 1 :] for row in (table.header, *table.rows)]
     return Faulty(Table(table.name, rows[0], tuple(rows[1:])).content())
 
@@ -379,7 +380,8 @@ TIME_FORMATS = (
 )  # fmt: skip
 NO_TIMES = (
     "2150-02-30 00:00:00", "2150-13-01 10:00:00", "2150-01-01 25:00:00", "0000-00-00 00:00:00",
-    "2150-01-01 10:61:00", "99999-01-01 00:00:00", "-1-01-01 00:00:00", "NaT", "1e309",
+    "2150-01-01 10:61:00", "99999-01-01 00:00:00", "-1-01-01 00:00:00", "1e309", "2150-01-01 14:05:60",
+    "50-01-01 14:05:00", "0050-01-01 14:05:00", "2150-01-01T14:05:00+02:00",
 )  # fmt: skip
 NO_DIAGNOSES = (
     ("icd_version", "11"), ("icd_version", ""), ("icd_code", ""), ("icd_version", "0"),
@@ -409,7 +411,9 @@ def mixed_time_formats(draw: np.random.Generator, table: Table) -> Faulty:
     parts = dict(zip("YmdHMS", (*day.split("-"), *clock.split(":")), strict=True))
     text = pick(draw, TIME_FORMATS).format(**parts)
     clean = table.with_cell(row, column, f"{day} {clock}")
-    return Faulty(table.with_cell(row, column, text).content(), (clean, *_without_event(table, row)))
+    to_the_minute = table.with_cell(row, column, f"{day} {clock[:5]}:00")
+    alike = (clean, to_the_minute, *_without_event(table, row))
+    return Faulty(table.with_cell(row, column, text).content(), alike)
 
 
 def date_without_time(draw: np.random.Generator, table: Table) -> Faulty:
@@ -523,7 +527,8 @@ def read_clean(cohort: Path, name: str) -> Table:
 
 
 def _path(cohort: Path, name: str) -> Path:
-    return find_table(cohort / ("cxr" if name in ("metadata", "chexpert") else "iv"), name)
+    (path,) = find_files(cohort / ("cxr" if name in ("metadata", "chexpert") else "iv"), name)
+    return path
 
 
 def extract(cohort: Path, out: Path, protocol: str = "medmod") -> CommandResult:
@@ -539,7 +544,7 @@ def _extract(config: ExtractConfig) -> None:
 
 def contents(store: Path) -> dict[str, str]:
     """A hash of each file of a store, without those that describe the input."""
-    describe_input = ("manifest.yaml", "cxr_rejected.csv")
+    describe_input = ("manifest.yaml", "cxr_rejected.csv", "unmatched_codes.csv")
     files = sorted(path for path in store.rglob("*") if path.is_file() and path.name not in describe_input)
     return {str(p.relative_to(store)): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}
 
