@@ -10,10 +10,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from datasets.augment import Views, centre_view, random_views, warp
-from datasets.placement import Normalizer, ResidentArray, choose_placement, to_device
+from datasets.placement import Normalizer, ResidentArray, choose_placement
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, concat_ranges, load_samples
 from datasets.schema import Batch
 from datasets.store import Store
+from utils.device import to_device
 from utils.distributed import Process
 from utils.threads import in_order
 

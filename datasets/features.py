@@ -15,6 +15,7 @@ from datasets.batches import Batches
 from datasets.samples import DataConfig, Samples, concat_ranges
 from datasets.schema import FeatureBatch, PrefixBatch
 from datasets.store import Store
+from utils.device import to_device
 from utils.distributed import Process
 
 # The --data_pairs under which batches of any samples load these modalities and no other.
@@ -70,8 +71,8 @@ class PrefixBatches:
                 stays = batch.row.numpy()
                 stay, index = concat_ranges(self._first[stays], self._first[stays + 1] - self._first[stays])
                 row = self._order[index]
-                stay_index = torch.from_numpy(stay).to(self.stays.device)
-                last = torch.from_numpy(self._last[row]).to(self.stays.device)
+                stay_index = to_device(torch.from_numpy(stay), self.stays.device)
+                last = to_device(torch.from_numpy(self._last[row]), self.stays.device)
                 yield PrefixBatch(batch.ehr, stay_index, last, torch.from_numpy(row))
 
 
@@ -142,6 +143,8 @@ class FeatureBatches:
         order = np.arange(len(self.features))
         if self.train:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
-        for rows in torch.from_numpy(order).split(self.batch_size)[start:]:
-            mine = rows.tensor_split(self.world)[self.rank].to(self.features.device)
-            yield FeatureBatch(self.features[mine], self.labels[mine], mine)
+        rows = torch.from_numpy(order).split(self.batch_size)[start:]
+        indices = to_device(torch.from_numpy(order), self.features.device).split(self.batch_size)[start:]
+        for batch in zip(rows, indices, strict=True):
+            row, index = (part.tensor_split(self.world)[self.rank] for part in batch)
+            yield FeatureBatch(self.features[index], self.labels[index], row)

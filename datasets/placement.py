@@ -13,6 +13,7 @@ from torch import Tensor
 
 from datasets.schema import IMAGE_SIZE, channel_count
 from datasets.store import Store
+from utils.device import to_device
 
 Placement = Literal["cuda", "cpu", "disk"]
 
@@ -82,11 +83,6 @@ class ResidentArray:
         elif len(index):  # the store has checked the rows, and "clip" needs no buffer
             np.take(self.held.numpy(), index, axis=0, out=rows.numpy(), mode="clip")
         return rows.to(self.device, non_blocking=True)
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; to a GPU it is copied while the CPU works on."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def choose_placement(

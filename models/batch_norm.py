@@ -39,6 +39,21 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
+class CUDASyncBatchNorm(nn.SyncBatchNorm):
+    """nn.SyncBatchNorm for processes of which some have no image, also under autocast.
+
+    All processes exchange float32 statistics. nn.SyncBatchNorm of PyTorch 2.12 makes those of an empty input
+    in the input's own number format, bfloat16 under autocast, and NCCL does not compare formats.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[n, C, H, W] -> the same shape, normalized per channel over the samples of all processes."""
+        if input.numel() or not self.training:
+            return super().forward(input)
+        upcast = input.to(torch.promote_types(input.dtype, torch.float32))
+        return super().forward(upcast).to(input.dtype)
+
+
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace the batch norm layers of a module, in place, by layers that work over all processes.
 
@@ -46,6 +61,6 @@ def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Modul
     norm is not changed: its replacement is returned.
     """
     if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return converted
+        converted = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return replace_layers(converted, nn.SyncBatchNorm, CUDASyncBatchNorm)
     return replace_layers(module, nn.BatchNorm2d, CPUSyncBatchNorm)

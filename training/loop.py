@@ -83,7 +83,7 @@ def fit(
         raise ValueError("there is no training batch")
     if stopping.monitor.startswith("val_") and val is None:
         raise ValueError(f"--monitor {stopping.monitor} needs validation batches, and there are none")
-    with DeferredSignals() as signals:
+    with DeferredSignals() as signals, checkpoint.Writer() as writer:
         trainer = _Trainer(
             objective,
             train,
@@ -98,11 +98,13 @@ def fit(
             show,
             lr_scales,
             signals,
+            writer,
         )
         trainer.resume()
         while not trainer.done:
             trainer.run_epoch()
     run.close()
+    distributed.barrier()  # all may now read best.ckpt
     progress = trainer.progress
     return FitResult(progress.best_epoch, progress.best, progress.epoch, progress.stopped_early)
 
@@ -124,6 +126,7 @@ class _Trainer:
     show: Sequence[str]
     lr_scales: Mapping[nn.Parameter, float] | None
     signals: DeferredSignals
+    writer: checkpoint.Writer
 
     def __post_init__(self) -> None:
         self.device = self.run.process.device
@@ -151,7 +154,10 @@ class _Trainer:
         # Rank 0's weights are sent to all. A batch without images leaves the image encoder unused. Without
         # device_ids, batches stay where they are: on the device, except for hours, which stay on the CPU.
         return DistributedDataParallel(
-            self.objective, find_unused_parameters=True, gradient_as_bucket_view=True
+            self.objective,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
+            broadcast_buffers=False,  # equal on all ranks; see _broadcast_buffers
         )
 
     @property
@@ -253,6 +259,7 @@ class _Trainer:
             last = self.pending.read_and_check_finite(self.progress.epoch, "training")
             self.pending = None
         self.progress.sums = self.sums.to_dict()
+        self.writer.wait()
         self._save_last(self.progress.epoch)
         self._exit_if_signalled(numbers.terminate or last.terminate, numbers.interrupt or last.interrupt)
 
@@ -323,12 +330,17 @@ class _Trainer:
             raise ValueError(f"--monitor {monitor} is not logged; choose one of {choices}")
         progress = self.progress
         epoch = progress.epoch
+        self.writer.wait()  # for the checkpoints of the epoch before
         value = distributed.broadcast_value(row[monitor])
         is_best = progress.update_early_stopping(epoch, value, self.stopping, self.optim.plateau_patience)
+        best = self.run.folder / "best.ckpt"
         if self.keep_every_epoch:
-            self._write(self.run.folder / f"{self.run.name}_epoch_{epoch:02d}.ckpt", epoch)
-        if is_best:
-            self._write(self.run.folder / "best.ckpt", epoch)
+            kept = self.run.folder / f"{self.run.name}_epoch_{epoch:02d}.ckpt"
+            self._write(kept, epoch)
+            if is_best and self.run.process.rank == 0:
+                self.writer.link(kept, best)
+        elif is_best:
+            self._write(best, epoch)
         self.run.log(row)
         columns = ["train_loss", monitor, *self.show]
         logger.info(describe_epoch(row, columns, self.optim.epochs, is_best))
@@ -344,11 +356,12 @@ class _Trainer:
 
     def _write(self, path: Path, epoch: int, **more: object) -> None:
         if self.run.process.rank == 0:
-            checkpoint.save(path, self.save() | {"epoch": epoch} | more)
+            self.writer.save(path, self.save() | {"epoch": epoch} | more)
 
     def _exit_if_signalled(self, terminate: float, interrupt: float) -> None:
         """Exit after last.ckpt is written, with status 0 after SIGTERM and 130 after Ctrl-C."""
         if terminate or interrupt:
+            self.writer.wait()
             logger.info(f"stopped; {self.run.folder / 'last.ckpt'} is written, continue with --resume")
             self.run.close()
             distributed.barrier()

@@ -10,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from utils.device import to_device
+
 ROWS, COUNT, LOSS = 3, 4, 5  # entries of a tensor of step metrics
 MAX_LISTED_SAMPLES = 20
 
@@ -38,8 +40,7 @@ def reduce_metrics(
     (float64), whose terms are multiplied by each rank's count before they are summed; and the factor of this
     rank's loss, `local_count * world / global_count`.
     """
-    head = torch.tensor([*flags, rows, rows], dtype=torch.float64, pin_memory=device.type == "cuda")
-    head = head.to(device, non_blocking=True)
+    head = to_device(torch.tensor([*flags, rows, rows], dtype=torch.float64), device)
     if "count" in terms:
         head[COUNT] = terms["count"]
     values = [torch.as_tensor(terms[name], device=device).detach().double() for name in _term_names(terms)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, Self, TypedDict, cast
 
 import torch
 from torch import Tensor, nn
 
 from utils.files import atomic_write, sha256
+from utils.log import logger
 
 FORMAT = "medmod-checkpoint-1"
 
@@ -58,6 +61,77 @@ def save(path: Path, content: Mapping[str, object]) -> None:
             torch.save({"format": FORMAT, **content}, file)
         except RuntimeError as error:  # torch's zip writer wraps the OSError of a full disk
             raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def link(existing: Path, path: Path) -> None:
+    """Give a checkpoint a second name, atomically; where the file system has no hard links, copy it.
+
+    Raises:
+        FullDisk: The disk is full; the file that was there before is intact.
+    """
+    with atomic_write(path) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            partial.hardlink_to(existing)
+        except OSError:
+            shutil.copyfile(existing, partial)
+
+
+class Writer:
+    """Writes checkpoints one after another in a thread, while the training goes on.
+
+    A file is complete, and an error known, after `wait`. Leaving the context waits too.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._pending: list[Future[None]] = []
+
+    def save(self, path: Path, content: Mapping[str, object]) -> None:
+        """Copy the content, which may change afterwards, and write it as `save` does."""
+        self._pending.append(self._thread.submit(save, path, snapshot(content)))
+
+    def link(self, existing: Path, path: Path) -> None:
+        """Give a checkpoint that was given to `save` before a second name."""
+        self._pending.append(self._thread.submit(link, existing, path))
+
+    def wait(self) -> None:
+        """Wait until all is written; raise the first error."""
+        while self._pending:
+            self._pending.pop(0).result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown()
+        for write in self._pending:
+            error = write.exception()
+            if error is not None and kind is not None:
+                logger.error(f"a checkpoint was not written: {error}")  # the error that stops us comes first
+            elif error is not None:
+                raise error
+
+
+def snapshot(content: Mapping[str, object]) -> dict[str, object]:
+    """Copy nested dicts and lists with their tensors, which go to the CPU; equal tensors stay one."""
+    copies: dict[object, Tensor] = {}
+
+    def copy(value: object) -> object:
+        if isinstance(value, Tensor):
+            key = value.data_ptr(), value.dtype, value.shape, value.stride()
+            if key not in copies:
+                copies[key] = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
+                copies[key].copy_(value.detach(), non_blocking=True)
+            return copies[key]
+        if isinstance(value, Mapping):
+            return {name: copy(entry) for name, entry in value.items()}
+        return [copy(entry) for entry in value] if isinstance(value, list) else value
+
+    copied = {name: copy(value) for name, value in content.items()}
+    if torch.cuda.is_initialized():
+        torch.cuda.current_stream().synchronize()
+    return copied
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:

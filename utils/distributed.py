@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
+DEVICE_FILES = Path("/dev")  # with nvidia0 and so on, if there is a driver
 TIMEOUT = timedelta(hours=2)  # rank 0 may write large files while the others wait
 
 
@@ -29,13 +31,17 @@ def setup(device: str = "auto") -> Process:
     """Join the processes that torchrun started, if it did; nccl on cuda, gloo on cpu.
 
     Raises:
-        ValueError: `device` is not auto, cpu or cuda, or there is no GPU for this process on cuda.
+        ValueError: `device` is not auto, cpu or cuda, or there is no GPU for this process on cuda, or auto
+            would take the CPU although the machine or the job has a GPU.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"--device must be auto, cpu or cuda, not {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device cuda: PyTorch sees no GPU; use --device cpu, or a CUDA build of torch")
     kind = "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
+    if kind == "cpu" and (device == "cuda" or (device == "auto" and _has_gpu())):
+        raise ValueError(
+            f"--device {device}: PyTorch {torch.__version__} cannot use a GPU here ({_why_no_gpu()}); update "
+            "its driver, install a CUDA build of torch that fits the driver, or use --device cpu"
+        )
     rank, world, local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if kind == "cuda":
         if local_rank >= torch.cuda.device_count():
@@ -49,6 +55,23 @@ def setup(device: str = "auto") -> Process:
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT, device_id=torch_device if kind == "cuda" else None)
     return Process(rank, max(world, 1), local_rank, torch_device)
+
+
+def _has_gpu() -> bool:
+    """Return whether the machine has an NVIDIA GPU or the SLURM job asked for one, and nothing hides it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and visible.strip() in ("", "-1", "NoDevFiles"):
+        return False
+    return bool(os.environ.get("SLURM_JOB_GPUS") or list(DEVICE_FILES.glob("nvidia[0-9]*")))
+
+
+def _why_no_gpu() -> str:
+    """Return PyTorch's reason, such as a driver that is too old."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # of a build with and without CUDA
+        return str(error).partition(". ")[0].strip()
+    return "it sees no GPU"
 
 
 def shutdown() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -201,13 +201,23 @@ def seed_everything(seed: int) -> None:
 
 
 def set_precision(config: RunConfig, device: torch.device) -> None:
-    """Choose the number format of float32 matrix products, and how kernels are chosen."""
+    """Choose the number format of float32 products, and how kernels are chosen.
+
+    On a GPU, products of matrices and of convolutions are TF32 (10 bits), but float32 under --precision
+    float32. Those of a recurrence are always float32: its steps wait for each other, not for the products.
+    """
     if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32
-        torch.backends.cudnn.benchmark = not config.deterministic
+        is_exact = config.precision == "float32"
+        torch.set_float32_matmul_precision("highest" if is_exact else "high")
+        cudnn: Any = torch.backends.cudnn  # torch's stubs lack these settings
+        cudnn.conv.fp32_precision = "ieee" if is_exact else "tf32"
+        cudnn.rnn.fp32_precision = "ieee"  # reading cudnn.allow_tf32 raises from here on: the two differ
+        cudnn.benchmark = not config.deterministic
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it to be deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False  # all of it is written before it is read
 
 
 def environment(run: Run) -> dict[str, object]:

@@ -1,43 +1,75 @@
 """The EHR encoder: an LSTM over the hours of a stay."""
 
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from datasets.schema import channel_count
 from models.encoders.base import Encoder
+from utils.device import to_device
 
 CHUNK_HOURS = 16  # see _run_lstm_in_chunks
 
 
 class HourlyStates(NamedTuple):
-    """Hidden states of B stays by the hour, [T, B, D], and the lengths of the stays in hours, [B] on the CPU.
+    """Hidden states of B stays in all their hours, in the order of the packed sequence that nn.LSTM reads.
 
-    States after the end of a stay are never read.
+    states: [sum of hours, D]. stay: the stay of each of these rows, int64 [sum of hours]. lengths, last_row:
+    hours and row of the last hour of each stay, int64 [B]. layout: the packed sequence, with other data. No
+    stay is padded: 256 ICU stays padded to the longest would be about eleven times as large.
     """
 
     states: Tensor
+    stay: Tensor
     lengths: Tensor
+    last_row: Tensor
+    layout: PackedSequence
+
+    @classmethod
+    def of(cls, states: PackedSequence) -> Self:
+        """Take over the states and the order of a packed sequence."""
+        device = states.data.device
+        stay, lengths, last_row = (to_device(x, device) for x in _stays_of_rows(states.batch_sizes))
+        if states.sorted_indices is not None and states.unsorted_indices is not None:
+            stay, order = states.sorted_indices[stay], states.unsorted_indices
+            lengths, last_row = lengths[order], last_row[order]
+        return cls(states.data, stay, lengths, last_row, states)
+
+    def of_each_hour(self, values: Tensor) -> Tensor:
+        """Repeat values of the stays [B, D] for each of their hours, [sum of hours, D]."""
+        return values.index_select(0, self.stay)
 
     def mean(self) -> Tensor:
         """Return the mean over the hours of each stay, [B, D]."""
-        lengths = self._lengths_on_device()
-        is_padding = torch.arange(len(self.states), device=lengths.device)[:, None] >= lengths
-        return self.states.masked_fill(is_padding[..., None], 0.0).sum(dim=0) / lengths[:, None]
+        zeros = self.states.new_zeros(len(self.lengths), self.states.shape[1])
+        return zeros.index_add(0, self.stay, self.states) / self.lengths[:, None]
 
     def last(self) -> Tensor:
         """Return the state in the last hour of each stay, [B, D]."""
-        lengths = self._lengths_on_device()
-        return self.states[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+        return self.states.index_select(0, self.last_row)
 
     def packed(self) -> PackedSequence:
-        """Return the states as a packed sequence, [sum of hours, D]; the order of the stays is kept."""
-        return pack_padded_sequence(self.states, self.lengths, enforce_sorted=False)
+        """Return the states as a packed sequence."""
+        return self.layout._replace(data=self.states)
 
-    def _lengths_on_device(self) -> Tensor:
-        return self.lengths.to(self.states.device, non_blocking=True)
+
+def _stays_of_rows(batch_sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the stay of each row of packed hours, and the hours and the last row of each stay.
+
+    Stays are counted in the order of the packed sequence, longest first.
+
+    >>> [part.tolist() for part in _stays_of_rows(torch.tensor([2, 1, 1]))]
+    [[0, 1, 0, 0], [3, 1], [3, 1]]
+    """
+    sizes = batch_sizes.numpy()
+    first_row = np.cumsum(sizes) - sizes
+    stays = np.arange(sizes[0])
+    lengths = len(sizes) - np.searchsorted(sizes[::-1], stays, side="right")
+    stay = np.arange(sizes.sum()) - np.repeat(first_row, sizes)
+    return torch.from_numpy(stay), torch.from_numpy(lengths), torch.from_numpy(first_row[lengths - 1] + stays)
 
 
 Sequences = TypeVar("Sequences", PackedSequence, Tensor)
@@ -102,7 +134,7 @@ class EHREncoder(Encoder):
 
     def encode_lower_layers(self, ehr: PackedSequence) -> HourlyStates:
         """Map packed hours [sum of hours, channels] to the hidden states below the last layer."""
-        return HourlyStates(*pad_packed_sequence(run_lstm(self.lstm, ehr)[0]))
+        return HourlyStates.of(run_lstm(self.lstm, ehr)[0])
 
     def encode_top_layer(self, hours: HourlyStates) -> Tensor:
         """Return the features [B, feature_dim], float32, of what `encode_lower_layers` returned."""
@@ -123,10 +155,10 @@ class EHREncoder(Encoder):
         """
         states = run_lstm(self.lstm, ehr)[0]
         states = states if self.top is None else self._run_top(self.top, states)[0]
-        first_row = states.batch_sizes.cumsum(0) - states.batch_sizes  # of each hour in the packed data
+        first_row = to_device(states.batch_sizes.cumsum(0) - states.batch_sizes, last.device)  # of each hour
         row_in_hour = states.unsorted_indices
         assert row_in_hour is not None, "stays are packed in any order"
-        feature: Tensor = self.dropout(states.data[first_row.to(last.device)[last] + row_in_hour[stay]])
+        feature: Tensor = self.dropout(states.data[first_row[last] + row_in_hour[stay]])
         return feature
 
     def _run_top(self, top: nn.LSTM, states: PackedSequence) -> tuple[PackedSequence, Tensor]:

@@ -55,18 +55,3 @@ class Fusion(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor | BranchLogits:
         """Map a batch of B samples to logits [B, outputs], or to the logits of several branches."""
-
-
-def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
-    """Place the features [P, D] of the P present rows among zeros, [B, D], without a device sync."""
-    if len(features) == len(present):
-        return features
-    zeros = features.new_zeros(len(present), features.shape[1])
-    return zeros.masked_scatter(present[:, None].expand_as(zeros), features)
-
-
-def gather_rows(values: Tensor, present: Tensor, count: int) -> Tensor:
-    """Select the present rows of values [B, D], of which there are `count`, without a device sync."""
-    if count == len(present):
-        return values
-    return values[(~present).int().argsort(stable=True)[:count]]

@@ -23,7 +23,7 @@ class ScaleAndShift(nn.Module):
     def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
         """Return the unchanged maps [P, C, H, W] and the changed hours; has_cxr: bool [B]."""
         squeezed = self.bottleneck(squeeze(maps, hours, has_cxr)).relu()
-        scale, shift = self.scale_and_shift(squeezed).chunk(2, dim=1)
+        scale, shift = hours.of_each_hour(self.scale_and_shift(squeezed)).chunk(2, dim=1)
         return maps, hours._replace(states=hours.states * scale + shift)
 
 

@@ -7,7 +7,8 @@ from torch import nn
 
 from datasets.schema import Batch
 from models.encoders import Encoder
-from models.fusion.base import BranchLogits, Fusion, scatter_rows
+from models.fusion.base import BranchLogits, Fusion
+from models.rows import scatter_rows
 
 
 class Late(Fusion):

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models.encoders import Encoder
-from models.fusion.base import Fusion, scatter_rows
+from models.fusion.base import Fusion
+from models.rows import scatter_rows
 
 
 class LinearFusion(Fusion):

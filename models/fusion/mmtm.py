@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models.encoders import CXREncoder, Encoder, HourlyStates
-from models.fusion.base import gather_rows, scatter_rows
 from models.fusion.staged import StagedFusion, squeeze
+from models.rows import gather_rows, scatter_rows
 
 RATIO = 4  # width of the joint layer: twice its input divided by this
 
@@ -27,7 +27,7 @@ class Gates(nn.Module):
         """Return the gated maps [P, C, H, W] and hours; has_cxr: bool [B]."""
         joint = self.joint(squeeze(maps, hours, has_cxr)).relu()
         gate = gather_rows(self.image_gate(joint).sigmoid(), has_cxr, len(maps))
-        states = hours.states * self.ehr_gate(joint).sigmoid()
+        states = hours.states * hours.of_each_hour(self.ehr_gate(joint).sigmoid())
         return maps * gate[:, :, None, None], hours._replace(states=states)
 
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models.encoders import CXREncoder, EHREncoder, Encoder, HourlyStates
-from models.fusion.base import Fusion, scatter_rows
+from models.fusion.base import Fusion
+from models.rows import scatter_rows
 
 ALL_STAGES = -1  # --layer_after for a fusion block after every stage
 

@@ -13,6 +13,7 @@ from models import losses
 from models.losses import Denominator
 from models.objectives.base import PublishedOptim
 from models.objectives.temperature import TemperatureObjective, TemperatureSettings
+from utils.device import to_device
 from utils.distributed import broadcast_value
 
 MAX_SWAP = 0.2  # the first block may end at 40 % + 20 %, where the second may begin
@@ -60,7 +61,7 @@ class ALIGN(TemperatureObjective):
         image, ehr = self.pairs(batch)
         noisy = ehr
         if generator is not None:
-            noisy = ehr[swap_two_blocks(len(ehr), self.settings.swap, generator).to(ehr.device)]
+            noisy = ehr[to_device(swap_two_blocks(len(ehr), self.settings.swap, generator), ehr.device)]
         temperature = self.temperature()
         loss = losses.simclr(image, noisy, temperature, self.settings.denominator)
         return {"loss": loss, "temperature": temperature.detach(), **self.metrics(image, ehr, batch)}

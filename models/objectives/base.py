@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models import losses
 from models.embeddings import sphere_metrics
+from models.rows import gather_rows
 from utils.distributed import gather_with_gradient
 
 
@@ -35,11 +36,14 @@ class PairObjective(nn.Module):
         """Return the image and EHR embeddings, [P, D] each, of this process's pairs."""
         image = self.heads["cxr"](self.encoders["cxr"](batch.cxr))
         ehr = self.heads["ehr"](self.encoders["ehr"](batch.ehr))
-        return image, ehr if len(image) == len(ehr) else ehr[batch.has_cxr]
+        return image, gather_rows(ehr, batch.has_cxr, len(image))
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return the image and EHR embeddings, [N, D] each, of all processes' pairs, in rank order."""
-        image, ehr = self.embed(batch)
+        """Return the image and EHR embeddings, [N, D] each, of all processes' pairs, in rank order.
+
+        They are float32 or better, so that the sum over processes of their gradients is, too.
+        """
+        image, ehr = losses.upcast(*self.embed(batch))
         return gather_with_gradient(image), gather_with_gradient(ehr)
 
     @staticmethod

@@ -78,7 +78,7 @@ def test_the_features_at_an_hour_are_those_of_a_stay_that_ends_there(layers: int
 def test_lower_then_upper_layers_are_the_forward_pass(layers: int) -> None:
     encoder, ehr = EHREncoder(feature_dim=8, layers=layers).eval(), packed(5, 48, 1, 17)
     hours = encoder.encode_lower_layers(ehr)
-    assert hours.states.shape == (48, 4, 8) and hours.lengths.tolist() == [5, 48, 1, 17]
+    assert hours.states.shape == (5 + 48 + 1 + 17, 8) and hours.lengths.tolist() == [5, 48, 1, 17]
     assert torch.allclose(encoder.encode_top_layer(hours), encoder(ehr), atol=1e-6)
 
 
@@ -91,16 +91,17 @@ def test_dropout_acts_between_layers_and_on_the_feature() -> None:
         assert (feature == 0).any() and not torch.allclose(feature[feature != 0], 2 * evaluated[feature != 0])
 
 
-def test_hours_beyond_a_stay_are_never_read() -> None:
-    states = torch.randn(6, 3, 4)
-    hours = HourlyStates(states, torch.tensor([2, 6, 1]))
-    changed = states.clone()
-    changed[2:, 0] = changed[1:, 2] = torch.nan
-    for read in (HourlyStates.mean, HourlyStates.last):
-        assert torch.equal(read(hours), read(hours._replace(states=changed)))
-    assert torch.allclose(hours.mean()[0], states[:2, 0].mean(dim=0))
-    assert torch.equal(hours.last(), torch.stack([states[1, 0], states[5, 1], states[0, 2]]))
-    assert hours._replace(states=changed).packed().data.isfinite().all()
+@pytest.mark.parametrize("lengths", [[2, 6, 1], [3, 3], [4], [1, 1, 5, 5, 2]])
+def test_states_of_stays_are_those_of_their_own_hours(lengths: list[int]) -> None:
+    states = [torch.randn(hours, 4, dtype=torch.float64) for hours in lengths]
+    hours = HourlyStates.of(pack_sequence(states, enforce_sorted=False))
+    assert torch.allclose(hours.mean(), torch.stack([stay.mean(dim=0) for stay in states]))
+    assert torch.equal(hours.last(), torch.stack([stay[-1] for stay in states]))
+    number = torch.arange(len(lengths))
+    assert torch.equal(hours.of_each_hour(number[:, None])[:, 0], hours.stay)
+    for stay, expected in enumerate(states):
+        assert torch.equal(hours.states[hours.stay == stay], expected)
+    assert torch.equal(pad_packed_sequence(hours.packed())[1], torch.tensor(lengths))
 
 
 def test_the_lstm_agrees_with_its_equations_written_out() -> None:

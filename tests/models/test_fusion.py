@@ -11,10 +11,10 @@ from datasets.schema import Batch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, HourlyStates
 from models.fusion import FUSIONS, FusionConfig
-from models.fusion.base import gather_rows, scatter_rows
 from models.fusion.daft import ScaleAndShift
 from models.fusion.mmtm import Gates
 from models.heads import HeadedEncoder
+from models.rows import gather_rows, scatter_rows
 
 SMALL = EncoderConfig(ehr_dim=16, vision_backbone="resnet18")
 WITH_IMAGES = [name for name, fusion in FUSIONS.items() if "cxr" in fusion.modalities]
@@ -248,28 +248,26 @@ def test_tokens_stand_between_behind_and_in_place_of_the_modalities(make_batch, 
 
 
 def test_mmtm_gates_each_channel_by_the_means_of_both() -> None:
-    gates, maps, states = Gates(8, 4), torch.rand(1, 8, 3, 3), torch.randn(5, 2, 4)
-    hours = HourlyStates(states, torch.tensor([5, 2]))
+    gates, maps, states = Gates(8, 4), torch.rand(1, 8, 3, 3), [torch.randn(5, 4), torch.randn(2, 4)]
+    hours = HourlyStates.of(pack_sequence(states, enforce_sorted=False))
     gated, after = gates(maps, hours, torch.tensor([False, True]))
     assert gates.joint.out_features == 2 * (8 + 4) // 4
-    for sample, (image, length) in enumerate([(torch.zeros(8), 5), (maps[0].mean(dim=(1, 2)), 2)]):
-        joint = gates.joint(torch.cat([image, states[:length, sample].mean(dim=0)])).clamp(min=0)
+    for sample, image in enumerate([torch.zeros(8), maps[0].mean(dim=(1, 2))]):
+        joint = gates.joint(torch.cat([image, states[sample].mean(dim=0)])).clamp(min=0)
         ehr_gate = gates.ehr_gate(joint).sigmoid()
-        assert torch.allclose(after.states[:length, sample], states[:length, sample] * ehr_gate, atol=1e-6)
+        assert torch.allclose(after.states[hours.stay == sample], states[sample] * ehr_gate, atol=1e-6)
     assert torch.allclose(gated[0], maps[0] * gates.image_gate(joint).sigmoid()[:, None, None], atol=1e-6)
 
 
 def test_daft_scales_and_shifts_each_hour_by_the_means_of_both() -> None:
-    block, maps, states = ScaleAndShift(8, 6), torch.rand(1, 8, 3, 3), torch.randn(5, 2, 6)
-    hours = HourlyStates(states, torch.tensor([5, 2]))
+    block, maps, states = ScaleAndShift(8, 6), torch.rand(1, 8, 3, 3), [torch.randn(5, 6), torch.randn(2, 6)]
+    hours = HourlyStates.of(pack_sequence(states, enforce_sorted=False))
     same, after = block(maps, hours, torch.tensor([False, True]))
     assert same is maps and block.bottleneck.out_features == (8 + 6) // 7
-    for sample, (image, length) in enumerate([(torch.zeros(8), 5), (maps[0].mean(dim=(1, 2)), 2)]):
-        squeezed = torch.cat([image, states[:length, sample].mean(dim=0)])
+    for sample, image in enumerate([torch.zeros(8), maps[0].mean(dim=(1, 2))]):
+        squeezed = torch.cat([image, states[sample].mean(dim=0)])
         scale, shift = block.scale_and_shift(block.bottleneck(squeezed).clamp(min=0)).split(6)
-        assert torch.allclose(
-            after.states[:length, sample], states[:length, sample] * scale + shift, atol=1e-6
-        )
+        assert torch.allclose(after.states[hours.stay == sample], states[sample] * scale + shift, atol=1e-6)
 
 
 @pytest.mark.parametrize("fusion", ["mmtm", "daft"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, same, send, toy_run
+from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, room_for, same, send, toy_run
 from tests.utils.ranks import run_on_ranks
 from training.early_stopping import StoppingConfig
 from training.loop import FitResult, fit
@@ -248,6 +248,22 @@ def test_log_and_checkpoints_of_every_epoch(tmp_path: Path) -> None:
     names = {path.name for path in run.folder.glob("*.ckpt")}
     assert names == {"best.ckpt", "last.ckpt", "toy_epoch_00.ckpt", "toy_epoch_01.ckpt", "toy_epoch_02.ckpt"}
     assert list((run.folder / "tb").iterdir())
+
+
+def test_the_best_epoch_is_a_second_name_of_its_checkpoint(tmp_path: Path) -> None:
+    run = toy_run(tmp_path)
+    result = train(run, ToyBatches(), ToyObjective())
+    assert (run.folder / "best.ckpt").samefile(run.folder / f"toy_epoch_{result.best_epoch:02d}.ckpt")
+
+
+def test_a_full_disk_stops_the_training_and_keeps_what_it_wrote(tmp_path: Path) -> None:
+    run, objective = toy_run(tmp_path), ToyObjective()
+    train(run, ToyBatches(), objective, OptimConfig(epochs=1, lr=0.01))
+    before = (run.folder / "last.ckpt").read_bytes()
+    resumed = toy_run(tmp_path, resume=True)
+    with room_for(1000), pytest.raises(OSError, match=r"no space left to write .*toy_epoch_01\.ckpt"):
+        train(resumed, ToyBatches(), objective, OptimConfig(epochs=2, lr=0.01))
+    assert (run.folder / "last.ckpt").read_bytes() == before
 
 
 def test_validation_loss_is_the_mean_over_samples(tmp_path: Path) -> None:

@@ -142,3 +142,68 @@ def test_weights_of_another_type_are_refused(kind: torch.dtype) -> None:
 def test_weights_of_lower_precision_are_loaded(tmp_path: Path) -> None:
     part = {name: weight.to(torch.bfloat16) for name, weight in WEIGHTS.items()}
     assert checkpoint.load_part(nn.Linear(3, 2), {"parts": {"net": part}}, "net") == "net: 2/2 tensors"
+
+
+def test_a_thread_writes_what_the_weights_were_when_they_were_given(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    before = {name: weight.clone() for name, weight in net.state_dict().items()}
+    content = {"parts": {"net": net.state_dict()}, "config": {"names": ["a"]}, "epoch": 3}
+    with checkpoint.Writer() as writer:
+        writer.save(tmp_path / "epoch.ckpt", content)
+        writer.link(tmp_path / "epoch.ckpt", tmp_path / "best.ckpt")
+        nn.init.zeros_(net.weight)
+        content["config"]["names"].append("b")
+        writer.wait()
+        state = checkpoint.load(tmp_path / "best.ckpt")
+    assert all(torch.equal(state["parts"]["net"][name], weight) for name, weight in before.items())
+    assert state["config"] == {"names": ["a"]} and state["epoch"] == 3
+    assert (tmp_path / "best.ckpt").samefile(tmp_path / "epoch.ckpt")
+
+
+def test_a_linked_checkpoint_stays_when_the_other_is_written_again(tmp_path: Path) -> None:
+    for name in ("one", "best"):
+        checkpoint.save(tmp_path / f"{name}.ckpt", CONTENT | {"epoch": 1})
+    checkpoint.link(tmp_path / "one.ckpt", tmp_path / "best.ckpt")
+    checkpoint.save(tmp_path / "one.ckpt", CONTENT | {"epoch": 2})
+    assert [checkpoint.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("one", "best")] == [2, 1]
+
+
+def test_a_file_system_without_hard_links_gets_a_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    checkpoint.save(tmp_path / "one.ckpt", CONTENT)
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    checkpoint.link(tmp_path / "one.ckpt", tmp_path / "best.ckpt")
+    assert (tmp_path / "best.ckpt").read_bytes() == (tmp_path / "one.ckpt").read_bytes()
+    assert not (tmp_path / "best.ckpt").samefile(tmp_path / "one.ckpt")
+
+
+def test_weights_that_two_parts_share_are_written_once(tmp_path: Path) -> None:
+    weights = {"weight": torch.zeros(100_000)}
+    content = CONTENT | {"parts": {"net": weights}, "training": {"objective": dict(weights)}}
+    copied = checkpoint.snapshot(content)
+    assert copied["parts"]["net"]["weight"] is copied["training"]["objective"]["weight"]
+    assert copied["parts"]["net"]["weight"] is not weights["weight"]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_full_disk_behind_the_thread_is_an_error_of_the_program(tmp_path: Path, waits: bool) -> None:
+    checkpoint.save(tmp_path / "last.ckpt", CONTENT)
+    before = (tmp_path / "last.ckpt").read_bytes()
+    full = pytest.raises(OSError, match=r"no space left to write .*last\.ckpt")
+    with room_for(100), full, checkpoint.Writer() as writer:
+        writer.save(tmp_path / "last.ckpt", CONTENT)
+        if waits:
+            writer.wait()
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_an_error_of_the_training_is_not_hidden_by_one_of_the_thread(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="the loss became nan"), checkpoint.Writer() as writer:
+        writer.save(tmp_path / "file" / "last.ckpt", CONTENT)
+        raise ValueError("the loss became nan")

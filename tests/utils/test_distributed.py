@@ -88,8 +88,34 @@ def test_an_unavailable_device_is_refused() -> None:
     with pytest.raises(ValueError, match="must be auto, cpu or cuda, not 'tpu'"):
         distributed.setup("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="sees no GPU; use --device cpu"):
+        with pytest.raises(ValueError, match=r"cannot use a GPU here .* or use --device cpu"):
             distributed.setup("cuda")
+
+
+@pytest.mark.parametrize("variable", [{}, {"SLURM_JOB_GPUS": "0"}])
+def test_a_gpu_that_pytorch_cannot_use_is_not_replaced_by_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: dict[str, str]
+) -> None:
+    """As with a driver that is too old for the CUDA of the wheels."""
+
+    def fail() -> None:
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 12020). Please update")
+
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", fail)
+    monkeypatch.setattr(distributed, "DEVICE_FILES", tmp_path)
+    if not variable:
+        assert distributed.setup().device.type == "cpu", "no GPU at all"
+        (tmp_path / "nvidia0").touch()
+    with pytest.raises(ValueError, match=r"--device auto: .* too old \(found version 12020\)\); update"):
+        distributed.setup()
+    assert distributed.setup("cpu").device.type == "cpu"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert distributed.setup().device.type == "cpu", "the user hides it"
 
 
 FAILING = """

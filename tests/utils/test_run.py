@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 import align_trainer
 import simclr_trainer
@@ -17,7 +19,7 @@ import vicreg_trainer
 from training.classify_config import ClassifyConfig
 from utils import config
 from utils.distributed import Process
-from utils.run import Run, RunConfig, start_run
+from utils.run import Run, RunConfig, set_precision, start_run
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,29 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     run.log({"epoch": 0, "step": 1})
     run.rewind(0, 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def default_precision() -> Iterator[None]:
+    """Put back what set_precision changes."""
+    yield
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.conv.fp32_precision = torch.backends.cudnn.rnn.fp32_precision = "tf32"
+    torch.backends.cudnn.benchmark = False
+
+
+@pytest.mark.parametrize(
+    ("precision", "matrix", "convolution"), [("auto", "high", "tf32"), ("float32", "highest", "ieee")]
+)
+def test_a_recurrence_on_a_gpu_is_float32(
+    default_precision: None, precision: str, matrix: str, convolution: str
+) -> None:
+    set_precision(RunConfig(precision=precision), torch.device("cuda"))
+    assert torch.get_float32_matmul_precision() == matrix
+    assert torch.backends.cudnn.conv.fp32_precision == convolution
+    assert torch.backends.cudnn.rnn.fp32_precision == "ieee"
+    compiled = torch.compile(nn.Conv2d(1, 1, 1), backend="eager")  # reads the flags
+    assert compiled(torch.zeros(1, 1, 2, 2)).shape == (1, 1, 2, 2)
 
 
 @pytest.mark.parametrize(
