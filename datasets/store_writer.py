@@ -93,7 +93,10 @@ def write_rows(path: Path, dtype: type, row_shape: tuple[int, ...]) -> Iterator[
 
 
 class SamplesFiles:
-    """The files of a task that are being written: a listfile for each split, and partial_bins.npy."""
+    """The files of a task that are being written: a listfile for each split, and partial_bins.npy.
+
+    `tables` are further files by name, which are written last.
+    """
 
     def __init__(
         self,
@@ -104,6 +107,7 @@ class SamplesFiles:
     ) -> None:
         self.counts = dict.fromkeys(lists, SampleCount(0, 0))
         self.partial_bins = partial_bins
+        self.tables: dict[str, pd.DataFrame] = {}
         self._lists, self._stays = lists, stays
         self._columns = ["stay", "period_length", "stay_id", *labels, *SAMPLE_COLUMNS]
         for file in lists.values():
@@ -132,8 +136,8 @@ def write_samples(
 ) -> Iterator[SamplesFiles]:
     """Write a task's folder, its manifest last; `stays` has subject_id, stay_id, episode and split."""
     folder = store / task
-    name = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
-    table = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]]).with_columns(stay=name)
+    stay = pl.format("{}_episode{}_timeseries.csv", "subject_id", "episode")
+    table = pl.from_pandas(stays[["subject_id", "episode", "stay_id", "split"]]).with_columns(stay=stay)
     with ExitStack() as files:
         partial_bins = files.enter_context(write_rows(folder / PARTIAL_BINS, np.float32, (channel_count(),)))
         lists = {}
@@ -142,12 +146,14 @@ def write_samples(
             lists[split] = files.enter_context(path.open("wb"))
         writer = SamplesFiles(lists, partial_bins, table, labels)
         yield writer
+    for name, table in writer.tables.items():
+        write_text(folder / name, table.to_csv(index=False))
     manifest = TaskManifest(
         store=sha256(store / MANIFEST),
         labels=list(labels),
         samples=writer.counts,
         partial_bins=partial_bins.rows,
-        files=digests(folder, [*map(listfile_name, SPLITS), PARTIAL_BINS]),
+        files=digests(folder, [*map(listfile_name, SPLITS), PARTIAL_BINS, *writer.tables]),
     )
     write_yaml(folder / MANIFEST, asdict(manifest))
 

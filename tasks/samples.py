@@ -19,6 +19,17 @@ from datasets.schema import FINDINGS, variables
 from datasets.store import MANIFEST, Store, TaskManifest
 from datasets.store_writer import work_folder, write_samples
 from tasks import TASKS, TaskName, get_task
+from tasks.counts import (
+    ATTRITION,
+    LABELS,
+    count_attrition,
+    count_labels,
+    describe_attrition,
+    describe_positives,
+    read_counts,
+    small_splits,
+    with_removed,
+)
 from tasks.task import Task
 from utils.cli import run_cli
 from utils.log import logger
@@ -40,10 +51,12 @@ class SamplesConfig:
 
 
 class Block(NamedTuple):
-    """Samples of a task, of some consecutive stays, and the partial bins [n, C] that they name."""
+    """Samples of a task, of some consecutive stays, the partial bins [n, C] that they name, and counts."""
 
     samples: pd.DataFrame
     partial_bins: np.ndarray
+    attrition: pd.DataFrame
+    labels: pd.DataFrame
 
 
 @dataclass(frozen=True)
@@ -81,14 +94,17 @@ class SampleMaker:
         needed = any(len(windows) for _, windows in placed)
         events = self._events(rows) if needed else np.empty(0, EVENT_DTYPE)
         blocks = []
-        for samples, windows in placed:
+        for task, (samples, windows) in zip(self.tasks, placed, strict=True):
+            attrition = count_attrition(task, stays, images, manifest.protocol, samples)
+            labels = count_labels(task, samples, stays)
             ends = windows["stay_row"].to_numpy(), windows["end_hours"].to_numpy()
             cxr_row = samples["cxr_row"].to_numpy()
             samples = samples.assign(
                 stay_row=samples["stay_row"] + rows.start,
                 cxr_row=np.where(cxr_row >= 0, cxr_row + bounds[0], -1),
             )
-            blocks.append(Block(samples, partial_bin_rows(events, *ends, manifest.timestep)))
+            partial_bins = partial_bin_rows(events, *ends, manifest.timestep)
+            blocks.append(Block(samples, partial_bins, attrition, labels))
         return blocks
 
     def _events(self, rows: slice) -> np.ndarray:
@@ -181,9 +197,29 @@ def _write(store: Store, tasks: Sequence[Task]) -> None:
             files.enter_context(write_samples(store.folder, task.name, task.labels, maker.stays))
             for task in tasks
         ]
+        counts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
         for blocks in in_order(maker.make, maker.blocks(), THREADS):
+            new = [(block.attrition, block.labels) for block in blocks]
+            counts = [(a + c, b + d) for (a, b), (c, d) in zip(counts, new, strict=True)] if counts else new
             for writer, block in zip(writers, blocks, strict=True):
-                writer.write(*block)
+                writer.write(block.samples, block.partial_bins)
+        for writer, (attrition, labels) in zip(writers, counts, strict=True):
+            writer.tables = {ATTRITION: with_removed(attrition).reset_index(), LABELS: labels.reset_index()}
+
+
+def _print_counts(store: Path, tasks: Sequence[str]) -> None:
+    """Print positives, why stays have no sample, and which splits are too small."""
+    read = {task: read_counts(store / task) for task in tasks}
+    counts = {task: tables for task, tables in read.items() if tables is not None}
+    print(f"Positive samples (of these with an X-ray); of several labels the fewest to the most; {LABELS}:")
+    for task, (_, labels) in counts.items():
+        print(f"  {task:<24} {describe_positives(labels)}")
+    print(f"Stays with a sample, and what the others lack; <task>/{ATTRITION}:")
+    for task, (attrition, _) in counts.items():
+        print(f"  {task:<24} {describe_attrition(attrition)}")
+    for task, (_, labels) in counts.items():
+        for warning in small_splits(labels):
+            logger.warning(f"{task}: {warning}")
 
 
 def main(config: SamplesConfig) -> None:
@@ -195,6 +231,7 @@ def main(config: SamplesConfig) -> None:
     for name, manifest in manifests.items():
         counts = (f"{split} {n.samples} ({n.with_xray})" for split, n in manifest.samples.items())
         print(f"  {name:<24} {'  '.join(counts)}")
+    _print_counts(config.store, list(manifests))
     logger.info(f"[samples] {time.monotonic() - started:.1f} s")
 
 

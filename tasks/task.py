@@ -11,6 +11,16 @@ SHORTEST_HOURS = 4  # a prediction at every hour needs more than this much of th
 TaskKind = Literal["binary", "multilabel", "ordinal"]
 
 
+# What a stay needs to be a sample, in words, and whether each of some stays has it; in the order in which
+# stays are counted.
+Rules = Mapping[str, "pd.Series[bool]"]
+
+
+def no_rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:
+    """Return no rule, for a task that does not say what its stays need."""
+    return {}
+
+
 def check_binary(labels: np.ndarray) -> np.ndarray:
     """Return labels as they are; refuse any but 0, 1 and NaN."""
     if not (np.isnan(labels) | (labels == 0) | (labels == 1)).all():
@@ -26,7 +36,8 @@ class Task:
     (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the labels,
     and `cxr_row` if the task itself names the image. `encode` turns the listfile's labels [n, L] into targets
     [n, L]: class probabilities, or the index of the class for an ordinal task; NaN (unknown) stays NaN.
-    `groups` are labels that are also scored together.
+    `groups` are labels that are also scored together. `rules` takes what `samples` takes and says which stays
+    can have a sample, and why others have none; the extraction counts them.
     """
 
     name: str
@@ -37,6 +48,7 @@ class Task:
     samples: Callable[[pd.DataFrame, pd.DataFrame, str], pd.DataFrame]
     encode: Callable[[np.ndarray], np.ndarray] = check_binary
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rules: Callable[[pd.DataFrame, pd.DataFrame, str], Rules] = no_rules
 
     @property
     def outputs(self) -> int:
@@ -59,6 +71,20 @@ def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     end_hours = first[stay_row] + within
     return pd.DataFrame({"stay_row": stay_row, "end_hours": end_hours, "period_length": end_hours})
+
+
+def whole_hours_rules(stays: pd.DataFrame, last_hour: np.ndarray) -> Rules:
+    """Return what a stay needs to have a sample at `whole_hours`."""
+    with_hour = stays.index.isin(whole_hours(stays, last_hour)["stay_row"])
+    return {
+        "an event": stays["first_event_hours"].notna(),
+        "a whole hour after an event, from the fifth to the last": pd.Series(with_hour, stays.index),
+    }
+
+
+def passes(rules: Rules) -> "pd.Series[bool]":
+    """Return whether each stay passes all rules."""
+    return pd.DataFrame(rules).all(axis=1)
 
 
 def hours_alive(stays: pd.DataFrame, protocol: str) -> pd.Series:

@@ -3,10 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from tasks.task import Task, hours_alive, whole_hours
+from tasks.task import Rules, Task, hours_alive, whole_hours, whole_hours_rules
 
 # Left edges of the bins in hours after the first: 1, 2, ..., 8 and 14 days.
 EDGES = np.array([24.0 * day for day in (1, 2, 3, 4, 5, 6, 7, 8, 14)])
+
+
+def rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:
+    """Return what a stay needs to have a sample."""
+    return whole_hours_rules(stays, hours_alive(stays, protocol).to_numpy())
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
@@ -27,4 +32,6 @@ def bin_of_remaining(hours: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(hours), np.nan, np.digitize(hours, EDGES))
 
 
-TASK = Task("length-of-stay", "ordinal", ("y_true",), "kappa", len(EDGES) + 1, samples, bin_of_remaining)
+TASK = Task(
+    "length-of-stay", "ordinal", ("y_true",), "kappa", len(EDGES) + 1, samples, bin_of_remaining, rules=rules
+)

@@ -2,18 +2,23 @@
 
 import pandas as pd
 
-from tasks.task import Task, has_event, hours_alive
+from tasks.task import Rules, Task, has_event, hours_alive, passes
+
+
+def rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:
+    """Return what a stay needs: an event, and under `corrected` a patient who leaves the hospital alive."""
+    needed = {"an event": has_event(stays, hours_alive(stays, protocol))}
+    if protocol == "corrected":
+        needed["a discharge alive"] = (stays["mortality"] == 0) & stays["readmission"].notna()
+    return needed
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
     """Return a sample per stay with an event; under `corrected` none of a patient who died in hospital."""
-    hours = hours_alive(stays, protocol)
-    usable = has_event(stays, hours)
-    if protocol == "corrected":
-        usable &= (stays["mortality"] == 0) & stays["readmission"].notna()
-    stays = stays[usable]
+    usable = passes(rules(stays, images, protocol))
+    hours, stays = hours_alive(stays, protocol), stays[usable]
     window = {"stay_row": stays.index, "end_hours": hours[usable], "period_length": 0}
     return pd.DataFrame(window).assign(y_true=stays["readmission"].astype("int8")).reset_index(drop=True)
 
 
-TASK = Task("readmission", "binary", ("y_true",), "auroc", 2, samples)
+TASK = Task("readmission", "binary", ("y_true",), "auroc", 2, samples, rules=rules)

@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from datasets.extract import ExtractConfig, extract
 from datasets.schema import SPLITS
 from datasets.store import Store
 from tasks import TASKS
+from tasks.counts import small_splits
 from tasks.samples import SamplesConfig, main, make_samples
 from tasks.task import Task
 from tests.random_cohort import random_cohort
@@ -97,6 +99,86 @@ def test_subjects_and_counts_are_those_of_the_stays(store: Path) -> None:
         assert sum(count.with_xray for count in manifest.samples.values()) == (samples["cxr_row"] >= 0).sum()
 
 
+@pytest.mark.parametrize("protocol", ["medmod", "corrected"])
+def test_the_rules_of_a_task_leave_the_stays_that_have_samples(tmp_path: Path, protocol: str) -> None:
+    iv, cxr = random_cohort(3, 20).write(tmp_path / "raw")
+    extract_with_samples(ExtractConfig(iv, tmp_path / "store", cxr, protocol=protocol))
+    for name in TASKS:
+        rules = pd.read_csv(tmp_path / "store" / name / "attrition.csv").set_index("rule")
+        samples = listfile(tmp_path / "store", name)
+        assert rules["stays"].iloc[-1] == samples["stay_id"].nunique()
+        assert rules["removed_stays"].iloc[-1] == 0  # each stay without a sample breaks a rule
+        assert rules["removed_stays"].sum() == rules["stays"].iloc[0] - rules["stays"].iloc[-1]
+        assert (rules[list(SPLITS)].sum(axis=1) == rules["stays"]).all()
+
+
+def test_positives_are_those_of_the_listfiles(store: Path) -> None:
+    make_samples(store, TASKS.values())
+    for task in TASKS.values():
+        counts = pd.read_csv(store / task.name / "labels.csv").set_index(["label", "split", "data_pairs"])
+        for split in SPLITS:
+            samples = pd.read_csv(store / task.name / f"{split}_listfile.csv")
+            for pairs, part in (("partial", samples), ("paired", samples[samples["cxr_row"] >= 0])):
+                targets = task.encode(part[list(task.labels)].to_numpy(float))
+                for number, label in enumerate(task.labels if task.kind != "ordinal" else ()):
+                    positive = part[targets[:, number] == 1]
+                    row = counts.loc[label, split, pairs]
+                    assert (row["samples"], row["positives"]) == (len(part), len(positive))
+                    assert row["positive_stays"] == positive["stay_id"].nunique()
+                if task.kind == "ordinal":
+                    of_classes = counts.xs((split, pairs), level=("split", "data_pairs"))["positives"]
+                    assert of_classes.tolist() == [(targets == k).sum() for k in range(task.classes)]
+
+
+def label_counts(**stays: tuple[int, int]) -> pd.DataFrame:
+    """Positive and negative stays by split_pairs, such as val_paired=(1, 9); 9 and 9 elsewhere."""
+    keys = [(split, pairs) for split in SPLITS for pairs in ("partial", "paired")]
+    rows = [("y", *key, 18, 9, *stays.get("_".join(key), (9, 9))) for key in keys]
+    columns = ["label", "split", "data_pairs", "samples", "positives", "positive_stays", "negative_stays"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("stays", "warning"),
+    [
+        ({}, ""),
+        (
+            {"val_paired": (4, 9)},
+            "the val stays with an X-ray have at most 4 of a label's rarer class",
+        ),
+        (
+            {"val_paired": (9, 0)},
+            "with an X-ray have no label of both classes: the validation loss must",
+        ),
+        ({"val_paired": (1, 0), "val_partial": (1, 0)}, "the val stays have no label of both classes"),
+        ({"train_paired": (0, 9)}, "the train stays with an X-ray have no label .*: nothing can be learned"),
+        ({"test_paired": (0, 9)}, "the test stays with an X-ray have no label .*: it has no score"),
+    ],
+)
+def test_a_split_that_is_too_small_is_told(stays: dict[str, tuple[int, int]], warning: str) -> None:
+    found = list(small_splits(label_counts(**stays)))
+    assert len(found) == bool(warning) and all(re.search(warning, line) for line in found)
+
+
+def test_a_store_without_xrays_is_judged_by_all_its_samples() -> None:
+    labels = label_counts(val_partial=(2, 9))
+    labels.loc[labels["data_pairs"] == "paired", "samples"] = 0
+    assert list(small_splits(labels)) == [
+        "the val stays have at most 2 of a label's rarer class: too few to choose an epoch by a score"
+    ]
+
+
+def test_what_stays_lack_is_told(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(SamplesConfig(store, "in-hospital-mortality"))
+    rules = pd.read_csv(store / "in-hospital-mortality" / "attrition.csv").set_index("rule")
+    assert list(rules.index)[:3] == ["all stays", "a length of 48 hours", "an event in the first 48 hours"]
+    short = rules.loc["a length of 48 hours", "removed_stays"]
+    text = (
+        f"{rules['stays'].iloc[-1]} of {rules['stays'].iloc[0]} stays; {short} without a length of 48 hours"
+    )
+    assert short > 0 and text in capsys.readouterr().out
+
+
 def test_samples_that_are_complete_are_left_alone(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(SamplesConfig(store))
     output, before = capsys.readouterr().out, contents(store)
@@ -105,7 +187,7 @@ def test_samples_that_are_complete_are_left_alone(store: Path, capsys: pytest.Ca
     second_output = capsys.readouterr().out
     assert "are complete" in second_output and "are complete" not in output
     tables = [[line for line in text.splitlines() if line[0] == " "] for text in (output, second_output)]
-    assert len(tables[0]) == len(TASKS) and tables[0] == tables[1]
+    assert len(tables[0]) == 3 * len(TASKS) and tables[0] == tables[1]
     assert contents(store) == before
     assert max(p.stat().st_mtime_ns for p in store.rglob("*") if p != store and p.is_file()) <= changed
 
@@ -155,6 +237,7 @@ def test_one_process_writes_at_a_time(store: Path) -> None:
 KILLED = """
 import os, pathlib, signal, sys
 from tasks import TASKS
+from tasks.counts import small_splits
 from tasks.samples import make_samples
 replace, store, files = pathlib.Path.replace, pathlib.Path(sys.argv[1]), 0
 def replace_or_die(self, target):
@@ -171,7 +254,7 @@ for written in map(int, sys.argv[2:]):
     status = os.waitpid(child, 0)[1]
     print(status, *sorted(path.parent.name for path in store.glob("*/manifest.yaml")))
 """
-FILES = 5  # of a task: three listfiles, the partial bins and the manifest
+FILES = 7  # of a task: three listfiles, two tables of counts, the partial bins and the manifest
 
 
 def test_killed_before_each_file_appears_the_samples_are_the_same_to_the_byte(store: Path) -> None:
