@@ -113,6 +113,18 @@ def describe_unmatched(unmatched: pl.DataFrame) -> list[str]:
     return lines
 
 
+def _titles_of_codes(diagnoses: pl.DataFrame, protocol: str) -> pl.DataFrame:
+    """Return icd_code, icd_version and the title of each condition that a code counts for."""
+    titles = {condition.ccs: condition.title for condition in conditions()}
+    rows = [
+        (code, version, titles[ccs])
+        for code, version in diagnoses.select(CODE_COLUMNS).unique(maintain_order=True).iter_rows()
+        for ccs in sorted(groups_of(code, version, protocol) & titles.keys())
+    ]
+    schema = {"icd_code": pl.String, "icd_version": pl.Int64, "condition": pl.String}
+    return pl.DataFrame(rows, schema, orient="row")
+
+
 def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protocol: str) -> pl.DataFrame:
     """Return one row per admission: hadm_id, and an Int8 column (0 or 1) per condition.
 
@@ -121,17 +133,26 @@ def condition_labels(diagnoses: pl.DataFrame, admissions: Iterable[int], protoco
         admissions: hadm_id of each row.
         protocol: `medmod` or `corrected`.
     """
-    codes = diagnoses.select(CODE_COLUMNS).unique()
-    pairs = [
-        (code, version, ccs)
-        for code, version in codes.iter_rows()
-        for ccs in groups_of(code, version, protocol)
-    ]
-    schema = {"icd_code": pl.String, "icd_version": pl.Int64, "ccs": pl.String}
-    grouped = diagnoses.join(pl.DataFrame(pairs, schema, orient="row"), on=CODE_COLUMNS)
+    grouped = diagnoses.join(_titles_of_codes(diagnoses, protocol), on=CODE_COLUMNS)
     present = grouped.group_by("hadm_id").agg(
-        [(pl.col("ccs") == c.ccs).any().cast(pl.Int8).alias(c.title) for c in conditions()]
+        [(pl.col("condition") == c.title).any().cast(pl.Int8).alias(c.title) for c in conditions()]
     )
     rows = pl.DataFrame({"hadm_id": list(admissions)}, schema={"hadm_id": pl.Int64})
     labels = rows.join(present, on="hadm_id", how="left")
     return labels.with_columns(pl.col([c.title for c in conditions()]).fill_null(0))
+
+
+def diagnoses_of_stays(diagnoses: pl.DataFrame, stays: pl.DataFrame, protocol: str) -> pl.DataFrame:
+    """Return stay_id, seq_num, icd_code, icd_version and condition (null for none), by stay and seq_num.
+
+    Args:
+        diagnoses: As `normalize_codes` returns them; without seq_num, their order numbers them.
+        stays: hadm_id and stay_id of the cohort, in the order of the result.
+        protocol: `medmod` or `corrected`.
+    """
+    place = pl.int_range(1, pl.len() + 1).over("hadm_id")
+    numbered = diagnoses.with_columns(seq_num=pl.col("seq_num").fill_null(place))
+    codes = stays.select("hadm_id", "stay_id").with_row_index("row").join(numbered, on="hadm_id")
+    titles = _titles_of_codes(codes, protocol).unique(CODE_COLUMNS, keep="first", maintain_order=True)
+    codes = codes.join(titles, on=CODE_COLUMNS, how="left").sort("row", "seq_num", *CODE_COLUMNS)
+    return codes.select("stay_id", "seq_num", *CODE_COLUMNS, "condition")

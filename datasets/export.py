@@ -1,47 +1,58 @@
-"""A store to the published folder layout: `python -m datasets.export --store DIR --out DIR`."""
+"""A store in a published benchmark's folder layout: `python -m datasets.export --store DIR --out DIR`."""
 
-import csv
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from datasets.schema import SAMPLE_COLUMNS, SPLITS, variables
+from datasets.schema import RESOURCES, SAMPLE_COLUMNS, SPLITS, read_resource, variables
 from datasets.store import Store, listfile_name
 from utils.cli import run_cli
 from utils.files import explain_disk_full, flush
 from utils.log import logger
 
+Layout = Literal["medfuse", "mimic3"]
 FOLDERS = {"train": "train", "val": "train", "test": "test"}  # published: validation stays are among train
 FIRST_48_HOURS = "in-hospital-mortality"  # task whose series end after 48 hours
 STAYS_AT_ONCE = 256
-ALL_STAYS_COLUMNS = ["subject_id", "hadm_id", "stay_id", "intime", "outtime", "admittime", "dischtime",
-                     "deathtime", "dod", "race", "sex", "age", "los_hours", "mortality"]  # fmt: skip
+TIMES = ("intime", "outtime", "admittime", "dischtime", "deathtime")
+# `race` is `ethnicity` in MIMIC-IV 1.0, for which the published code was written: readers ask for either.
+STAY_COLUMNS = ["subject_id", "hadm_id", "stay_id", "last_careunit", "intime", "outtime", "los", "admittime",
+                "dischtime", "deathtime", "race", "gender", "anchor_age", "dod", "age", "mortality_inunit",
+                "mortality", "mortality_inhospital", "ethnicity"]  # fmt: skip
+DIAGNOSIS_COLUMNS = ["subject_id", "hadm_id", "seq_num", "icd_code", "icd_version", "stay_id",
+                     "HCUP_CCS_2015", "USE_IN_BENCHMARK"]  # fmt: skip
+GENDERS = {"F": 1, "M": 2, "": 0}
+OTHER_GENDER = 3
+UNKNOWN_LABEL = "-1"  # CheXpert's own value for an uncertain finding
+MIMIC3_NAMES = {"stay_id": "ICUSTAY_ID", "icd_code": "ICD9_CODE"}  # other columns: in capitals
 
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a store in the layout of MedFuse, MedMod and their kin: listfiles, and CSV tables a stay."""
+    """Write a store in the layout of a published benchmark: listfiles, and CSV tables a stay."""
 
     store: Path
     """Folder of the store (made by `python -m datasets.extract`)."""
     out: Path
     """Folder to write; it must not exist yet."""
-    layout: Literal["medfuse"] = "medfuse"
-    """The published layout to write."""
+    layout: Layout = "medfuse"
+    """medfuse: for readers of MedFuse, MedMod and DrFuse, with stay_id in the listfiles. mimic3: for those of
+    mimic3-benchmarks, without it, and with the column names of MIMIC-III."""
 
 
 def export(config: ExportConfig) -> None:
     """Write the layout under another name and rename it when it is complete.
 
     Raises:
-        ValueError: The folder exists, or the store is damaged or has no samples.
+        ValueError: The folder exists, or the store is damaged, has no samples or is of a former version.
     """
     if config.out.exists():
         raise ValueError(
@@ -51,12 +62,12 @@ def export(config: ExportConfig) -> None:
     if not store.tasks:
         command = f"python -m tasks.samples --store {store.folder}"
         raise ValueError(f"{store.folder} has no samples; make them with {command}")
+    diagnoses, stays = store.diagnoses(), store.stays()
     partial = config.out.with_name(config.out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    stays = store.stays()
     try:
         with explain_disk_full(partial, "nothing is left of this one"):
-            _write_layout(store, stays, partial)
+            _write_layout(store, stays, diagnoses, partial, config.layout)
             os.sync()  # once, as it is a file a stay
             partial.rename(config.out)
             flush(config.out.parent)
@@ -66,26 +77,95 @@ def export(config: ExportConfig) -> None:
     logger.info(f"export: {config.out} ({len(stays)} stays)")
 
 
-def _write_layout(store: Store, stays: pd.DataFrame, folder: Path) -> None:
-    (folder / "root").mkdir(parents=True)
-    stays[ALL_STAYS_COLUMNS].to_csv(folder / "root" / "all_stays.csv", index=False)
-    stays_of_tasks = _write_listfiles(store, folder)
+def _write_layout(
+    store: Store, stays: pd.DataFrame, diagnoses: pd.DataFrame, folder: Path, layout: Layout
+) -> None:
+    _write_subjects(
+        published_stays(stays, store.manifest.protocol), stays, diagnoses, folder / "root", layout
+    )
+    stays_of_tasks = {task: _write_listfiles(store, task, folder / task, layout) for task in store.tasks}
+    codes = diagnoses.groupby("stay_id")["icd_code"].agg(set)
     for stay_row, series in _series(store, stays):
+        stay = stays.iloc[stay_row]
+        episode = published_episode(stay, codes.get(stay["stay_id"], set()), layout)
         tasks = [task for task, rows in stays_of_tasks.items() if stay_row in rows]
-        _write_stay(stays.iloc[stay_row], series, folder, tasks)
+        _write_stay(stay, episode, series, folder, tasks)
 
 
-def _write_listfiles(store: Store, folder: Path) -> dict[str, set[int]]:
-    """Write the listfiles; return for each task the rows of the stays that it uses."""
-    used: dict[str, set[int]] = {}
-    for task in store.tasks:
-        (folder / task).mkdir()
-        for split in SPLITS:
-            rows = store.listfile(task, split)
-            used.setdefault(task, set()).update(rows["stay_row"].tolist())
-            published = rows.drop(columns=list(SAMPLE_COLUMNS))
-            published.to_csv(folder / task / listfile_name(split), index=False, float_format="%.6f")
-    return used
+def published_stays(stays: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """Return all_stays.csv: STAY_COLUMNS, times as text, and death in the unit as the protocol sees it."""
+    if protocol == "medmod":
+        died = [stays[name].between(stays["intime"], stays["outtime"]) for name in ("dod", "deathtime")]
+        in_unit = died[0] | died[1]
+    else:
+        in_unit = (stays["mortality"] == 1) & (stays["death_hours"] <= stays["los_hours"])
+    texts = {name: stays[name].dt.strftime("%Y-%m-%d %H:%M:%S") for name in TIMES}
+    table = stays.assign(
+        **texts,
+        dod=stays["dod"].dt.strftime("%Y-%m-%d"),
+        los=stays["los_hours"] / 24,
+        gender=stays["sex"],
+        ethnicity=stays["race"],
+        mortality_inunit=in_unit.astype(int),
+        mortality_inhospital=stays["mortality"],
+    )
+    return table[STAY_COLUMNS]
+
+
+def _write_subjects(
+    table: pd.DataFrame, stays: pd.DataFrame, diagnoses: pd.DataFrame, root: Path, layout: Layout
+) -> None:
+    """Write all_stays.csv, and stays.csv and diagnoses.csv of each subject; a condition's code is "used"."""
+    codes = diagnoses.merge(stays[["subject_id", "hadm_id", "stay_id"]], on="stay_id")
+    used = codes["condition"].notna().astype(int)
+    codes = codes.assign(HCUP_CCS_2015=codes["condition"], USE_IN_BENCHMARK=used)[DIAGNOSIS_COLUMNS]
+    if layout == "mimic3":
+        table = table.drop(columns="race").rename(columns=_mimic3_name)
+        codes = codes.rename(columns=_mimic3_name)
+    root.mkdir(parents=True)
+    table.to_csv(root / "all_stays.csv", index=False)
+    codes_of = dict(list(codes.groupby(codes.columns[0])))
+    for (subject, split), rows in stays.groupby(["subject_id", "split"]).indices.items():
+        folder = root / FOLDERS[split] / str(subject)
+        folder.mkdir(parents=True)
+        table.iloc[rows].to_csv(folder / "stays.csv", index=False)
+        codes_of.get(subject, codes.iloc[:0]).to_csv(folder / "diagnoses.csv", index=False)
+
+
+def _mimic3_name(column: str) -> str:
+    return MIMIC3_NAMES.get(column, column.upper())
+
+
+def _write_listfiles(store: Store, task: str, folder: Path, layout: Layout) -> set[int]:
+    """Write a task's listfiles; return the rows of the stays that it uses."""
+    lists = {split: store.listfile(task, split) for split in SPLITS}
+    labels = store.tasks[task].labels
+    together = pd.concat(list(lists.values()))
+    texts = {name: _label_text(together[name]) for name in labels}
+    published = together.assign(**texts).drop(columns=list(SAMPLE_COLUMNS))
+    if layout == "mimic3":
+        unread = ["stay_id", "period_length"] if task == FIRST_48_HOURS else ["stay_id"]
+        published = published.drop(columns=unread)
+    ends = np.cumsum([len(rows) for rows in lists.values()])
+    parts = dict(zip(SPLITS, np.split(np.arange(len(published)), ends[:-1]), strict=True))
+    files = {listfile_name(split): rows for split, rows in parts.items()}
+    for name in dict.fromkeys(FOLDERS.values()):
+        (folder / name).mkdir(parents=True)
+        own = [rows for split, rows in parts.items() if FOLDERS[split] == name]
+        files[f"{name}/listfile.csv"] = np.concatenate(own)
+    for name, rows in files.items():
+        published.iloc[rows].to_csv(folder / name, index=False, float_format="%.6f")
+    unknown = int(together[labels].isna().to_numpy().sum())
+    if unknown:
+        logger.info(f"{task}: {unknown} unknown labels are written as {UNKNOWN_LABEL}")
+    return set(together["stay_row"].tolist())
+
+
+def _label_text(label: pd.Series) -> pd.Series:
+    """Return a label as the published readers parse it: 0 and 1 without decimals, or hours with six."""
+    whole = label.isna() | label.isin([0, 1])
+    text = label.map("{:.0f}".format if whole.all() else "{:.6f}".format)
+    return text.where(label.notna(), UNKNOWN_LABEL)
 
 
 def _series(store: Store, stays: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -114,30 +194,65 @@ def _table(events: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _write_stay(stay: pd.Series, table: pd.DataFrame, folder: Path, tasks: Sequence[str]) -> None:
-    """Write the subject's episode files, and the series in the folder of each task that uses the stay."""
+def _write_stay(
+    stay: pd.Series, episode: pd.DataFrame, table: pd.DataFrame, folder: Path, tasks: Sequence[str]
+) -> None:
+    """Write the subject's episode files, and the series in the folder of each task that uses the stay.
+
+    Each task has a copy of its own, so that a change to one leaves the others as they are.
+    """
     subject = folder / "root" / FOLDERS[stay["split"]] / str(stay["subject_id"])
-    subject.mkdir(parents=True, exist_ok=True)
+    episode.to_csv(subject / f"episode{stay['episode']}.csv", index=False)
     series = subject / f"episode{stay['episode']}_timeseries.csv"
     table.to_csv(series, index=False)
-    _write_episode(subject / f"episode{stay['episode']}.csv", stay, table)
     for task in tasks:
         path = folder / task / FOLDERS[stay["split"]] / f"{stay['subject_id']}_{series.name}"
-        path.parent.mkdir(parents=True, exist_ok=True)
         if task == FIRST_48_HOURS:
             table[table["Hours"].astype(float) <= 48 + 1e-6].to_csv(path, index=False)
         else:
-            os.link(series, path)
+            shutil.copyfile(series, path)
 
 
-def _write_episode(path: Path, stay: pd.Series, table: pd.DataFrame) -> None:
-    first = {name: next((value for value in table[name] if value), "") for name in ("Height", "Weight")}
-    row = {
-        "Icustay": stay["stay_id"], "Ethnicity": stay["race"], "Gender": stay["sex"], "Age": stay["age"],
-        **first, "Length of Stay": stay["los_hours"] / 24, "Mortality": stay["mortality"],
-    }  # fmt: skip
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([row.keys(), row.values()])
+def published_episode(stay: pd.Series, codes: set[str], layout: Layout) -> pd.DataFrame:
+    """Return the row of episode<n>.csv; `codes` are the admission's ICD codes, of either version.
+
+    Height and weight are the first charted in the admission, even before the stay.
+    """
+    published = _published_codes()
+    columns = published["icd10"].split() if layout == "medfuse" else []
+    columns += published["icd9"].split()
+    values = {
+        "Icustay": stay["stay_id"],
+        "Ethnicity": _race_code(stay["race"], layout),
+        "Gender": GENDERS.get(_text(stay["sex"]), OTHER_GENDER),
+        "Age": stay["age"],
+        "Height": stay["height"],
+        "Weight": stay["weight"],
+        "Length of Stay": stay["los_hours"] / 24,
+        "Mortality": stay["mortality"],
+    }
+    row = [*values.values(), *(int(code in codes) for code in columns)]
+    return pd.DataFrame([row], columns=[*values, *(f"Diagnosis {code}" for code in columns)], dtype=object)
+
+
+def _race_code(race: object, layout: Layout) -> int:
+    """Return the published code of a race: that of its first word, as in BLACK/AFRICAN or ASIAN - CHINESE."""
+    published = _published_codes()
+    name = _text(race).replace(" OR ", "/").split(" - ")[0].split("/")[0]
+    if name in published["unknown_race"]:
+        return 0
+    code: int = published[layout]["race"].get(name, published[layout]["other_race"])
+    return code
+
+
+def _text(value: object) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+@cache
+def _published_codes() -> Any:
+    codes: Any = read_resource(RESOURCES / "published_layouts.yaml")
+    return codes
 
 
 if __name__ == "__main__":

@@ -23,10 +23,16 @@ from tqdm import tqdm
 from datasets.cohort import read_stays, select_stays
 from datasets.conditions import conditions
 from datasets.cxr import cache_images, link_images
-from datasets.diagnoses import condition_labels, describe_unmatched, normalize_codes, unmatched_codes
+from datasets.diagnoses import (
+    condition_labels,
+    describe_unmatched,
+    diagnoses_of_stays,
+    normalize_codes,
+    unmatched_codes,
+)
 from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
 from datasets.events.cleaning import ValueCounts, item_map
-from datasets.events.streaming import stream_observations
+from datasets.events.streaming import BodySize, stream_observations
 from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.raw.reading import read_table, scan_file
 from datasets.raw.tables import TABLES, find_files
@@ -185,7 +191,7 @@ def select_cohort(config: ExtractConfig) -> None:
             f"{config.stays}: {other} of its {len(wanted)} stays are not in the cohort; the release does not "
             f"have {len(wanted) - known} of them, and the rules leave out the others (attrition.csv)"
         )
-    labels = _label_conditions(config, cohort.stays["hadm_id"])
+    labels = _label_conditions(config, cohort.stays)
     stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
     write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
     write_text(config.out / WORK / "attrition.csv", cohort.attrition.write_csv())
@@ -196,12 +202,16 @@ def select_cohort(config: ExtractConfig) -> None:
             print(f"  {count:>6}  {finding}")
 
 
-def _label_conditions(config: ExtractConfig, admissions: pl.Series) -> dict[str, pl.DataFrame]:
-    """Return the condition labels under each protocol, and report the codes that no table holds."""
+def _label_conditions(config: ExtractConfig, stays: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the condition labels under each protocol, and report the codes that no table holds.
+
+    The codes of the stays are written to diagnoses.parquet.
+    """
     diagnoses = normalize_codes(read_table(config.mimic_iv, "diagnoses_icd"))
     unmatched = unmatched_codes(diagnoses)
     write_text(config.out / "unmatched_codes.csv", unmatched.write_csv())
-    labels = {name: condition_labels(diagnoses, admissions, name) for name in ("medmod", "corrected")}
+    write_parquet(config.out / "diagnoses.parquet", diagnoses_of_stays(diagnoses, stays, config.protocol))
+    labels = {name: condition_labels(diagnoses, stays["hadm_id"], name) for name in ("medmod", "corrected")}
     print("Admissions with each condition under the two protocols:")
     for condition in conditions():
         counts = "  ".join(f"{name} {frame[condition.title].sum():>6}" for name, frame in labels.items())
@@ -253,14 +263,15 @@ def collect_events(config: ExtractConfig) -> None:
     shutil.rmtree(buckets, ignore_errors=True)
     buckets.mkdir(parents=True)
     first = np.full(len(stays), NEVER, np.int32)
-    counts = ValueCounts()
+    counts, sizes = ValueCounts(), BodySize.empty(len(stays))
     for table in EVENT_TABLES:
         with _progress(find_files(config.mimic_iv, table)) as watch:
-            rows = stream_observations(config.mimic_iv, table, stays, config.protocol, counts, watch)
+            rows = stream_observations(config.mimic_iv, table, stays, config.protocol, counts, watch, sizes)
             write_buckets(rows, buckets, first)
     for path in buckets.iterdir():
         flush(path)
     write_array(config.out / WORK / "first_second.npy", first)
+    write_array(config.out / WORK / "body_size.npy", sizes.value)
     write_text(config.out / "value_counts.csv", counts.table().write_csv())
     _print_value_counts(counts.table(), config.protocol)
 
@@ -282,6 +293,8 @@ def write_grid(config: ExtractConfig) -> None:
     """Write events.parquet, hourly.npy (the grids of the stays), normalizer.json and stays.parquet."""
     stays = pd.read_parquet(config.out / WORK / "stays.parquet").drop(columns="stay_row")
     first = np.load(config.out / WORK / "first_second.npy")
+    height, weight = np.load(config.out / WORK / "body_size.npy").T
+    stays = stays.assign(height=height, weight=weight)
     stays = stays.assign(first_event_hours=np.where(first == NEVER, np.nan, first / 3600))
     lengths = bins_of(stays["los_hours"].to_numpy(), config.timestep)
     with write_rows(config.out / "hourly.npy", np.float32, (channel_count(),)) as hourly:

@@ -185,6 +185,19 @@ class Store:
         """Return a row per X-ray, ordered by (stay_row, hours); all columns, or those named."""
         return self._table("cxr.parquet", columns)
 
+    def diagnoses(self) -> pd.DataFrame:
+        """Return stay_id, seq_num, icd_code, icd_version and condition (None for none) of each diagnosis.
+
+        Raises:
+            ValueError: The store is of a version that did not keep the codes.
+        """
+        if "diagnoses.parquet" not in self.manifest.files:
+            raise ValueError(
+                f"{self.folder} has no diagnoses.parquet: a former version made it; extract again, into "
+                "another folder"
+            )
+        return self._table("diagnoses.parquet", None)
+
     def events(self, counts: np.ndarray, stays: slice) -> pd.DataFrame:
         """Return stay_row, stay_id, hours, variable (a category) and value of observations, in order of time.
 

@@ -147,15 +147,15 @@ def place_samples(
     second table (-1: none): stay_row and end_hours of the windows that end inside a bin, before the end of
     the stay, each once, ordered by stay and time.
     """
-    end_hours = samples["end_hours"].to_numpy()
-    samples = samples.assign(bins=bins_of(end_hours, timestep))
+    read_hours = samples.get("read_hours", samples["end_hours"])
+    samples = samples.assign(read_hours=read_hours, bins=bins_of(read_hours.to_numpy(), timestep))
     if "cxr_row" not in samples:
         samples["cxr_row"] = last_image(samples, images)
     samples = samples[samples["bins"] > 0].reset_index(drop=True)
-    end_hours, stay_row = samples["end_hours"].to_numpy(), samples["stay_row"].to_numpy()
-    before_the_end = end_hours < stays["los_hours"].to_numpy()[stay_row] - 1e-6
-    partial = before_the_end & ends_mid_bin(end_hours, timestep)
-    windows, row = np.unique(np.stack([stay_row, end_hours], axis=1)[partial], axis=0, return_inverse=True)
+    end, stay_row = samples["read_hours"].to_numpy(), samples["stay_row"].to_numpy()
+    before_the_end = end < stays["los_hours"].to_numpy()[stay_row] - 1e-6
+    partial = before_the_end & ends_mid_bin(end, timestep)
+    windows, row = np.unique(np.stack([stay_row, end], axis=1)[partial], axis=0, return_inverse=True)
     partial_bin_row = np.full(len(samples), -1, np.int64)
     partial_bin_row[partial] = row.ravel()
     table = pd.DataFrame({"stay_row": windows[:, 0].astype(np.int64), "end_hours": windows[:, 1]})

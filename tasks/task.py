@@ -34,7 +34,8 @@ class Task:
 
     `samples` turns (stays, images, protocol) into a table with a row per sample: `stay_row`, `end_hours`
     (prediction time, hours since ICU admission), `period_length` (as in the published listfiles), the labels,
-    and `cxr_row` if the task itself names the image. `encode` turns the listfile's labels [n, L] into targets
+    `cxr_row` if the task itself names the image, and `read_hours` if the record is read up to an earlier time
+    than `end_hours`. `encode` turns the listfile's labels [n, L] into targets
     [n, L]: class probabilities, or the index of the class for an ordinal task; NaN (unknown) stays NaN.
     `groups` are labels that are also scored together. `rules` takes what `samples` takes and says which stays
     can have a sample, and why others have none; the extraction counts them.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -13,9 +14,47 @@ from datasets.raw.cells import convert, is_invalid, to_int
 from datasets.raw.integrity import check_not_truncated, explain_parse_error
 from datasets.raw.reading import scan_file
 from datasets.raw.tables import TABLES, find_files
+from datasets.schema import variables
 
 ROWS_PER_BATCH = 50_000
 MISSING = -(1 << 62)  # in place of a missing id or time
+NO_TIME = MISSING >> 1  # greater than a missing time, and smaller than any other
+
+
+@dataclass(frozen=True)
+class BodySize:
+    """Height and weight of each stay [stays, 2]: the first charted in the admission, before the stay too.
+
+    `second` counts from ICU admission; `value` is NaN where none was charted.
+    """
+
+    second: np.ndarray
+    value: np.ndarray
+
+    @classmethod
+    def empty(cls, stays: int) -> Self:
+        """Return the sizes of stays of which nothing was read yet."""
+        return cls(np.full((stays, 2), np.iinfo(np.int64).max), np.full((stays, 2), np.nan))
+
+    def add(self, events: np.ndarray, second: np.ndarray) -> None:
+        """Take up events (EVENT_DTYPE) at these seconds; of several at the first one the greatest counts."""
+        for variable, column in _body_variables().items():
+            rows = np.flatnonzero((events["variable"] == variable) & ~np.isnan(events["value"]))
+            rows = rows[np.lexsort([-events["value"][rows], second[rows], events["stay_row"][rows]])]
+            stay, first = np.unique(events["stay_row"][rows], return_index=True)
+            found = second[rows[first]], events["value"][rows[first]]
+            known = self.second[stay, column], self.value[stay, column]
+            earlier = (found[0] < known[0]) | ((found[0] == known[0]) & (found[1] > known[1]))
+            self.second[stay[earlier], column], self.value[stay[earlier], column] = (
+                part[earlier] for part in found
+            )
+
+
+@cache
+def _body_variables() -> dict[int, int]:
+    """Return the index of height and weight among the variables -> its column; a user may leave them out."""
+    columns = {"Height": 0, "Weight": 1}
+    return {i: columns[v.name] for i, v in enumerate(variables()) if v.name in columns}
 
 
 @dataclass(frozen=True)
@@ -42,6 +81,7 @@ def stream_observations(
     protocol: str,
     counts: ValueCounts,
     on_row: Callable[[int], object] = lambda row: None,
+    sizes: BodySize | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield batches of cleaned observations (EVENT_DTYPE) of the cohort's stays, within [0, LOS] of each.
 
@@ -55,6 +95,7 @@ def stream_observations(
         protocol: `medmod` or `corrected`.
         counts: Implausible and redacted values are added to it.
         on_row: Called with the index of the last row that was read, for a progress bar.
+        sizes: Heights and weights are added to it, those outside of the stay too.
 
     Raises:
         ValueError: The table is missing, truncated, or cannot be parsed.
@@ -73,7 +114,7 @@ def stream_observations(
                     last_row, is_complete = int(batch["row"][-1]), bool(batch["probe"][-1])
                     on_row(rows_before + last_row)
                 yield _observations_in_stays(
-                    batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts
+                    batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts, sizes
                 )
         if not is_complete:  # a cell to the right of the value shows that the value was not cut off
             check_not_truncated(path)
@@ -109,7 +150,7 @@ def _wanted_rows(path: Path, table: str, wanted: pl.Series) -> Iterator[pl.DataF
 
 
 def _observations_in_stays(
-    batch: pl.DataFrame, index: _StayIndex, protocol: str, counts: ValueCounts
+    batch: pl.DataFrame, index: _StayIndex, protocol: str, counts: ValueCounts, sizes: BodySize | None
 ) -> np.ndarray:
     hadm_id = batch["hadm_id"].to_numpy()
     stay = np.minimum(np.searchsorted(index.hadm_id, hadm_id), len(index.hadm_id) - 1)
@@ -118,14 +159,35 @@ def _observations_in_stays(
         stay_id = batch["stay_id"].to_numpy()
         matches &= (stay_id == MISSING) | (stay_id == index.stay_id[stay])
     rows = np.flatnonzero(matches)
-    stay = stay[rows]
-    charted = convert(batch[rows].select("row", "charttime"), {"charttime": pl.Datetime}, batch["row"][rows])
+    batch, stay = batch[rows], stay[rows]
+    charted = convert(batch.select("row", "charttime"), {"charttime": pl.Datetime}, batch["row"])
     second = charted["charttime"].dt.epoch("s").fill_null(MISSING).to_numpy() - index.intime[stay]
     in_stay = np.flatnonzero((second >= 0) & (second <= index.last_second[stay]))
-    events = clean(_parse_values(batch[rows[in_stay]], protocol), protocol, counts)
+    events = clean(_parse_values(batch[in_stay], protocol), protocol, counts)
     events["stay_row"] = index.stay_row[stay[in_stay]]
     events["second"] = second[in_stay]
+    if sizes is not None:
+        sizes.add(events, second[in_stay])
+        _add_sizes_outside(batch, second, stay, index, protocol, sizes)
     return events.compress(~np.isnan(events["value"]))
+
+
+def _add_sizes_outside(
+    batch: pl.DataFrame,
+    second: np.ndarray,
+    stay: np.ndarray,
+    index: _StayIndex,
+    protocol: str,
+    sizes: BodySize,
+) -> None:
+    """Add the heights and weights that were charted in the admission, but before or after the stay."""
+    items = item_map(protocol).filter(pl.col("variable").is_in(list(_body_variables())))["itemid"]
+    is_size = batch["itemid"].is_in(items.implode()).to_numpy()
+    in_time = (second >= 0) & (second <= index.last_second[stay])
+    outside = np.flatnonzero(is_size & ~in_time & (second > NO_TIME))
+    events = clean(_parse_values(batch[outside], protocol), protocol, ValueCounts())
+    events["stay_row"] = index.stay_row[stay[outside]]
+    sizes.add(events, second[outside])
 
 
 def _parse_values(batch: pl.DataFrame, protocol: str) -> RawObservations:

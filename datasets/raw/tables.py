@@ -56,8 +56,8 @@ TABLES = {
         "race": TEXT, "hospital_expire_flag": INT, "discharge_location": TEXT,
     }, aliases={"race": "ethnicity"}, optional=("hospital_expire_flag", "discharge_location")),
     "diagnoses_icd": RawTable("diagnoses_icd", ("hosp",), MIMIC_IV, {
-        "subject_id": INT, "hadm_id": INT, "icd_code": TEXT, "icd_version": INT,
-    }),
+        "subject_id": INT, "hadm_id": INT, "seq_num": INT, "icd_code": TEXT, "icd_version": INT,
+    }, optional=("seq_num",)),
     "icustays": RawTable("icustays", ("icu",), MIMIC_IV, {
         "subject_id": INT, "hadm_id": INT, "stay_id": INT, "first_careunit": TEXT, "last_careunit": TEXT,
         "intime": TIME, "outtime": TIME, "los": FLOAT,

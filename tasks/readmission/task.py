@@ -4,6 +4,8 @@ import pandas as pd
 
 from tasks.task import Rules, Task, has_event, hours_alive, passes
 
+PUBLISHED_HOURS = 48.0  # that the published classes read, where period_length is 0
+
 
 def rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:
     """Return what a stay needs: an event, and under `corrected` a patient who leaves the hospital alive."""
@@ -14,10 +16,14 @@ def rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:
 
 
 def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """Return a sample per stay with an event; under `corrected` none of a patient who died in hospital."""
+    """Return a sample per stay with an event: its first 48 hours under `medmod`, else all of it.
+
+    Under `corrected` a patient who died in hospital is no sample.
+    """
     usable = passes(rules(stays, images, protocol))
-    hours, stays = hours_alive(stays, protocol), stays[usable]
-    window = {"stay_row": stays.index, "end_hours": hours[usable], "period_length": 0}
+    hours, stays = hours_alive(stays, protocol)[usable], stays[usable]
+    read = hours.clip(upper=PUBLISHED_HOURS) if protocol == "medmod" else hours
+    window = {"stay_row": stays.index, "end_hours": hours, "read_hours": read, "period_length": 0}
     return pd.DataFrame(window).assign(y_true=stays["readmission"].astype("int8")).reset_index(drop=True)
 
 

@@ -101,7 +101,8 @@ def test_the_positives_of_the_demo_are_those_of_hcups_tables_and_of_the_protocol
     counts = [condition_labels(codes, hadm_id, protocol) for protocol in ("medmod", "corrected")]
     hcup = {9: icd9_groups(), 10: read_source(source_path())}
     rows = diagnoses.filter(pl.col("hadm_id").is_in(hadm_id.implode()))
-    by_table = {(hadm, hcup[version].get(code.strip())) for _, hadm, code, version in rows.iter_rows()}
+    rows = rows.select("hadm_id", "icd_code", "icd_version")
+    by_table = {(hadm, hcup[version].get(code.strip())) for hadm, code, version in rows.iter_rows()}
     positives = [
         [*(int(table[c.title].sum()) for table in counts), sum(ccs == c.ccs for _, ccs in by_table)]
         for c in conditions()

@@ -60,7 +60,7 @@ def test_a_store_holds_what_the_layout_promises(raw: ExtractConfig) -> None:
     extract_with_samples(raw)
     names = {"manifest.yaml", "attrition.csv", "unmatched_codes.csv", "value_counts.csv", "normalizer.json",
              "stays.parquet", "events.parquet", "hourly.npy", "cxr.parquet", "cxr.npy",
-             "cxr_rejected.csv"}  # fmt: skip
+             "cxr_rejected.csv", "diagnoses.parquet"}  # fmt: skip
     tables = {"attrition.csv", "labels.csv", *(f"{split}_listfile.csv" for split in SPLITS)}
     of_a_task = {"manifest.yaml", "partial_bins.npy", *tables}
     assert set(contents(raw.out)) == names | {f"{task}/{name}" for task in TASKS for name in of_a_task}

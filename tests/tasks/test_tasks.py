@@ -72,6 +72,13 @@ def test_remaining_hours_become_ten_bins() -> None:
     assert TASKS["length-of-stay"].outputs == 10
 
 
+def test_readmission_reads_48_hours_as_published_and_under_corrected_all() -> None:
+    table = stays(los_hours=[30.5, 48.0, 90.0])
+    for protocol, read in (("medmod", [30.5, 48.0, 48.0]), ("corrected", [30.5, 48.0, 90.0])):
+        found = made("readmission", table, protocol)
+        assert found["read_hours"].tolist() == read and found["end_hours"].tolist() == [30.5, 48.0, 90.0]
+
+
 def test_corrected_readmission_leaves_out_those_who_died() -> None:
     table = stays(mortality=[1, 0], readmission=[0, 1])
     assert made("readmission", table)["y_true"].tolist() == [0, 1]
