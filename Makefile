@@ -10,8 +10,13 @@ SHARED := -n $(JOBS) --dist worksteal  # how many tests run at once
 MUTMUT := mutmut==3.8.1  # installed by make mutation
 PIP_AUDIT := pip-audit==2.10.1  # installed by make audit, in an environment of its own
 REPORT := $(VENV)/audit/report.txt
+WHEELS ?= wheels
+WHEELS_FOR ?= 3.12  # Python of the machine with the GPU
+# What a machine with PyTorch, pandas, PyArrow and pytest may lack to train: 56 MB.
+CARRIED := tyro docstring-parser typeguard polars polars-runtime-32 pydantic pydantic_core annotated-types \
+  typing-inspection
 
-.PHONY: setup demo test lint coverage mutation faults fuzz audit
+.PHONY: setup demo test lint coverage mutation faults fuzz audit wheels gpu
 setup: $(VENV)/ready
 
 $(VENV)/ready: requirements.txt constraints.txt
@@ -24,6 +29,16 @@ demo: setup
 
 test: setup lint
 	OMP_NUM_THREADS=1 $(RUN) -m pytest $(SHARED)
+
+gpu:  # at most 8 minutes on an H100: tests and measures what CI cannot; needs PyTorch for CUDA, and no network
+	WHEELS=$(WHEELS) bash benchmarks/gpu.sh
+
+wheels: setup  # for make gpu on a machine without network: carry this folder there
+	mkdir -p $(WHEELS)
+	$(RUN) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest $(WHEELS) \
+	  --implementation cp --python-version $(WHEELS_FOR) --platform manylinux_2_28_x86_64 \
+	  --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+	  $(foreach name,$(CARRIED),$$(grep -h "^$(name)==" requirements.txt constraints.txt))
 
 faults: setup  # some 5 minutes: kills each long command at random moments, resumes it, and compares
 	OMP_NUM_THREADS=1 $(RUN) -m tests.faults

@@ -18,6 +18,7 @@ BENCHMARKS = (
     "batches",
     "growth",
     "step",
+    "recurrence",
     "epoch_evaluation",
     "bootstrap",
     "ddp",

@@ -328,15 +328,6 @@ def test_pretraining_has_the_same_bits_wherever_the_data_lie(
     pd.testing.assert_frame_equal(*logs, check_exact=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_repeats_itself_if_asked_to(store: Path, tmp_path: Path) -> None:
-    for name in ("one", "two"):
-        flags = ("--store", str(store), "--save_dir", str(tmp_path), "--name", name, "--epochs", "2")
-        flags += ("--warmup_epochs", "0", "--lr", "0.1", "--deterministic", *SMALL, "--device", "cuda")
-        pretrain(parse(SimCLRConfig, [*flags, *SHAPE]))
-    assert same(*(checkpoint.load(tmp_path / name / "last.ckpt") for name in ("one", "two")))
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

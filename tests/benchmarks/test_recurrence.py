@@ -1,0 +1,42 @@
+"""Ways to run an LSTM that are not used yet give what the used one gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks import recurrence
+from benchmarks.record import NOT_MEASURED
+from models.encoders import run_lstm
+
+
+@pytest.mark.parametrize(("count", "few"), [(9, 4), (9, 16), (9, 0), (1, 16)])
+def test_an_lstm_split_in_time_has_the_states_and_gradients_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, count: int, few: int
+) -> None:
+    monkeypatch.setattr(recurrence, "icu_hours", lambda draw, count: draw.integers(1, 40, count))
+    torch.manual_seed(0)
+    lstm = nn.LSTM(recurrence.channel_count(), 5).double()
+    stays, _ = recurrence.random_stays(count, torch.device("cpu"))
+    found: list[list[Tensor]] = []
+    for run in (run_lstm, lambda lstm, inputs: recurrence.split_in_time(lstm, inputs, few)):
+        states, last = run(lstm, stays.to(torch.float64))
+        lstm.zero_grad()
+        (last.sin().sum() + states.data.square().sum()).backward()
+        found.append([states.data, last, *(weight.grad for weight in lstm.parameters())])
+    for whole, split in zip(*found, strict=True):
+        torch.testing.assert_close(split, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_without_a_gpu_nothing_but_the_save_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recurrence, "SAVED", "resnet18")
+    recurrence.main(recurrence.RecurrenceBenchmark(device="cpu", results=tmp_path / "results.csv"))
+    table = pd.read_csv(tmp_path / "results.csv")
+    on_gpu = table["work"].str.contains("a GPU")
+    assert (table.loc[on_gpu, ["ours", "other"]] == NOT_MEASURED).all(axis=None) and on_gpu.sum() == 6
+    assert (table.loc[~on_gpu, "ours"].astype(float) > 0).all() and np.sum(~on_gpu) == 1
