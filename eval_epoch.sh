@@ -7,6 +7,6 @@
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/tasks/launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-launch epoch_evaluation.py --run_dir "${RUN:-runs/simclr-phenotyping}" --task phenotyping \
+launch epoch_evaluation.py --run_dir "${RUN:-runs/simclr-phenotyping-seed${SEED:-0}}" --task phenotyping \
   --fusion concatenation --fusion_layer 0 --data_pairs paired --batch_size 512 --image_size 224 \
   --epochs 100 --lr 0.01 --weight_decay 0.01 "$@"

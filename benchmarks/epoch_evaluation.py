@@ -117,7 +117,7 @@ def write_inputs(config: EpochEvaluationBenchmark, folder: Path) -> EpochSelecti
     heads = build_heads(encoders, 1)
     content = pretraining_checkpoint(Pretraining("simclr", encoder_config), encoders, heads)
     subjects = training_subjects(Store.open(store))
-    checkpoint.save(folder / "run/run_epoch_00.ckpt", content | {"epoch": 0, "subjects": subjects})
+    checkpoint.save(folder / "run/run_epoch_01.ckpt", content | {"epoch": 1, "subjects": subjects})
     return EpochSelectionConfig(
         run_dir=folder / "run",
         task=config.task,

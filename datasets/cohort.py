@@ -14,13 +14,11 @@ from datasets.deaths import (
     mend_discharges,
 )
 from datasets.raw.reading import check_unique_ids
-from datasets.splits import split_subjects
+from datasets.splits import SubjectLists, split_subjects
 
 READMISSION_DAYS = 30
 LONGEST_STAY = 1000 * 24.0  # hours; a longer one is an error in its times
 COUNTED_IDS = {"stays": "stay_id", "admissions": "hadm_id", "subjects": "subject_id"}
-
-SubjectLists = tuple[frozenset[int] | None, frozenset[int] | None]
 
 
 @dataclass(frozen=True)

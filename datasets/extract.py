@@ -37,11 +37,10 @@ from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.raw.reading import read_table, scan_file
 from datasets.raw.tables import TABLES, find_files
 from datasets.schema import IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
-from datasets.splits import read_subjects
-from datasets.store import MANIFEST, read_version
+from datasets.splits import read_subject_lists
+from datasets.store import MANIFEST, WORK, read_version
 from datasets.store_writer import (
     EVENTS_SCHEMA,
-    WORK,
     ArrayFile,
     events_table,
     work_folder,
@@ -125,6 +124,7 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     """
     if config.timestep <= 0:
         raise ValueError(f"--timestep {config.timestep}: a bin has a positive number of hours; use 1.0")
+    read_subject_lists(config.test_subjects, config.val_subjects)
     if config.stays is not None:
         read_stays(config.stays)  # reports a wrong line before anything is made
     roots = dict.fromkeys(IV_TABLES, config.mimic_iv)
@@ -180,11 +180,10 @@ def _do_step(name: str, step: Callable[[ExtractConfig], None], config: ExtractCo
 
 def select_cohort(config: ExtractConfig) -> None:
     """Select the stays, with outcomes, split and the labels of the admission."""
-    test = read_subjects(config.test_subjects) if config.test_subjects else None
-    val = read_subjects(config.val_subjects) if config.val_subjects else None
+    lists = read_subject_lists(config.test_subjects, config.val_subjects)
     raw = {name: read_table(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
     wanted = read_stays(config.stays) if config.stays else None
-    cohort = select_stays(**raw, protocol=config.protocol, subject_lists=(test, val), wanted=wanted)
+    cohort = select_stays(**raw, protocol=config.protocol, subject_lists=lists, wanted=wanted)
     if wanted is not None and (other := len(wanted) - len(cohort.stays)):
         known = len(wanted & set(raw["icustays"]["stay_id"]))
         logger.warning(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, Self
+from typing import ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from datasets.augment import Transforms
 from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE
 from datasets.splits import check_disjoint
 from datasets.store import Store
-from utils.config import resumable
+from utils.config import neutral, resumable
 
 
 class SampleSelection(NamedTuple):
@@ -40,7 +40,20 @@ SAMPLE_SELECTIONS: dict[str, SampleSelection] = {
 class DataConfig:
     """Which samples of a store are read, and how they come to the model."""
 
-    store: Path = resumable(Path("data/synthetic"))
+    synonyms: ClassVar = {
+        "data": "store",
+        "data_dir": "store",
+        "dataset": "store",
+        "modality": "data_pairs",
+        "modalities": "data_pairs",
+        "bs": "batch_size",
+        "resolution": "image_size",
+        "resize": "image_size",
+        "augmentation": "transforms_cxr",
+        "transforms": "transforms_cxr",
+    }
+
+    store: Path = neutral(Path("data/synthetic"))
     """Folder of the store (made by `python -m datasets.extract`)."""
     data_pairs: Literal["paired", "partial", "ehr", "cxr", "ehr_all", "cxr_all"] = "paired"
     """paired: samples that have an X-ray. partial: all samples; one without an X-ray has a record only. ehr,
@@ -54,7 +67,7 @@ class DataConfig:
     every_hours: int = 1
     """Decompensation and length-of-stay have a sample per hour: keep those of every n-th hour, in all splits;
     1 keeps all."""
-    data_device: Literal["auto", "cpu", "cuda", "disk"] = resumable("auto")
+    data_device: Literal["auto", "cpu", "cuda", "disk"] = neutral("auto")
     """Where the data are held while training: GPU memory, memory, or on disk; auto takes the first with
     enough space."""
     batch_size: int = resumable(256)
@@ -162,7 +175,9 @@ def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig
     if selection.every_image or config.retrieve_cxr == "all":
         samples = _with_every_image(samples, store)
     if not len(samples):
-        cure = "extract with --mimic_cxr" if not len(store.cxr) else "use --data_pairs partial or ehr_all"
+        cure = "use --data_pairs partial, or ehr_all for records alone"
+        if not len(store.cxr):
+            cure = "the store has none: use --data_pairs ehr_all --fusion ehr, or extract with --mimic_cxr"
         raise ValueError(
             f"{store.folder}: {task.name} has no {split} sample with an X-ray, "
             f"and --data_pairs {config.data_pairs} needs them; {cure}"

@@ -9,6 +9,8 @@ import pandas as pd
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.1  # of the subjects outside the test split
 
+SubjectLists = tuple[frozenset[int] | None, frozenset[int] | None]  # test, val
+
 
 def _uniform(subject_id: int, purpose: str) -> float:
     digest = hashlib.blake2b(f"{purpose}:{subject_id}".encode(), digest_size=8).digest()
@@ -43,19 +45,35 @@ def read_subjects(path: Path) -> frozenset[int]:
     return frozenset(subjects)
 
 
-def split_subjects(
-    subjects: Iterable[int | str], test: frozenset[int] | None = None, val: frozenset[int] | None = None
-) -> list[str]:
-    """Return the split of each subject, by a hash or by the published lists of test and val subjects."""
-    if test is None and val is None:
-        return [split_of(subject) for subject in subjects]
-    if test is None or val is None:
+def read_subject_lists(test: Path | None, val: Path | None) -> SubjectLists:
+    """Read the published lists of test and val subjects, if there are any.
+
+    Raises:
+        ValueError: One is missing, has a line of another kind, or shares a subject with the other.
+    """
+    lists = read_subjects(test) if test else None, read_subjects(val) if val else None
+    check_subject_lists(*lists)
+    return lists
+
+
+def check_subject_lists(test: frozenset[int] | None, val: frozenset[int] | None) -> None:
+    """Raise ValueError unless both lists are given, or none, and no subject is in both."""
+    if (test is None) != (val is None):
         raise ValueError("--test_subjects and --val_subjects must be given together: give both lists or none")
-    if both := test & val:
+    if both := (test or frozenset()) & (val or frozenset()):
         raise ValueError(
             f"{len(both)} subjects are in both lists (first: {min(both)}), but a subject has one split; "
             "remove each from one list"
         )
+
+
+def split_subjects(
+    subjects: Iterable[int | str], test: frozenset[int] | None = None, val: frozenset[int] | None = None
+) -> list[str]:
+    """Return the split of each subject, by a hash or by the published lists of test and val subjects."""
+    check_subject_lists(test, val)
+    if test is None or val is None:
+        return [split_of(subject) for subject in subjects]
     return ["test" if int(s) in test else "val" if int(s) in val else "train" for s in subjects]
 
 

@@ -29,6 +29,8 @@ from utils.config import load_yaml
 from utils.files import sha256
 
 MANIFEST = "manifest.yaml"
+WORK = ".work"  # folder in a store that is being written
+RAW_FOLDERS = ("icu", "core", "files", "mimic-iv", "mimic-cxr-jpg")  # some of them lie in a raw release
 PARTIAL_BINS = "partial_bins.npy"  # of a task
 COPY_OR_EXTRACT = "copy it again from where the store was made, or extract again"
 INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPLE_COLUMNS} - {"end_hours"}
@@ -338,9 +340,19 @@ def read_manifest(folder: Path) -> StoreManifest:
         )
     path = folder / MANIFEST
     if not path.is_file():
+        if (folder / WORK).is_dir():
+            raise ValueError(
+                f"--store {folder} has no manifest.yaml: its extraction did not end; run the same command, "
+                f"python -m datasets.extract ... --out {folder}, again, which goes on where it stopped"
+            )
+        if any((folder / name).is_dir() for name in RAW_FOLDERS):
+            raise ValueError(
+                f"--store {folder} is a raw release, not a store; make a store of it in another folder with "
+                f"python -m datasets.extract --mimic_iv FOLDER --out data/mimic, and give that"
+            )
         raise ValueError(
-            f"--store {folder} has no manifest.yaml: it is no store, or its extraction did not end; "
-            f"run python -m datasets.extract --out {folder} again, which goes on where it stopped"
+            f"--store {folder} is not a store: it has no manifest.yaml; give the --out of python -m "
+            "datasets.extract"
         )
     manifest = _validated(StoreManifest, read_version(path), path)
     if manifest.variables is not None and (difference := layout_difference(manifest.variables)):

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count, grid_layout, variables
-from datasets.store import MANIFEST, PARTIAL_BINS, FileDigest, SampleCount, TaskManifest, listfile_name
+from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount, TaskManifest, listfile_name
 from utils.files import atomic_write, npy_header, sha256, write_text
 
-WORK = ".work"  # folder in a store that is being written
 EVENTS_SCHEMA = pa.schema(
     [("stay_id", pa.int64()), ("hours", pa.float64()), ("variable", pa.dictionary(pa.int8(), pa.string())),
      ("value", pa.float64())]

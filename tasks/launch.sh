@@ -1,6 +1,8 @@
 # Sourced by the scripts: go to the root of the repository and start a Python program there.
 #
 #   STORE   folder of the store, data/mimic if not set
+#   SEED    seed of the run, 0 if not set; --seed after the script's name overrides it. Names of runs end in it, and a
+#           script reads the checkpoint of the run with its own seed
 #   LAUNCH  what starts the program, python if not set: .venv/bin/python, or "torchrun --nproc-per-node 4" for
 #           four GPUs; LAUNCH=echo prints the command
 #
@@ -11,6 +13,13 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+previous=''
+for word in "$@"; do # of the script: --seed 1 or --seed=1
+    [[ $previous != --seed ]] || SEED=$word
+    [[ $word != --seed=* ]] || SEED=${word#--seed=}
+    previous=$word
+done
+
 launch() { # launch PROGRAM FLAG ...: replace the shell by the program, so that signals to the job reach the program
     local program=()
     while [[ ${1:---} != --* ]]; do # run_gpu.py, or -m with a module and its command
@@ -18,5 +27,5 @@ launch() { # launch PROGRAM FLAG ...: replace the shell by the program, so that 
         shift
     done
     # shellcheck disable=SC2086 # LAUNCH may consist of several words
-    exec ${LAUNCH:-python} "${program[@]}" --store "${STORE:-data/mimic}" "$@"
+    exec ${LAUNCH:-python} "${program[@]}" --store "${STORE:-data/mimic}" --seed "${SEED:-0}" "$@"
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Make the result table of each task in TASK: pretrain, choose the best epochs, evaluate linearly, fine-tune; train the
 # supervised baselines and fusions. The same command continues after an interruption. A run with test rows in
-# RESULTS/<task>.csv is not run again, so give each store and each seed its own RUNS and RESULTS.
+# RESULTS/<task>.csv is not run again, so give each store its own RUNS and RESULTS. Names of runs end in their seed.
 #   STORE=data/mimic TASK="phenotyping in-hospital-mortality" bash tasks/run_all.sh
-#   STORE=data/mimic RUNS=runs/seed1 RESULTS=results/seed1 bash tasks/run_all.sh --seed 1
-#   python -m evaluation.tables table --task phenotyping --results_dir results/seed1 results/seed2
+#   STORE=data/mimic bash tasks/run_all.sh --seed 1         the same with another seed
+#   python -m evaluation.tables table --task phenotyping    means over the seeds
 #   STORE=data/demo/store QUICK=1 bash tasks/run_all.sh     small settings, to try it on a CPU
 #   LAUNCH=echo bash tasks/run_all.sh                       print the commands
 # tools/run_table.py explains all variables. Flags after the script's name go to every pretraining and classifier.

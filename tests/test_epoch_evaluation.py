@@ -78,7 +78,7 @@ def test_every_epoch_of_every_task_gets_its_row_and_curve(store: Path, pretraine
     evaluate(store, pretrained, "--task", ",".join(tasks))
     for name in tasks:
         rows, task = table(pretrained, name), TASKS[name]
-        assert tuple(rows) == epoch_columns(task) and rows["epoch"].tolist() == [0, 1, 2]
+        assert tuple(rows) == epoch_columns(task) and rows["epoch"].tolist() == [1, 2, 3]
         means = [f"{split}_{task.monitor}" for split in SPLITS]
         assert np.isfinite(rows[means]).all(axis=None)
         for split in SPLITS:
@@ -111,7 +111,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
     with open(pretrained / "results_label_in-hospital-mortality.csv", "a") as file:
         file.write("1,0.9,0.9")  # what a power cut would leave of a row
     evaluate(store, pretrained, "--task", ",".join(TWO))
-    assert sorted(probes) == sorted((epoch, name) for epoch in range(3) for name in TWO)
+    assert sorted(probes) == sorted((epoch, name) for epoch in (1, 2, 3) for name in TWO)
     for name in TWO:
         file = f"results_label_{name}.csv"
         assert (pretrained / file).read_bytes() == (uninterrupted / file).read_bytes()
@@ -120,7 +120,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
 def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
     store: Path, pretrained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    later = pretrained / "pre_epoch_02.ckpt"
+    later = pretrained / "pre_epoch_03.ckpt"
     away = later.rename(pretrained.parent / "later.ckpt")
     evaluate(store, pretrained, "--fusion", "ehr")
     probed, train_probe = [], select_epoch.train_probe
@@ -130,7 +130,7 @@ def test_a_finished_table_costs_no_probe_and_a_new_checkpoint_one(
     away.rename(later)
     evaluate(store, pretrained, "--fusion", "ehr")
     rows = table(pretrained, "phenotyping", "_ehr")
-    assert len(probed) == 1 and rows["epoch"].tolist() == [0, 1, 2]
+    assert len(probed) == 1 and rows["epoch"].tolist() == [1, 2, 3]
     pd.testing.assert_frame_equal(pd.read_csv(pretrained / "results_label.csv"), rows)
 
 
@@ -147,7 +147,7 @@ def test_shared_features_are_those_of_each_sample(tmp_path: Path, trained: Path,
     count = sum(map(len, samples.values()))
     assert len(inputs["ehr"].batches.stays.samples) < inputs["ehr"].count < count
     assert any((part.partial_bin_row >= 0).any() for part in samples.values())
-    path = trained / "pre_epoch_01.ckpt"
+    path = trained / "pre_epoch_02.ckpt"
     shared = select_epoch.compute_features(job, path, inputs)
     for name, part in samples.items():
         features = shared.features_of(name)
@@ -168,8 +168,8 @@ def separate_features(store: object, path: Path, layer: int, part: Samples) -> t
 def test_the_best_epoch_is_named_with_a_command_that_uses_it(
     store: Path, pretrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_constant(pretrained / "pre_epoch_00.ckpt")
-    make_constant(pretrained / "pre_epoch_02.ckpt")
+    make_constant(pretrained / "pre_epoch_01.ckpt")
+    make_constant(pretrained / "pre_epoch_03.ckpt")
     evaluate(store, pretrained, "--task", "in-hospital-mortality", "--fusion", "ehr")
     rows = table(pretrained, "in-hospital-mortality", "_ehr")
     assert rows["val_auroc"][0] == rows["val_auroc"][2] == 0.5
@@ -232,7 +232,7 @@ def test_settings_that_cannot_work_are_refused(store: Path, trained: Path, flags
 
 def test_a_pretraining_that_knows_test_patients_is_refused(store: Path, pretrained: Path) -> None:
     other = write_random_store(pretrained.parent / "other", first_subject=92)
-    message = r"pre_epoch_00\.ckpt was trained or selected on 8 subjects in the test split"
+    message = r"pre_epoch_01\.ckpt was trained or selected on 8 subjects in the test split"
     with pytest.raises(ValueError, match=message):
         evaluate(other, pretrained, "--task", "in-hospital-mortality")
     assert not (pretrained / "results_label_in-hospital-mortality.csv").exists()

@@ -94,7 +94,7 @@ def test_an_objective_with_flags_takes_three_files(copy: Path) -> None:
     assert len(follow("An objective", copy)) <= 3
     config = (copy / "runs/barlow/config.yaml").read_text()
     assert "redundancy: 0.01\n" in config and "scale: 0.5\n" in config
-    assert checkpoint.load(copy / "runs/barlow/barlow_epoch_00.ckpt")["config"]["objective"] == "barlow"
+    assert checkpoint.load(copy / "runs/barlow/barlow_epoch_01.ckpt")["config"]["objective"] == "barlow"
 
 
 def test_a_fusion_takes_at_most_four_files(copy: Path) -> None:

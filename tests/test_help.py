@@ -13,8 +13,12 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from datasets.extract import ExtractConfig
 from models.objectives import OBJECTIVES
+from simclr_trainer import SimCLRConfig
+from training.classify_config import ClassifyConfig
 from utils import cli
+from utils.config import parse, synonyms
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = sorted(
@@ -85,3 +89,33 @@ def test_help_piped_into_head_ends_without_a_traceback() -> None:
     program.stdout.close()  # as `head` does once it has its lines
     assert program.stderr.read() == ""
     assert program.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize(
+    "config", [ClassifyConfig, SimCLRConfig, ExtractConfig], ids=lambda kind: kind.__name__
+)
+def test_a_synonym_is_no_flag_itself_and_leads_to_one(config: type) -> None:
+    flags = {f"--{setting.name}" for setting in settings(config)}
+    names = synonyms(config)
+    assert set(names.values()) <= flags and not set(names) & flags
+
+
+@pytest.mark.parametrize(
+    ("other", "flag"),
+    [
+        ("--learning_rate", "--lr"),
+        ("--learning-rate", "--lr"),
+        ("--num_epochs", "--epochs"),
+        ("--checkpoint", "--load_state"),
+        ("--output_dir", "--save_dir"),
+        ("--data_dir", "--store"),
+        ("--backbone", "--vision_backbone"),
+        ("--epoch", "--epochs"),
+    ],
+)
+def test_the_flag_of_another_program_leads_to_ours(
+    other: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(ClassifyConfig, [other, "1"])
+    assert f"unknown flag {other}; did you mean {flag}?" in capsys.readouterr().err

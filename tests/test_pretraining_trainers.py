@@ -51,7 +51,7 @@ def test_every_tensor_of_a_pretraining_loads_downstream(
 ) -> None:
     flags = FLAGS.get(objective, ADAMW)
     left = run_pretraining(config_for(objective), store, tmp_path, *flags, "--epochs", "1", name=objective)
-    state = checkpoint.load(left / f"{objective}_epoch_00.ckpt")
+    state = checkpoint.load(left / f"{objective}_epoch_01.ckpt")
     assert state["config"]["objective"] == objective
     log = pd.read_csv(left / "log.csv")
     assert np.isfinite(log[["train_loss", "val_loss", "val_accuracy"]]).all(axis=None)

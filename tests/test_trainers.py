@@ -64,8 +64,8 @@ def probabilities(folder: Path, split: str = "test") -> np.ndarray:
 
 def test_pretraining_keeps_every_epoch_and_how_to_build_it(pretrained: Path) -> None:
     names = {path.name for path in pretrained.glob("*.ckpt")}
-    assert names == {"pre_epoch_00.ckpt", "pre_epoch_01.ckpt", "best.ckpt", "last.ckpt"}
-    state = checkpoint.load(pretrained / "pre_epoch_01.ckpt")
+    assert names == {"pre_epoch_01.ckpt", "pre_epoch_02.ckpt", "best.ckpt", "last.ckpt"}
+    state = checkpoint.load(pretrained / "pre_epoch_02.ckpt")
     assert set(state["parts"]) == {"ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head"}
     assert state["config"]["objective"] == "simclr" and state["config"]["encoders"]["ehr_dim"] == 8
     log = pd.read_csv(pretrained / "log.csv")
@@ -88,7 +88,7 @@ def test_pretraining_tells_each_epoch_whether_the_embeddings_collapse(
 
 
 def test_pretraining_learns_both_encoders(pretrained: Path) -> None:
-    first, last = (checkpoint.load(pretrained / f"pre_epoch_0{n}.ckpt")["parts"] for n in (0, 1))
+    first, last = (checkpoint.load(pretrained / f"pre_epoch_0{n}.ckpt")["parts"] for n in (1, 2))
     for part in first:
         assert any(not torch.equal(first[part][name], last[part][name]) for name in first[part])
 
@@ -151,7 +151,7 @@ def test_a_train_split_of_one_class_is_refused_and_a_validation_split_chooses_by
     log = pd.read_csv(tmp_path / "it" / "log.csv")
     assert log["auroc"].isna().all()
     rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
-    assert set(rows["epoch"]) == {log["val_loss"].argmin()}
+    assert set(rows["epoch"]) == {log["val_loss"].argmin() + 1}
     all_positive(store, "train")
     with pytest.raises(
         ValueError, match="every label of in-hospital-mortality has only one class in the 11 train"
@@ -342,6 +342,7 @@ def test_pretraining_has_the_same_bits_wherever_the_data_lie(
         ("--protocol supervised --data_pairs ehr", "has no X-rays, which --fusion concatenation needs"),
         ("--protocol supervised --fusion ehr --data_pairs cxr_all", "has no EHR data, which --fusion ehr"),
         ("--protocol lineareval --load_state nowhere.ckpt", "there is no such checkpoint"),
+        ("--protocol lineareval --load_state tests", "tests is a folder, which holds no .ckpt file"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(

@@ -14,11 +14,12 @@ Environment variables:
     JOBS: Runs at once, 1 if not set. With more than one, the output of each goes to RUNS/<name>.log.
     RUNS, RESULTS: Folders of the runs and the result tables; runs and results if not set.
     QUICK: If set, small settings, to try it on a CPU.
-    STORE, LAUNCH: As in tasks/launch.sh.
+    STORE, SEED, LAUNCH: As in tasks/launch.sh.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import subprocess
@@ -75,6 +76,8 @@ class TableConfig:
     """What starts a program; empty: it runs in a fork of this process (Runner)."""
     flags: tuple[str, ...] = ()
     """Flags of the command line, for every pretraining and every classifier."""
+    seed: str = "0"
+    """Seed of all runs, with which their names end."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown task or objective."""
@@ -86,8 +89,8 @@ class TableConfig:
         """Read the environment variables. An empty one counts as not set, except FUSIONS_OF: no task.
 
         >>> config = TableConfig.from_environment({"TASK": "radiology readmission", "QUICK": "1"})
-        >>> config.tasks, config.fusions_of, str(config.runs)
-        (('radiology', 'readmission'), ('radiology', 'readmission'), 'runs/quick')
+        >>> config.tasks, config.fusions_of, str(config.runs), config.seed
+        (('radiology', 'readmission'), ('radiology', 'readmission'), 'runs/quick', '0')
         """
         quick = bool(environment.get("QUICK"))
         python = "" if quick else environment.get("PYTHON") or "python"
@@ -104,6 +107,7 @@ class TableConfig:
             results=Path(environment.get("RESULTS") or cls.results / folder),
             launch=environment.get("LAUNCH") or python,
             flags=tuple(flags),
+            seed=last_value(flags, "--seed") or environment.get("SEED") or cls.seed,
         )
 
 
@@ -140,32 +144,32 @@ class TableMaker:
 
     def pretrain(self, pairs: str, objective: str) -> None:
         """Pretrain both encoders."""
-        name = f"{objective}-{pairs}"
-        script, flags = objective, ["--resume"]
+        name = self.name(objective, pairs)
+        script, flags = objective, ["--name", name, "--resume"]
         if objective in SIMCLR_VARIANTS:
             script = "simclr"
-            flags += simclr_flags(objective, name)
+            flags += simclr_flags(objective)
         flags += ["--save_dir", str(self.config.runs), *self.preset("pretrain"), *self.config.flags]
         self.start(name, [script_path(pairs, script), *flags])
 
     def probe_epochs(self, pairs: str, objective: str, tasks: Sequence[str]) -> None:
         """Train a linear probe for each of the tasks on every epoch of a pretraining."""
         if tasks:
-            name = f"{objective}-{pairs}"
+            name = self.name(objective, pairs)
             flags = ["--task", ",".join(tasks), "--fusion", "concatenation", *self.preset("probe")]
             self.start(f"{name}-epochs", ["eval_epoch.sh", *flags], {"RUN": str(self.config.runs / name)})
 
     def classify_pretrained(self, pairs: str, objective: str, task: str) -> None:
         """Evaluate the best epoch of a pretraining linearly, and fine-tune from it."""
-        checkpoint = best_checkpoint(self.config.runs / f"{objective}-{pairs}", TASKS[task])
+        checkpoint = best_checkpoint(self.config.runs / self.name(objective, pairs), TASKS[task])
         for protocol in ("lineareval", "finetune"):
             preset = self.preset(protocol, f"{protocol} {task}")
-            name = pretrained_name(task, protocol, objective)
+            name = self.name(task, protocol, "concatenation", objective)
             self.classify(task, name, protocol, preset, {"CHECKPOINT": str(checkpoint)})
 
     def supervise(self, task: str) -> None:
         """Train the supervised baselines and fusions of a task."""
-        names = {fusion: f"{task}-supervised-{fusion}" for fusion in FUSIONS}
+        names = {fusion: self.name(task, "supervised", fusion) for fusion in FUSIONS}
         encoders = {
             f"CHECKPOINT_{modality.upper()}": str(self.config.runs / names[modality] / "best.ckpt")
             for modality in ("ehr", "cxr")
@@ -202,10 +206,17 @@ class TableMaker:
             task
             for task in tasks
             for names in [
-                [pretrained_name(task, protocol, objective) for protocol in ("lineareval", "finetune")]
+                [
+                    self.name(task, protocol, "concatenation", objective)
+                    for protocol in ("lineareval", "finetune")
+                ]
             ]
             if not all(is_tested(self.config.results, task, name) for name in names)
         ]
+
+    def name(self, *parts: str) -> str:
+        """Return the name of a run, which ends in its seed."""
+        return "-".join((*parts, f"seed{self.config.seed}"))
 
     def preset(self, *kinds: str) -> list[str]:
         """Return the flags that QUICK adds to runs of these kinds."""
@@ -231,20 +242,25 @@ def script_path(task: str, script: str) -> str:
     return f"tasks/{TASKS[task].folder}/train/{script}.sh"
 
 
-def simclr_flags(objective: str, name: str) -> list[str]:
+def simclr_flags(objective: str) -> list[str]:
     """Return the flags by which simclr.sh trains another objective.
 
-    >>> " ".join(simclr_flags("clip", "clip-radiology"))
-    '--objective clip --optimizer adamw --lr 1e-4 --name clip-radiology'
+    >>> " ".join(simclr_flags("clip"))
+    '--objective clip --optimizer adamw --lr 1e-4'
     """
     optim = OBJECTIVES[objective].published_optim
-    settings = ["--optimizer", optim.optimizer, "--lr", flag_value(optim.lr)]
-    return ["--objective", objective, *settings, "--name", name]
+    return ["--objective", objective, "--optimizer", optim.optimizer, "--lr", flag_value(optim.lr)]
 
 
-def pretrained_name(task: str, protocol: str, objective: str) -> str:
-    """Return the name of a classifier on pretrained encoders."""
-    return f"{task}-{protocol}-concatenation-{objective}"
+def last_value(flags: Sequence[str], flag: str) -> str:
+    """Return the value of a flag, the last of several; "" without it.
+
+    >>> last_value(["--seed", "1", "--lr", "0.1", "--seed=2"], "--seed")
+    '2'
+    """
+    words = [part for word in flags for part in word.split("=", 1)]
+    values = [value for name, value in itertools.pairwise(words) if name == flag]
+    return values[-1] if values else ""
 
 
 def program_of(script: Sequence[str], environment: Mapping[str, str]) -> list[str]:

@@ -96,7 +96,7 @@ SIMCLR_VARIANTS = set(get_args(get_type_hints(SimCLRConfig)["objective"])) - {"s
 
 
 class Script(NamedTuple):
-    """A script: the name of its run, the program, the first flags, comments, and groups of related flags."""
+    """A script: the name of its job, the program, the first flags, comments, and groups of related flags."""
 
     name: str
     program: str
@@ -125,7 +125,8 @@ def fill_lines(groups: Iterable[str], width: int = 116) -> list[str]:
     return lines
 
 
-HELP = "tasks/launch.sh explains STORE, LAUNCH and flags after the script's name."
+HELP = "tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name."
+SEED = "-seed${SEED:-0}"  # the end of a run's name
 TEMPLATE = """\
 #!/usr/bin/env bash
 {comments}
@@ -146,10 +147,10 @@ def pretrain(task: Task, objective: str) -> Script:
     optim = settings.published_optim
     return Script(
         name,
-        f"{program} --name {name} --task {task.name} --data_pairs paired",
+        f"{program} --task {task.name} --data_pairs paired",
         (
             f"Pretrain both encoders with {settings.title} on the pairs of {task.name}.",
-            f"A checkpoint of every epoch goes to runs/{name}.",
+            f"A checkpoint of every epoch goes to runs/{name}-seed0; --seed 1 makes the folder of seed 1.",
         ),
         (
             "--image_size 224 --transforms_cxr simclrv2 "
@@ -191,7 +192,7 @@ def supervise(task: Task, fusion: str) -> Script:
     borrowed = "" if (fusion, task.name) == (like, like_task) else "; none is published for this script"
     return Script(
         name,
-        f"run_gpu.py --name {name} --task {task.name} --mode train",
+        f"run_gpu.py --task {task.name} --mode train",
         (
             f"Train {FUSIONS[fusion].title} for {task.name} on {INPUTS[pairs_of(fusion)]}.",
             *([FROZEN_ENCODERS] if frozen else []),
@@ -216,7 +217,7 @@ def published_for(fusion: str, task: str) -> tuple[str, str]:
 
 def trained_encoders(task: Task) -> list[str]:
     """Return the flags that load both encoders from the supervised classifiers of one modality."""
-    folders = {fusion: f"runs/{run_name(task, 'supervised', fusion)}" for fusion in ("ehr", "cxr")}
+    folders = {fusion: f"runs/{run_name(task, 'supervised', fusion)}{SEED}" for fusion in ("ehr", "cxr")}
     return [
         f'--load_state_{fusion} "${{CHECKPOINT_{fusion.upper()}:-{folder}/best.ckpt}}"'
         for fusion, folder in folders.items()
@@ -233,7 +234,7 @@ def train(task: Task, protocol: str, fusion: str) -> Script:
     name = run_name(task, protocol, fusion)
     return Script(
         name,
-        f"run_gpu.py --name {name} --task {task.name} --mode train",
+        f"run_gpu.py --task {task.name} --mode train",
         (
             f"{does} for {task.name} on {INPUTS[pairs_of(fusion)]}.",
             f"Val and test scores of the best epoch go to results/{task.name}.csv. "
@@ -241,7 +242,7 @@ def train(task: Task, protocol: str, fusion: str) -> Script:
         ),
         (
             f"--protocol {protocol} --fusion {fusion}",
-            f'--load_state "${{CHECKPOINT:-runs/simclr-{task.name}/last.ckpt}}"',
+            f'--load_state "${{CHECKPOINT:-runs/simclr-{task.name}{SEED}/last.ckpt}}"',
             f"--data_pairs {pairs_of(fusion)}{images} --batch_size 256 {EARLY_STOPPING}",
             f"--epochs {schedule.epochs} --optimizer adamw --lr {lr} --weight_decay 0.01 "
             "--schedule step --milestones 0.6 0.8 --gamma 0.1",
@@ -252,25 +253,26 @@ def train(task: Task, protocol: str, fusion: str) -> Script:
 def evaluate(task: Task, protocol: str, fusion: str) -> Script:
     """Return the script that tests the best epoch of a classifier again."""
     trained = run_name(task, protocol, fusion)
+    objective = "" if protocol == "supervised" else "-simclr"
     images = " --image_size 224" if "cxr" in FUSIONS[fusion].modalities else ""
     pairs = pairs_of(fusion)
     titles = {"finetune": "the fine-tuned classifier", "lineareval": "the linear classifier"}
     return Script(
         f"{trained}-eval",
-        f"run_gpu.py --name {trained}-eval --task {task.name} --mode eval",
+        f"run_gpu.py --task {task.name} --mode eval",
         (
             f"Test {titles.get(protocol, FUSIONS[fusion].title)} for {task.name} on {INPUTS[pairs]}.",
             f"The scores go to results/{task.name}.csv. Set CHECKPOINT to test another classifier.",
         ),
         (
             f"--protocol {protocol} --fusion {fusion} --data_pairs {pairs} --batch_size 256{images}",
-            f'--load_state "${{CHECKPOINT:-runs/{trained}/best.ckpt}}"',
+            f'--load_state "${{CHECKPOINT:-runs/{trained}{objective}{SEED}/best.ckpt}}"',
         ),
     )
 
 
 def run_name(task: Task, protocol: str, fusion: str) -> str:
-    """Return the name of a run, its folder in --save_dir: phenotyping-finetune-ehr."""
+    """Return how a run's name begins, before objective and seed: phenotyping-finetune-ehr-simclr-seed0."""
     return f"{task.name}-{protocol}-{fusion}"
 
 
@@ -306,7 +308,7 @@ USAGE = """\
 Run the scripts from the root of the repository, in this order:
 
 1. `train/simclr.sh`, `train/vicreg.sh` or `train/align.sh` pretrains both encoders. Then
-   `RUN=runs/simclr-{name} bash eval_epoch.sh --task {name}` finds the best epoch.
+   `RUN=runs/simclr-{name}-seed0 bash eval_epoch.sh --task {name}` finds the best epoch.
 2. `train/lineareval.sh` trains one linear layer on the frozen encoders in `CHECKPOINT` (if not set, the last
    epoch of SimCLR). `train/finetune.sh` trains all weights. The scripts that end in `_ehr` and `_cxr` use one
    modality.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -42,13 +42,14 @@ from models.linear_probe import LinearProbe
 from tasks import TASKS
 from tasks.task import Task
 from training import batches as batch_protocol
-from training.classify_config import ClassifierOptim, ClassifyConfig, check_config, classifier_config
+from training.classify_config import RANDOM, ClassifierOptim, ClassifyConfig, check_config, classifier_config
 from training.early_stopping import StoppingConfig
 from training.features import SharedFeatures
 from training.loop import fit
 from training.predict import Predictions, predict
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
+from utils.config import decisive_settings
 from utils.log import logger
 from utils.run import Run, start_run
 
@@ -149,18 +150,41 @@ def evaluate(config: ClassifyConfig) -> None:
 
 
 def open_experiment(config: ClassifyConfig) -> Experiment:
-    """Open the store, and start a run that is named after task, protocol, fusion and mode."""
+    """Open the store, and start a run."""
     start = time.monotonic()
     store = Store.open(config.data.store)  # first, so that a wrong --store does not leave a run folder
-    name = f"{config.task}-{config.protocol}-{config.fusion}"
-    if config.mode == "eval":
-        name += "-eval"
-    fingerprints = {
-        f"load_state_{modality}": checkpoint.fingerprint(Path(path))
+    origins = {
+        f"load_state_{modality}": checkpoint.read_origin(Path(path))
         for modality, path in config.encoder_checkpoints.items()
     }
-    run = start_run(config, name, store.data_description, store.fingerprint_of(config.task), fingerprints)
+    run = start_run(
+        config,
+        default_name(config, origins.values()),
+        store.data_description,
+        store.fingerprint_of(config.task),
+        origins,
+        evaluation_settings(config) if config.mode == "eval" else None,
+    )
     return Experiment(config, TASKS[config.task], store, run, start)
+
+
+def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -> str:
+    """Return the name of a run without --name: task, protocol, fusion, objectives of its encoders, and seed.
+
+    An evaluation is called after the folder of the classifier.
+    """
+    if config.mode == "eval":
+        return f"{Path(config.load_state).resolve().parent.name}-eval"
+    objectives = [RANDOM] if config.load_state == RANDOM else [source.objective for source in sources]
+    others = "+".join(name for name in dict.fromkeys(objectives) if name != config.protocol)
+    parts = (config.task, config.protocol, config.fusion, others, f"seed{config.run.seed}")
+    return "-".join(filter(None, parts))
+
+
+def evaluation_settings(config: ClassifyConfig) -> dict[str, object]:
+    """Return the settings that decide the scores of an evaluation, beside the classifier's own."""
+    settings = decisive_settings(config)
+    return {path: value for path, value in settings.items() if path == "task" or path.startswith("data.")}
 
 
 def load_trained(config: ClassifyConfig) -> tuple[Classifier, ClassifierConfig, int]:
@@ -282,7 +306,7 @@ def save_whole_classifier(path: Path, classifier: Classifier, built: ClassifierC
     """Replace a checkpoint of the linear layer by one of the whole classifier, on the main process."""
     if distributed.is_main():
         state = checkpoint.load(path)
-        metadata = {name: state[name] for name in ("epoch", "subjects")}
+        metadata = {name: state[name] for name in ("epoch", "subjects", "origin")}
         checkpoint.save(path, classifier_checkpoint(classifier, built) | metadata)
 
 

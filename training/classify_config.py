@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig
 from evaluation.subgroups import parse_subgroups
@@ -14,7 +14,7 @@ from models.fusion import FUSIONS, FusionConfig, FusionName, get_fusion
 from tasks import TASKS, TaskName, get_task
 from training.early_stopping import PatienceConfig
 from training.optim import OptimConfig, check_flag
-from utils.config import resumable
+from utils.config import neutral, resumable
 from utils.run import RunConfig
 
 RANDOM = "random"  # --load_state of untrained encoders
@@ -36,6 +36,15 @@ class ClassifierOptim(OptimConfig):
 class ClassifyConfig:
     """Train a classifier for a task and test its best epoch, or evaluate a trained classifier."""
 
+    synonyms: ClassVar = {
+        "checkpoint": "load_state",
+        "ckpt": "load_state",
+        "weights": "load_state",
+        "pretrained_model": "load_state",
+        "model": "fusion",
+        "fusion_type": "fusion",
+    }
+
     protocol: Literal["supervised", "finetune", "lineareval"] = "lineareval"
     """supervised trains everything from the start, finetune starts from pretrained encoders; lineareval
     trains one linear layer on the features of frozen, pretrained encoders."""
@@ -45,21 +54,21 @@ class ClassifyConfig:
     """What to predict."""
     fusion: FusionName = "concatenation"
     """Which modalities to classify from, and how to fuse them."""
-    load_state: str = resumable("")
+    load_state: str = neutral("")
     """Checkpoint with the encoders (finetune, lineareval) or with the whole classifier (--mode eval); random:
     untrained encoders, as a baseline for lineareval."""
-    load_state_ehr: str = resumable("")
+    load_state_ehr: str = neutral("")
     """Checkpoint of the EHR encoder, from a pretraining or from a classifier such as --fusion ehr. With every
     --protocol; overrides --load_state for this encoder."""
-    load_state_cxr: str = resumable("")
+    load_state_cxr: str = neutral("")
     """The same for the image encoder."""
     fusion_layer: Literal[0, 3] = 0
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
-    results_dir: Path = resumable(Path("results"))
+    results_dir: Path = neutral(Path("results"))
     """Folder of the result tables, one per task."""
-    bootstrap: int = resumable(1000)
+    bootstrap: int = neutral(1000)
     """Bootstrap resamples of a split's subjects, for the 95 % intervals of the scores; 0: no intervals."""
-    subgroups: str = resumable("")
+    subgroups: str = neutral("")
     """Also score subgroups of the patients and the gap between them: any of age,sex,race."""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)

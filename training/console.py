@@ -36,7 +36,7 @@ def describe_step(metrics: StepMetrics, steps: int, seconds: float) -> str:
 
 def describe_epoch(row: Mapping[str, float], columns: Sequence[str], epochs: int, is_best: bool) -> str:
     """Describe an epoch by some columns of its row of log.csv."""
-    epoch = int(row["epoch"]) + 1
+    epoch = int(row["epoch"])
     time_left = timedelta(seconds=round(row["seconds"] * (epochs - epoch)))
     return (
         f"epoch {epoch}/{epochs}  "

@@ -41,7 +41,7 @@ NOT_MONITORS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # colum
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended; the best epoch (from 0) is in best.ckpt."""
+    """How a training ended; the best epoch (from 1) is in best.ckpt."""
 
     best_epoch: int
     best: float
@@ -67,7 +67,7 @@ def fit(
     """Train `objective` on the run's device, from the start or from last.ckpt, and write its checkpoints.
 
     Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with `keep_every_epoch`,
-    <name>_epoch_<NN>.ckpt from 00 on. SIGTERM and Ctrl-C write last.ckpt and exit with status 0 and 130.
+    <name>_epoch_<NN>.ckpt from 01 on. SIGTERM and Ctrl-C write last.ckpt and exit with status 0 and 130.
     `objective` maps a batch to {"loss": scalar, ...} (see the module's text). `save` returns the content of a
     checkpoint. `evaluate` maps a validation batch to what `objective` would, in eval mode and in float32; it
     gets every validation sample, and so can also collect predictions. `score` is called after each epoch on
@@ -106,7 +106,7 @@ def fit(
     run.close()
     distributed.barrier()  # all may now read best.ckpt
     progress = trainer.progress
-    return FitResult(progress.best_epoch, progress.best, progress.epoch, progress.stopped_early)
+    return FitResult(progress.best_epoch + 1, progress.best, progress.epoch, progress.stopped_early)
 
 
 @dataclass
@@ -173,7 +173,7 @@ class _Trainer:
         self.progress = self.resumable.restore(path)
         self.run.rewind(self.progress.epoch, self.progress.epoch * self.steps)
         logger.info(
-            f"resumed {path} at epoch {self.progress.epoch}, step {self.progress.step} of {self.steps}"
+            f"resumed {path} at epoch {self.progress.epoch + 1}, step {self.progress.step} of {self.steps}"
         )
 
     def run_epoch(self) -> None:
@@ -313,7 +313,7 @@ class _Trainer:
         """Return the epoch's row of log.csv; `metrics` are those of validation and `score`."""
         progress = self.progress
         return {
-            "epoch": progress.epoch,
+            "epoch": progress.epoch + 1,
             "step": (progress.epoch + 1) * self.steps,
             "seconds": round(self._elapsed(), 3),
             "samples_per_second": round(progress.sums.get("rows", 0) / max(train_seconds, 1e-9), 1),
@@ -335,7 +335,7 @@ class _Trainer:
         is_best = progress.update_early_stopping(epoch, value, self.stopping, self.optim.plateau_patience)
         best = self.run.folder / "best.ckpt"
         if self.keep_every_epoch:
-            kept = self.run.folder / f"{self.run.name}_epoch_{epoch:02d}.ckpt"
+            kept = self.run.folder / f"{self.run.name}_epoch_{epoch + 1:02d}.ckpt"
             self._write(kept, epoch)
             if is_best and self.run.process.rank == 0:
                 self.writer.link(kept, best)
@@ -356,7 +356,8 @@ class _Trainer:
 
     def _write(self, path: Path, epoch: int, **more: object) -> None:
         if self.run.process.rank == 0:
-            self.writer.save(path, self.save() | {"epoch": epoch} | more)
+            content = self.save() | {"epoch": epoch + 1, "origin": self.run.origin} | more
+            self.writer.save(path, content)
 
     def _exit_if_signalled(self, terminate: float, interrupt: float) -> None:
         """Exit after last.ckpt is written, with status 0 after SIGTERM and 130 after Ctrl-C."""

@@ -67,15 +67,18 @@ class AsyncMetrics:
             self._copied.record()
 
     def read_and_check_finite(self, epoch: int, split: str) -> StepMetrics:
-        """Return the numbers once copied; ValueError, listing the samples, if the loss is not finite."""
+        """Return the numbers once copied; ValueError, listing the samples, if the loss is not finite.
+
+        `epoch` counts from 0; the message counts from 1, as log.csv does.
+        """
         if self._copied is not None:
             self._copied.synchronize()
         numbers = StepMetrics(*self._host[: LOSS + 1].tolist())
         if not math.isfinite(numbers.loss):
             raise ValueError(
-                f"the loss became {numbers.loss} at epoch {epoch}, step {self.step}, on the {split} samples "
-                f"{list_samples(self.row.tolist())}; the checkpoints hold the state before. Try a lower "
-                "--lr, --clip 1 or --precision float32, and look at these samples"
+                f"the loss became {numbers.loss} at epoch {epoch + 1}, step {self.step}, on the {split} "
+                f"samples {list_samples(self.row.tolist())}; the checkpoints hold the state before. "
+                "Try a lower --lr, --clip 1 or --precision float32, and look at these samples"
             )
         return numbers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -16,6 +16,19 @@ from training.lars import LARS
 @dataclass(frozen=True)
 class OptimConfig:
     """How the weights are optimized, and for how many epochs."""
+
+    synonyms: ClassVar = {
+        "learning_rate": "lr",
+        "wd": "weight_decay",
+        "l2": "weight_decay",
+        "max_epochs": "epochs",
+        "num_train_epochs": "epochs",
+        "iterations": "epochs",
+        "scheduler": "schedule",
+        "lr_scheduler": "schedule",
+        "gradient_clipping": "clip",
+        "max_grad_norm": "clip",
+    }
 
     optimizer: Literal["lars", "adamw", "adam", "sgd"] = "adamw"
     """Optimizer; lars is meant for pretraining with large batches."""

@@ -89,7 +89,8 @@ def pretrain(config: PretrainConfig) -> None:
     """Pretrain both encoders with an objective; a checkpoint of each epoch goes to the run's folder."""
     settings = check(config)
     task, store = get_task(config.task), Store.open(config.data.store)
-    run = start_run(config, settings.name, store.data_description, store.fingerprint_of(task.name))
+    name = f"{settings.name}-{task.name}-seed{config.run.seed}"
+    run = start_run(config, name, store.data_description, store.fingerprint_of(task.name))
     train, val = (
         load_batches(store, task, split, config.data, run.seed, run.process) for split in ("train", "val")
     )

@@ -54,7 +54,7 @@ class EpochSelectionConfig:
     With --fusion ehr and cxr the files are named results_label_<task>_<fusion>.
     """
 
-    run_dir: Path = Path("runs/simclr-phenotyping")
+    run_dir: Path = Path("runs/simclr-phenotyping-seed0")
     """Folder of the pretraining."""
     task: str = "phenotyping"
     """Task to probe, or several separated by commas: phenotyping,in-hospital-mortality."""
@@ -125,7 +125,7 @@ def find_checkpoints(run_dir: Path) -> dict[int, Path]:
     if not checkpoints:
         raise ValueError(
             f"--run_dir {run_dir} holds no <run>_epoch_<NN>.ckpt; give the folder of a pretraining, such as "
-            "--run_dir runs/simclr-phenotyping"
+            "--run_dir runs/simclr-phenotyping-seed0"
         )
     return dict(sorted(checkpoints.items()))
 

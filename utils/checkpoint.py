@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NotRequired, Self, TypedDict, cast
 
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from utils.files import atomic_write, sha256
 from utils.log import logger
 
-FORMAT = "medmod-checkpoint-1"
+FORMAT = "medmod-checkpoint-2"
+OLDER_FORMAT = "medmod-checkpoint-1"  # of version 0.2.0, whose epochs count from 0
 
 
 class TrainingState(TypedDict):
@@ -40,10 +42,11 @@ class Parts(TypedDict):
 
 
 class Checkpoint(Parts):
-    """What `load` returns."""
+    """What `load` returns; epochs count from 1, `origin` is `Run.origin` of the run that wrote it."""
 
     config: dict[str, object]
     epoch: int
+    origin: NotRequired[dict[str, object]]
     subjects: NotRequired[dict[str, Tensor]]
     training: NotRequired[TrainingState]
 
@@ -144,27 +147,53 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     path = Path(path)
     _check_exists(path)
     content = _read(path, device)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") not in (FORMAT, OLDER_FORMAT):
         raise ValueError(
             f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
         )
     if fault := _content_fault(content):
         raise ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
+    content["epoch"] += content["format"] == OLDER_FORMAT
     return cast(Checkpoint, content)
 
 
-def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of a checkpoint's bytes."""
-    _check_exists(path)
-    return sha256(path)
+@dataclass(frozen=True)
+class Origin:
+    """What a checkpoint says of the run that wrote it.
+
+    `settings` is equal for runs that differ in their seed alone: it names their settings and their store. It
+    is the checkpoint's own hash if the checkpoint does not say. `seed` is None then.
+    """
+
+    sha256: str
+    objective: str
+    settings: str
+    seed: int | None = None
+
+
+def read_origin(path: Path) -> Origin:
+    """Read what a checkpoint says of the run that wrote it."""
+    content = load(path)
+    own, origin = sha256(path), content.get("origin", {})
+    seed = origin.get("seed")
+    return Origin(
+        own,
+        str(content["config"].get("objective", "")),
+        f"{origin['settings']} on {str(origin['store'])[:12]}" if "settings" in origin else own[:12],
+        seed if isinstance(seed, int) else None,
+    )
 
 
 def _check_exists(path: Path) -> None:
     if path.is_file():
         return
-    others = sorted(other.name for other in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+    folder = path if path.is_dir() else path.parent
+    others = sorted(other.name for other in folder.glob("*.ckpt")) if folder.is_dir() else []
     holds = ", ".join(others[-5:]) or "no .ckpt file"
-    raise FileNotFoundError(f"{path}: there is no such checkpoint; {path.parent} holds {holds}")
+    if path.is_dir():
+        cure = f"give one of its checkpoints, such as {path / others[-1]}" if others else "give a checkpoint"
+        raise IsADirectoryError(f"{path} is a folder, which holds {holds}; {cure}")
+    raise FileNotFoundError(f"{path}: there is no such checkpoint; {folder} holds {holds}")
 
 
 def _read(path: Path, device: torch.device | str) -> object:

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import hashlib
 import json
 import math
 import operator
@@ -73,7 +74,8 @@ def _check_parsed(config: object, unknown: Sequence[str]) -> None:
     values = {path: operator.attrgetter(path)(config) for path, _ in _settings(type(config))}
     if unknown:
         name = unknown[0].partition("=")[0]
-        _exit_usage(f"unknown flag {name}{did_you_mean(name, ['--config', *map(_flag, values)])}")
+        known = ["--config", *map(_flag, values)]
+        _exit_usage(f"unknown flag {name}{did_you_mean(name, known, synonyms(type(config)))}")
     for path, value in values.items():
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and not math.isfinite(number):
@@ -86,15 +88,43 @@ def resumable(default: T) -> T:
     return declared
 
 
+def neutral(default: T) -> T:
+    """Declare a setting that has no influence on the scores of a run, such as a path; it is resumable too."""
+    declared: T = dataclasses.field(default=default, metadata={"resumable": True, "neutral": True})
+    return declared
+
+
 def is_resumable(config: object, path: str) -> bool:
     """Return whether the setting at a dotted path may change when a run is resumed."""
-    for name in path.split("."):
-        field = getattr(config, "__dataclass_fields__", {}).get(name)
+    return _is_declared(config, path, "resumable")
+
+
+def decisive_settings(config: object) -> dict[str, object]:
+    """Return the settings that decide the scores of a run, by dotted path: all that are not neutral."""
+    paths = [path for path, kind in _settings(type(config)) if not dataclasses.is_dataclass(kind)]
+    values = {path: operator.attrgetter(path)(config) for path in paths}
+    plain = json.loads(json.dumps(values, default=os.fspath))
+    return {path: plain[path] for path in paths if not _is_declared(config, path, "neutral")}
+
+
+def digest(settings: Mapping[str, object]) -> str:
+    """Return the first 12 digits of the SHA-256 of settings, whatever their order.
+
+    >>> digest({"lr": 0.1, "seed": 0}) == digest({"seed": 0, "lr": 0.1}) != digest({"lr": 0.2, "seed": 0})
+    True
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _is_declared(config: object, path: str, name: str) -> bool:
+    """Return whether a setting, or a config that it is nested in, is declared resumable or neutral."""
+    for part in path.split("."):
+        field = getattr(config, "__dataclass_fields__", {}).get(part)
         if field is None:
             return False
-        if field.metadata.get("resumable"):
+        if field.metadata.get(name):
             return True
-        config = getattr(config, name)
+        config = getattr(config, part)
     return False
 
 
@@ -146,8 +176,27 @@ def read_yaml_mapping(path: Path) -> dict[str, object]:
     return mapping
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """Return the end of an "unknown ..." message: the most similar name, or all names if few."""
+def synonyms(kind: Any) -> dict[str, str]:
+    """Return {flag that others use: flag} of a config: the `synonyms` of its class and of nested configs.
+
+    A class lists its settings' names in other programs where their spelling is too different to be found by
+    similarity: `synonyms: ClassVar = {"learning_rate": "lr"}`.
+    """
+    found = {f"--{other}": f"--{name}" for other, name in getattr(kind, "synonyms", {}).items()}
+    if dataclasses.is_dataclass(kind):
+        for hint in get_type_hints(kind).values():
+            found |= synonyms(hint)
+    return found
+
+
+def did_you_mean(name: str, known: Sequence[str], other_names: Mapping[str, str] | None = None) -> str:
+    """Return the end of an "unknown ..." message: the most similar name, or all names if few.
+
+    `other_names` are synonyms of known names, which win over similar names.
+    """
+    others = {other: known_name for other, known_name in (other_names or {}).items() if known_name in known}
+    if same := difflib.get_close_matches(name.replace("-", "_").replace("__", "--", 1), others, 1, 0.85):
+        return f"; did you mean {others[same[0]]}?"
     similar = difflib.get_close_matches(name, known, 1, 0.4)
     if similar:
         return f"; did you mean {similar[0]}?"

@@ -13,14 +13,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 import yaml
 
 from utils import distributed
-from utils.config import is_resumable, read_yaml_mapping, resumable, to_dict
+from utils.checkpoint import Origin
+from utils.config import (
+    decisive_settings,
+    digest,
+    is_resumable,
+    neutral,
+    read_yaml_mapping,
+    resumable,
+    to_dict,
+)
 from utils.distributed import Process
 from utils.files import write_text
 from utils.git import commit, git_diff
@@ -34,27 +43,41 @@ if TYPE_CHECKING:
 class RunConfig:
     """Where a run writes, and how it computes."""
 
-    name: str = resumable("")
+    synonyms: ClassVar = {
+        "run_name": "name",
+        "output_dir": "save_dir",
+        "out_dir": "save_dir",
+        "out": "save_dir",
+        "log_dir": "save_dir",
+        "random_state": "seed",
+        "gpu": "device",
+        "cuda": "device",
+        "continue": "resume",
+        "fp16": "precision",
+        "amp": "precision",
+    }
+
+    name: str = neutral("")
     """Folder of the run inside --save_dir, and prefix of the names of its checkpoints; empty: derived from
     the other settings."""
-    save_dir: Path = resumable(Path("runs"))
+    save_dir: Path = neutral(Path("runs"))
     """Folder that holds one folder per run."""
     seed: int = 0
     """Seed of all random numbers: weights, order of samples, image augmentation, dropout."""
-    device: Literal["auto", "cpu", "cuda"] = resumable("auto")
+    device: Literal["auto", "cpu", "cuda"] = neutral("auto")
     """Where to compute; auto uses a GPU if there is one. Start with torchrun for several GPUs."""
-    resume: bool = resumable(False)
+    resume: bool = neutral(False)
     """Continue from last.ckpt in the run's folder, at the step where it was saved; start from the beginning
     if there is none yet."""
-    save_minutes: float = resumable(10.0)
+    save_minutes: float = neutral(10.0)
     """Minutes between writes of last.ckpt within an epoch; 0: none. It is also written after each epoch and
     on a signal to stop."""
     precision: Literal["auto", "bf16", "float32"] = resumable("auto")
     """Number format of the matrix products in training; auto is bf16 on a GPU and float32 on a CPU."""
-    deterministic: bool = resumable(False)
+    deterministic: bool = neutral(False)
     """Use deterministic GPU kernels only: the same numbers in each run, but slower. On a CPU runs are
     deterministic anyway."""
-    compile: bool = resumable(False)
+    compile: bool = neutral(False)
     """Compile the image encoder with torch.compile: some minutes at the start, faster steps afterwards."""
 
     def __post_init__(self) -> None:
@@ -86,7 +109,8 @@ class Run:
     started: str = ""  # ISO format
     data: str = ""  # this and the next two: see `start_run`
     store: str = ""
-    sources: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, Origin] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)  # those that decide the scores, without seed
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
 
@@ -94,6 +118,11 @@ class Run:
     def seed(self) -> int:
         """The run's seed."""
         return self.config.seed
+
+    @property
+    def origin(self) -> dict[str, object]:
+        """What the run's checkpoints say of it, for `checkpoint.read_origin`."""
+        return {"settings": digest(self.settings), "store": self.store, "seed": self.seed}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -116,14 +145,16 @@ class Run:
         with open(path, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
-    def rewind(self, epoch: int, step: int) -> None:
-        """Remove `epoch` (from 0) and later epochs from log.csv and TensorBoard; `step` is its first step."""
+    def rewind(self, epochs: int, steps: int) -> None:
+        """Keep the first `epochs` epochs, with `steps` steps, of log.csv and TensorBoard; remove the rest."""
         if self.process.rank:
             return
-        self._first_step = step + 1  # an epoch is logged at its last step
+        self._first_step = steps + 1  # an epoch is logged at its last step
         rows = self.read_log()
-        kept = [row for row in rows if int(row["epoch"]) < epoch]
-        if len(kept) < len(rows):
+        shift = 1 if rows and int(rows[0]["epoch"]) == 0 else 0  # version 0.2.0 counted from 0
+        numbered = [{**row, "epoch": str(int(row["epoch"]) + shift)} for row in rows]
+        kept = [row for row in numbered if int(row["epoch"]) <= epochs]
+        if kept != rows:
             self._write_log(kept)
 
     def close(self) -> None:
@@ -156,13 +187,16 @@ def start_run(
     default_name: str,
     data: str = "",
     store: str = "",
-    sources: Mapping[str, str] | None = None,
+    sources: Mapping[str, Origin] | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Run:
     """Start a run: its process, seed and precision, and its folder with what it takes to repeat it.
 
     The folder gets config.yaml, environment.yaml and, if the code differs from its commit, dirty.patch.
     `default_name` is for a run without --name; `data`, for titles of plots, says what it learns from; `store`
-    is the SHA-256 of the store's manifest, `sources` of each checkpoint that it starts from, by flag.
+    is the SHA-256 of the store's manifest, `sources` what each checkpoint that it starts from says of itself,
+    by flag. `settings` are those that decide the scores, by default all of `config` that are not neutral; the
+    number format and the settings of the sources are added.
 
     Raises:
         FileExistsError: The folder holds a run and --resume is not given.
@@ -179,11 +213,17 @@ def start_run(
             raise FileExistsError(
                 f"{folder} holds a run; continue it with --resume, or choose another --name"
             )
-        _check_resumable(config, folder, sources)
+        _check_resumable(config, folder, {flag: origin.sha256 for flag, origin in sources.items()})
     began = _read_record(folder / "environment.yaml").get("started", "") if config.run.resume else ""
     started = str(began) or datetime.now(UTC).isoformat(timespec="seconds")  # a resumed run keeps its start
     distributed.barrier()  # no rank may write before all have looked
     run = Run(config.run, name, folder, process, commit(), started, data, store, sources)
+    decisive = decisive_settings(config) if settings is None else settings
+    run.settings = {
+        **{path: value for path, value in decisive.items() if path not in ("run.seed", "run.precision")},
+        "run.precision": str(run.dtype).removeprefix("torch."),
+        **{flag: origin.settings for flag, origin in sources.items()},
+    }
     if process.rank == 0:
         _write_records(config, run)
     distributed.barrier()
@@ -228,7 +268,8 @@ def environment(run: Run) -> dict[str, object]:
         "commit": run.commit,
         "data": run.data,
         "store": run.store,
-        "sources": dict(run.sources),
+        "settings": digest(run.settings),
+        "sources": {flag: origin.sha256 for flag, origin in run.sources.items()},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name() if is_cuda else "cpu",

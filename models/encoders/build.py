@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from datasets.schema import channel_count
 from models.encoders.base import Encoder
@@ -12,6 +13,16 @@ from models.encoders.ehr import EHREncoder
 @dataclass(frozen=True)
 class EncoderConfig:
     """Architecture of the two encoders. Checkpoints store it, so that later programs need not ask again."""
+
+    synonyms: ClassVar = {
+        "hidden_size": "ehr_dim",
+        "hidden_dim": "ehr_dim",
+        "num_layers": "ehr_layers",
+        "dropout": "ehr_dropout",
+        "backbone": "vision_backbone",
+        "arch": "vision_backbone",
+        "imagenet": "pretrained",
+    }
 
     ehr_dim: int = 128
     """Hidden units of each layer of the LSTM, and width of its feature."""

@@ -499,7 +499,9 @@ def test_every_choice_of_pairs_has_a_meaning() -> None:
 
 def test_a_store_without_images_says_how_to_get_pairs(tmp_path: Path) -> None:
     bare = Store.open(write_store(tmp_path / "bare", stays=10, images=0))
-    with pytest.raises(ValueError, match=r"no train sample with an X-ray.*extract with --mimic_cxr"):
+    with pytest.raises(
+        ValueError, match=r"no train sample with an X-ray.*--data_pairs ehr_all .*--mimic_cxr"
+    ):
         samples_of(bare)
     with pytest.raises(ValueError, match="radiology has no train sample; the cohort is too small"):
         samples_of(bare, "radiology")

@@ -272,6 +272,16 @@ def test_a_missing_column_is_told_before_anything_is_done(
     assert not raw.out.exists()
 
 
+@pytest.mark.parametrize("line", ["12", "1,1"])
+def test_a_bad_split_list_leaves_nothing_half_made(raw: ExtractConfig, line: str, tmp_path: Path) -> None:
+    good, bad = tmp_path / "good.csv", tmp_path / "bad.csv"
+    good.write_text("1,1\n")
+    bad.write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=r"bad\.csv, line 1: '12'|in both lists"):
+        extract_with_samples(replace(raw, test_subjects=good, val_subjects=bad))
+    assert not raw.out.exists()
+
+
 def test_an_unknown_flag_names_the_nearest(raw: ExtractConfig) -> None:
     done = subprocess.run(command(raw, "--protocoll", "medmod"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.splitlines() == [

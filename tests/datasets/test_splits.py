@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.splits import read_subjects, split_of, split_subjects
+from datasets.splits import read_subject_lists, read_subjects, split_of, split_subjects
 
 SUBJECTS = range(10_000_000, 10_020_000)
 IDS = st.integers(0, 10**9)
@@ -42,6 +42,17 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "test.csv").write_text(f"1,1\n{line}\n")
     with pytest.raises(ValueError, match="line 2"):
         read_subjects(tmp_path / "test.csv")
+
+
+def test_one_list_or_none_is_read(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("1,1\n")
+    (tmp_path / "val.csv").write_text("2,1\n")
+    lists = read_subject_lists(tmp_path / "test.csv", tmp_path / "val.csv")
+    assert lists == (frozenset({1}), frozenset({2})) and read_subject_lists(None, None) == (None, None)
+    with pytest.raises(ValueError, match="must be given together"):
+        read_subject_lists(tmp_path / "test.csv", None)
+    with pytest.raises(ValueError, match="in both lists"):
+        read_subject_lists(tmp_path / "test.csv", tmp_path / "test.csv")
 
 
 def test_lists_that_overlap_or_come_alone_are_errors() -> None:

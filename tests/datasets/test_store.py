@@ -52,8 +52,18 @@ def test_a_missing_folder_is_named_with_its_cure(tmp_path: Path) -> None:
 
 def test_a_store_without_manifest_is_unfinished(folder: Path) -> None:
     (folder / "manifest.yaml").unlink()
-    with pytest.raises(ValueError, match=r"no manifest.*run python -m datasets\.extract --out .*again"):
+    (folder / ".work").mkdir()
+    with pytest.raises(ValueError, match=r"did not end; run .* python -m datasets\.extract .* --out .*again"):
         Store.open(folder)
+
+
+@pytest.mark.parametrize("inside", ["icu", "mimic-iv/hosp", ""])
+def test_a_folder_that_is_no_store_is_not_to_be_extracted_into(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "folder" / inside).mkdir(parents=True)
+    match = r"folder is a raw release, .* in another folder" if inside else "folder is not a store"
+    with pytest.raises(ValueError, match=match) as error:
+        Store.open(tmp_path / "folder")
+    assert f"--out {tmp_path}" not in str(error.value)
 
 
 @pytest.mark.parametrize("version", ["1", "999", "null", "'2'"])

@@ -350,6 +350,7 @@ def test_xrays_for_stays_take_a_finished_store(made: Path, store: Path, tmp_path
 def test_xrays_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path) -> None:
     half = Path(shutil.copytree(store, tmp_path / "half"))
     (half / "manifest.yaml").unlink()
+    (half / ".work").mkdir()
     with pytest.raises(ValueError, match=r"half has no manifest\.yaml: .* its extraction did not end"):
         read_stays(half)
 

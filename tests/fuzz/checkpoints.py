@@ -188,7 +188,7 @@ def other_entry(draw: np.random.Generator, state: Tree) -> None:
 
 
 def other_version(draw: np.random.Generator, state: Tree) -> None:
-    state["format"] = pick(draw, ("medmod-checkpoint-0", "medmod-checkpoint-2", "", None, 1))
+    state["format"] = pick(draw, ("medmod-checkpoint-0", "medmod-checkpoint-3", "", None, 1))
 
 
 def tensor_paths(state: Tree) -> list[tuple[object, ...]]:

@@ -83,7 +83,7 @@ def test_the_whole_table_of_all_tasks_is_made(tmp_path: Path, quick: str) -> Non
     classifiers = configs(runs, "run_gpu.py")
     wanted = {f"{p}-concatenation-{o}" for p in ("lineareval", "finetune") for o in PRETRAININGS}
     wanted |= {f"supervised-{fusion}" for fusion in FUSIONS}
-    assert set(classifiers) == {f"{task}-{name}" for task in names for name in wanted}
+    assert set(classifiers) == {f"{task}-{name}-seed5" for task in names for name in wanted}
     for name, config in classifiers.items():
         assert config.run.name == name
         assert (config.run.seed, config.run.resume, config.mode) == (5, True, "train")
@@ -92,10 +92,10 @@ def test_the_whole_table_of_all_tasks_is_made(tmp_path: Path, quick: str) -> Non
         assert (config.data.every_hours == 24) == bool(quick)
     for name, config in configs(runs, *(f"{objective}_trainer.py" for objective in PRETRAININGS)).items():
         assert config.run.name == name and config.run.seed == 5 and (config.optim.epochs < 300) == bool(quick)
-        classifier = classifiers[f"{config.task}-finetune-concatenation-{name.split('-')[0]}"]
+        classifier = classifiers[f"{config.task}-finetune-concatenation-{name.split('-')[0]}-seed5"]
         checkpoint = config.run.save_dir / name / "last.ckpt"
         assert (classifier.protocol, Path(classifier.load_state)) == ("finetune", checkpoint)
-    early, ehr = (classifiers[f"readmission-supervised-{fusion}"] for fusion in ("early", "ehr"))
+    early, ehr = (classifiers[f"readmission-supervised-{fusion}-seed5"] for fusion in ("early", "ehr"))
     assert Path(early.load_state_ehr) == ehr.run.save_dir / ehr.run.name / "best.ckpt"
 
 
@@ -103,14 +103,14 @@ def test_a_run_starts_after_the_runs_that_it_needs(tmp_path: Path) -> None:
     runs = recorded(tmp_path, OBJECTIVES="simclr", JOBS="2")
     waits = [index for index, run in enumerate(runs) if run is None]
     stages = [[run.name for run in runs[a + 1 : b] if run] for a, b in itertools.pairwise([-1, *waits])]
-    supervised = [f"phenotyping-supervised-{fusion}" for fusion in FUSIONS]
+    supervised = [f"phenotyping-supervised-{fusion}-seed0" for fusion in FUSIONS]
     assert stages == [
-        ["simclr-phenotyping"],
-        ["simclr-phenotyping-epochs"],
-        [f"phenotyping-{p}-concatenation-simclr" for p in ("lineareval", "finetune")] + supervised[:2],
+        ["simclr-phenotyping-seed0"],
+        ["simclr-phenotyping-seed0-epochs"],
+        [f"phenotyping-{p}-concatenation-simclr-seed0" for p in ("lineareval", "finetune")] + supervised[:2],
         supervised[2:],
     ]
-    assert supervised[0].endswith("ehr") and supervised[1].endswith("cxr") and runs[-1] is None
+    assert list(FUSIONS)[:2] == ["ehr", "cxr"] and runs[-1] is None
 
 
 def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -
     chosen = {"TASK": " ".join(tasks), "OBJECTIVES": " ".join(objectives), "PAIRS": "readmission"}
     runs = runs_of(tmp_path, **chosen, FUSIONS_OF="radiology")
     pretrainings = configs(runs[:3], "simclr_trainer.py", "align_trainer.py")
-    assert list(pretrainings) == [f"{name}-readmission" for name in objectives]
+    assert list(pretrainings) == [f"{name}-readmission-seed0" for name in objectives]
     assert [config.run.name for config in pretrainings.values()] == list(pretrainings)
     assert {config.task for config in pretrainings.values()} == {"readmission"}
     assert [config.objective for config in list(pretrainings.values())[1:]] == ["clip", "tsimclr"]
@@ -126,37 +126,39 @@ def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -
     for probe, objective in zip(runs[3:6], objectives, strict=True):
         config = parse(EpochSelectionConfig, probe.words[1:])
         assert config.task == ",".join(tasks)
-        assert config.run_dir == tmp_path / f"runs/{objective}-readmission"
+        assert config.run_dir == tmp_path / f"runs/{objective}-readmission-seed0"
     checkpoints = {run.name: run.environment["CHECKPOINT"] for run in runs[6:18]}
     for task, objective in itertools.product(tasks, objectives):
-        checkpoint = checkpoints[f"{task}-lineareval-concatenation-{objective}"]
-        assert checkpoint == f"{tmp_path}/runs/{objective}-readmission/last.ckpt"
-    assert [run.name for run in runs[18:]] == [f"radiology-supervised-{fusion}" for fusion in FUSIONS]
+        checkpoint = checkpoints[f"{task}-lineareval-concatenation-{objective}-seed0"]
+        assert checkpoint == f"{tmp_path}/runs/{objective}-readmission-seed0/last.ckpt"
+    assert [run.name for run in runs[18:]] == [f"radiology-supervised-{fusion}-seed0" for fusion in FUSIONS]
 
 
 def test_what_is_in_the_results_is_not_run_again(tmp_path: Path) -> None:
     everything = {run.name for run in runs_of(tmp_path)}
     tested = {
-        "phenotyping-supervised-mmtm",
-        *(f"phenotyping-{p}-concatenation-vicreg" for p in ("lineareval", "finetune")),
+        "phenotyping-supervised-mmtm-seed0",
+        *(f"phenotyping-{p}-concatenation-vicreg-seed0" for p in ("lineareval", "finetune")),
     }
     row = {"task": "phenotyping", "metric": "auroc", "value": 0.7}
     rows = [row | {"run": name, "split": "test"} for name in tested]
-    rows.append(row | {"run": "phenotyping-supervised-daft", "split": "val"})
+    rows.append(row | {"run": "phenotyping-supervised-daft-seed0", "split": "val"})
     results.append(tmp_path / "results/phenotyping.csv", rows)
-    unneeded = {"vicreg-phenotyping", "vicreg-phenotyping-epochs"}
+    unneeded = {"vicreg-phenotyping-seed0", "vicreg-phenotyping-seed0-epochs"}
     assert everything - {run.name for run in runs_of(tmp_path)} == tested | unneeded
 
 
 @pytest.mark.parametrize(
     ("scores", "best"),
-    [((0.6, 0.9, 0.8), "01"), ((0.7, 0.7, 0.1), "00"), (("", "", -0.1), "02"), (("", "", ""), None)],
+    [((0.6, 0.9, 0.8), "02"), ((0.7, 0.7, 0.1), "01"), (("", "", -0.1), "03"), (("", "", ""), None)],
 )
 def test_the_best_epoch_by_validation_is_taken(
     tmp_path: Path, scores: tuple[object, ...], best: str | None
 ) -> None:
     task = TASKS["length-of-stay"]
-    rows = [{"epoch": epoch, "train_kappa": 0.99, "val_kappa": score} for epoch, score in enumerate(scores)]
+    rows = [
+        {"epoch": epoch, "train_kappa": 0.99, "val_kappa": score} for epoch, score in enumerate(scores, 1)
+    ]
     results.append_rows(tmp_path / "results_label_length-of-stay.csv", epoch_columns(task), rows, "")
     for number in range(12):
         (tmp_path / f"simclr-length-of-stay_epoch_{number:02d}.ckpt").touch()
@@ -185,7 +187,7 @@ def test_the_script_prints_its_commands_from_any_folder(table: Path) -> None:
     lines = printed.stdout.splitlines()
     commands = [line.split() for line in lines if line.partition(" ")[0].endswith(".py")]
     assert commands == [run.words for run in runs_of(table, "--seed", "3", OBJECTIVES="simclr")]
-    assert lines[1] == "== simclr-phenotyping" and lines[2].startswith("simclr_trainer.py")
+    assert lines[1] == "== simclr-phenotyping-seed3" and lines[2].startswith("simclr_trainer.py")
 
 
 def test_several_jobs_write_logs(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +196,7 @@ def test_several_jobs_write_logs(table: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert main() == 0
     logs = {path.stem: path.read_text() for path in (table / "runs").glob("*.log")}
-    assert set(logs) == {run.name for run in runs_of(table, OBJECTIVES="simclr")}
+    assert set(logs) == {run.name for run in runs_of(table, "--seed", "3", OBJECTIVES="simclr")}
     for name, text in logs.items():
         assert text.startswith(
             "epoch_evaluation.py " if name.endswith("-epochs") else ("simclr", "run_gpu.py ")
@@ -209,8 +211,8 @@ def test_nothing_is_started_after_a_failure(
     monkeypatch.setenv("LAUNCH", "false")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert main() == 1
-    assert capsys.readouterr().err == "error: simclr-phenotyping failed with exit status 1\n"
-    assert [path.name for path in (table / "runs").iterdir()] == ["simclr-phenotyping.log"]
+    assert capsys.readouterr().err == "error: simclr-phenotyping-seed3 failed with exit status 1\n"
+    assert [path.name for path in (table / "runs").iterdir()] == ["simclr-phenotyping-seed3.log"]
 
 
 def test_nothing_is_started_after_ctrl_c(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +235,7 @@ def test_scores_are_printed_at_the_end(
 ) -> None:
     monkeypatch.setenv("LAUNCH", "true")
     monkeypatch.setenv("FUSIONS_OF", "")
-    names = [f"phenotyping-{protocol}-concatenation-simclr" for protocol in ("lineareval", "finetune")]
+    names = [f"phenotyping-{protocol}-concatenation-simclr-seed3" for protocol in ("lineareval", "finetune")]
     row = {"task": "phenotyping", "protocol": "p", "fusion": "f", "objective": "o", "split": "test", "n": 9}
     scores = {"label": "macro", "metric": "auroc", "value": 0.75, "started": "2026-01-01"}
     results.append(table / "results/phenotyping.csv", [row | scores | {"run": name} for name in names])

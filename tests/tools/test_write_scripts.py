@@ -30,9 +30,10 @@ from tools.write_scripts import (
     scripts,
     write_missing,
 )
-from training import pretrain
+from training import classify, pretrain
 from training.classify_config import ClassifyConfig, check_config
 from training.early_stopping import PatienceConfig
+from utils import checkpoint
 from utils.config import parse
 from vicreg_trainer import VICRegConfig
 
@@ -131,6 +132,16 @@ def generated(task: str, path: str) -> Config:
     return settings(shlex.split(" ".join((script.program, *script.flags))))
 
 
+def folder_of(script: Path) -> Path:
+    """Return the folder of the run of a script without flags."""
+    config = committed(script)
+    if isinstance(config, ClassifyConfig):
+        objectives = {"supervised": "supervised"}.get(config.protocol, "simclr")
+        sources = [checkpoint.Origin("", objectives, "") for _ in config.encoder_checkpoints]
+        return config.run.save_dir / classify.default_name(config, sources)
+    return config.run.save_dir / f"{script.stem}-{config.task}-seed0"
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_the_matrix_is_complete(folder: str) -> None:
     for part, wanted in (("train", TRAIN), ("eval", EVAL)):
@@ -146,7 +157,9 @@ def test_a_script_is_short_executable_and_asks_slurm_for_what_its_run_needs() ->
         assert os.access(ROOT / script, os.X_OK) and script.parts[1] in FOLDERS, script
         options = shlex.split(" ".join(line for line in lines if line.startswith("#SBATCH")))
         assert {"--gres=gpu:1", "--mem=64G", "--time=24:00:00", "--signal=B:TERM@120"} <= set(options), script
-        assert {f"--job-name={committed(script).run.name}", "--output=%x-%j.out"} <= set(options), script
+        assert "--output=%x-%j.out" in options and committed(script).run.name == "", script
+        job = next(option for option in options if option.startswith("--job-name="))[len("--job-name=") :]
+        assert folder_of(script).name.startswith(job.removesuffix("-eval")), script
 
 
 def test_a_script_can_be_called_from_any_folder(tmp_path: Path) -> None:
@@ -171,7 +184,6 @@ def test_pretraining_is_on_the_pairs_of_the_task(script: Path) -> None:
     config = committed(script)
     assert all_commands()[script][0] in (f"{script.stem}_trainer.py", "-m")
     assert config.task == FOLDERS[script.parts[1]].name and config.data.data_pairs == "paired"
-    assert config.run.name == f"{script.stem}-{config.task}"
 
 
 @every_classifier
@@ -179,26 +191,36 @@ def test_a_script_reads_what_the_one_before_it_wrote(script: Path) -> None:
     """train/ reads the encoders of simclr.sh or of two classifiers, or none; eval/ its twin's best epoch."""
     config, folder = committed(script), script.parent.parent / "train"
     if config.mode == "eval":
-        twin = committed(folder / script.name.replace("fteval", "finetune"))
-        assert Path(config.load_state) == twin.run.save_dir / twin.run.name / "best.ckpt"
-        assert config.run.name == f"{twin.run.name}-eval"
-        assert config.data.image_size == twin.data.image_size
+        twin = folder / script.name.replace("fteval", "finetune")
+        assert Path(config.load_state) == folder_of(twin) / "best.ckpt"
+        assert folder_of(script).name == f"{folder_of(twin).name}-eval"
+        assert config.data.image_size == committed(twin).data.image_size
     elif config.protocol == "supervised":
         assert config.load_state == ""
         for modality in ("ehr", "cxr"):
-            run = committed(folder / f"supervised_{modality}.sh").run
-            checkpoint = (
-                str(run.save_dir / run.name / "best.ckpt") if FUSIONS[config.fusion].freezes_encoders else ""
-            )
-            assert getattr(config, f"load_state_{modality}") == checkpoint
+            best = folder_of(folder / f"supervised_{modality}.sh") / "best.ckpt"
+            path = str(best) if FUSIONS[config.fusion].freezes_encoders else ""
+            assert getattr(config, f"load_state_{modality}") == path
     else:
-        run = committed(folder / "simclr.sh").run
-        assert Path(config.load_state) == run.save_dir / run.name / "last.ckpt"
+        assert Path(config.load_state) == folder_of(folder / "simclr.sh") / "last.ckpt"
 
 
 def test_no_two_scripts_share_a_run() -> None:
-    names = [committed(script).run.name for script in SCRIPTS]
-    assert len(set(names)) == len(names)
+    assert len({folder_of(script) for script in SCRIPTS}) == len(SCRIPTS)
+
+
+@pytest.mark.parametrize("given", ["flag", "flag=", "variable"])
+def test_another_seed_has_runs_and_checkpoints_of_its_own(given: str) -> None:
+    flags = {"flag": ("--seed", "3"), "flag=": ("--seed=3",), "variable": ()}[given]
+    for script, words in commands(ONE_TASK, *flags, SEED="3" if given == "variable" else "").items():
+        config, before = settings(words), committed(script)
+        assert config.run.seed == 3
+        if isinstance(config, ClassifyConfig):
+            for name in ("load_state", "load_state_ehr", "load_state_cxr"):
+                path = getattr(before, name).replace("-seed0/", "-seed3/")
+                assert getattr(config, name) == path and ("seed3" in path or not path)
+            if config.mode == "train":
+                assert classify.default_name(config, []).endswith("-seed3")
 
 
 def test_the_environment_gives_store_and_checkpoint() -> None:

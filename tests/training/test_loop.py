@@ -244,9 +244,9 @@ def test_log_and_checkpoints_of_every_epoch(tmp_path: Path) -> None:
     rows = run.read_log()
     columns = "epoch step seconds samples_per_second lr train_loss train_error val_loss val_error"
     assert list(rows[0]) == columns.split()
-    assert [(row["epoch"], row["step"]) for row in rows] == [("0", "4"), ("1", "8"), ("2", "12")]
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8"), ("3", "12")]
     names = {path.name for path in run.folder.glob("*.ckpt")}
-    assert names == {"best.ckpt", "last.ckpt", "toy_epoch_00.ckpt", "toy_epoch_01.ckpt", "toy_epoch_02.ckpt"}
+    assert names == {"best.ckpt", "last.ckpt", "toy_epoch_01.ckpt", "toy_epoch_02.ckpt", "toy_epoch_03.ckpt"}
     assert list((run.folder / "tb").iterdir())
 
 
@@ -317,7 +317,7 @@ class Poisoned(ToyObjective):
 def test_a_loss_that_is_not_finite_names_its_samples_and_spoils_no_checkpoint(tmp_path: Path) -> None:
     train(toy_run(tmp_path), ToyBatches(), ToyObjective(), OptimConfig(epochs=1))
     run = toy_run(tmp_path, resume=True, save_minutes=1e-9)
-    with pytest.raises(ValueError, match=r"nan at epoch 1, step \d, on the training samples .*\b13\b"):
+    with pytest.raises(ValueError, match=r"nan at epoch 2, step \d, on the training samples .*\b13\b"):
         train(run, ToyBatches(), Poisoned())
     saved = checkpoint.load(run.folder / "last.ckpt")["parts"]["net"]
     assert all(value.isfinite().all() for value in saved.values())
@@ -330,7 +330,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> N
 
     for batch_size, step in ((4, 3), (20, 0)):  # the last batch, and the only one
         val, run = ToyBatches(n=14, batch_size=batch_size, train=False), toy_run(tmp_path / str(batch_size))
-        with pytest.raises(ValueError, match=rf"at epoch 0, step {step}, on the validation samples .*\b13;"):
+        with pytest.raises(ValueError, match=rf"at epoch 1, step {step}, on the validation samples .*\b13;"):
             train(run, ToyBatches(), PoisonedLater(), val=val)
         assert not (run.folder / "best.ckpt").exists()
 
@@ -421,9 +421,9 @@ def scores(values: list[float]) -> object:
 @pytest.mark.parametrize(
     ("values", "result"),
     [
-        ([0.5, 0.7, 0.75, 0.7, 0.9], FitResult(2, 0.75, 4, True)),  # 0.75 is the best, but too small a gain
-        ([0.5, 0.7, 0.75, 0.9, 0.9], FitResult(3, 0.9, 5, False)),
-        ([math.nan, 0.2, 0.25, 0.1, 0.3], FitResult(2, 0.25, 4, True)),
+        ([0.5, 0.7, 0.75, 0.7, 0.9], FitResult(3, 0.75, 4, True)),  # 0.75 is the best, but too small a gain
+        ([0.5, 0.7, 0.75, 0.9, 0.9], FitResult(4, 0.9, 5, False)),
+        ([math.nan, 0.2, 0.25, 0.1, 0.3], FitResult(3, 0.25, 4, True)),
     ],
 )
 def test_early_stop_waits_for_patience_and_keeps_the_best(
@@ -590,7 +590,7 @@ def test_all_ranks_stop_together(tmp_path: Path) -> None:
     ranks = run_on_ranks(stop_one, tmp_path)
     for results in ranks:
         assert results["code"] == 0
-        assert results["nan"].startswith("the loss became nan at epoch 0, step")
+        assert results["nan"].startswith("the loss became nan at epoch 1, step")
         assert results["early"] == 2 and float(results["collected"]) == 9
         assert np.array_equal(results["predicted"], ToyBatches(n=13).x.numpy())
     progress = checkpoint.load(tmp_path / "term" / "toy" / "last.ckpt")["training"]["progress"]

@@ -207,3 +207,28 @@ def test_an_error_of_the_training_is_not_hidden_by_one_of_the_thread(tmp_path: P
     with pytest.raises(ValueError, match="the loss became nan"), checkpoint.Writer() as writer:
         writer.save(tmp_path / "file" / "last.ckpt", CONTENT)
         raise ValueError("the loss became nan")
+
+
+def test_the_epoch_of_an_older_checkpoint_counts_from_1(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, CONTENT | {"format": checkpoint.OLDER_FORMAT, "epoch": 0})
+    assert checkpoint.load(path)["epoch"] == 1
+    checkpoint.save(path, CONTENT | {"epoch": 1})
+    assert checkpoint.load(path)["epoch"] == 1
+
+
+def test_a_checkpoint_names_its_settings_or_itself(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, CONTENT)
+    own = checkpoint.read_origin(path)
+    assert own.settings == own.sha256[:12] and own.seed is None
+    origin = {"settings": "abc", "store": "d" * 64, "seed": 5}
+    checkpoint.save(path, CONTENT | {"origin": origin})
+    told = checkpoint.read_origin(path)
+    assert (told.settings, told.seed) == (f"abc on {'d' * 12}", 5) and told.sha256 != own.sha256
+
+
+def test_a_folder_is_no_checkpoint_but_its_checkpoints_are_named(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "best.ckpt", CONTENT)
+    with pytest.raises(OSError, match=rf"is a folder, .*; give one of its .* as {tmp_path}/best\.ckpt"):
+        checkpoint.load(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 import yaml
@@ -19,6 +19,8 @@ from utils import config
 @dataclass(frozen=True)
 class Data:
     """What is read."""
+
+    synonyms: ClassVar = {"modalities": "pairs", "steps": "limit_of_another_program"}
 
     batch_size: int = 256
     """Samples a batch."""
@@ -71,6 +73,9 @@ def test_switches(word: str, value: bool) -> None:
     [
         ("--task x --batch_sise 3", "unknown flag --batch_sise; did you mean --batch_size?"),
         ("--task x --limt=3", "unknown flag --limt; did you mean --limit?"),
+        ("--task x --modalities all", "unknown flag --modalities; did you mean --pairs?"),
+        ("--task x --modalitys all", "unknown flag --modalitys; did you mean --pairs?"),
+        ("--task x --steps 3", "unknown flag --steps; did you mean --store?"),
         ("--taks x", "--taks"),
         ("--task x --pairs all", "paired"),
         ("--task x --batch_size many", "many"),

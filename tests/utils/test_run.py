@@ -18,6 +18,7 @@ import simclr_trainer
 import vicreg_trainer
 from training.classify_config import ClassifyConfig
 from utils import config
+from utils.checkpoint import Origin
 from utils.distributed import Process
 from utils.run import Run, RunConfig, set_precision, start_run
 
@@ -75,7 +76,7 @@ def test_a_folder_with_a_run_is_refused_without_resume(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = start_run(settings(tmp_path), "x")
-    run.log({"epoch": 0, "step": 4, "loss": 1.0})
+    run.log({"epoch": 1, "step": 4, "loss": 1.0})
     (run.folder / "last.ckpt").touch()
     with pytest.raises(FileExistsError, match="continue it with --resume, or choose another --name"):
         start_run(settings(tmp_path), "x")
@@ -83,18 +84,23 @@ def test_a_folder_with_a_run_is_refused_without_resume(
     said = capsys.readouterr().out
     assert "resumed with another setting: run.save_minutes 10.0 -> 2" in said and "run.resume" not in said
     assert said.count("resumed with another setting") == 1
-    assert run.read_log() == [{"epoch": "0", "step": "4", "loss": "1.0"}]
+    assert run.read_log() == [{"epoch": "1", "step": "4", "loss": "1.0"}]
+
+
+def sources_of(digit: str) -> dict[str, Origin]:
+    """A source whose hash has one digit."""
+    return {"load_state_ehr": Origin(digit * 64, "simclr", "its settings", seed=3)}
 
 
 def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:
-    run = start_run(settings(tmp_path), "x", sources={"load_state_ehr": "a" * 64})
+    run = start_run(settings(tmp_path), "x", sources=sources_of("a"))
     (run.folder / "last.ckpt").touch()
     kept = {path: path.read_bytes() for path in run.folder.iterdir() if path.is_file()}
-    again, same = settings(tmp_path, resume=True), {"load_state_ehr": "a" * 64}
+    again, same = settings(tmp_path, resume=True), sources_of("a")
     refused = {
         "width 3 -> 4": (replace(again, width=4), same),
         "run.seed 0 -> 1": (settings(tmp_path, resume=True, seed=1), same),
-        f"sources.load_state_ehr {'a' * 64} -> {'b' * 64}": (again, {"load_state_ehr": "b" * 64}),
+        f"sources.load_state_ehr {'a' * 64} -> {'b' * 64}": (again, sources_of("b")),
     }
     for message, (other, sources) in refused.items():
         with pytest.raises(
@@ -127,6 +133,28 @@ def test_a_resumed_run_may_change_these_settings_alone(program: type) -> None:
     assert changeable == set(f"{RUN} {DATA} {OPTIM} {PROGRAMS[program]}".split())
 
 
+def test_settings_decide_the_scores_but_for_seed_paths_and_device(tmp_path: Path) -> None:
+    def digest(sources: dict[str, Origin] | None = None, width: int = 3, **run: object) -> object:
+        changed = replace(settings(tmp_path, name="x", **run), width=width)
+        return start_run(changed, "x", sources=sources).origin["settings"]
+
+    plain = digest()
+    same = [{"seed": 4}, {"save_dir": tmp_path / "b"}, {"device": "cpu"}, {"save_minutes": 3.0}]
+    assert {digest(**run) for run in same} == {plain} and digest(precision="float32") == plain
+    other = [digest(width=4), digest(precision="bf16"), digest(sources_of("a"))]
+    assert len({plain, *other}) == 4
+    assert digest(sources_of("b")) == digest(sources_of("a"))  # the same settings, another seed
+    environment = yaml.safe_load((tmp_path / "x" / "environment.yaml").read_text())
+    assert environment["settings"] == digest(sources_of("b"))
+
+
+def test_a_log_that_counts_from_0_is_read(tmp_path: Path) -> None:
+    run = Run(RunConfig(), "x", tmp_path)
+    (tmp_path / "log.csv").write_text("epoch,step\n0,4\n1,8\n2,12\n")
+    run.rewind(2, 8)
+    assert [row["epoch"] for row in run.read_log()] == ["1", "2"]
+
+
 def test_a_resumed_run_keeps_the_time_at_which_it_began(tmp_path: Path) -> None:
     path = tmp_path / "x" / "environment.yaml"
     first = start_run(settings(tmp_path), "x")
@@ -138,7 +166,7 @@ def test_a_resumed_run_keeps_the_time_at_which_it_began(tmp_path: Path) -> None:
 
 def test_a_new_start_clears_the_log_of_a_run_that_saved_nothing(tmp_path: Path) -> None:
     run = start_run(settings(tmp_path), "x")
-    run.log({"epoch": 0, "step": 4, "loss": 1.0})
+    run.log({"epoch": 1, "step": 4, "loss": 1.0})
     assert start_run(settings(tmp_path, resume=True), "x").read_log() == []
 
 
@@ -149,19 +177,18 @@ def scalars(run: Run, name: str) -> list[tuple[int, float]]:
 
 def test_the_log_grows_columns_and_rewinds(tmp_path: Path) -> None:
     run = Run(RunConfig(), "x", tmp_path)
-    for epoch in range(3):
-        run.log(
-            {"epoch": epoch, "step": 5 * epoch + 5, "loss": 0.5**epoch} | ({"auroc": 0.1} if epoch else {})
-        )
+    for epoch in (1, 2, 3):
+        later = {"auroc": 0.1} if epoch > 1 else {}
+        run.log({"epoch": epoch, "step": 5 * epoch, "loss": 2 * 0.5**epoch} | later)
     run.close()
     run.rewind(2, 10)
-    run.log({"epoch": 2, "step": 15, "loss": 9.0, "auroc": float("nan")})
+    run.log({"epoch": 3, "step": 15, "loss": 9.0, "auroc": float("nan")})
     run.close()
     assert (tmp_path / "log.csv").read_text().splitlines() == [
         "epoch,step,loss,auroc",
-        "0,5,1.0,",
-        "1,10,0.5,0.1",
-        "2,15,9.0,nan",
+        "1,5,1.0,",
+        "2,10,0.5,0.1",
+        "3,15,9.0,nan",
     ]
     assert scalars(run, "loss") == [(5, 1.0), (10, 0.5), (15, 9.0)]
     assert scalars(run, "auroc") == [(10, pytest.approx(0.1))]
@@ -169,7 +196,7 @@ def test_the_log_grows_columns_and_rewinds(tmp_path: Path) -> None:
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     run = Run(RunConfig(), "x", tmp_path, Process(rank=1, world=2))
-    run.log({"epoch": 0, "step": 1})
+    run.log({"epoch": 1, "step": 1})
     run.rewind(0, 0)
     assert list(tmp_path.iterdir()) == []
 

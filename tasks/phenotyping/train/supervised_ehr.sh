@@ -2,12 +2,12 @@
 # Train the supervised classifier for phenotyping on the EHR of paired stays.
 # The learning rate is as published for ehr on phenotyping.
 # Val and test scores of the best epoch go to results/phenotyping.csv.
-# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
 #SBATCH --job-name=phenotyping-supervised-ehr --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-launch run_gpu.py --name phenotyping-supervised-ehr --task phenotyping --mode train \
+launch run_gpu.py --task phenotyping --mode train \
   --protocol supervised --fusion ehr --data_pairs ehr --ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3 \
   --batch_size 16 --epochs 50 --optimizer adam --lr 5.3985e-4 --weight_decay 0 \
   --schedule plateau --gamma 0.5 --plateau_patience 10 --patience 30 --min_delta 1e-3 "$@"

@@ -2,12 +2,12 @@
 # Train the supervised classifier for radiology on the X-ray of paired stays.
 # The learning rate is as published for cxr on phenotyping; none is published for this script.
 # Val and test scores of the best epoch go to results/radiology.csv.
-# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
 #SBATCH --job-name=radiology-supervised-cxr --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-launch run_gpu.py --name radiology-supervised-cxr --task radiology --mode train \
+launch run_gpu.py --task radiology --mode train \
   --protocol supervised --fusion cxr --data_pairs cxr --image_size 224 --transforms_cxr supervised \
   --vision_backbone resnet34 --batch_size 16 --epochs 50 --optimizer adam --lr 1e-4 --weight_decay 0 \
   --schedule plateau --gamma 0.5 --plateau_patience 10 --patience 30 --min_delta 1e-3 "$@"

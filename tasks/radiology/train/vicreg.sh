@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Pretrain both encoders with VICReg on the pairs of radiology.
-# A checkpoint of every epoch goes to runs/vicreg-radiology.
-# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+# A checkpoint of every epoch goes to runs/vicreg-radiology-seed0; --seed 1 makes the folder of seed 1.
+# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
 #SBATCH --job-name=vicreg-radiology --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-launch vicreg_trainer.py --name vicreg-radiology --task radiology --data_pairs paired \
+launch vicreg_trainer.py --task radiology --data_pairs paired \
   --image_size 224 --transforms_cxr simclrv2 --ehr_dim 128 --ehr_layers 1 --vision_backbone resnet34 \
   --width 1 --invariance 25 --variance 25 --covariance 1 \
   --optimizer lars --lr 0.5989 --weight_decay 1e-4 --momentum 0.9 --trust_coefficient 1e-3 \

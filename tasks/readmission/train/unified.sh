@@ -2,12 +2,12 @@
 # Train unified fusion for readmission on EHR, and X-ray where there is one.
 # The learning rate is as published for joint on phenotyping; none is published for this script.
 # Val and test scores of the best epoch go to results/readmission.csv.
-# tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
 #SBATCH --job-name=readmission-supervised-unified --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
-launch run_gpu.py --name readmission-supervised-unified --task readmission --mode train \
+launch run_gpu.py --task readmission --mode train \
   --protocol supervised --fusion unified --data_pairs partial --image_size 224 --transforms_cxr supervised \
   --ehr_dim 256 --ehr_layers 2 --ehr_dropout 0.3 --vision_backbone resnet34 \
   --batch_size 16 --epochs 50 --optimizer adam --lr 5.652e-5 --weight_decay 0 \
