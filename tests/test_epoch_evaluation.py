@@ -173,7 +173,7 @@ def test_the_best_epoch_is_named_with_a_command_that_uses_it(
     evaluate(store, pretrained, "--task", "in-hospital-mortality", "--fusion", "ehr")
     rows = table(pretrained, "in-hospital-mortality", "_ehr")
     assert rows["val_auroc"][0] == rows["val_auroc"][2] == 0.5
-    best = int(rows["val_auroc"].argmax())
+    best = int(rows["val_auroc"].argmax()) + 1
     printed = capsys.readouterr().out
     assert f"in-hospital-mortality: epoch {best} is the best by validation" in printed
     assert "synthetic data" in printed and "ETA" in printed

@@ -351,7 +351,7 @@ def test_xrays_for_stays_refuse_a_half_written_store(store: Path, tmp_path: Path
     half = Path(shutil.copytree(store, tmp_path / "half"))
     (half / "manifest.yaml").unlink()
     (half / ".work").mkdir()
-    with pytest.raises(ValueError, match=r"half has no manifest\.yaml: .* its extraction did not end"):
+    with pytest.raises(ValueError, match=r"half has no manifest\.yaml: its extraction did not end"):
         read_stays(half)
 
 
