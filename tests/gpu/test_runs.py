@@ -65,7 +65,7 @@ def test_pretraining(store: Path, tmp_path: Path, nothing_is_written: list[str],
     config = parse(SimCLRConfig, [*flags, "--data_pairs", "partial", "--warmup_epochs", "0", *SMALL, *SHAPE])
     with fake_cuda():
         pretrain(config)
-    assert nothing_is_written == ["x_epoch_00.ckpt", "best.ckpt", "last.ckpt"]
+    assert nothing_is_written == ["x_epoch_01.ckpt", "best.ckpt", "last.ckpt"]
 
 
 @pytest.mark.parametrize(
