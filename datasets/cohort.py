@@ -66,16 +66,19 @@ def _add_corrected_outcomes(stays: pl.DataFrame) -> pl.DataFrame:
     return add_deaths(stays).with_columns(age=age_at_intime.cast(pl.Int64))
 
 
-def add_readmission(stays: pl.DataFrame, candidates: pl.DataFrame) -> pl.DataFrame:
-    """Add `readmission`: whether one of the subject's `candidates` begins within 30 days of outtime."""
+def add_readmission(stays: pl.DataFrame, candidates: pl.DataFrame, published: bool = False) -> pl.DataFrame:
+    """Add `readmission`: whether one of the subject's `candidates` begins within 30 days of outtime.
+
+    The published code asks for less than 30 days, and counts a later stay that begins before outtime.
+    """
     pairs = stays.select("subject_id", "stay_id", "intime", "outtime").join(
         candidates.select("subject_id", other="stay_id", next="intime"), on="subject_id"
     )
-    gap = pl.col("next") - pl.col("outtime")
+    gap, most = pl.col("next") - pl.col("outtime"), pl.duration(days=READMISSION_DAYS)
     readmitted = pairs.filter(
         pl.col("other") != pl.col("stay_id"),
         pl.col("next") > pl.col("intime"),
-        gap.is_between(pl.duration(days=0), pl.duration(days=READMISSION_DAYS)),
+        gap < most if published else gap.is_between(pl.duration(days=0), most),
     )["stay_id"].unique()
     return stays.with_columns(readmission=pl.col("stay_id").is_in(readmitted.implode()).cast(pl.Int8))
 
@@ -145,7 +148,7 @@ def select_stays(
             f"the cohort is empty: none of {len(icustays)} icustays ({len(admissions)} admissions, "
             f"{len(patients)} patients) passes all rules (stays left: {counts}); use a MIMIC-IV release"
         )
-    stays = add_readmission(stays, candidates if is_corrected else stays)
+    stays = add_readmission(stays, candidates if is_corrected else stays, published=not is_corrected)
     if is_corrected:
         stays = stays.with_columns(readmission=pl.when(~has_died()).then("readmission"))
     stays = _number_episodes(stays)

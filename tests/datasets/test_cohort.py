@@ -1,12 +1,12 @@
 """The cohort: which stays are selected, and their outcomes."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from datasets.cohort import Cohort, read_stays, select_stays
+from datasets.cohort import Cohort, add_readmission, read_stays, select_stays
 from datasets.raw.reading import read_table
 from tests.raw_tables import admission, patient, stay, write_mimic_iv
 
@@ -80,6 +80,19 @@ def later_admissions(moved: bool) -> dict[str, list]:
 
 def test_readmission_is_a_stay_within_thirty_days(tmp_path: Path) -> None:
     assert cohort(tmp_path, **later_admissions(False)).stays["readmission"].to_list() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("days", "published", "corrected"), [(-1, 1, 0), (0, 1, 1), (29, 1, 1), (30, 0, 1), (31, 0, 0)]
+)
+def test_the_published_readmission_is_in_less_than_thirty_days(
+    days: int, published: int, corrected: int
+) -> None:
+    start, out = datetime(2150, 1, 1), datetime(2150, 1, 4)
+    times = {"intime": [start, out + timedelta(days=days)], "outtime": [out, out + timedelta(days=40)]}
+    stays = pl.DataFrame({"subject_id": [1, 1], "stay_id": [1, 2], **times})
+    for is_published, label in ((True, published), (False, corrected)):
+        assert add_readmission(stays, stays, is_published)["readmission"].to_list() == [label, 0]
 
 
 def test_a_transferred_stay_is_a_readmission_only_under_corrected(tmp_path: Path) -> None:
