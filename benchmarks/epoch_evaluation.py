@@ -19,7 +19,7 @@ from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
 from datasets.batches import Batches
 from datasets.samples import DataConfig, Samples
-from datasets.schema import Batch, PrefixBatch
+from datasets.schema import Batch
 from datasets.store import Store
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig, build_encoders
@@ -72,7 +72,7 @@ class EpochEvaluationBenchmark:
 class CachedInputs(NamedTuple):
     """UniqueInputs whose batches are on the device already."""
 
-    batches: Resident[Batch | PrefixBatch]
+    batches: Resident[Batch]
     rows_of: Callable[[Hashable], Tensor]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, TypeVar
 
@@ -12,8 +11,8 @@ import torch
 from torch import Tensor
 
 from datasets.batches import Batches
-from datasets.samples import DataConfig, Samples, concat_ranges
-from datasets.schema import FeatureBatch, PrefixBatch
+from datasets.samples import DataConfig, Samples
+from datasets.schema import FeatureBatch
 from datasets.store import Store
 from utils.device import to_device
 from utils.distributed import Process
@@ -30,7 +29,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class UniqueInputs:
-    """The `count` hours (PrefixBatch) or X-rays (Batch) that samples read, each once, in `batches`."""
+    """The `count` hours or X-rays that samples read, each once, in `batches`."""
 
     def __init__(
         self, store: Store, samples: Mapping[K, Samples], modality: str, config: DataConfig, process: Process
@@ -39,51 +38,21 @@ class UniqueInputs:
         self.count = len(unique)
         self._rows: dict[Hashable, np.ndarray] = dict(zip(samples, rows, strict=True))
         reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
-
-        def batches(inputs: Samples) -> Batches:
-            ranks = {"rank": process.rank, "world": process.world}
-            return Batches(store, inputs, reading, seed=0, device=process.device, train=False, **ranks)
-
-        self.batches = PrefixBatches(unique, batches) if modality == "ehr" else batches(unique)
+        self.batches = Batches(
+            store,
+            unique,
+            reading,
+            seed=0,
+            device=process.device,
+            train=False,
+            rank=process.rank,
+            world=process.world,
+            by="input",
+        )
 
     def rows_of(self, name: Hashable) -> Tensor:
         """Return the index of each sample's input among the unique ones, int64 [n]; -1 if it has none."""
         return torch.from_numpy(self._rows[name])
-
-
-class PrefixBatches:
-    """Batches of batch_size stays; each stay's hours are read once for all its samples."""
-
-    def __init__(self, samples: Samples, batches: Callable[[Samples], Batches]) -> None:
-        longest, self._stay = longest_inputs(samples)
-        self.stays, self._last = batches(longest), samples.bins - 1
-        self._order = np.argsort(self._stay, kind="stable")
-        self._first = np.searchsorted(self._stay[self._order], np.arange(len(longest) + 1))
-
-    def __len__(self) -> int:
-        return len(self.stays)
-
-    def epoch(self, epoch: int, start: int = 0) -> Generator[PrefixBatch, None, None]:
-        """Yield the samples of this rank's part of every batch of stays, from step `start` on."""
-        with closing(self.stays.epoch(epoch, start)) as stream:
-            for batch in stream:
-                assert batch.ehr is not None
-                stays = batch.row.numpy()
-                stay, index = concat_ranges(self._first[stays], self._first[stays + 1] - self._first[stays])
-                row = self._order[index]
-                stay_index = to_device(torch.from_numpy(stay), self.stays.device)
-                last = to_device(torch.from_numpy(self._last[row]), self.stays.device)
-                yield PrefixBatch(batch.ehr, stay_index, last, torch.from_numpy(row))
-
-
-def longest_inputs(samples: Samples) -> tuple[Samples, np.ndarray]:
-    """Return the samples that are prefixes of no other, and the row of each sample's, int64 [n]."""
-    order = np.argsort(-samples.bins, kind="stable")
-    keys = np.stack([samples.offset, _end_of_partial_bin(samples)], axis=1)[order]
-    _, first, index = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    rows = np.empty(len(order), np.int64)
-    rows[order] = index.ravel()
-    return samples.take(order[first]), rows
 
 
 def unique_inputs(parts: Sequence[Samples], modality: str) -> tuple[Samples, list[np.ndarray]]:

@@ -275,9 +275,16 @@ def _subsample_unpaired(samples: Samples, ratio: float, seed: int) -> Samples:
 
 
 def _every_nth_hour(samples: Samples, every_hours: int) -> Samples:
-    """Keep the samples at every n-th hour, if the task has several per stay, all on the hour."""
-    hourly = np.all(samples.end_hours % 1 == 0) and len(np.unique(samples.stay_id)) < len(samples)
-    return samples.take(samples.end_hours % every_hours == 0) if hourly else samples
+    """Keep the samples at every n-th hour of an hourly task."""
+    return samples.take(samples.end_hours % every_hours == 0) if is_hourly(samples) else samples
+
+
+def is_hourly(samples: Samples) -> bool:
+    """Return whether samples are those of an hourly task: several times of a stay, all on the hour."""
+    order = np.lexsort((samples.end_hours, samples.stay_id))
+    stay, hours = samples.stay_id[order], samples.end_hours[order]
+    several = (stay[1:] == stay[:-1]) & (hours[1:] != hours[:-1])
+    return bool(several.any() and np.all(hours % 1 == 0))
 
 
 def _with_every_image(samples: Samples, store: Store) -> Samples:

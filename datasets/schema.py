@@ -37,25 +37,23 @@ SAMPLE_COLUMNS = ("subject_id", "end_hours", "stay_row", "bins", "partial_bin_ro
 
 
 class Batch(NamedTuple):
-    """One batch of B samples, P of which have an X-ray. A modality that is not read is None."""
+    """One batch of B samples, which together read the hours of S stays and P X-rays.
+
+    Samples whose hours are the beginning of another's share these. A modality that is not read is None.
+    """
 
     ehr: PackedSequence | None  # float32 [sum of hours, C channels], normalised
-    hours: Tensor  # int64 [B], on the CPU
-    cxr: Tensor | None  # float32 [P, 1, S, S] in [0, 1], in the order of the samples that have an image
+    stay: Tensor  # int64 [B], index of the sample's stay among the S
+    last: Tensor  # int64 [B], last hour that the sample reads, counted from 0
+    hours: Tensor  # int64 [B], number of hours that the sample reads, on the CPU
+    cxr: Tensor | None  # float32 [P, 1, S, S] in [0, 1]
+    image: Tensor  # int64 [B], index of the sample's X-ray among the P, -1 without one
+    paired: Tensor  # int64 [Q], the Q samples that have an X-ray, rising
     has_ehr: Tensor  # bool [B]
     has_cxr: Tensor  # bool [B]
     labels: Tensor  # float32 [B, L], NaN where unknown
     row: Tensor  # int64 [B], index of the sample in its split
     gap_days: Tensor  # float32 [B], days between image and prediction time, NaN without an image
-
-
-class PrefixBatch(NamedTuple):
-    """The hours of S stays, and n samples, each of which reads a prefix of one stay."""
-
-    ehr: PackedSequence  # float32 [sum of hours, C channels], normalised
-    stay: Tensor  # int64 [n], index of the sample's stay among the S
-    last: Tensor  # int64 [n], last hour that the sample reads, counted from 0
-    row: Tensor  # int64 [n], index of the sample in its split
 
 
 class FeatureBatch(NamedTuple):

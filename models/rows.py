@@ -3,17 +3,20 @@
 The number of images is known from their tensor, so nothing here, nor its gradient, waits for the device.
 """
 
-import torch
 from torch import Tensor
 
 
-def scatter_rows(features: Tensor, present: Tensor) -> Tensor:
-    """Place the features [P, D] of the P present rows among zeros, [B, D]; present: bool [B]."""
-    if len(features) == len(present):
-        return features
-    place = torch.where(present, present.cumsum(0) - 1, len(features))
-    with_zeros = torch.cat([features, features.new_zeros(1, features.shape[1])])
-    return with_zeros.index_select(0, place)
+def take_rows(features: Tensor, index: Tensor) -> Tensor:
+    """Take rows [n] of features [P, ...] -> [n, ...], without a device sync; -1, no X-ray, gives zeros.
+
+    >>> import torch
+    >>> take_rows(torch.tensor([[1.0], [2.0]]), torch.tensor([1, -1, 1, 0])).flatten().tolist()
+    [2.0, 0.0, 2.0, 1.0]
+    """
+    if not len(features):  # zeros, of which the gradient is zero, too
+        return features.sum() + features.new_zeros(len(index), *features.shape[1:])
+    absent = (index < 0).view(-1, *[1] * (features.ndim - 1))
+    return features.index_select(0, index.clamp(min=0)).masked_fill(absent, 0.0)
 
 
 def gather_rows(values: Tensor, present: Tensor, count: int) -> Tensor:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch.nn.utils.rnn import pack_sequence
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from datasets.schema import Batch, channel_count
 
@@ -14,13 +14,38 @@ def random_batch(
     """A batch of len(hours) stays, with an image of size x size where has_cxr says so."""
     draw = torch.Generator().manual_seed(seed)
     stays = [torch.randn(n, channel_count(), generator=draw) for n in hours]
+    present = torch.tensor(has_cxr)
     return Batch(
         ehr=pack_sequence(stays, enforce_sorted=False),
+        stay=torch.arange(len(hours)),
+        last=torch.tensor(hours) - 1,
         hours=torch.tensor(hours),
         cxr=torch.rand(sum(has_cxr), 1, size, size, generator=draw),
+        image=torch.where(present, present.cumsum(0) - 1, -1),
+        paired=present.nonzero()[:, 0],
         has_ehr=torch.ones(len(hours), dtype=torch.bool),
-        has_cxr=torch.tensor(has_cxr),
+        has_cxr=present,
         labels=torch.randint(0, 2, (len(hours), labels), generator=draw).float(),
         row=torch.arange(len(hours)),
-        gap_days=torch.where(torch.tensor(has_cxr), 0.5, torch.nan),
+        gap_days=torch.where(present, 0.5, torch.nan),
+    )
+
+
+def take_samples(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Some samples of a batch, each with hours and an image of its own: nothing is shared."""
+    stays = unpack_sequence(batch.ehr)
+    hours = [stays[batch.stay[row]][: batch.hours[row]] for row in rows]
+    some = Batch(
+        *(
+            value if name in ("ehr", "cxr", "paired") else value[list(rows)]
+            for name, value in zip(Batch._fields, batch, strict=True)
+        )
+    )
+    present = some.has_cxr
+    return some._replace(
+        ehr=pack_sequence(hours, enforce_sorted=False),
+        stay=torch.arange(len(rows)),
+        cxr=batch.cxr[some.image[present]],
+        image=torch.where(present, present.cumsum(0) - 1, -1),
+        paired=present.nonzero()[:, 0],
     )

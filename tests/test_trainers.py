@@ -338,6 +338,7 @@ def test_pretraining_has_the_same_bits_wherever_the_data_lie(
         ("--protocol supervised --load_state x.ckpt", "leave out --load_state"),
         ("--protocol finetune --load_state random", "is --protocol supervised"),
         ("--protocol supervised --fusion_layer 3", "use --fusion_layer 0"),
+        ("--protocol lineareval --load_state random --batch_by stay", "trains no encoder.*out --batch_by"),
         ("--protocol finetune --load_state x.ckpt --ehr_dim 64", "leave out --ehr_dim"),
         ("--protocol supervised --data_pairs ehr", "has no X-rays, which --fusion concatenation needs"),
         ("--protocol supervised --fusion ehr --data_pairs cxr_all", "has no EHR data, which --fusion ehr"),
@@ -380,11 +381,11 @@ def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flag
 @pytest.mark.parametrize(
     ("flags", "close"),
     [
-        ("--load_state {pretrained} --epochs 3", 1e-5),
+        ("--task phenotyping --load_state {pretrained} --epochs 3", 1e-5),
         # Sums over images are rounded differently with two processes, and Adam amplifies the difference.
         (
-            "--protocol supervised --fusion late --data_pairs partial --retrieve_cxr all --epochs 1 "
-            "--optimizer sgd --ehr_dim 8 --vision_backbone resnet18",
+            "--task decompensation --protocol supervised --fusion late --data_pairs partial --batch_size 100 "
+            "--epochs 1 --optimizer sgd --ehr_dim 8 --vision_backbone resnet18",
             1e-4,
         ),
     ],
@@ -392,7 +393,7 @@ def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flag
 def test_two_processes_classify_as_one(
     settings: list[str], pretrained: Path, tmp_path: Path, flags: str, close: float
 ) -> None:
-    words = f"--task phenotyping {flags.format(pretrained=pretrained / 'best.ckpt')}".split()
+    words = flags.format(pretrained=pretrained / "best.ckpt").split()
     run(settings, *words, "--name", "one")
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     script = ("run_gpu.py", *settings, *words, "--name", "two")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.batches import Batches
+from datasets.batches import Batches, By
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
-from datasets.samples import Samples, load_samples
+from datasets.samples import Samples, is_hourly, load_samples
 from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
 from evaluation import metrics
@@ -214,7 +214,13 @@ def prepare(
 def read_batches(experiment: Experiment, samples: Samples, train: bool) -> Batches:
     """Return batches that load only the modalities of the fusion; for training shuffled and augmented."""
     process, config = experiment.run.process, experiment.config
-    data_pairs = LOADS[FUSIONS[config.fusion].modalities]
+    fusion = FUSIONS[config.fusion]
+    data_pairs = LOADS[fusion.modalities]
+    # A fusion inside the encoders computes something for each sample; others do so after the encoders alone.
+    by: By = "stay" if fusion.intermediate else "input"
+    if train:
+        hourly = is_hourly(samples)
+        by = ("stay" if hourly else "sample") if config.batch_by == "auto" else config.batch_by
     return Batches(
         experiment.store,
         samples,
@@ -224,6 +230,7 @@ def read_batches(experiment: Experiment, samples: Samples, train: bool) -> Batch
         train=train,
         rank=process.rank,
         world=process.world,
+        by=by,
     )
 
 

@@ -70,6 +70,10 @@ class ClassifyConfig:
     """Bootstrap resamples of a split's subjects, for the 95 % intervals of the scores; 0: no intervals."""
     subgroups: str = neutral("")
     """Also score subgroups of the patients and the gap between them: any of age,sex,race."""
+    batch_by: Literal["auto", "stay", "sample"] = "auto"
+    """stay: training batches of whole stays, --batch_size samples to within one stay; a stay and an X-ray are
+    encoded once a batch. sample: batches of any samples, as published. auto: stay for a task with a sample
+    per hour, else sample."""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -124,10 +128,20 @@ def check_config(config: ClassifyConfig) -> None:
     parse_subgroups(config.subgroups)
     if config.bootstrap < 0:
         raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
+    check_batch_by(config)
     check_load_state(config)
     check_encoder_flags(config)
     check_encoder_checkpoints(config)
     check_modalities(config.fusion, config.data.data_pairs)
+
+
+def check_batch_by(config: ClassifyConfig) -> None:
+    """Raise ValueError if --batch_by has no effect, because no encoder is trained."""
+    if config.batch_by != "auto" and (config.protocol == "lineareval" or config.mode == "eval"):
+        raise ValueError(
+            f"--mode {config.mode} --protocol {config.protocol} trains no encoder, and encodes each stay "
+            "once; leave out --batch_by"
+        )
 
 
 def check_load_state(config: ClassifyConfig) -> None:

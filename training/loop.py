@@ -5,7 +5,7 @@ embeddings over ranks, of the global batch. Each rank's loss is scaled by `local
 global_rows`, so that DDP's average is the mean over all rows, and a global loss keeps its value. A loss that
 is a mean over something else, such as known labels, also returns their number as "count", which replaces the
 rows; it must be finite where the count is 0. Logged terms are averaged in the same way. Training and
-validation skip a last batch with fewer rows than ranks; `predict` never skips a row.
+validation skip a batch with fewer rows than ranks; `predict` never skips a row.
 """
 
 from __future__ import annotations
@@ -370,8 +370,9 @@ class _Trainer:
             raise SystemExit(130 if interrupt else 0)
 
     def _is_too_short(self, batch: HasRow, step: int, steps: int) -> bool:
-        """Return whether some rank has no row of this batch, which only happens at the last step."""
-        return self.world > 1 and step == steps - 1 and distributed.any_flag(len(batch.row) == 0)
+        """Return whether some rank has no row of this batch; before the last step all or none have one."""
+        is_empty = len(batch.row) == 0
+        return self.world > 1 and (distributed.any_flag(is_empty) if step == steps - 1 else is_empty)
 
     def _broadcast_buffers(self) -> None:
         """Send rank 0's running statistics to all ranks, so that they evaluate the model that is saved."""

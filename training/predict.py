@@ -32,11 +32,9 @@ class Predictions:
         Raises:
             ValueError: Not each sample came once, or a number is not finite.
         """
-        row = distributed.gather_arrays(
-            torch.cat(self._rows).numpy() if self._rows else np.zeros(0, np.int64)
-        )
-        value = distributed.gather_arrays(
-            torch.cat(self._values).cpu().numpy() if self._values else np.zeros((0, 0), np.float32)
+        row, value = (
+            distributed.gather_arrays(torch.cat(parts).cpu().numpy() if parts else empty)
+            for parts, empty in ((self._rows, np.zeros(0, np.int64)), (self._values, np.zeros((0, 0))))
         )
         if not len(row):
             raise ValueError("there is no sample to predict")

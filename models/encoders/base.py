@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 
 class Encoder(nn.Module):
@@ -10,3 +11,7 @@ class Encoder(nn.Module):
 
     feature_dim: int
     __call__: Callable[..., Tensor]
+
+    def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
+        """Return the features [n, feature_dim] of stays that are cut after an hour; stay, last: int64 [n]."""
+        raise TypeError(f"{type(self).__name__} reads no hours")

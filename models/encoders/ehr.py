@@ -38,6 +38,25 @@ class HourlyStates(NamedTuple):
             lengths, last_row = lengths[order], last_row[order]
         return cls(states.data, stay, lengths, last_row, states)
 
+    @classmethod
+    def of_prefixes(cls, states: PackedSequence, stay: Tensor, hours: Tensor) -> Self:
+        """Return the states of B samples, each of which reads the first hours of a stay.
+
+        stay: int64 [B], where the states are. hours: int64 [B], on the CPU.
+        """
+        device, row_in_hour = states.data.device, states.unsorted_indices
+        assert row_in_hour is not None, "stays are packed in any order"
+        lengths, order = hours.sort(descending=True, stable=True)
+        batch_sizes = len(hours) - torch.bincount(lengths)[: int(hours.max())].cumsum(0)
+        hour = torch.arange(len(batch_sizes)).repeat_interleave(batch_sizes)
+        position = torch.arange(len(hour)) - (batch_sizes.cumsum(0) - batch_sizes)[hour]
+        first_row = states.batch_sizes.cumsum(0) - states.batch_sizes
+        of_hour, sample, place, inverse = (
+            to_device(x, device) for x in (first_row[hour], order[position], order, order.argsort())
+        )
+        rows = of_hour + row_in_hour[stay[sample]]
+        return cls.of(PackedSequence(states.data.index_select(0, rows), batch_sizes, place, inverse))
+
     def of_each_hour(self, values: Tensor) -> Tensor:
         """Repeat values of the stays [B, D] for each of their hours, [sum of hours, D]."""
         return values.index_select(0, self.stay)
@@ -132,9 +151,12 @@ class EHREncoder(Encoder):
                 for bias in biases:
                     nn.init.zeros_(bias)
 
-    def encode_lower_layers(self, ehr: PackedSequence) -> HourlyStates:
-        """Map packed hours [sum of hours, channels] to the hidden states below the last layer."""
-        return HourlyStates.of(run_lstm(self.lstm, ehr)[0])
+    def encode_lower_layers(self, ehr: PackedSequence, stay: Tensor, hours: Tensor) -> HourlyStates:
+        """Map packed hours [sum of hours, channels] to the samples' hidden states below the last layer.
+
+        stay, hours: as in HourlyStates.of_prefixes.
+        """
+        return HourlyStates.of_prefixes(run_lstm(self.lstm, ehr)[0], stay, hours)
 
     def encode_top_layer(self, hours: HourlyStates) -> Tensor:
         """Return the features [B, feature_dim], float32, of what `encode_lower_layers` returned."""

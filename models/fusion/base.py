@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models.encoders import Encoder
+from models.rows import take_rows
 
 
 class BranchLogits(NamedTuple):
@@ -51,6 +52,19 @@ class Fusion(nn.Module, ABC):
         super().__init__()
         for name in self.modalities:
             self.add_module(f"{name}_encoder", encoders[name])
+
+    def encode_ehr(self, batch: Batch) -> Tensor:
+        """Return the EHR features of B samples, [B, feature_dim]; each stay is encoded once."""
+        assert batch.ehr is not None, "a batch has the modalities of its fusion"
+        return self.ehr_encoder.prefix_features(batch.ehr, batch.stay, batch.last)
+
+    def encode_cxr(self, batch: Batch, then: nn.Module | None = None) -> Tensor:
+        """Return the image features of B samples, [B, D], zeros without an image; each image is encoded once.
+
+        `then` is applied to the features of the images, such as a projection.
+        """
+        features = self.cxr_encoder(batch.cxr)
+        return take_rows(features if then is None else then(features), batch.image)
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor | BranchLogits:

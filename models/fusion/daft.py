@@ -20,9 +20,9 @@ class ScaleAndShift(nn.Module):
         self.bottleneck = nn.Linear(image_dim + ehr_dim, bottleneck, bias=False)
         self.scale_and_shift = nn.Linear(bottleneck, 2 * ehr_dim, bias=False)
 
-    def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
-        """Return the unchanged maps [P, C, H, W] and the changed hours; has_cxr: bool [B]."""
-        squeezed = self.bottleneck(squeeze(maps, hours, has_cxr)).relu()
+    def forward(self, maps: Tensor, hours: HourlyStates, image: Tensor) -> tuple[Tensor, HourlyStates]:
+        """Return the unchanged maps [P, C, H, W] and the changed hours; image: int64 [B], as in `squeeze`."""
+        squeezed = self.bottleneck(squeeze(maps, hours, image)).relu()
         scale, shift = hours.of_each_hour(self.scale_and_shift(squeezed)).chunk(2, dim=1)
         return maps, hours._replace(states=hours.states * scale + shift)
 
@@ -31,7 +31,7 @@ class DAFT(StagedFusion):
     """A linear layer on the EHR feature, whose hours the image scales and shifts.
 
     It does so after stage `layer_after` of the image encoder (-1: all); later stages are not run. Without an
-    image its mean is zero.
+    image its mean is zero. Samples share all image stages.
     """
 
     title = "DAFT"
@@ -42,6 +42,6 @@ class DAFT(StagedFusion):
 
     def forward(self, batch: Batch) -> Tensor:
         """Map a batch of B samples to logits [B, outputs]."""
-        _, hours = self.fuse(batch, self.last_fusion_stage)
+        _, hours, _ = self.fuse(batch, self.last_fusion_stage)
         logits: Tensor = self.linear(self.ehr_encoder.encode_top_layer(hours))
         return logits

@@ -8,7 +8,6 @@ from torch import nn
 from datasets.schema import Batch
 from models.encoders import Encoder
 from models.fusion.base import BranchLogits, Fusion
-from models.rows import scatter_rows
 
 
 class Late(Fusion):
@@ -27,6 +26,6 @@ class Late(Fusion):
 
     def forward(self, batch: Batch) -> BranchLogits:
         """Map a batch of B samples to the logits [2, B, outputs] of the EHR and the image branch."""
-        ehr = self.ehr_linear(self.ehr_encoder(batch.ehr))
-        image = scatter_rows(self.cxr_linear(self.cxr_encoder(batch.cxr)), batch.has_cxr)
+        ehr = self.ehr_linear(self.encode_ehr(batch))
+        image = self.encode_cxr(batch, self.cxr_linear)
         return BranchLogits(torch.stack([ehr, image]), torch.stack([batch.has_ehr, batch.has_cxr]))

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models.encoders import Encoder
 from models.fusion.base import Fusion
-from models.rows import scatter_rows
 
 
 class LinearFusion(Fusion):
@@ -25,13 +24,8 @@ class LinearFusion(Fusion):
 
     def features(self, batch: Batch) -> Tensor:
         """Concatenate the features in the order of `modalities`, [B, feature_dim]; zeros without an image."""
-        features = []
-        for modality in self.modalities:
-            if modality == "ehr":
-                features.append(self.ehr_encoder(batch.ehr))
-            else:
-                features.append(scatter_rows(self.cxr_encoder(batch.cxr), batch.has_cxr))
-        return torch.cat(features, dim=1)
+        encode = {"ehr": self.encode_ehr, "cxr": self.encode_cxr}
+        return torch.cat([encode[modality](batch) for modality in self.modalities], dim=1)
 
     def forward(self, batch: Batch) -> Tensor:
         """Map a batch of B samples to logits [B, outputs]."""

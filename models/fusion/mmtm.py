@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models.encoders import CXREncoder, Encoder, HourlyStates
 from models.fusion.staged import StagedFusion, squeeze
-from models.rows import gather_rows, scatter_rows
+from models.rows import gather_rows, take_rows
 
 RATIO = 4  # width of the joint layer: twice its input divided by this
 
@@ -23,10 +23,10 @@ class Gates(nn.Module):
         self.image_gate = nn.Linear(joint_dim, image_dim)
         self.ehr_gate = nn.Linear(joint_dim, ehr_dim)
 
-    def forward(self, maps: Tensor, hours: HourlyStates, has_cxr: Tensor) -> tuple[Tensor, HourlyStates]:
-        """Return the gated maps [P, C, H, W] and hours; has_cxr: bool [B]."""
-        joint = self.joint(squeeze(maps, hours, has_cxr)).relu()
-        gate = gather_rows(self.image_gate(joint).sigmoid(), has_cxr, len(maps))
+    def forward(self, maps: Tensor, hours: HourlyStates, image: Tensor) -> tuple[Tensor, HourlyStates]:
+        """Return the gated maps [Q, C, H, W] and hours; image: int64 [B], as in `squeeze`."""
+        joint = self.joint(squeeze(maps, hours, image)).relu()
+        gate = gather_rows(self.image_gate(joint).sigmoid(), image >= 0, len(maps))
         states = hours.states * hours.of_each_hour(self.ehr_gate(joint).sigmoid())
         return maps * gate[:, :, None, None], hours._replace(states=states)
 
@@ -34,10 +34,11 @@ class Gates(nn.Module):
 class MMTM(StagedFusion):
     """Gates after stage `layer_after` of the image encoder (-1: all), then a linear layer on both features.
 
-    Without an image its mean and its feature are zero.
+    Without an image its mean and its feature are zero. Samples share the image stages up to the first gates.
     """
 
     title = "MMTM"
+    changes_maps = True
 
     def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
         super().__init__(encoders, layer_after, Gates)
@@ -45,7 +46,7 @@ class MMTM(StagedFusion):
 
     def forward(self, batch: Batch) -> Tensor:
         """Map a batch of B samples to logits [B, outputs]."""
-        maps, hours = self.fuse(batch, len(self.image_dims) - 1)
-        image = scatter_rows(CXREncoder.pool(maps), batch.has_cxr)
-        logits: Tensor = self.linear(torch.cat([self.ehr_encoder.encode_top_layer(hours), image], dim=1))
+        maps, hours, image = self.fuse(batch, len(self.image_dims) - 1)
+        features = self.ehr_encoder.encode_top_layer(hours), take_rows(CXREncoder.pool(maps), image)
+        logits: Tensor = self.linear(torch.cat(features, dim=1))
         return logits

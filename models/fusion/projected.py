@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models.encoders import Encoder
 from models.fusion.base import Fusion
-from models.rows import scatter_rows
 
 
 class ProjectedFusion(Fusion):
@@ -20,5 +19,4 @@ class ProjectedFusion(Fusion):
 
     def both(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the EHR and the projected image features, [B, feature_dim] each; zeros without an image."""
-        image = self.projection(self.cxr_encoder(batch.cxr))
-        return self.ehr_encoder(batch.ehr), scatter_rows(image, batch.has_cxr)
+        return self.encode_ehr(batch), self.encode_cxr(batch, self.projection)

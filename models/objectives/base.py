@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models import losses
 from models.embeddings import sphere_metrics
-from models.rows import gather_rows
+from models.encoders import Encoder
 from utils.distributed import gather_with_gradient
 
 
@@ -34,9 +34,11 @@ class PairObjective(nn.Module):
 
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the image and EHR embeddings, [P, D] each, of this process's pairs."""
+        encoder = self.encoders["ehr"]
+        assert isinstance(encoder, Encoder) and batch.ehr is not None, "pairs have hours"
         image = self.heads["cxr"](self.encoders["cxr"](batch.cxr))
-        ehr = self.heads["ehr"](self.encoders["ehr"](batch.ehr))
-        return image, gather_rows(ehr, batch.has_cxr, len(image))
+        ehr = self.heads["ehr"](encoder.prefix_features(batch.ehr, batch.stay, batch.last))
+        return image, ehr.index_select(0, batch.paired)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the image and EHR embeddings, [N, D] each, of all processes' pairs, in rank order.

@@ -9,7 +9,6 @@ from torch import Tensor
 from datasets.schema import Batch
 from models import losses
 from models.objectives.simclr import SimCLR, SimCLRSettings
-from models.rows import gather_rows
 from utils.distributed import gather_with_gradient
 
 
@@ -20,9 +19,8 @@ class TSimCLR(SimCLR):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return {"loss"} and PairObjective.metrics."""
-        assert batch.cxr is not None, "pairs have an image"
         image, ehr = self.pairs(batch)
-        days = gather_with_gradient(gather_rows(batch.gap_days, batch.has_cxr, len(batch.cxr)))
+        days = gather_with_gradient(batch.gap_days.index_select(0, batch.paired))
         weight = losses.gap_weight(days, self.settings.k)
         loss = losses.simclr(image, ehr, self.settings.temperature, self.settings.denominator, weight)
         return {"loss": loss, **self.metrics(image, ehr, batch)}

@@ -16,15 +16,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from datasets import augment, placement
 from datasets.augment import centre_view
-from datasets.batches import Batches, packed_rows
+from datasets.batches import Batches, By, packed_rows, split_evenly
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS, Batch, channel_count
 from datasets.store import Store
 from tasks import TASKS
+from tests.random_batches import take_samples
 from tests.stores import refresh_manifests, write_store
 
 CPU = torch.device("cpu")
@@ -54,16 +55,19 @@ def batches_of(
     seed: int = 0,
     rank: int = 0,
     world: int = 1,
+    by: By = "sample",
     **changes: object,
 ) -> Batches:
     samples = samples_of(store, task, split, seed, **changes)
     own = config(store, **changes)
-    return Batches(store, samples, own, seed=seed, device=CPU, train=train, rank=rank, world=world)
+    return Batches(store, samples, own, seed=seed, device=CPU, train=train, rank=rank, world=world, by=by)
 
 
-def stays_in(ehr: PackedSequence) -> list[Tensor]:
-    padded, lengths = pad_packed_sequence(ehr, batch_first=True)
-    return [rows[:length] for rows, length in zip(padded, lengths, strict=True)]
+def hours_of(batch: Batch) -> list[Tensor]:
+    """The hours of each sample."""
+    stays = unpack_sequence(batch.ehr)
+    assert torch.equal(batch.last, batch.hours - 1)
+    return [stays[stay][:hours] for stay, hours in zip(batch.stay, batch.hours, strict=True)]
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -79,14 +83,21 @@ def bits(values: Tensor) -> Tensor:
     return values.view(torch.int32) if values.dtype == torch.float32 else values
 
 
-def joined(parts: Iterable[Batch]) -> Batch:
-    """The batch of all ranks."""
-    parts = [part for part in parts if len(part.row)]
-    plain = [
-        torch.cat([getattr(part, name) for part in parts]) for name in Batch._fields[1:] if name != "ehr"
-    ]
-    ehr = pack_sequence([stay for part in parts for stay in stays_in(part.ehr)], enforce_sorted=False)
-    return Batch(ehr, *plain)
+def of_samples(parts: Iterable[Batch]) -> Batch:
+    """The batch of all ranks, in which each sample has hours and an image of its own."""
+    parts = [take_samples(part, range(len(part.row))) for part in parts if len(part.row)]
+    names = ("hours", "last", "cxr", "has_ehr", "has_cxr", "labels", "row", "gap_days")
+    plain = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+    present = plain["has_cxr"]
+    return Batch(
+        ehr=pack_sequence(
+            [stay for part in parts for stay in unpack_sequence(part.ehr)], enforce_sorted=False
+        ),
+        stay=torch.arange(len(present)),
+        image=torch.where(present, present.cumsum(0) - 1, -1),
+        paired=present.nonzero()[:, 0],
+        **plain,
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,7 +123,7 @@ def test_a_sample_has_its_own_hours_up_to_its_time_and_no_other(store: Store, ta
     stays = store.stays()
     seen = 0
     for batch in batches_of(store, task, data_pairs="ehr_all").epoch(0):
-        for row, hours in zip(batch.row.tolist(), stays_in(batch.ehr), strict=True):
+        for row, hours in zip(batch.row.tolist(), hours_of(batch), strict=True):
             sample = rows.iloc[row]
             offset = stays["offset"][sample["stay_row"]]
             own = store.hourly[offset : offset + sample["bins"]].copy()
@@ -145,8 +156,8 @@ def test_packed_hours_can_go_into_an_lstm(store: Store) -> None:
     batch = next(batches_of(store).epoch(0))
     lstm = torch.nn.LSTM(channel_count(), 3)
     last = lstm(batch.ehr)[1][0][0]
-    alone = torch.cat([lstm(hours[:, None])[1][0][0] for hours in stays_in(batch.ehr)])
-    assert torch.allclose(last, alone, atol=1e-6)
+    alone = torch.cat([lstm(hours[:, None])[1][0][0] for hours in hours_of(batch)])
+    assert torch.allclose(last[batch.stay], alone, atol=1e-6)
 
 
 def test_every_image_is_that_of_its_sample(store: Store) -> None:
@@ -299,10 +310,57 @@ def test_views_change_with_epoch_and_step_and_are_not_those_of_evaluation(store:
     assert len(torch.unique(central.flatten(1), dim=0)) == 1
 
 
+def test_batches_by_stay_hold_whole_stays_and_each_input_once(store: Store) -> None:
+    batches = batches_of(store, "decompensation", by="stay", data_pairs="partial", batch_size=60)
+    samples, rows, shared = batches.samples, [], 0
+    for batch in batches.epoch(0):
+        stay_id, cxr_row = samples.stay_id[batch.row], samples.cxr_row[batch.row]
+        assert set(np.flatnonzero(np.isin(samples.stay_id, stay_id))) == set(batch.row.tolist())
+        assert len(unpack_sequence(batch.ehr)) == len(set(stay_id))
+        assert len(batch.cxr) == len(set(cxr_row[cxr_row >= 0])) == len(batch.cxr.flatten(1).unique(dim=0))
+        assert torch.equal(batch.paired, batch.has_cxr.nonzero()[:, 0])
+        rows += batch.row.tolist()
+        shared += len(batch.row) > len(batch.cxr) > 0
+    assert sorted(rows) == list(range(len(samples))) and shared and len(batches) == -(-len(samples) // 60)
+    again = [batch.row for batch in batches_of(store, "decompensation", by="stay", batch_size=60).epoch(1)]
+    assert rows != torch.cat(again).tolist()
+
+
+@pytest.mark.parametrize("task", ["decompensation", "radiology"])
+@pytest.mark.parametrize("by", ["stay", "input"])
+def test_samples_have_the_same_inputs_in_every_kind_of_batch(store: Store, task: str, by: By) -> None:
+    kinds = (
+        batches_of(store, task, "test", train=False, by=kind, data_pairs="partial", batch_size=1000)
+        for kind in ("sample", by)
+    )
+    one, other = ([*batches.epoch(0)] for batches in kinds)
+    one, other = of_samples(one), of_samples(other)
+    in_order = (take_samples(batch, batch.row.argsort().tolist()) for batch in (one, other))
+    assert same(*in_order)
+
+
+def test_batches_of_inputs_hold_as_many_stays_as_asked_for_and_not_too_many_samples(store: Store) -> None:
+    batches = batches_of(store, "length-of-stay", by="input", train=False, data_pairs="partial", batch_size=4)
+    for batch in batches.epoch(0):
+        assert len(batch.row) <= 16 * 4 + 72 and len(unpack_sequence(batch.ehr)) <= 5
+    phenotyping = batches_of(store, by="input", train=False, data_pairs="partial")
+    assert [len(batch.row) for batch in phenotyping.epoch(0)] == [6] * 6
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.data())
+def test_stays_are_split_into_parts_of_about_the_same_weight(stays: list[int], data: st.DataObject) -> None:
+    weights, parts = np.array(stays), data.draw(st.integers(1, len(stays)))
+    cuts = split_evenly(weights, parts)
+    found = np.add.reduceat(weights, cuts[:-1])
+    assert cuts[0] == 0 and cuts[-1] == len(weights) and (np.diff(cuts) > 0).all() and len(found) == parts
+    assert (np.abs(found - weights.sum() / parts) <= weights.max()).all()
+
+
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("epoch", [0, 2])
-def test_the_rest_of_an_epoch_is_its_tail(store: Store, train: bool, epoch: int) -> None:
-    batches = batches_of(store, "decompensation", "val", train=train, data_pairs="partial")
+@pytest.mark.parametrize("by", get_args(By))
+def test_the_rest_of_an_epoch_is_its_tail(store: Store, train: bool, epoch: int, by: By) -> None:
+    batches = batches_of(store, "decompensation", "val", train=train, data_pairs="partial", by=by)
     whole = list(batches.epoch(epoch))
     for start in (1, 5, len(batches) - 1, len(batches)):
         rest = list(batches.epoch(epoch, start))
@@ -323,7 +381,7 @@ def test_the_batches_of_all_ranks_are_those_of_one(store: Store, train: bool, wo
     ]
     for parts, whole in zip(zip(*ranks, strict=True), one.epoch(1), strict=True):
         assert len(parts[0].row) - len(parts[-1].row) in (0, 1)
-        assert same(joined(parts), joined([whole]))
+        assert same(of_samples(parts), of_samples([whole]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -334,6 +392,7 @@ def test_the_batches_of_all_ranks_are_those_of_one(store: Store, train: bool, wo
     seed=st.integers(0, 9),
     epoch=st.integers(0, 9),
     train=st.booleans(),
+    by=st.sampled_from(get_args(By)),
     done=st.floats(0, 1),
 )
 def test_every_sample_comes_once_whatever_the_batch_and_the_processes(
@@ -344,21 +403,26 @@ def test_every_sample_comes_once_whatever_the_batch_and_the_processes(
     seed: int,
     epoch: int,
     train: bool,
+    by: By,
     done: float,
 ) -> None:
     own = config(store, batch_size=batch_size, data_pairs="ehr_all")
     samples = samples_of(store, "decompensation", data_pairs="ehr_all").take(slice(0, count))
-    settings = {"seed": seed, "device": CPU, "train": train}
+    settings = {"seed": seed, "device": CPU, "train": train, "by": by}
     whole = [batch.row for batch in Batches(store, samples, own, **settings).epoch(epoch)]
     start = round(done * len(whole))
     ranks = [Batches(store, samples, own, **settings, rank=r, world=world) for r in range(world)]
     steps = list(zip(*(batches.epoch(epoch, start) for batches in ranks), strict=True))
     assert torch.cat(whole).sort().values.tolist() == list(range(len(samples)))
-    assert all(len(rows) == batch_size for rows in whole[:-1])
+    assert by != "sample" or all(len(rows) == batch_size for rows in whole[:-1])
     assert len(steps) == len(whole) - start == len(ranks[0]) - start
     for parts, rows in zip(steps, whole[start:], strict=True):
+        if train and by != "sample" and len(rows) < world:
+            assert not any(len(part.row) for part in parts)
+            continue
         assert torch.equal(torch.cat([part.row for part in parts]), rows)
-        assert max(len(part.row) for part in parts) - min(len(part.row) for part in parts) <= 1
+        counts = [len(part.row) for part in parts]
+        assert max(counts) - min(counts) <= 1 or (by != "sample" and min(counts) > 0)
 
 
 def test_a_rank_without_a_sample_gets_an_empty_batch(store: Store) -> None:
@@ -381,10 +445,10 @@ def test_no_sample_of_a_batch_is_handled_by_itself(
     for size in (8, 8, 64):  # the first one fills caches
         options = {"data_pairs": "paired", "data_device": place, "batch_size": size, "train": train}
         batches, calls = batches_of(store, "decompensation", **options), []
-        order = batches._order(0)
+        rows = np.arange(size)
         sys.setprofile(lambda frame, event, _, calls=calls: calls.append(event))
         try:
-            batch = batches._batch(order, 0, 0)
+            batch = batches._batch(rows, 0, 0)
         finally:
             sys.setprofile(None)
         assert len(batch.row) == size
@@ -449,10 +513,10 @@ def test_an_error_while_reading_ahead_reaches_the_consumer(
     batches = batches_of(store)
     make = batches._batch
 
-    def fails(order: np.ndarray, epoch: int, step: int) -> Batch:
+    def fails(rows: np.ndarray, epoch: int, step: int) -> Batch:
         if step == 1:
             raise OSError("the disk is gone")
-        return make(order, epoch, step)
+        return make(rows, epoch, step)
 
     monkeypatch.setattr(batches, "_batch", fails)
     stream = batches.epoch(0)

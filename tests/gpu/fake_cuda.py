@@ -206,8 +206,12 @@ def fake_batch(hours: list[int], images: int, labels: int = 1, size: int = 64) -
         data = torch.empty(len(rows), channel_count(), device=CUDA)
         return Batch(
             ehr=PackedSequence(data, real[0], order_on_gpu, place),
+            stay=torch.empty(count, dtype=torch.int64, device=CUDA),
+            last=torch.empty(count, dtype=torch.int64, device=CUDA),
             hours=real[1],
             cxr=torch.empty(images, 1, size, size, device=CUDA),
+            image=torch.empty(count, dtype=torch.int64, device=CUDA),
+            paired=torch.empty(images, dtype=torch.int64, device=CUDA),
             has_ehr=torch.empty(count, dtype=torch.bool, device=CUDA),
             has_cxr=torch.empty(count, dtype=torch.bool, device=CUDA),
             labels=torch.empty(count, labels, device=CUDA),

@@ -14,10 +14,11 @@ from torch.nn.utils.rnn import PackedSequence
 from datasets.schema import Batch, FeatureBatch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, build_encoders, ehr
-from models.fusion import FUSIONS, FusionConfig, linear
+from models.fusion import FUSIONS, FusionConfig
+from models.fusion import base as fusion_base
 from models.heads import build_heads
 from models.linear_probe import LinearProbe
-from models.objectives import OBJECTIVES, align, base
+from models.objectives import OBJECTIVES, align
 from tests.gpu.fake_cuda import CUDA, FAKE, fake_batch, fake_cuda
 from training.early_stopping import StoppingConfig
 from training.loop import fit
@@ -168,12 +169,12 @@ def lstm_in_eval_mode(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
     return module, ALL
 
 
-def other_type_scattered(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
-    def scatter(features: Tensor, present: Tensor) -> Tensor:
-        zeros = features.new_zeros(len(present), features.shape[1])
-        return zeros.masked_scatter(present[:, None].expand_as(zeros), features.to(torch.float16))
+def other_type_taken(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
+    def take(features: Tensor, index: Tensor) -> Tensor:
+        zeros = features.new_zeros(len(index), features.shape[1])
+        return zeros.masked_scatter((index >= 0)[:, None].expand_as(zeros), features.half())
 
-    patch.setattr(linear, "scatter_rows", scatter)
+    patch.setattr(fusion_base, "take_rows", take)
     return classifier("concatenation"), SOME
 
 
@@ -187,16 +188,18 @@ def weight_on_the_cpu(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
 
 
 def rows_by_mask(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
-    patch.setattr(base, "gather_rows", lambda values, present, count: values[present])
-    return objective("simclr"), SOME
+    module = objective("simclr")
+    embed = module.embed
+    patch.setattr(module, "embed", lambda batch: [rows[batch.has_cxr] for rows in embed(batch)])
+    return module, ALL
 
 
 def mask_in_the_gradient(patch: pytest.MonkeyPatch) -> tuple[nn.Module, Batch]:
-    def scatter(features: Tensor, present: Tensor) -> Tensor:
-        zeros = features.new_zeros(len(present), features.shape[1])
-        return zeros.masked_scatter(present[:, None].expand_as(zeros), features)
+    def take(features: Tensor, index: Tensor) -> Tensor:
+        zeros = features.new_zeros(len(index), features.shape[1])
+        return zeros.masked_scatter((index >= 0)[:, None].expand_as(zeros), features)
 
-    patch.setattr(linear, "scatter_rows", scatter)
+    patch.setattr(fusion_base, "take_rows", take)
     return classifier("concatenation"), SOME
 
 
@@ -211,7 +214,7 @@ FAULTS = {
     hours_in_half_precision: "LSTM: input torch.bfloat16",
     batch_sizes_on_the_gpu: "waits for the GPU in aten::_local_scalar_dense",
     lstm_in_eval_mode: "only be called in training mode",
-    other_type_scattered: "dtype",
+    other_type_taken: "dtype",
     weight_on_the_cpu: "two different devices|same device",
     rows_by_mask: "waits for the GPU in aten::index.Tensor",
     mask_in_the_gradient: "waits for the GPU in aten::masked_s",

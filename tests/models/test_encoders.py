@@ -77,14 +77,14 @@ def test_the_features_at_an_hour_are_those_of_a_stay_that_ends_there(layers: int
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_lower_then_upper_layers_are_the_forward_pass(layers: int) -> None:
     encoder, ehr = EHREncoder(feature_dim=8, layers=layers).eval(), packed(5, 48, 1, 17)
-    hours = encoder.encode_lower_layers(ehr)
+    hours = encoder.encode_lower_layers(ehr, torch.arange(4), torch.tensor([5, 48, 1, 17]))
     assert hours.states.shape == (5 + 48 + 1 + 17, 8) and hours.lengths.tolist() == [5, 48, 1, 17]
     assert torch.allclose(encoder.encode_top_layer(hours), encoder(ehr), atol=1e-6)
 
 
 def test_dropout_acts_between_layers_and_on_the_feature() -> None:
     encoder, ehr = EHREncoder(feature_dim=64, layers=2, dropout=0.5), packed(4)
-    hours = encoder.encode_lower_layers(ehr)
+    hours = encoder.encode_lower_layers(ehr, torch.tensor([0]), torch.tensor([4]))
     kept = [encoder.encode_top_layer(hours)[0], encoder(ehr)[0]]
     evaluated = encoder.eval()(ehr)[0]
     for feature in kept:
@@ -102,6 +102,16 @@ def test_states_of_stays_are_those_of_their_own_hours(lengths: list[int]) -> Non
     for stay, expected in enumerate(states):
         assert torch.equal(hours.states[hours.stay == stay], expected)
     assert torch.equal(pad_packed_sequence(hours.packed())[1], torch.tensor(lengths))
+
+
+def test_samples_have_the_states_of_their_first_hours() -> None:
+    states = [torch.randn(hours, 4) for hours in (5, 2, 9)]
+    stay, hours = torch.tensor([2, 0, 2, 1, 0]), torch.tensor([9, 1, 4, 2, 5])
+    found = HourlyStates.of_prefixes(pack_sequence(states, enforce_sorted=False), stay, hours)
+    for sample, (row, count) in enumerate(zip(stay, hours, strict=True)):
+        assert torch.equal(found.states[found.stay == sample], states[row][:count])
+        assert torch.equal(found.last()[sample], states[row][count - 1])
+    assert torch.equal(pad_packed_sequence(found.packed())[1], hours)
 
 
 def test_the_lstm_agrees_with_its_equations_written_out() -> None:

@@ -14,7 +14,8 @@ from models.fusion import FUSIONS, FusionConfig
 from models.fusion.daft import ScaleAndShift
 from models.fusion.mmtm import Gates
 from models.heads import HeadedEncoder
-from models.rows import gather_rows, scatter_rows
+from models.rows import gather_rows
+from tests.random_batches import random_batch, take_samples
 
 SMALL = EncoderConfig(ehr_dim=16, vision_backbone="resnet18")
 WITH_IMAGES = [name for name, fusion in FUSIONS.items() if "cxr" in fusion.modalities]
@@ -43,16 +44,7 @@ def make_classifier(
 
 def each_alone(batch: Batch) -> list[Batch]:
     """Split a batch into batches of one sample."""
-    hours, _ = torch.nn.utils.rnn.pad_packed_sequence(batch.ehr, batch_first=True)
-    image = batch.has_cxr.cumsum(0)
-    return [
-        Batch(
-            ehr=pack_sequence([hours[i, : batch.hours[i]]]),
-            cxr=batch.cxr[image[i] - 1 : image[i]] if batch.has_cxr[i] else batch.cxr[:0],
-            **{name: getattr(batch, name)[i : i + 1] for name in Batch._fields if name not in ("ehr", "cxr")},
-        )
-        for i in range(len(batch.row))
-    ]
+    return [take_samples(batch, [row]) for row in range(len(batch.row))]
 
 
 @pytest.mark.parametrize(("fusion", "fusion_layer"), WITH_HEADS)
@@ -98,6 +90,59 @@ def test_a_sample_is_classified_as_if_alone(make_batch, fusion: str, settings, l
     assert torch.allclose(classifier.predict(batch), alone, atol=1e-5)
 
 
+def shared_batch() -> Batch:
+    """Nine samples in float64 that together read three stays and two X-rays."""
+    batch = random_batch([7, 12, 2], [True, True, False], labels=3, size=32)
+    stay = torch.tensor([1, 0, 0, 1, 1, 2, 0, 1, 2])
+    hours = torch.tensor([12, 3, 7, 1, 5, 2, 7, 6, 1])
+    image = torch.tensor([1, -1, 0, -1, 1, 1, 1, 0, -1])
+    return batch._replace(
+        ehr=batch.ehr.double(),
+        stay=stay,
+        last=hours - 1,
+        hours=hours,
+        cxr=batch.cxr.double(),
+        image=image,
+        paired=(image >= 0).nonzero()[:, 0],
+        has_ehr=torch.ones(9, dtype=torch.bool),
+        has_cxr=image >= 0,
+        labels=torch.randint(0, 2, (9, 3), generator=torch.Generator().manual_seed(0)).float(),
+        row=torch.arange(9),
+        gap_days=torch.where(image >= 0, 0.5, torch.nan),
+    )
+
+
+def loss_and_gradients(classifier: Classifier, batch: Batch) -> dict[str, torch.Tensor]:
+    classifier.zero_grad()
+    loss = classifier(batch)["loss"]
+    loss.backward()
+    weights = classifier.named_parameters()
+    gradients = {name: weight.grad for name, weight in weights if weight.grad is not None}
+    return {"loss": loss, **gradients}
+
+
+@pytest.mark.parametrize(
+    ("fusion", "fusion_layer", "settings", "layers"),
+    [
+        *((*named, DEFAULT, 2) for named in WITH_HEADS),
+        *((name, 0, chosen, 1) for name, chosen in IN_EVERY_SETTING),
+    ],
+)
+def test_samples_that_share_a_stay_and_an_image_learn_as_if_each_had_its_own(
+    fusion: str, fusion_layer: int, settings: FusionConfig, layers: int
+) -> None:
+    encoders = EncoderConfig(ehr_dim=16, ehr_layers=layers, vision_backbone="resnet18")
+    classifier = make_classifier(fusion, fusion_layer, settings=settings, encoders=encoders).double().eval()
+    batch = shared_batch()
+    alone = take_samples(batch, range(9))
+    assert len(alone.ehr.data) == batch.hours.sum() > len(batch.ehr.data) and len(alone.cxr) == 6
+    shared, expected = (loss_and_gradients(classifier, one) for one in (batch, alone))
+    assert shared.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (shared[name] - value).norm() <= 1e-5 * value.norm(), name
+    assert torch.allclose(classifier.predict(batch), classifier.predict(alone), atol=1e-9)
+
+
 @pytest.mark.parametrize(("fusion", "fusion_layer"), [f for f in WITH_HEADS if f[0] in WITH_IMAGES])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_sample_without_an_image_depends_on_no_pixel(make_batch, fusion, fusion_layer, training) -> None:
@@ -124,8 +169,7 @@ def test_each_image_goes_to_its_own_sample(make_batch, fusion: str) -> None:
     classifier = make_classifier(fusion).eval()
     batch = make_batch([4, 4, 4, 4], [True, False, True, True])
     expected = classifier.predict(batch)
-    alone = make_batch([4, 4, 4, 4], [False, False, True, False])._replace(cxr=batch.cxr[1:2], ehr=batch.ehr)
-    assert torch.allclose(expected[2], classifier.predict(alone)[2], atol=1e-6)
+    assert torch.allclose(expected[2], classifier.predict(take_samples(batch, [2]))[0], atol=1e-6)
 
 
 def test_concatenation_is_both_features_side_by_side(make_batch) -> None:
@@ -250,7 +294,7 @@ def test_tokens_stand_between_behind_and_in_place_of_the_modalities(make_batch, 
 def test_mmtm_gates_each_channel_by_the_means_of_both() -> None:
     gates, maps, states = Gates(8, 4), torch.rand(1, 8, 3, 3), [torch.randn(5, 4), torch.randn(2, 4)]
     hours = HourlyStates.of(pack_sequence(states, enforce_sorted=False))
-    gated, after = gates(maps, hours, torch.tensor([False, True]))
+    gated, after = gates(maps, hours, torch.tensor([-1, 0]))
     assert gates.joint.out_features == 2 * (8 + 4) // 4
     for sample, image in enumerate([torch.zeros(8), maps[0].mean(dim=(1, 2))]):
         joint = gates.joint(torch.cat([image, states[sample].mean(dim=0)])).clamp(min=0)
@@ -262,7 +306,7 @@ def test_mmtm_gates_each_channel_by_the_means_of_both() -> None:
 def test_daft_scales_and_shifts_each_hour_by_the_means_of_both() -> None:
     block, maps, states = ScaleAndShift(8, 6), torch.rand(1, 8, 3, 3), [torch.randn(5, 6), torch.randn(2, 6)]
     hours = HourlyStates.of(pack_sequence(states, enforce_sorted=False))
-    same, after = block(maps, hours, torch.tensor([False, True]))
+    same, after = block(maps, hours, torch.tensor([-1, 0]))
     assert same is maps and block.bottleneck.out_features == (8 + 6) // 7
     for sample, image in enumerate([torch.zeros(8), maps[0].mean(dim=(1, 2))]):
         squeezed = torch.cat([image, states[sample].mean(dim=0)])
@@ -306,16 +350,6 @@ def test_half_precision_changes_a_probability_little(make_batch, fusion: str) ->
         rough = classifier.predict(batch)
         assert classifier(batch)["loss"].dtype == torch.float32
     assert torch.allclose(exact, rough, atol=0.03)
-
-
-@pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])
-def test_features_go_to_the_rows_that_have_them_and_gradients_come_back(present: list[bool]) -> None:
-    features = torch.randn(sum(present), 4, requires_grad=True)
-    placed = scatter_rows(features, torch.tensor(present))
-    assert torch.equal(placed[torch.tensor(present)], features)
-    assert not placed[~torch.tensor(present)].any()
-    placed.sum().backward()
-    assert torch.equal(features.grad, torch.ones_like(features))
 
 
 @pytest.mark.parametrize("present", [[True, False, True], [False, False, False], [True, True, True]])

@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from datasets.schema import Batch, channel_count
+from datasets.schema import Batch
 from models import losses
 from models.batch_norm import convert_sync_batch_norm
 from models.encoders import EncoderConfig, build_encoders
@@ -20,7 +19,7 @@ from models.objectives.align import MAX_SWAP, ALIGNSettings, swap_two_blocks
 from models.objectives.base import PairObjective
 from models.objectives.simclr import SimCLRSettings
 from models.objectives.temperature import MIN_TEMPERATURE, LearnableTemperature
-from tests.random_batches import random_batch
+from tests.random_batches import random_batch, take_samples
 from tests.utils.ranks import run_on_ranks
 from training import optim
 from training.optim import OptimConfig
@@ -67,14 +66,9 @@ def test_the_loss_is_that_of_the_heads_outputs(name: str) -> None:
 
 @every_objective
 def test_samples_without_an_image_are_left_out(name: str) -> None:
-    objective, complete = make_objective(name).eval(), make_pairs(4)
-    stays = unpack_sequence(complete.ehr)
-    more = [*stays[:1], torch.randn(5, channel_count()), *stays[1:]]
-    partial = complete._replace(
-        ehr=pack_sequence(more, enforce_sorted=False),
-        has_cxr=torch.tensor([True, False, True, True, True]),
-        gap_days=torch.tensor([*complete.gap_days[:1], torch.nan, *complete.gap_days[1:]]),
-    )
+    objective = make_objective(name).eval()
+    partial = random_batch([3, 5, 4, 5, 6], [True, False, True, True, True])
+    complete = take_samples(partial, [0, 2, 3, 4])
     assert objective(partial)["loss"].item() == pytest.approx(objective(complete)["loss"].item(), rel=1e-4)
     assert objective(partial)["count"] == 4
 
@@ -194,17 +188,6 @@ def global_batch() -> Batch:
     )
 
 
-def rows_of(batch: Batch, rows: tuple[int, ...]) -> Batch:
-    stays, chosen = unpack_sequence(batch.ehr), list(rows)
-    image = batch.has_cxr.cumsum(0) - 1
-    return batch._replace(
-        ehr=pack_sequence([stays[row] for row in chosen], enforce_sorted=False),
-        cxr=batch.cxr[[image[row].item() for row in chosen if batch.has_cxr[row]]],
-        has_cxr=batch.has_cxr[chosen],
-        gap_days=batch.gap_days[chosen],
-    )
-
-
 def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
     """Train on all rows, or on a rank's rows weighted by count as the loop does.
 
@@ -214,7 +197,7 @@ def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
     batch, model = global_batch(), objective
     if process is not None:
         model = DistributedDataParallel(convert_sync_batch_norm(objective, process.device))
-        batch = rows_of(batch, ROWS_OF_RANK[process.rank])
+        batch = take_samples(batch, ROWS_OF_RANK[process.rank])
     torch.manual_seed(7 + (process.rank if process is not None else 0))  # the loop's seed differs by rank too
     optimizer = torch.optim.SGD(objective.parameters(), lr=0.05, momentum=0.9)
     record: dict[str, object] = {}

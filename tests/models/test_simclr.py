@@ -7,6 +7,7 @@ from models import losses
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives.simclr import SimCLR, SimCLRSettings
+from tests.random_batches import take_samples
 
 
 def make_objective(denominator: losses.Denominator = "decoupled") -> SimCLR:
@@ -26,9 +27,7 @@ def test_the_loss_is_that_of_the_heads_outputs(make_batch, denominator: losses.D
 def test_samples_without_an_image_are_left_out(make_batch) -> None:
     objective = make_objective().eval()
     partial = make_batch([3, 9, 1, 5], [True, False, True, True])
-    stays = torch.nn.utils.rnn.unpack_sequence(partial.ehr)
-    pairs = torch.nn.utils.rnn.pack_sequence([stays[0], stays[2], stays[3]], enforce_sorted=False)
-    complete = partial._replace(ehr=pairs, has_cxr=torch.ones(3, dtype=torch.bool))
+    complete = take_samples(partial, [0, 2, 3])
     assert torch.allclose(objective(partial)["loss"], objective(complete)["loss"], rtol=1e-5)
     assert objective(partial)["count"] == 3
 
