@@ -1,8 +1,7 @@
 """Train and evaluate classifiers: supervised, fine-tuned, or linear on the features of frozen encoders."""
 
-from training.classify import classify
 from training.classify_config import ClassifyConfig
 from utils.cli import run_cli
 
 if __name__ == "__main__":
-    run_cli(classify, ClassifyConfig)
+    run_cli("training.classify:classify", ClassifyConfig)

@@ -30,7 +30,8 @@ from utils import checkpoint
 from utils.cli import run_cli
 from utils.device import to_device
 from utils.distributed import setup
-from utils.run import RunConfig, set_precision
+from utils.run import set_precision
+from utils.run_config import RunConfig
 
 FEW = 16  # stays for which cuDNN has a persistent kernel of small hidden states, if they are padded
 TEMPERATURE = 0.1

@@ -38,7 +38,8 @@ from training.optim import OptimConfig
 from training.pretrain import pretrain
 from utils import distributed
 from utils.cli import run_cli
-from utils.run import RunConfig, start_run
+from utils.run import start_run
+from utils.run_config import RunConfig
 
 MEBIBYTE = 2**20
 EPOCHS, EPOCH_SECONDS = 300, 28 * 60  # published; the authors give the seconds for 7,756 pairs

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.schema import IMAGE_SIZE
+from datasets.schema import IMAGE_SIZE, Transforms
 
-Transforms = Literal["simclrv2", "supervised"]
 CROP = 224  # pixels of the stored 256 x 256 that an evaluation view shows; also the published size of a view
 # Images per warp. On a CPU, few images stay in its cache, which is three times as fast.
 CHUNK_SIZES = {"cpu": 8}

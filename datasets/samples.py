@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
-import pandas as pd
 
-from datasets.augment import Transforms
-from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE
-from datasets.splits import check_disjoint
-from datasets.store import Store
+from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE, Transforms
 from utils.config import neutral, resumable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from datasets.store import Store
 
 
 class SampleSelection(NamedTuple):
@@ -186,6 +187,8 @@ def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig
 
 
 def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
+    from datasets.splits import check_disjoint  # with pandas, which --help does not need
+
     rows = store.listfile(task.name, split, ["stay_id", *task.labels, *SAMPLE_COLUMNS])
     stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
     check_disjoint(stays["subject_id"], stays["split"], store.folder)

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from utils.config import load_yaml
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the extraction needs no torch
 STORE_VERSION = 2
 MOST_VARIABLES = 127  # that the tables of events can number
 IMAGE_SIZE = 256  # side of a stored X-ray, in pixels
+Transforms = Literal["simclrv2", "supervised"]  # of X-rays in training, see datasets.augment
 SMALLEST_IMAGE = 32  # that an encoder can read: every backbone halves the image five times
 SPLITS = ("train", "val", "test")
 RESOURCES = Path(__file__).parent / "resources"

@@ -1,27 +1,28 @@
 """The prediction tasks of the benchmark, by their names on the command line."""
 
-from typing import Annotated
+from __future__ import annotations
 
-from tasks.decompensation.task import TASK as DECOMPENSATION
-from tasks.in_hospital_mortality.task import TASK as IN_HOSPITAL_MORTALITY
-from tasks.length_of_stay.task import TASK as LENGTH_OF_STAY
-from tasks.phenotyping.task import TASK as PHENOTYPING
-from tasks.radiology.task import TASK as RADIOLOGY
-from tasks.readmission.task import TASK as READMISSION
-from tasks.task import Task
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+
 from utils.choices import look_up, one_of
+from utils.lazy import LazyTable, lazy_exports
 
-TASKS: dict[str, Task] = {
-    task.name: task
-    for task in (
-        PHENOTYPING,
-        IN_HOSPITAL_MORTALITY,
-        DECOMPENSATION,
-        LENGTH_OF_STAY,
-        RADIOLOGY,
-        READMISSION,
-    )
-}
+if TYPE_CHECKING:
+    from tasks.task import Task as Task
+
+__getattr__ = lazy_exports(__name__, {"Task": "task"})
+
+TASKS: Mapping[str, Task] = LazyTable(
+    {
+        "phenotyping": "tasks.phenotyping.task:TASK",
+        "in-hospital-mortality": "tasks.in_hospital_mortality.task:TASK",
+        "decompensation": "tasks.decompensation.task:TASK",
+        "length-of-stay": "tasks.length_of_stay.task:TASK",
+        "radiology": "tasks.radiology.task:TASK",
+        "readmission": "tasks.readmission.task:TASK",
+    }
+)
 
 TaskName = Annotated[str, one_of(TASKS)]
 

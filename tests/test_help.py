@@ -83,6 +83,27 @@ def test_every_command_is_found() -> None:
     assert names >= {"run_gpu.py", "datasets/verify.py", "evaluation/tables.py", "benchmarks/all.py"}
 
 
+@pytest.mark.parametrize(
+    ("words", "status"), [(["--help"], 0), (["--fusions", "ehr"], 2), (["--task", "mortality"], 2)]
+)
+def test_help_and_wrong_flags_need_no_pytorch(words: list[str], status: int) -> None:
+    command = [sys.executable, "-X", "importtime", "run_gpu.py", *words]
+    program = subprocess.run(command, capture_output=True, cwd=ROOT, text=True)
+    lines = program.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+    assert program.returncode == status and "tyro" in imported
+    assert not imported & {
+        "torch",
+        "torchvision",
+        "pandas",
+        "pyarrow",
+        "sklearn",
+        "scipy",
+        "polars",
+        "matplotlib",
+    }
+
+
 def test_help_piped_into_head_ends_without_a_traceback() -> None:
     words = [sys.executable, "-m", "datasets.verify", "--help"]
     program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig
-from evaluation.subgroups import parse_subgroups
-from models.classifier import ClassifierConfig
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
-from models.fusion import FUSIONS, FusionConfig, FusionName, get_fusion
-from tasks import TASKS, TaskName, get_task
+from models.fusion import FUSIONS, FusionConfig, FusionName
+from tasks import TASKS, TaskName
 from training.early_stopping import PatienceConfig
 from training.optim import OptimConfig, check_flag
+from utils.choices import require_choice
 from utils.config import neutral, resumable
-from utils.run import RunConfig
+from utils.run_config import RunConfig
+
+if TYPE_CHECKING:
+    from models.classifier import ClassifierConfig
 
 RANDOM = "random"  # --load_state of untrained encoders
 
@@ -82,8 +84,8 @@ class ClassifyConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
-        get_task(self.task)
-        get_fusion(self.fusion)
+        require_choice(TASKS, self.task, "task")
+        require_choice(FUSIONS, self.fusion, "fusion")
 
     @property
     def encoder_checkpoints(self) -> dict[str, str]:
@@ -107,6 +109,8 @@ class ClassifyConfig:
 
 def classifier_config(config: ClassifyConfig) -> ClassifierConfig:
     """Return how to build the classifier; the checkpoints of its encoders override their architecture."""
+    from models.classifier import ClassifierConfig  # with PyTorch, which --help does not need
+
     task = TASKS[config.task]
     return ClassifierConfig(
         fusion=config.fusion,
@@ -124,6 +128,8 @@ def classifier_config(config: ClassifyConfig) -> ClassifierConfig:
 
 def check_config(config: ClassifyConfig) -> None:
     """Raise ValueError, naming the flags and what to do, if settings contradict each other."""
+    from evaluation.subgroups import parse_subgroups  # with pandas
+
     classifier_config(config)  # checks the settings of the fusion
     parse_subgroups(config.subgroups)
     if config.bootstrap < 0:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
-from torch import nn
-
-from training.lars import LARS
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -133,6 +132,10 @@ def build_optimizer(
 
 
 def _optimizer(config: OptimConfig, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
+    import torch  # not for --help
+
+    from training.lars import LARS
+
     if config.optimizer == "lars":
         return LARS(
             groups, lr=config.lr, momentum=config.momentum, trust_coefficient=config.trust_coefficient

@@ -22,7 +22,8 @@ from utils import distributed
 from utils.cli import run_cli
 from utils.config import from_dict, resumable, to_dict
 from utils.log import logger
-from utils.run import RunConfig, start_run
+from utils.run import start_run
+from utils.run_config import RunConfig
 
 
 @dataclass(frozen=True)

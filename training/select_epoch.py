@@ -40,7 +40,8 @@ from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
 from utils.log import logger
-from utils.run import RunConfig, seed_everything, set_precision
+from utils.run import seed_everything, set_precision
+from utils.run_config import RunConfig
 
 SampleSets = Mapping[tuple[str, str], Samples]  # the samples of each (task name, split)
 

@@ -15,8 +15,13 @@ def one_of(names: Iterable[str]) -> object:
     return tyro.conf.arg(metavar="{" + ",".join(names) + "}")
 
 
-def look_up(table: Mapping[str, T], name: str, flag: str) -> T:
-    """Return the entry of a table; if there is none, raise ValueError with the most similar name."""
+def require_choice(table: Iterable[str], name: str, flag: str) -> None:
+    """Raise ValueError with the most similar name, unless a name is one of a table's."""
     if name not in table:
         raise ValueError(f"unknown --{flag} {name}{did_you_mean(name, list(table))}")
+
+
+def look_up(table: Mapping[str, T], name: str, flag: str) -> T:
+    """Return the entry of a table; if there is none, raise ValueError with the most similar name."""
+    require_choice(table, name, flag)
     return table[name]

@@ -10,14 +10,16 @@ from types import FrameType, UnionType
 from typing import NoReturn, TypeVar, cast
 
 from utils.config import parse
+from utils.lazy import resolve
 from utils.log import is_rank_zero
 
 T = TypeVar("T")
 
 
-def run_cli(main: Callable[[T], None], config: type[T] | UnionType) -> None:
+def run_cli(main: Callable[[T], None] | str, config: type[T] | UnionType) -> None:
     """Parse the command line and run `main`; the docstring of `config` opens the help text.
 
+    `main` may be given as "module:function", which is imported once the flags are known to be right.
     A union of dataclasses gives a subcommand for each; then the docstring of `main` opens the help text.
     Exit status: 1 for an error that the user can fix (ValueError, OSError; one line on standard error), 2 for
     a wrong flag, 130 for Ctrl-C, 0 for SIGTERM, and 141 if the reader of a pipe has left. Any other exception
@@ -27,7 +29,8 @@ def run_cli(main: Callable[[T], None], config: type[T] | UnionType) -> None:
         description = inspect.getdoc(main if isinstance(config, UnionType) else config)
         settings = parse(cast(type[T], config), description=description or "")
         try:
-            main(settings)
+            run = main if callable(main) else cast(Callable[[T], None], resolve(main))
+            run(settings)
         except BrokenPipeError:
             raise
         except (ValueError, OSError) as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,80 +21,15 @@ import yaml
 
 from utils import distributed
 from utils.checkpoint import Origin
-from utils.config import (
-    decisive_settings,
-    digest,
-    is_resumable,
-    neutral,
-    read_yaml_mapping,
-    resumable,
-    to_dict,
-)
+from utils.config import decisive_settings, digest, is_resumable, read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
 from utils.git import commit, git_diff
 from utils.log import logger
+from utils.run_config import HasRun, RunConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Where a run writes, and how it computes."""
-
-    synonyms: ClassVar = {
-        "run_name": "name",
-        "output_dir": "save_dir",
-        "out_dir": "save_dir",
-        "out": "save_dir",
-        "log_dir": "save_dir",
-        "random_state": "seed",
-        "gpu": "device",
-        "cuda": "device",
-        "continue": "resume",
-        "fp16": "precision",
-        "amp": "precision",
-    }
-
-    name: str = neutral("")
-    """Folder of the run inside --save_dir, and prefix of the names of its checkpoints; empty: derived from
-    the other settings."""
-    save_dir: Path = neutral(Path("runs"))
-    """Folder that holds one folder per run."""
-    seed: int = 0
-    """Seed of all random numbers: weights, order of samples, image augmentation, dropout."""
-    device: Literal["auto", "cpu", "cuda"] = neutral("auto")
-    """Where to compute; auto uses a GPU if there is one. Start with torchrun for several GPUs."""
-    resume: bool = neutral(False)
-    """Continue from last.ckpt in the run's folder, at the step where it was saved; start from the beginning
-    if there is none yet."""
-    save_minutes: float = neutral(10.0)
-    """Minutes between writes of last.ckpt within an epoch; 0: none. It is also written after each epoch and
-    on a signal to stop."""
-    precision: Literal["auto", "bf16", "float32"] = resumable("auto")
-    """Number format of the matrix products in training; auto is bf16 on a GPU and float32 on a CPU."""
-    deterministic: bool = neutral(False)
-    """Use deterministic GPU kernels only: the same numbers in each run, but slower. On a CPU runs are
-    deterministic anyway."""
-    compile: bool = neutral(False)
-    """Compile the image encoder with torch.compile: some minutes at the start, faster steps afterwards."""
-
-    def __post_init__(self) -> None:
-        if self.name and (self.name != Path(self.name).name or self.name == ".."):
-            raise ValueError(f"--name {self.name} must be a single folder name; --save_dir says where it is")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"--seed must be from 0 to 4294967295, not {self.seed}")
-        if self.save_minutes < 0:
-            raise ValueError(f"--save_minutes must be 0 or more, not {self.save_minutes}")
-
-
-class HasRun(Protocol):
-    """Any config with a RunConfig under `run`."""
-
-    @property
-    def run(self) -> RunConfig:
-        """Where the run writes, and how it computes."""
 
 
 @dataclass

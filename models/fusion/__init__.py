@@ -1,43 +1,37 @@
 """Fusions of one or both modalities into logits; a new one is a file here and a line in FUSIONS."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from models.encoders import Encoder
-from models.fusion.base import BranchLogits, Fusion
-from models.fusion.concatenation import Concatenation
-from models.fusion.cxr import CXR
-from models.fusion.daft import DAFT
-from models.fusion.early import Early
-from models.fusion.ehr import EHR
-from models.fusion.joint import Joint
-from models.fusion.late import Late
-from models.fusion.linear import LinearFusion
-from models.fusion.medfuse import MedFuse
-from models.fusion.medfuse_tokens import MedFuseTokens
-from models.fusion.mmtm import MMTM
-from models.fusion.unified import Unified
 from utils.choices import look_up, one_of
+from utils.lazy import LazyTable, lazy_exports
 
-__all__ = [
-    "FUSIONS", "BranchLogits", "Fusion", "FusionConfig", "FusionName", "LinearFusion", "build_fusion",
-    "get_fusion",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from models.encoders import Encoder
+    from models.fusion.base import BranchLogits as BranchLogits
+    from models.fusion.base import Fusion as Fusion
+    from models.fusion.linear import LinearFusion as LinearFusion
 
-FUSIONS: dict[str, type[Fusion]] = {
-    "ehr": EHR,
-    "cxr": CXR,
-    "concatenation": Concatenation,
-    "early": Early,
-    "joint": Joint,
-    "late": Late,
-    "unified": Unified,
-    "medfuse": MedFuse,
-    "medfuse_tokens": MedFuseTokens,
-    "mmtm": MMTM,
-    "daft": DAFT,
-}
+__getattr__ = lazy_exports(__name__, {"BranchLogits": "base", "Fusion": "base", "LinearFusion": "linear"})
+
+FUSIONS: Mapping[str, type[Fusion]] = LazyTable(
+    {
+        "ehr": "models.fusion.ehr:EHR",
+        "cxr": "models.fusion.cxr:CXR",
+        "concatenation": "models.fusion.concatenation:Concatenation",
+        "early": "models.fusion.early:Early",
+        "joint": "models.fusion.joint:Joint",
+        "late": "models.fusion.late:Late",
+        "unified": "models.fusion.unified:Unified",
+        "medfuse": "models.fusion.medfuse:MedFuse",
+        "medfuse_tokens": "models.fusion.medfuse_tokens:MedFuseTokens",
+        "mmtm": "models.fusion.mmtm:MMTM",
+        "daft": "models.fusion.daft:DAFT",
+    }
+)
 
 FusionName = Annotated[str, one_of(FUSIONS)]
 

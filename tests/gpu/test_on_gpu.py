@@ -30,7 +30,8 @@ from training.pretrain import pretrain
 from utils import checkpoint
 from utils.config import parse
 from utils.distributed import Process
-from utils.run import Run, RunConfig, set_precision
+from utils.run import Run, set_precision
+from utils.run_config import RunConfig
 
 DEVICE = torch.device(os.environ.get("GPU_TESTS_ON", "cuda"))
 IS_GPU = DEVICE.type == "cuda"

@@ -26,7 +26,8 @@ from training.optim import OptimConfig
 from training.pretrain import published_optim
 from utils import checkpoint
 from utils.distributed import Process
-from utils.run import Run, RunConfig
+from utils.run import Run
+from utils.run_config import RunConfig
 
 HOURS = [5, 1, 17, 9, 30, 2]
 ENCODERS = EncoderConfig(vision_backbone="resnet18", ehr_dim=32)

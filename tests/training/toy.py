@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from utils.distributed import Process
-from utils.run import Run, RunConfig
+from utils.run import Run
+from utils.run_config import RunConfig
 
 
 class ToyBatch(NamedTuple):

@@ -20,7 +20,8 @@ from training.classify_config import ClassifyConfig
 from utils import config
 from utils.checkpoint import Origin
 from utils.distributed import Process
-from utils.run import Run, RunConfig, set_precision, start_run
+from utils.run import Run, set_precision, start_run
+from utils.run_config import RunConfig
 
 
 @dataclass(frozen=True)

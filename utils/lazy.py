@@ -1,0 +1,58 @@
+"""Names that are known before their modules are imported, so that --help need not wait for PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def resolve(target: str) -> object:
+    """Import "module:attribute" and return the attribute.
+
+    >>> resolve("math:pi")
+    3.141592653589793
+    """
+    module, _, attribute = target.partition(":")
+    found: object = getattr(import_module(module), attribute)
+    return found
+
+
+class LazyTable(Mapping[str, T]):
+    """A table whose keys are known, and whose entries are imported when they are first read.
+
+    >>> table = LazyTable({"pi": "math:pi"})
+    >>> list(table), table["pi"]
+    (['pi'], 3.141592653589793)
+    """
+
+    def __init__(self, targets: Mapping[str, str]) -> None:
+        self._targets = targets
+        self._entries: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            self._entries[name] = resolve(self._targets[name])  # type: ignore[assignment]  # as declared
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._targets
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+
+def lazy_exports(package: str, targets: Mapping[str, str]) -> Callable[[str], object]:
+    """Return a `__getattr__` by which a package imports names from its modules on first use (PEP 562)."""
+
+    def __getattr__(name: str) -> object:
+        if name not in targets:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return resolve(f"{package}.{targets[name]}:{name}")
+
+    return __getattr__
