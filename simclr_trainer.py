@@ -24,7 +24,8 @@ class SimCLRConfig(PretrainConfig):
     """Divisor of the cosines, above 0; clip and siglip start from it, at 0.01 or above. Published: 0.1, for
     clip 0.07."""
     denominator: Denominator = "decoupled"
-    """Of simclr and tsimclr: decoupled leaves the positive out (published), full keeps it (NT-Xent)."""
+    """Of simclr and tsimclr: decoupled leaves the positive out (published), full keeps it (twice CLIP's
+    loss)."""
     k: float = 2.0
     """Of tsimclr: the weight of a pair is k - exp(-k |days|), k 1 or more."""
     width: int = 1

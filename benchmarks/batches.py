@@ -7,10 +7,11 @@ from pathlib import Path
 
 from benchmarks import child, reading
 from benchmarks.reading import MEGABYTE
-from benchmarks.record import RESULTS, Figure, cores, record
+from benchmarks.record import RESULTS, Figure, record
 from benchmarks.replicas import Pattern, write_store
 from datasets.store import Store
 from utils.cli import run_cli
+from utils.machine import available_cpus
 
 # Of the published loader, timed once on two cores of a machine of this kind: stays a second (200 to 300) and
 # hours a second of its EHR reader, which opens a CSV file a sample; images a second of one thread, from
@@ -62,7 +63,7 @@ def measure_pairs(store: Path, epochs: int) -> list[Figure]:
     found, _ = reading.run(*flags)
     work, rate = "pairs with training views of 224 pixels", found.samples / found.epoch
     return [
-        Figure(work, "pairs/s", rate, "published", PUBLISHED_IMAGES * cores(), found.peak_mb),
+        Figure(work, "pairs/s", rate, "published", PUBLISHED_IMAGES * available_cpus(), found.peak_mb),
         Figure(work, "pairs/s", rate, "the views alone", found.images / found.viewed, found.peak_mb),
     ]
 
@@ -90,7 +91,7 @@ def measure_disk(store: Path, spare_mb: int) -> Figure:
 
 def main(config: BatchesBenchmark) -> None:
     """Measure all three, print the table and add the rows."""
-    print(f"batches of a synthetic store on {cores()} cores")
+    print(f"batches of a synthetic store on {available_cpus()} cores")
     with child.scratch(config.scratch) as folder:
         pattern = Pattern.draw(folder / "pattern", config.pattern, "synthetic", config.films)
         store, _ = write_store(pattern, folder, max(1, round(config.patients / config.pattern)))

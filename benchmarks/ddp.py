@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.random_store import icu_hours, write_random_store
-from benchmarks.record import RESULTS, Figure, cores, record
+from benchmarks.record import RESULTS, Figure, record
 from evaluation.results import read_rows
 from utils.cli import run_cli
+from utils.machine import available_cpus
 
 ROOT = Path(__file__).resolve().parent.parent
 PROCESSES = 2
@@ -86,8 +87,8 @@ def measure(config: DDPBenchmark, folder: Path) -> list[Figure]:
     counts = {"train": config.pairs, "val": 16, "test": 2}
     write_random_store(folder / "store", {name: icu_hours(rng, count) for name, count in counts.items()})
     batch_size, half_batch = config.batch_size, config.batch_size // PROCESSES
-    threads = cores() // PROCESSES or 1
-    run(folder, cores(), command(config, folder, "one", batch_size))
+    threads = available_cpus() // PROCESSES or 1
+    run(folder, available_cpus(), command(config, folder, "one", batch_size))
     run(folder, threads, [*TORCHRUN, *command(config, folder, "two", batch_size)])
     separate_runs = [f"separate{number}" for number in range(PROCESSES)]
     run(folder, threads, *(command(config, folder, name, half_batch) for name in separate_runs))
@@ -96,7 +97,9 @@ def measure(config: DDPBenchmark, folder: Path) -> list[Figure]:
     peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024  # of the largest process
     shape = f"{config.vision_backbone} at {config.image_size}, batch {batch_size}"
     return [
-        Figure(f"2 processes, {shape}", "images/s", two, f"1 process, {cores()} threads", one, peak_mb),
+        Figure(
+            f"2 processes, {shape}", "images/s", two, f"1 process, {available_cpus()} threads", one, peak_mb
+        ),
         Figure(f"2 processes, {shape}", "images/s", two, "2 that exchange nothing", separate, peak_mb),
     ]
 

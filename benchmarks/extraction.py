@@ -12,9 +12,10 @@ from pathlib import Path
 from benchmarks import child
 from benchmarks.child import Ended
 from benchmarks.fit import at_size
-from benchmarks.record import RESULTS, Figure, cores, record, table
+from benchmarks.record import RESULTS, Figure, record, table
 from benchmarks.replicas import IV, Mix, Pattern
 from utils.cli import run_cli
+from utils.machine import available_cpus
 
 # Rows a second of the published extraction (the MIMIC-IV port of mimic3-benchmarks in MedMod), timed once on
 # two cores of a machine of this kind; not timed again here.
@@ -114,7 +115,7 @@ def print_steps(found: Sequence[Measured]) -> None:
 
 def main(config: ExtractionBenchmark) -> None:
     """Measure every size, print the tables and add the rows."""
-    print(f"extraction of synthetic raw tables on {cores()} cores")
+    print(f"extraction of synthetic raw tables on {available_cpus()} cores")
     with child.scratch(config.scratch) as folder:
         pattern = Pattern.draw(folder / "pattern", config.patients, config.mix)
         found = [measure(pattern, rows, folder) for rows in sorted(config.rows)]

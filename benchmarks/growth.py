@@ -11,9 +11,10 @@ from typing import NamedTuple
 from benchmarks import child, probing, reading
 from benchmarks.extraction import MIMIC_ROWS
 from benchmarks.fit import at_size, exponent
-from benchmarks.record import RESULTS, Figure, cores, record
+from benchmarks.record import RESULTS, Figure, record
 from benchmarks.replicas import STAYS, Mix, Pattern, write_store
 from utils.cli import run_cli
+from utils.machine import available_cpus
 
 MIMIC_STAYS = 94_458  # in icustays of MIMIC-IV 3.1
 LARGEST_EXPONENT = 1.05
@@ -109,7 +110,7 @@ def _growth(step: str, sizes: Sequence[Size], span: str) -> list[Figure]:
 
 def main(config: GrowthBenchmark) -> None:
     """Measure every size, print the table and add the rows."""
-    print(f"growth of synthetic releases on {cores()} cores")
+    print(f"growth of synthetic releases on {available_cpus()} cores")
     with child.scratch(config.scratch) as folder:
         pattern = Pattern.draw(folder / "pattern", config.pattern, config.mix)
         copies = sorted({max(1, round(patients / config.pattern)) for patients in config.patients})

@@ -14,7 +14,7 @@ import polars as pl
 from PIL import Image
 
 from benchmarks import child
-from benchmarks.record import RESULTS, Figure, cores, record
+from benchmarks.record import RESULTS, Figure, record
 from benchmarks.replicas import Pattern, count_linked_images, write_store
 from datasets.cxr import IMAGES_PER_PART, cache_images, image_path
 from datasets.schema import IMAGE_SIZE
@@ -22,6 +22,7 @@ from datasets.store import Store
 from datasets.synthetic.images import SIGNS, XRay, draw_xray
 from datasets.synthetic.latents import Simulation
 from utils.cli import run_cli
+from utils.machine import available_cpus
 from utils.threads import in_order
 
 T = TypeVar("T")
@@ -69,7 +70,7 @@ def write_images(root: Path, count: int, distinct: int) -> pl.DataFrame:
     ]
     root.mkdir(parents=True)
     drawn = [root / f"{xray.study_id}.jpg" for xray in xrays]
-    images = in_order(lambda xray: draw_xray(xray, 0, Simulation()), xrays, cores())
+    images = in_order(lambda xray: draw_xray(xray, 0, Simulation()), xrays, available_cpus())
     for pixels, path in zip(images, drawn, strict=True):
         Image.fromarray(pixels).save(path, quality=QUALITY)
     number = np.arange(count)
@@ -105,7 +106,7 @@ def measure_cache(config: ImagesBenchmark, root: Path) -> list[Figure]:
     """Measure caching, and continuing after an interruption."""
     images = write_images(root, config.images, config.distinct)
     paths = [image_path(root, *row) for row in images.iter_rows()]
-    _, decoding_seconds, _ = timed(lambda: list(in_order(decode, paths, cores(), 32)))
+    _, decoding_seconds, _ = timed(lambda: list(in_order(decode, paths, available_cpus(), 32)))
     child.forget_peak()
     cache, seconds, cpu_seconds = timed(lambda: cached(images, root, root / "cache"))
     peak = child.own_peak()
@@ -115,16 +116,16 @@ def measure_cache(config: ImagesBenchmark, root: Path) -> list[Figure]:
         raise ValueError("the cache that was interrupted differs from the one that was not")
     size = np.mean([path.stat().st_size for path in paths]) / 1e6
     work = f"cache {len(paths)} images of {COLUMNS}x{ROWS}, {size:.2f} MB"
-    images_per_core = len(paths) / cores()
+    images_per_core = len(paths) / available_cpus()
     rate = images_per_core / seconds
     decoding_rate = images_per_core / decoding_seconds
-    print(f"cores kept busy: {cpu_seconds / seconds:.2f} of {cores()}")
-    release = MIMIC_IMAGES / cores() / 3600
+    print(f"cores kept busy: {cpu_seconds / seconds:.2f} of {available_cpus()}")
+    release = MIMIC_IMAGES / available_cpus() / 3600
     projected = f"projected from this: cache {MIMIC_IMAGES} images"
     return [
         Figure(f"{work}, a core", "images/s", rate, "published", PUBLISHED_IMAGES, peak),
         Figure(f"{work}, a core", "images/s", rate, "decoding alone", decoding_rate, peak),
-        Figure(f"{work}, all cores", "core-s/s", cpu_seconds / seconds, "cores", float(cores())),
+        Figure(f"{work}, all cores", "core-s/s", cpu_seconds / seconds, "cores", float(available_cpus())),
         Figure(f"{work}, {removed} interrupted parts again", "s", resumed_seconds, "the whole", seconds),
         Figure(projected, "h", release / rate, "published", release / PUBLISHED_IMAGES),
     ]
@@ -155,7 +156,7 @@ def measure_opening(config: ImagesBenchmark, folder: Path) -> Figure:
 
 def main(config: ImagesBenchmark) -> None:
     """Measure both, print the figures and append them."""
-    print(f"synthetic X-rays of full size on {cores()} cores, {IMAGES_PER_PART} images a part")
+    print(f"synthetic X-rays of full size on {available_cpus()} cores, {IMAGES_PER_PART} images a part")
     with child.scratch(config.scratch) as folder:
         figures = measure_cache(config, folder / "images")
         figures.append(measure_opening(config, folder))

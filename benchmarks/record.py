@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from evaluation.results import append_rows
 from utils.git import commit
+from utils.machine import available_cpus
 
 RESULTS = Path(__file__).parent / "results.csv"
 COLUMNS = (
@@ -63,7 +63,7 @@ def record(path: Path, benchmark: str, packages: Sequence[str], figures: Sequenc
     environment = {
         "benchmark": benchmark,
         "machine": machine(),
-        "cores": cores(),
+        "cores": available_cpus(),
         "versions": " ".join(f"{name}={number}" for name, number in versions.items()),
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
@@ -79,11 +79,6 @@ def machine() -> str:
         return platform.processor()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

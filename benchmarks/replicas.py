@@ -21,6 +21,7 @@ from datasets.raw.reading import read_table
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.synthetic.latents import Simulation
 from datasets.synthetic.release import CHEXPERT, CXR, IV, METADATA, NOTICE, SyntheticConfig, write_synthetic
+from utils.machine import available_cpus
 from utils.threads import in_order
 
 Mix = Literal["demo", "synthetic"]
@@ -86,7 +87,7 @@ class Pattern:
             path = out / f"{name}.csv.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
-                for member in in_order(self._member, self._slices(table, copies), os.cpu_count() or 1):
+                for member in in_order(self._member, self._slices(table, copies), available_cpus()):
                     file.write(member)
         for root in {name.split("/")[0] for name in self.tables}:
             (out / root / SYNTHETIC_MARKER).write_text(NOTICE)

@@ -111,7 +111,7 @@ def warp(images: Tensor, views: Views, size: int) -> Tensor:
 
 def _warp_chunk(images: Tensor, views: Views, size: int) -> Tensor:
     pixels = _average_pixels(images, size)
-    matrix = torch.from_numpy(views.matrix).to(images.device, non_blocking=True)
+    matrix = torch.from_numpy(views.matrix).to(images.device, non_blocking=images.is_cuda)
     warped = functional.grid_sample(pixels, _grid(matrix, size), "bilinear", "zeros", align_corners=False)
     return _jitter(warped.mul_(1 / 255).clamp_(0, 1), views)
 
@@ -155,7 +155,9 @@ def _jitter(pixels: Tensor, views: Views) -> Tensor:
         # Both are factor * pixels + rest: brightness keeps black as it is, contrast keeps the image's mean.
         factors = np.where(is_brightness, views.brightness, views.contrast)
         mean_weights = np.where(is_brightness, np.float32(0), 1 - views.contrast)
-        weights = torch.from_numpy(np.stack([factors, mean_weights])).to(pixels.device, non_blocking=True)
+        weights = torch.from_numpy(np.stack([factors, mean_weights])).to(
+            pixels.device, non_blocking=pixels.is_cuda
+        )
         factor, mean_weight = weights[:, :, None, None, None]
         mean = pixels.mean(3, keepdim=True).mean(2, keepdim=True)
         pixels = torch.addcmul(mean_weight * mean, pixels, factor).clamp_(0, 1)

@@ -203,6 +203,15 @@ class Batches:
         return warp(images, views.take(used), size), image
 
 
+def check_batch_size(batch_size: int, world: int) -> None:
+    """Raise ValueError if there are more processes than samples in a batch, which all of them share."""
+    if batch_size < world:
+        raise ValueError(
+            f"--batch_size {batch_size} is that of all {world} processes together; use {world} or more, or "
+            "start fewer processes"
+        )
+
+
 def load_batches(
     store: Store, task: LabeledTask, split: str, config: DataConfig, seed: int, process: Process
 ) -> Batches:

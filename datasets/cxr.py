@@ -15,6 +15,7 @@ from tqdm import tqdm
 from datasets.raw.reading import check_unique_ids
 from datasets.schema import FINDINGS, IMAGE_SIZE
 from utils.files import write_array, write_text
+from utils.machine import available_cpus
 from utils.threads import in_order
 
 IMAGES_PER_PART = 256
@@ -127,7 +128,7 @@ def cache_images(
     to_read = (path for start in missing for path in paths[start : start + IMAGES_PER_PART])
     reasons: list[str | None] = []
     with (
-        closing(in_order(read_image, to_read, os.cpu_count() or 1, LOOKAHEAD)) as decoded,
+        closing(in_order(read_image, to_read, available_cpus(), LOOKAHEAD)) as decoded,
         tqdm(total=len(paths), desc="X-rays", unit="image", disable=None) as progress,
     ):
         for start in starts:

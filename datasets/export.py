@@ -16,6 +16,7 @@ from datasets.schema import RESOURCES, SAMPLE_COLUMNS, SPLITS, read_resource, va
 from datasets.store import Store, listfile_name
 from utils.cli import run_cli
 from utils.files import explain_disk_full, flush
+from utils.lock import locked
 from utils.log import logger
 
 Layout = Literal["medfuse", "mimic3"]
@@ -62,19 +63,24 @@ def export(config: ExportConfig) -> None:
     if not store.tasks:
         command = f"python -m tasks.samples --store {store.folder}"
         raise ValueError(f"{store.folder} has no samples; make them with {command}")
+    with locked(config.out.with_name(f".{config.out.name}.lock"), config.out, "wait until it has ended"):
+        _write_folder(store, config.out, config.layout)
+
+
+def _write_folder(store: Store, out: Path, layout: Layout) -> None:
     diagnoses, stays = store.diagnoses(), store.stays()
-    partial = config.out.with_name(config.out.name + ".partial")
+    partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with explain_disk_full(partial, "nothing is left of this one"):
-            _write_layout(store, stays, diagnoses, partial, config.layout)
+            _write_layout(store, stays, diagnoses, partial, layout)
             os.sync()  # once, as it is a file a stay
-            partial.rename(config.out)
-            flush(config.out.parent)
+            partial.rename(out)
+            flush(out.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    logger.info(f"export: {config.out} ({len(stays)} stays)")
+    logger.info(f"export: {out} ({len(stays)} stays)")
 
 
 def _write_layout(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from datasets.schema import IMAGE_SIZE, channel_count
 from datasets.store import Store
 from utils.device import to_device
+from utils.machine import free_memory
 
 Placement = Literal["cuda", "cpu", "disk"]
 
@@ -82,7 +82,7 @@ class ResidentArray:
             self._from_disk(index, rows)
         elif len(index):  # the store has checked the rows, and "clip" needs no buffer
             np.take(self.held.numpy(), index, axis=0, out=rows.numpy(), mode="clip")
-        return rows.to(self.device, non_blocking=True)
+        return rows.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def choose_placement(
@@ -102,12 +102,3 @@ def choose_placement(
         return "cuda"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # that share this machine's memory
     return "cpu" if size * processes < MEMORY_SHARE * free_memory() else "disk"
-
-
-def free_memory() -> int:
-    """Return the bytes of memory that programs can still get; 0 where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +19,9 @@ import yaml
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count, grid_layout, variables
 from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount, TaskManifest, listfile_name
 from utils.files import atomic_write, npy_header, sha256, write_text
+from utils.lock import locked
 
+LOCK = "lock"  # file in the folder WORK of a store
 EVENTS_SCHEMA = pa.schema(
     [("stay_id", pa.int64()), ("hours", pa.float64()), ("variable", pa.dictionary(pa.int8(), pa.string())),
      ("value", pa.float64())]
@@ -32,20 +32,15 @@ EVENTS_SCHEMA = pa.schema(
 def work_folder(store: Path) -> Iterator[Path]:
     """Make the folder for unfinished work in a store, for this process alone; remove it on success."""
     work = store / WORK
-    path = work / "lock"
-    while True:
-        work.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                message = f"{store}: another process is writing to this store; wait until it has ended"
-                raise ValueError(message) from error
-            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(lock.fileno())):
-                continue  # the process that held the lock before has removed the folder
-            yield work
-            shutil.rmtree(work, ignore_errors=True)
-            return
+    with locked(work / LOCK, store, "wait until it has ended"):
+        yield work
+        for path in (path for path in work.iterdir() if not path.name.startswith(LOCK)):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    with suppress(OSError):  # another process has taken the lock
+        work.rmdir()
 
 
 def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:

@@ -1,6 +1,5 @@
 """Exact bootstrap over subjects: every score of every resample, from counts, without copies."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ import numpy as np
 
 from evaluation import metrics
 from evaluation.metrics import CALIBRATION_BINS, ContinuousTarget, Score, quotient
+from utils.machine import available_cpus
 
 BLOCK_SIZE = 32  # resamples whose counts are drawn at once
 CACHE_ELEMENTS = 1 << 17  # largest size of a temporary array, so that a core's cache holds the few in use
@@ -81,7 +81,7 @@ def areas(
                 rows = slice(block.start + start, min(block.start + start + step, block.stop))
                 values[:, rows, label] = _areas_of(ranks, counts[start : start + step])
 
-    threads = threads or len(os.sched_getaffinity(0))
+    threads = threads or available_cpus()
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(score_block, _blocks(resamples.count, threads)))
     return values[0], values[1]

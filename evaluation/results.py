@@ -1,15 +1,14 @@
 """Result tables: CSV files, a row per score, that many runs may append to at the same time."""
 
 import csv
-import fcntl
 import io
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from utils.files import atomic_write
+from utils.lock import waiting_lock
 
 COLUMNS = (
     "run", "task", "protocol", "fusion", "objective", "checkpoint", "epoch", "split", "seed", "label",
@@ -23,10 +22,11 @@ def append(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Append rows with keys of COLUMNS to a results file, all or none; None and NaN are empty cells.
 
     A row that is there already, apart from commit and seconds, is skipped, so a killed run can report again.
+    Without rows, this checks before a training that rows can be appended after it.
 
     Raises:
-        ValueError: a key is not in COLUMNS, or the file has other columns.
-        OSError: the disk is full; the file is unchanged.
+        ValueError: a key is not in COLUMNS, or the file is none of ours: it has other columns.
+        OSError: the folder cannot be written to, or the disk is full; the file is unchanged.
     """
     append_rows(path, COLUMNS, rows, "choose another --results_dir", ignore_columns=("commit", "seconds"))
 
@@ -43,12 +43,14 @@ def append_rows(
     `hint` says what to do if the file has other columns; `ignore_columns` may differ in equal rows.
     """
     path = Path(path).resolve()  # a symbolic link stays one; its target is replaced
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no file; {hint}")
     new_rows = [_cells(row, columns) for row in rows]
 
     def key(cells: Sequence[str]) -> tuple[str, ...]:
         return tuple(c for name, c in zip(columns, cells, strict=False) if name not in ignore_columns)
 
-    with _locked(path):
+    with waiting_lock(path.with_name(f".{path.name}.lock")):
         text = _complete_lines(path).decode() or _to_csv([columns])
         header, *rows_there = csv.reader(io.StringIO(text))
         if header != list(columns):
@@ -113,15 +115,6 @@ def _cells(row: Mapping[str, object], columns: Sequence[str]) -> list[str]:
         raise ValueError(f"results have no column {', '.join(unknown)}; they have {', '.join(columns)}")
     values = (row.get(name) for name in columns)
     return ["" if pd.isna(value) else str(value) for value in values]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, which waits for other processes that do."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _complete_lines(path: Path) -> bytes:

@@ -16,6 +16,7 @@ from models.losses import binary_cross_entropies, class_cross_entropies
 from models.pretraining import check_variables, load_pretrained, read_pretraining
 from utils import checkpoint
 from utils.config import from_dict, to_dict
+from utils.device import float64_device
 from utils.log import logger
 
 
@@ -104,8 +105,9 @@ class Classifier(nn.Module):
 
     def _probabilities(self, branches: BranchLogits) -> Tensor:
         """Average over the branches in float64: in float32, logits of 17, 18 and 19 have one probability."""
-        weights = branches.valid.double() / branches.valid.sum(dim=0)
-        return (self.output_head.activation(branches.logits.double()) * weights[..., None]).sum(dim=0)
+        logits, valid = (part.to(float64_device(part.device)).double() for part in branches)
+        weights = valid / valid.sum(dim=0)
+        return (self.output_head.activation(logits) * weights[..., None]).sum(dim=0)
 
     def _branch_logits(self, batch: Batch | FeatureBatch) -> BranchLogits:
         logits = self.fusion(batch)

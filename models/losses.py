@@ -40,7 +40,9 @@ def simclr(
     [logsumexp_j S_ij - S_ii] + [logsumexp_j S_ji - S_ii]: the two directions are added, not averaged. A
     single pair has no negatives: its loss and gradients are zero, so that a last batch of one has no effect.
     `decoupled` (published) leaves the positive j = i out of the logsumexp (Yeh et al. 2022, decoupled
-    contrastive learning); `full` keeps it (NT-Xent, CLIP). `weight` [N] multiplies the pairs' terms.
+    contrastive learning); `full` keeps it, which is twice the loss of CLIP. Negatives are of the other
+    modality alone: NT-Xent (Chen et al. 2020) also takes those of the same. `weight` [N] multiplies the
+    pairs' terms.
 
     Raises:
         ValueError: The denominator is unknown, the temperature not positive, or the shapes differ.
@@ -132,7 +134,8 @@ def _variance_and_covariance(embedding: Tensor) -> tuple[Tensor, Tensor]:
     centred = embedding - embedding.mean(dim=0)
     matrix = centred.T @ centred / (count - 1)
     deviation = (matrix.diagonal() + 1e-4).sqrt()
-    off_diagonal = (matrix.square().sum() - matrix.diagonal().square().sum()) / dim
+    # Not the sum of all squares less those of the diagonal: a large variance would leave no digits.
+    off_diagonal = (matrix - matrix.diagonal().diag()).square().sum() / dim
     return functional.relu(1 - deviation).mean() / 2, off_diagonal
 
 

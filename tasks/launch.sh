@@ -26,6 +26,14 @@ launch() { # launch PROGRAM FLAG ...: replace the shell by the program, so that 
         program+=("$1")
         shift
     done
-    # shellcheck disable=SC2086 # LAUNCH may consist of several words
-    exec ${LAUNCH:-python} "${program[@]}" --store "${STORE:-data/mimic}" --seed "${SEED:-0}" "$@"
+    local word launcher=()
+    for word in ${LAUNCH:-python}; do
+        launcher+=("$word")
+        case $word in
+            # of the signals to stop, it passes on those that it is told; another one ends it alone
+            torchrun | */torchrun | torch.distributed.run)
+                launcher+=(--signals-to-handle "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2") ;;
+        esac
+    done
+    exec "${launcher[@]}" "${program[@]}" --store "${STORE:-data/mimic}" --seed "${SEED:-0}" "$@"
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Run a script in a job that continues by itself after its time limit or a preemption. On SIGTERM the program saves,
-# the job returns to the queue, and it later continues from there. The job ends when the script ends or fails.
+# Run a script in a job that continues by itself after its time limit or a preemption. On SIGTERM, SIGUSR1 or SIGUSR2
+# the program saves, the job returns to the queue, and it later continues from there. The job ends when the script ends
+# or fails.
 #
 #   sbatch tasks/requeue.sh tasks/phenotyping/train/simclr.sh --seed 1
 #   sbatch --time=04:00:00 --gres=gpu:4 tasks/requeue.sh tasks/run_all.sh
@@ -18,7 +19,7 @@ case "${1:-}" in
     *) set -- "$@" --resume ;;
 esac
 stopped='' program=''
-trap 'stopped=yes; kill -TERM $program 2>/dev/null' TERM
+trap 'stopped=yes; kill -TERM $program 2>/dev/null' TERM USR1 USR2
 bash "$@" &
 program=$!
 while true; do # a signal interrupts wait before the program has ended

@@ -30,7 +30,7 @@ from training.predict import predict
 from training.pretrain import pretrain
 from training.select_epoch import EpochSelectionConfig
 from utils import checkpoint
-from utils.cli import exit_on_sigterm
+from utils.cli import exit_on_stop_signals
 from utils.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +104,7 @@ def test_stopped_and_resumed_leaves_what_an_unbroken_run_leaves(
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(select_epoch, "append_row", stop_after_three)
-    with pytest.raises(SystemExit) as left, exit_on_sigterm():
+    with pytest.raises(SystemExit) as left, exit_on_stop_signals():
         evaluate(store, pretrained, "--task", ",".join(TWO))
     assert left.value.code == 0 and len(probes) == 3
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

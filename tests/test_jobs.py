@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -33,21 +35,25 @@ def start(folder: Path, *words: str, status: int = 0) -> subprocess.Popen[bytes]
     return subprocess.Popen(["bash", *words], cwd=ROOT, env=environment)
 
 
-def stop(job: subprocess.Popen[bytes], folder: Path) -> list[str]:
-    """Send SIGTERM to the job when its program has started; return the lines of the log."""
+def stop(job: subprocess.Popen[bytes], folder: Path, number: signal.Signals = signal.SIGTERM) -> list[str]:
+    """Send a signal to the job when its program has started; return the lines of the log."""
     log = folder / "log"
     end = time.monotonic() + 120
     while not log.is_file() and time.monotonic() < end:
         time.sleep(0.05)
-    job.terminate()
+    job.send_signal(number)
     job.wait(60)
     return log.read_text().splitlines()
 
 
-@pytest.mark.parametrize("status", [0, 1], ids=["python", "torchrun, which exits with 1 after a signal"])
-def test_a_job_saves_and_returns_to_the_queue(tmp_path: Path, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "number"),
+    [(0, signal.SIGTERM), (0, signal.SIGUSR1), (1, signal.SIGTERM)],
+    ids=["SIGTERM", "SIGUSR1", "torchrun, which exits with 1 after a signal"],
+)
+def test_a_job_saves_and_returns_to_the_queue(tmp_path: Path, status: int, number: signal.Signals) -> None:
     job = start(tmp_path, "tasks/requeue.sh", SIMCLR, "--seed", "1", status=status)
-    started, *after = stop(job, tmp_path)
+    started, *after = stop(job, tmp_path, number)
     assert started.startswith("started simclr_trainer.py") and started.endswith("--seed 1 --resume")
     assert after == ["saved", "scontrol requeue 77"] and job.returncode == 0
 
@@ -68,3 +74,48 @@ def test_a_script_that_continues_by_itself_gets_no_flag(tmp_path: Path, script: 
 def test_a_signal_to_a_script_is_one_to_its_program(tmp_path: Path, script: str) -> None:
     job = start(tmp_path, script)
     assert stop(job, tmp_path)[1:] == ["saved"] and job.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "launch", ["torchrun", ".venv/bin/torchrun", "srun -n 2 torchrun", "python -m torch.distributed.run"]
+)
+def test_torchrun_is_told_to_pass_on_every_signal_to_stop(launch: str) -> None:
+    environment = os.environ | {"LAUNCH": f"echo {launch} --nproc-per-node 2"}
+    command = subprocess.run(["bash", SIMCLR], cwd=ROOT, env=environment, capture_output=True, text=True)
+    told = "--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
+    assert command.stdout.startswith(f"{launch} {told} --nproc-per-node 2 simclr_trainer.py --store ")
+
+
+NOT_IN_BASH_3_2 = {  # of macOS
+    "an associative array": r"\b(declare|local|typeset) -[a-zA-Z]*[Ang]",
+    "mapfile": r"\b(mapfile|readarray|coproc)\b",
+    "wait -n": r"\bwait -[np]",
+    "a change of case": r"\$\{[^}]*(\^|,)",
+    "an expansion @Q": r"\$\{[^}]*@[A-Za-z]\}",
+    "a negative index": r"\$\{\w+\[-|\$\{[^}]*: ?-?\d+: ?-",
+    "&>> or |&": r"&>>|\|&",
+    "a case that falls through": r";;?&",
+    "a new variable": r"\b(EPOCHREALTIME|EPOCHSECONDS|BASHPID|SRANDOM)\b",
+    "a new option": r"\b(globstar|lastpipe|inherit_errexit)\b|read -[a-zA-Z]*[Ni]",
+    "printf of a time": r"%\([^)]*\)T",
+    "a command that macOS lacks": r"\b(nproc|flock|setsid|timeout|taskset|realpath|readlink -f|tac|free)\b",
+    "an option that macOS lacks": r"\b(sed -i|date -d|stat -c|grep -[a-zA-Z]*P|xargs -r|cp -[a-zA-Z]*t)\b",
+}
+
+
+def lacks(line: str) -> list[str]:
+    return [what for what, pattern in NOT_IN_BASH_3_2.items() if re.search(pattern, line)]
+
+
+def test_the_scripts_run_in_the_bash_of_macos() -> None:
+    scripts = [*ROOT.glob("*.sh"), *(ROOT / "tasks").rglob("*.sh")]
+    lines = {line for path in scripts for line in path.read_text().splitlines() if not line.startswith("#")}
+    assert len(scripts) > 100 and not [(what, line) for line in lines for what in lacks(line)]
+
+
+NEW = ["declare -A runs", "wait -n", "echo ${name^^}", "mapfile -t x", "$(nproc)", "x |& tee y", "${a[-1]}"]
+
+
+@pytest.mark.parametrize("line", NEW)
+def test_what_the_bash_of_macos_lacks_is_found(line: str) -> None:
+    assert lacks(line)

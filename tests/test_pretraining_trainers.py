@@ -11,14 +11,16 @@ import pytest
 import torch
 import yaml
 
+import training.pretrain
 from align_trainer import AlignConfig
+from datasets.batches import Batches, load_batches
 from models.encoders import EncoderConfig
 from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
 from training import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import PretrainConfig, config_for, pretrain
+from training.pretrain import VAL_CURE, PretrainConfig, check_compares, config_for, pretrain
 from utils import checkpoint
 from utils.config import parse, to_dict
 from vicreg_trainer import VICRegConfig
@@ -108,6 +110,30 @@ def test_a_trainer_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, config
         with pytest.raises(ValueError, match=message):
             run_pretraining(config, store, tmp_path, *flags)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("pairs", [[1], [0, 0], [1, 0, 0, 0, 1, 0, 0, 0]])
+def test_pairs_without_another_in_their_batch_choose_no_epoch(pairs: list[int]) -> None:
+    rule = r"the validation split has \d pairs .* no batch has two: .*--monitor train_loss"
+    with pytest.raises(ValueError, match=rule):
+        check_compares(np.array(pairs) - 1, 4, "validation", VAL_CURE)
+    check_compares(np.array([*pairs, 1, 1]) - 1, 4, "validation", VAL_CURE)
+
+
+def test_a_single_validation_pair_is_refused_unless_the_training_chooses(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_one_pair(*arguments: object) -> Batches:
+        batches = load_batches(*arguments)
+        if not batches.train:
+            batches.samples = batches.samples.take(slice(1))
+        return batches
+
+    monkeypatch.setattr(training.pretrain, "load_batches", with_one_pair)
+    monkeypatch.setattr(training.pretrain, "fit", lambda *_, **__: None)
+    with pytest.raises(ValueError, match="the validation split has 1 pairs"):
+        run_pretraining(SimCLRConfig, store, tmp_path)
+    run_pretraining(SimCLRConfig, store, tmp_path, "--monitor", "train_loss")
 
 
 def test_aligns_launcher_asks_for_the_published_settings_and_the_line_wins() -> None:

@@ -328,6 +328,17 @@ def test_pretraining_has_the_same_bits_wherever_the_data_lie(
     pd.testing.assert_frame_equal(*logs, check_exact=True)
 
 
+def test_results_that_cannot_be_written_are_refused_before_the_training(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classify, "fit", lambda *_, **__: pytest.fail("it trains"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write to \S*file .*; give another folder"):
+        run(settings, "--protocol", "supervised", *SHAPE, "--results_dir", tmp_path / "file")
+    with pytest.raises(OSError, match=r"cannot write to \S*file/.*; give another folder"):
+        run(settings, "--protocol", "supervised", *SHAPE, "--save_dir", tmp_path / "file")
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from evaluation.tables import summary
 from tools.runner import RunFailed, Runner, available_cores
+from utils.lock import hold
 
 TASKS = ("phenotyping", "in-hospital-mortality")
 PRETRAIN = (
@@ -151,6 +152,7 @@ def main() -> None:
     """Run all steps and print the test scores."""
     began = time.monotonic()
     config = DemoConfig.from_environment(os.environ)
+    hold(Path("data", f".{config.name}.lock"), config.data, "wait until it has ended")
     for folder in (config.data, config.runs, config.results):
         shutil.rmtree(folder, ignore_errors=True)
     with Runner(jobs=2, log_dir=config.runs) as runner:
@@ -169,3 +171,6 @@ if __name__ == "__main__":
     except RunFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         sys.exit(failure.status)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -8,14 +8,21 @@ import os
 import runpy
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NamedTuple, Self
 
+from utils.cli import STOP_SIGNALS
+from utils.machine import available_cpus
+
+POLL_SECONDS = 0.02
 FORK = multiprocessing.get_context("fork")
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
+# On macOS a fork must not go on in a process whose libraries it has loaded: its programs start anew.
+CAN_FORK = sys.platform != "darwin"
 
 
 class RunFailed(Exception):
@@ -40,11 +47,12 @@ class Runner:
 
     A command that begins with a Python program (`run_gpu.py ...` or `-m training.pretrain ...`) runs in a
     fork of this process, which has imported the program: many short runs pay for the imports once. The fork
-    is safe, as importing starts neither CUDA nor threads. Any other command is executed as it is.
+    is safe, as importing starts neither CUDA nor threads. Any other command is executed as it is, and so are
+    all on macOS, whose libraries do not allow it.
 
-    SIGTERM and Ctrl-C are passed on to all runs as SIGTERM. They save, nothing more is started, and when they
-    have ended, this process exits with status 143. Use the runner as a context manager in the main thread: it
-    handles these signals inside the block, and waits for all runs at its end.
+    SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C are passed on to all runs as SIGTERM. They save, nothing more is
+    started, and when they have ended, this process exits with status 143. Use the runner as a context manager
+    in the main thread: it handles these signals inside the block, and waits for all runs at its end.
 
     Args:
         jobs: runs at once; `start` waits until one has ended.
@@ -100,7 +108,7 @@ class Runner:
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None, log: Path | None
     ) -> None:
         self._exit_if_stopped()
-        if _is_python(command):
+        if _is_python(command) and CAN_FORK:
             importlib.import_module(command[1] if command[0] == "-m" else Path(command[0]).stem)
         process = FORK.Process(target=_become, args=(command, environment or {}, log), name=name)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process is known to _stop
@@ -111,7 +119,7 @@ class Runner:
     def _wait(self, at_most: int) -> None:
         """Wait until at most this many runs are running."""
         while len(self._running) > at_most:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)  # until a process ends; exitcode below reaps it
+            time.sleep(POLL_SECONDS)  # macOS cannot wait for one of several processes
             self._exit_if_stopped()
             for name, run in list(self._running.items()):
                 if run.process.exitcode is not None:
@@ -135,12 +143,13 @@ class Runner:
 
 def available_cores() -> int:
     """Return how many cores this process may use, or OMP_NUM_THREADS if that is set."""
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return int(os.environ.get("OMP_NUM_THREADS") or available_cpus())
 
 
 def _become(command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> None:
     """Turn this forked process into a run."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner passes Ctrl-C on as SIGTERM
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.environ.update(environment)
@@ -150,6 +159,8 @@ def _become(command: Sequence[str], environment: Mapping[str, str], log: Path | 
             os.dup2(file.fileno(), 2)
     if not _is_python(command):
         os.execvp(command[0], list(command))
+    if not CAN_FORK:
+        os.execv(sys.executable, [sys.executable, *command])
     if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:  # torch reads it when it is imported
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if command[0] == "-m":

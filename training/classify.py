@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datasets.batches import Batches, By
+from datasets.batches import Batches, By, check_batch_size
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.samples import Samples, is_hourly, load_samples
 from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
-from evaluation import metrics
+from evaluation import metrics, results
 from evaluation.predictions import EMBEDDINGS, write_embeddings
 from evaluation.scoring import (
     ScoringContext,
@@ -50,6 +50,7 @@ from training.predict import Predictions, predict
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
 from utils.config import decisive_settings
+from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import Run, start_run
 
@@ -93,6 +94,7 @@ class ValidationPass:
         return metrics.headline(compute_scores(self.task, self.labels, probability))
 
 
+@releasing_locks()
 def classify(config: ClassifyConfig) -> None:
     """Train and test a classifier, or evaluate one, as --mode says."""
     check_config(config)
@@ -165,6 +167,9 @@ def open_experiment(config: ClassifyConfig) -> Experiment:
         origins,
         evaluation_settings(config) if config.mode == "eval" else None,
     )
+    check_batch_size(config.data.batch_size, run.process.world)
+    results_file = config.results_dir / f"{config.task}.csv"
+    distributed.raise_together(lambda: results.append(results_file, ()))
     return Experiment(config, TASKS[config.task], store, run, start)
 
 

@@ -12,7 +12,9 @@ from torch import Tensor
 class LARS(torch.optim.Optimizer):
     """Layer-wise adaptive rate scaling (You et al. 2017, https://arxiv.org/abs/1708.03888).
 
-    Groups with `adapt` False are plain SGD with momentum. The momentum buffer is not yet multiplied by the
+    The ratio is trust * |w| / (|g| + decay * |w|), as published, also where the decay is 0: then it is
+    trust * |w| / |g|. Other implementations leave it out there, and are plain SGD without decay. Groups with
+    `adapt` False are plain SGD with momentum. The momentum buffer is not yet multiplied by the
     learning rate, so a change takes effect at once. Updates all tensors of a group at once by the private
     functions `torch._foreach_*`, as PyTorch's optimizers do; `timm.optim.Lars` loops over the tensors.
     """

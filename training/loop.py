@@ -10,6 +10,7 @@ validation skip a batch with fewer rows than ranks; `predict` never skips a row.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -33,9 +34,12 @@ from training.optim import OptimConfig, build_optimizer, learning_rate
 from training.resume import Progress, ResumableTraining
 from training.signals import DeferredSignals
 from utils import checkpoint, distributed
+from utils.device import float64_device
+from utils.files import check_space
 from utils.log import logger
 from utils.run import Run
 
+CHECKPOINTS = ("best.ckpt", "last.ckpt")
 NOT_MONITORS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of log.csv
 
 
@@ -67,7 +71,7 @@ def fit(
     """Train `objective` on the run's device, from the start or from last.ckpt, and write its checkpoints.
 
     Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with `keep_every_epoch`,
-    <name>_epoch_<NN>.ckpt from 01 on. SIGTERM and Ctrl-C write last.ckpt and exit with status 0 and 130.
+    <name>_epoch_<NN>.ckpt from 01 on. STOP_SIGNALS and Ctrl-C write last.ckpt and exit with 0 and 130.
     `objective` maps a batch to {"loss": scalar, ...} (see the module's text). `save` returns the content of a
     checkpoint. `evaluate` maps a validation batch to what `objective` would, in eval mode and in float32; it
     gets every validation sample, and so can also collect predictions. `score` is called after each epoch on
@@ -77,7 +81,7 @@ def fit(
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
-        OSError: The disk is full; the files written before are intact.
+        OSError: The disk is full, or too full for the checkpoints; the files written before are intact.
     """
     if not len(train):
         raise ValueError("there is no training batch")
@@ -101,6 +105,7 @@ def fit(
             writer,
         )
         trainer.resume()
+        distributed.raise_together(trainer.check_space)
         while not trainer.done:
             trainer.run_epoch()
     run.close()
@@ -140,7 +145,8 @@ class _Trainer:
         self.resumable = ResumableTraining(
             self.objective, self.optimizer, self.optim.optimizer, self.steps, self.run.store
         )
-        self.sums = MetricSums({}, self.device)
+        self.metrics_device = float64_device(self.device)
+        self.sums = MetricSums({}, self.metrics_device)
         self.pending: AsyncMetrics | None = None  # of the step before, not read yet
         self.epoch_start = time.monotonic()
         self.last_save = self.epoch_start
@@ -176,10 +182,30 @@ class _Trainer:
             f"resumed {path} at epoch {self.progress.epoch + 1}, step {self.progress.step} of {self.steps}"
         )
 
+    def check_space(self) -> None:
+        """Check that the checkpoints of this training fit on the disk; warn if not all epochs' do.
+
+        Raises:
+            FullDisk: There is no room for best.ckpt, last.ckpt and its next version.
+        """
+        folder = self.run.folder
+        best = checkpoint.tensor_bytes(self.save())
+        moments = 2 if self.optim.optimizer in ("adam", "adamw") else 1  # tensors for each weight
+        last = best + moments * checkpoint.tensor_bytes(self.objective.state_dict())
+        there = sum(path.stat().st_size for path in map(folder.joinpath, CHECKPOINTS) if path.is_file())
+        needed = max(best + 2 * last - there, last)
+        check_space(folder, needed, "this training")
+        epochs = (self.optim.epochs - self.progress.epoch) * best if self.keep_every_epoch else 0
+        if shutil.disk_usage(folder).free < needed + epochs:
+            logger.warning(
+                f"{folder} has no room for the checkpoints of all epochs, {epochs / 1e9:.1f} GB; a full disk "
+                "stops the training, which then continues with --resume"
+            )
+
     def run_epoch(self) -> None:
         """Train one epoch, or the rest of it; validate, log and save."""
         self.epoch_start = time.monotonic()
-        self.sums = MetricSums(self.progress.sums, self.device)
+        self.sums = MetricSums(self.progress.sums, self.metrics_device)
         self.objective.train()
         self._train_epoch()
         train_seconds = self._elapsed()
@@ -246,7 +272,7 @@ class _Trainer:
     ) -> tuple[Tensor, Tensor]:
         """Return what `reduce_metrics` makes of the terms of a batch."""
         flags = (self.signals.terminate, self.signals.interrupt, save)
-        return reduce_metrics(terms, len(batch.row), flags, self.device, self.world)
+        return reduce_metrics(terms, len(batch.row), flags, self.metrics_device, self.world)
 
     def _save_or_stop(self, metrics: AsyncMetrics, bar: tqdm) -> None:
         """Read the metrics of a step; save if a rank asked for it, and exit if one received a signal."""
@@ -270,7 +296,7 @@ class _Trainer:
         self._seed(self.steps)
         if self.val is None:
             return {}
-        sums = MetricSums({}, self.device)
+        sums = MetricSums({}, self.metrics_device)
         with closing(self.val.epoch(0)) as stream:
             for step, batch in enumerate(stream):
                 if not self._is_too_short(batch, step, len(self.val)):
@@ -360,7 +386,7 @@ class _Trainer:
             self.writer.save(path, content)
 
     def _exit_if_signalled(self, terminate: float, interrupt: float) -> None:
-        """Exit after last.ckpt is written, with status 0 after SIGTERM and 130 after Ctrl-C."""
+        """Exit after last.ckpt is written, with status 0 after STOP_SIGNALS and 130 after Ctrl-C."""
         if terminate or interrupt:
             self.writer.wait()
             logger.info(f"stopped; {self.run.folder / 'last.ckpt'} is written, continue with --resume")
@@ -387,6 +413,8 @@ class _Trainer:
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":  # `torch.manual_seed` would queue a call each time until CUDA starts
             torch.cuda.manual_seed(seed)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(seed)
 
     def _save_is_due(self) -> bool:
         limit = 60 * self.run.config.save_minutes

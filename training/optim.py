@@ -30,7 +30,7 @@ class OptimConfig:
     }
 
     optimizer: Literal["lars", "adamw", "adam", "sgd"] = "adamw"
-    """Optimizer; lars is meant for pretraining with large batches."""
+    """Optimizer; lars is meant for pretraining with large batches, and scales steps also without decay."""
     lr: float = 1e-3
     """Peak learning rate, reached after the warm-up. It applies to the batch over all GPUs and is not scaled
     with the batch size."""
@@ -96,8 +96,9 @@ def learning_rate(
     if done < warmup_steps:
         return config.lr * min(1.0, (done + 1) / warmup_steps)
     if config.schedule == "cosine":
-        decay_steps = config.epochs * steps_per_epoch - warmup_steps
-        return config.lr * ((1 + math.cos(math.pi * (done - warmup_steps) / max(decay_steps, 1))) / 2)
+        last_step = config.epochs * steps_per_epoch - 1
+        decayed = (done - warmup_steps) / max(last_step - warmup_steps, 1)
+        return config.lr * ((1 + math.cos(math.pi * decayed)) / 2)
     if config.schedule == "step":
         lr_drops = sum(epoch >= round(config.epochs * fraction) for fraction in config.milestones)
     elif config.schedule == "constant":

@@ -5,7 +5,9 @@ from functools import cache, reduce
 from operator import or_
 from typing import cast
 
-from datasets.batches import load_batches
+import numpy as np
+
+from datasets.batches import check_batch_size, load_batches
 from datasets.samples import DataConfig, check_pairs
 from datasets.store import Store
 from models.embeddings import COLLAPSE_COLUMNS
@@ -21,9 +23,12 @@ from training.provenance import training_subjects
 from utils import distributed
 from utils.cli import run_cli
 from utils.config import from_dict, resumable, to_dict
+from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import start_run
 from utils.run_config import RunConfig
+
+VAL_CURE = "use more stays, a larger --batch_size, or choose the epoch by --monitor train_loss"
 
 
 @dataclass(frozen=True)
@@ -86,15 +91,20 @@ def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings
     return from_dict(OBJECTIVES[objective], {name: getattr(config, name) for name in names})
 
 
+@releasing_locks()
 def pretrain(config: PretrainConfig) -> None:
     """Pretrain both encoders with an objective; a checkpoint of each epoch goes to the run's folder."""
     settings = check(config)
     task, store = get_task(config.task), Store.open(config.data.store)
     name = f"{settings.name}-{task.name}-seed{config.run.seed}"
     run = start_run(config, name, store.data_description, store.fingerprint_of(task.name))
+    check_batch_size(config.data.batch_size, run.process.world)
     train, val = (
         load_batches(store, task, split, config.data, run.seed, run.process) for split in ("train", "val")
     )
+    check_compares(train.samples.cxr_row, len(train.samples), "train", "use more stays")
+    if config.stopping.monitor.startswith("val_"):
+        check_compares(val.samples.cxr_row, config.data.batch_size, "validation", VAL_CURE)
     encoders = build_encoders(config.encoders)
     heads = build_heads(encoders, settings.width)
     objective = settings.build(encoders, heads)
@@ -121,6 +131,19 @@ def check(config: PretrainConfig) -> ObjectiveSettings:
     settings = config.objective_settings()
     settings.check(config.optim.optimizer)
     return settings
+
+
+def check_compares(cxr_row: np.ndarray, batch_size: int, split: str, cure: str) -> None:
+    """Raise ValueError unless some batch has two pairs: the loss of one is 0, whatever the encoders are.
+
+    `cxr_row` [n] is -1 for the samples without an X-ray, which are no pairs.
+    """
+    pairs = np.flatnonzero(cxr_row >= 0)
+    if np.bincount(pairs // batch_size, minlength=1).max() < 2:
+        raise ValueError(
+            f"the {split} split has {len(pairs)} pairs of a record and an X-ray, and no batch has two: a "
+            f"pair is compared with the others of its batch, and the loss would be 0 in every epoch; {cure}"
+        )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from datasets.batches import check_batch_size
 from datasets.features import FeatureBatches, UniqueInputs
 from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
@@ -39,9 +40,10 @@ from utils import distributed
 from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
+from utils.lock import hold, releasing_locks
 from utils.log import logger
 from utils.run import seed_everything, set_precision
-from utils.run_config import RunConfig
+from utils.run_config import Device, RunConfig
 
 SampleSets = Mapping[tuple[str, str], Samples]  # the samples of each (task name, split)
 
@@ -65,8 +67,9 @@ class EpochSelectionConfig:
     """Probe the outputs of the encoders (0) or of their projection heads (3)."""
     seed: int = 0
     """Random seed of the probes' weights and of the order of samples."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to compute on; auto takes a GPU if there is one. Start with torchrun for several GPUs."""
+    device: Device = "auto"
+    """Device to compute on; auto takes a CUDA GPU if there is one, and mps is that of an Apple machine. Start
+    with torchrun for several GPUs."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=512))
 
@@ -87,9 +90,11 @@ class EpochSelection:
         return self.config.run_dir / f"results_label_{task.name}{fusion}.csv"
 
 
+@releasing_locks()
 def select_epoch(config: EpochSelectionConfig) -> None:
     """Probe the epochs that have no row yet, then report the best epoch of each task."""
     job = open_selection(config)
+    distributed.raise_together(lambda: hold_tables(job))
     for task in job.tasks:
         check_table(job, task)
     if missing := missing_rows(job):
@@ -110,9 +115,17 @@ def open_selection(config: EpochSelectionConfig) -> EpochSelection:
     checkpoints = find_checkpoints(config.run_dir)
     store = Store.open(config.data.store)
     process = distributed.setup(config.device)
+    check_batch_size(config.data.batch_size, process.world)
     seed_everything(config.seed)
     set_precision(RunConfig(), process.device)
     return EpochSelection(config, tasks, checkpoints, store, process)
+
+
+def hold_tables(job: EpochSelection) -> None:
+    """Hold the tables until the command ends, so that one that starts twice probes once."""
+    for table in map(job.table, job.tasks):
+        lock = table.with_name(f".{table.stem}.lock")
+        hold(lock, table, "wait until it has ended, or choose another --task or --fusion")
 
 
 def find_checkpoints(run_dir: Path) -> dict[int, Path]:

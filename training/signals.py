@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C during training: recorded, so that the loop can save before it exits."""
+"""Signals to stop during training: recorded, so that the loop can save before it exits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Self
 
+from utils.cli import STOP_SIGNALS
+
 
 class DeferredSignals:
-    """Record SIGTERM and SIGINT instead of ending the program; a second Ctrl-C raises KeyboardInterrupt.
+    """Record STOP_SIGNALS and SIGINT instead of ending the program; a second Ctrl-C raises KeyboardInterrupt.
 
     A signal that arrives after the last check is re-raised for the previous handler. Does nothing outside the
     main thread, where Python allows no signal handlers.
@@ -23,8 +25,8 @@ class DeferredSignals:
 
     @property
     def terminate(self) -> bool:
-        """Whether SIGTERM was received."""
-        return signal.SIGTERM in self._received
+        """Whether one of STOP_SIGNALS was received."""
+        return not self._received.isdisjoint(STOP_SIGNALS)
 
     @property
     def interrupt(self) -> bool:
@@ -34,7 +36,7 @@ class DeferredSignals:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             self._previous = {
-                number: signal.signal(number, self._record) for number in (signal.SIGTERM, signal.SIGINT)
+                number: signal.signal(number, self._record) for number in (*STOP_SIGNALS, signal.SIGINT)
             }
         return self
 

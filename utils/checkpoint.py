@@ -125,7 +125,7 @@ def snapshot(content: Mapping[str, object]) -> dict[str, object]:
             key = value.data_ptr(), value.dtype, value.shape, value.stride()
             if key not in copies:
                 copies[key] = torch.empty_like(value, device="cpu", pin_memory=value.is_cuda)
-                copies[key].copy_(value.detach(), non_blocking=True)
+                copies[key].copy_(value.detach(), non_blocking=value.is_cuda)
             return copies[key]
         if isinstance(value, Mapping):
             return {name: copy(entry) for name, entry in value.items()}
@@ -155,6 +155,17 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
     content["epoch"] += content["format"] == OLDER_FORMAT
     return cast(Checkpoint, content)
+
+
+def tensor_bytes(content: object) -> int:
+    """Return the bytes of all tensors in nested dicts.
+
+    >>> tensor_bytes({"parts": {"ehr": {"weight": torch.zeros(3, 2)}}, "epoch": 1})
+    24
+    """
+    if isinstance(content, Tensor):
+        return content.nbytes
+    return sum(map(tensor_bytes, content.values())) if isinstance(content, Mapping) else 0
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,12 @@ from typing import NoReturn, TypeVar, cast
 from utils.config import parse
 from utils.lazy import resolve
 from utils.log import is_rank_zero
+from utils.machine import limit_threads
 
 T = TypeVar("T")
+
+# Signals that announce the end of a job: SLURM sends SIGTERM, and submitit and others the two for users.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def run_cli(main: Callable[[T], None] | str, config: type[T] | UnionType) -> None:
@@ -22,10 +26,11 @@ def run_cli(main: Callable[[T], None] | str, config: type[T] | UnionType) -> Non
     `main` may be given as "module:function", which is imported once the flags are known to be right.
     A union of dataclasses gives a subcommand for each; then the docstring of `main` opens the help text.
     Exit status: 1 for an error that the user can fix (ValueError, OSError; one line on standard error), 2 for
-    a wrong flag, 130 for Ctrl-C, 0 for SIGTERM, and 141 if the reader of a pipe has left. Any other exception
-    is a bug and keeps its traceback. Under torchrun the error names the process that failed.
+    a wrong flag, 130 for Ctrl-C, 0 for STOP_SIGNALS, and 141 if the reader of a pipe has left. Any other
+    exception is a bug and keeps its traceback. Under torchrun the error names the process that failed.
     """
-    with _exit_on_closed_pipe(), exit_on_sigterm():
+    with _exit_on_closed_pipe(), exit_on_stop_signals():
+        limit_threads()
         description = inspect.getdoc(main if isinstance(config, UnionType) else config)
         settings = parse(cast(type[T], config), description=description or "")
         try:
@@ -38,25 +43,32 @@ def run_cli(main: Callable[[T], None] | str, config: type[T] | UnionType) -> Non
             print(f"error{process}: {error}", file=sys.stderr)
             _report_to_torchrun(error)
             sys.exit(1)
+        except NotImplementedError as error:
+            if "MPS" not in str(error):
+                raise
+            operator = str(error).partition(".")[0]
+            print(f"error: --device mps: {operator}; use --device cpu", file=sys.stderr)
+            sys.exit(1)
         except KeyboardInterrupt:
             print("interrupted; run the same command again to continue", file=sys.stderr)
             sys.exit(130)
 
 
 @contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-    """Exit with status 0 on SIGTERM. What was written so far is complete and is kept."""
+def exit_on_stop_signals() -> Iterator[None]:
+    """Exit with status 0 on STOP_SIGNALS. What was written so far is complete and is kept."""
 
     def leave(number: int, frame: FrameType | None) -> None:
         if is_rank_zero():
             print("stopped; continue with the same command, and --resume if it has one", file=sys.stderr)
         raise SystemExit(0)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

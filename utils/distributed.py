@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,6 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
+from utils.run_config import Device
+
+DEVICES = get_args(Device)
 DEVICE_FILES = Path("/dev")  # with nvidia0 and so on, if there is a driver
 TIMEOUT = timedelta(hours=2)  # rank 0 may write large files while the others wait
 
@@ -31,18 +36,13 @@ def setup(device: str = "auto") -> Process:
     """Join the processes that torchrun started, if it did; nccl on cuda, gloo on cpu.
 
     Raises:
-        ValueError: `device` is not auto, cpu or cuda, or there is no GPU for this process on cuda, or auto
-            would take the CPU although the machine or the job has a GPU.
+        ValueError: `device` is not one of DEVICES, or this process has no such device, or auto would take the
+            CPU although the machine or the job has a GPU.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"--device must be auto, cpu or cuda, not {device!r}")
-    kind = "cpu" if device == "cpu" or not torch.cuda.is_available() else "cuda"
-    if kind == "cpu" and (device == "cuda" or (device == "auto" and _has_gpu())):
-        raise ValueError(
-            f"--device {device}: PyTorch {torch.__version__} cannot use a GPU here ({_why_no_gpu()}); update "
-            "its driver, install a CUDA build of torch that fits the driver, or use --device cpu"
-        )
+    kind = _kind_of(device)
     rank, world, local_rank = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if kind == "mps" and world > 1:
+        raise ValueError("--device mps: an Apple machine has one GPU; start without torchrun, or on cpu")
     if kind == "cuda":
         if local_rank >= torch.cuda.device_count():
             count = torch.cuda.device_count()
@@ -50,11 +50,27 @@ def setup(device: str = "auto") -> Process:
                 f"there is no GPU for process {local_rank}; use torchrun --nproc-per-node {count}"
             )
         torch.cuda.set_device(local_rank)
-    torch_device = torch.device("cuda", local_rank) if kind == "cuda" else torch.device("cpu")
+    torch_device = torch.device("cuda", local_rank) if kind == "cuda" else torch.device(kind)
     if world > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=TIMEOUT, device_id=torch_device if kind == "cuda" else None)
     return Process(rank, max(world, 1), local_rank, torch_device)
+
+
+def _kind_of(device: str) -> str:
+    """Return cpu, cuda or mps; `auto` never takes mps, which lacks operators and float64."""
+    if device not in DEVICES:
+        raise ValueError(f"--device must be one of {', '.join(DEVICES)}, not {device!r}")
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if device == "cuda" or (device == "auto" and _has_gpu()):
+        raise ValueError(
+            f"--device {device}: PyTorch {torch.__version__} cannot use a GPU here ({_why_no_gpu()}); update "
+            "its driver, install a CUDA build of torch that fits the driver, or use --device cpu"
+        )
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("--device mps: PyTorch sees no GPU of an Apple machine; use --device cpu")
+    return "mps" if device == "mps" else "cpu"
 
 
 def _has_gpu() -> bool:
@@ -113,6 +129,18 @@ def all_reduce_sum(value: float) -> float:
 def broadcast_value(value: float) -> float:
     """Return the main process's number on every process."""
     return all_reduce_sum(value if is_main() else 0.0)
+
+
+def raise_together(work: Callable[[], None]) -> None:
+    """Do work on the main process; if it raises ValueError or OSError, raise that error on all processes."""
+    error: Exception | None = None
+    if is_main():
+        try:
+            work()
+        except (ValueError, OSError) as raised:
+            error = raised
+    if any_flag(error is not None):
+        raise error or ValueError("process 0 has stopped; its message says why")
 
 
 def any_flag(flag: bool) -> bool:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,40 @@ def explain_disk_full(path: Path, consequence: str = "what was finished is kept"
             raise
         cure = f"free space there and run the same command again: {consequence}"
         raise FullDisk(error.errno, f"no space left to write {path} ({error.strerror}); {cure}") from error
+
+
+class UnwritableFolder(OSError):
+    """A folder that cannot be made or written to; the message names it and says what to do."""
+
+
+@contextmanager
+def explain_unwritable(folder: Path) -> Iterator[None]:
+    """Turn the errors of making a folder, or a file in it, into one message that says what to do.
+
+    Raises:
+        UnwritableFolder: The folder or a parent is read-only, belongs to somebody else, or is a file.
+    """
+    try:
+        with explain_disk_full(folder, "nothing was begun"):
+            yield
+    except FullDisk:
+        raise
+    except OSError as error:
+        cure = "give another folder, or make this one writable"
+        raise UnwritableFolder(error.errno, f"cannot write to {folder} ({error.strerror}); {cure}") from error
+
+
+def check_space(folder: Path, needed: int, what: str) -> None:
+    """Check that a folder's file system has `needed` bytes left.
+
+    Raises:
+        FullDisk: It has not.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        cure = "free space there, or give another folder"
+        message = f"{folder} has {free / 1e9:.1f} GB left, and {what} takes {needed / 1e9:.1f} GB; {cure}"
+        raise FullDisk(errno.ENOSPC, message)
 
 
 @contextmanager

@@ -25,11 +25,15 @@ from utils.config import decisive_settings, digest, is_resumable, read_yaml_mapp
 from utils.distributed import Process
 from utils.files import write_text
 from utils.git import commit, git_diff
+from utils.lock import hold
 from utils.log import logger
 from utils.run_config import HasRun, RunConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+
+LOCK = ".lock"  # file in the folder of a run while a process writes there
 
 
 @dataclass
@@ -135,7 +139,9 @@ def start_run(
 
     Raises:
         FileExistsError: The folder holds a run and --resume is not given.
-        ValueError: --resume is given, and settings differ that are not resumable.
+        OSError: The folder cannot be written to.
+        ValueError: Another process that lives writes to the folder; or --resume is given, and settings differ
+            that are not resumable.
     """
     sources = sources or {}
     process = distributed.setup(config.run.device)
@@ -143,6 +149,7 @@ def start_run(
     set_precision(config.run, process.device)
     name = config.run.name or default_name
     folder = config.run.save_dir / name
+    distributed.raise_together(lambda: _take(folder))
     if (folder / "last.ckpt").exists():
         if not config.run.resume:
             raise FileExistsError(
@@ -166,6 +173,11 @@ def start_run(
         f"run {folder} on {process.device} x {process.world}, {str(run.dtype).removeprefix('torch.')}"
     )
     return run
+
+
+def _take(folder: Path) -> None:
+    """Hold the folder of a run until the command ends, so that a job that starts twice runs once."""
+    hold(folder / LOCK, folder, "wait until it has ended, or choose another --name")
 
 
 def seed_everything(seed: int) -> None:
@@ -207,7 +219,7 @@ def environment(run: Run) -> dict[str, object]:
         "sources": {flag: origin.sha256 for flag, origin in run.sources.items()},
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name() if is_cuda else "cpu",
+        "device": torch.cuda.get_device_name() if is_cuda else run.process.device.type,
         "cuda": torch.version.cuda if is_cuda else None,
         "processes": run.process.world,
         "threads": torch.get_num_threads(),

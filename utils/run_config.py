@@ -8,6 +8,8 @@ from typing import ClassVar, Literal, Protocol
 
 from utils.config import neutral, resumable
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -34,8 +36,9 @@ class RunConfig:
     """Folder that holds one folder per run."""
     seed: int = 0
     """Seed of all random numbers: weights, order of samples, image augmentation, dropout."""
-    device: Literal["auto", "cpu", "cuda"] = neutral("auto")
-    """Where to compute; auto uses a GPU if there is one. Start with torchrun for several GPUs."""
+    device: Device = neutral("auto")
+    """Where to compute; auto uses a CUDA GPU if there is one, and mps is that of an Apple machine. Start with
+    torchrun for several GPUs."""
     resume: bool = neutral(False)
     """Continue from last.ckpt in the run's folder, at the step where it was saved; start from the beginning
     if there is none yet."""

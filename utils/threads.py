@@ -1,14 +1,15 @@
 """Ordered results of work that threads do ahead."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from utils.machine import available_cpus
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-THREADS = min(os.cpu_count() or 1, 4)  # for work on blocks of stays; each thread holds some of them
+THREADS = min(available_cpus(), 4)  # for work on blocks of stays; each thread holds some of them
 
 
 def in_order(

@@ -2,7 +2,6 @@
 
 import gzip
 import multiprocessing
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,7 +33,9 @@ from datasets.synthetic.patients import (
 )
 from datasets.synthetic.studies import Studies, draw_studies, findings_table, metadata_table
 from utils.files import explain_disk_full
+from utils.lock import locked
 from utils.log import logger
+from utils.machine import available_cpus
 
 XRAYS_PER_JOB = 32
 NOTICE = "Synthetic data made by `python -m datasets.synthetic`: no record here is of a real patient.\n"
@@ -48,17 +49,18 @@ BLOCKS = f" x {PATIENTS_PER_BLOCK}"  # unit of the progress bar
 @contextmanager
 def atomic_folders(out: Path, names: Iterable[str]) -> Iterator[Path]:
     """Yield a folder to write `names` in; on success they move into `out`, on failure nothing is left."""
-    if existing := [name for name in names if (out / name).exists()]:
-        raise ValueError(f"{out}: {' and '.join(existing)} already there; remove it, or give another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out, prefix=".partial-"))
-    try:
-        with explain_disk_full(out, "nothing is left of this one"):
-            yield folder
-            for name in names:
-                (folder / name).rename(out / name)
-    finally:
-        shutil.rmtree(folder)
+    with locked(out / ".lock", out, "wait until it has ended, or give another --out"):
+        if existing := [name for name in names if (out / name).exists()]:
+            there = f"{' and '.join(existing)} already there"
+            raise ValueError(f"{out}: {there}; remove it, or give another --out")
+        folder = Path(tempfile.mkdtemp(dir=out, prefix=".partial-"))
+        try:
+            with explain_disk_full(out, "nothing is left of this one"):
+                yield folder
+                for name in names:
+                    (folder / name).rename(out / name)
+        finally:
+            shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class CXRWriter:
 @contextmanager
 def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers: int) -> Iterator[CXRWriter]:
     """Make a MIMIC-CXR-JPG folder, and start processes that draw (0: one per core; 1: only a thread)."""
-    count = workers or os.cpu_count() or 1
+    count = workers or available_cpus()
     processes = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
     with (
         open_tables(root, notice) as tables,

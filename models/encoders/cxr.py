@@ -2,20 +2,48 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from http.client import HTTPException
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torchvision import models as torchvision_models
+from torchvision.models import WeightsEnum
 
 from datasets.schema import SMALLEST_IMAGE
 from models.batch_norm import CPUSyncBatchNorm
 from models.convolution import trim_convolutions
 from models.encoders.base import Encoder
 from utils.distributed import all_reduce_sum
+from utils.files import sha256
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 BACKBONES = tuple(torchvision_models.list_models(module=torchvision_models, include=["*resne*", "densenet*"]))
+
+
+def imagenet_weights(name: str) -> WeightsEnum:
+    """Return torchvision's weights of a network, once their file is in PyTorch's cache and is whole.
+
+    Raises:
+        ValueError: The file cannot be fetched, or another one is in its place; the message says which file,
+            where to get it and where to put it.
+    """
+    weights: WeightsEnum = torchvision_models.get_model_weights(name).DEFAULT
+    path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    start_of_hash = path.stem.rpartition("-")[2]
+    cure = f"fetch {weights.url} where there is a network and put it there, or leave out --pretrained"
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(path), start_of_hash)
+        except (OSError, RuntimeError, HTTPException) as error:
+            fault = f"is missing, and fetching it failed ({error})"
+            raise ValueError(f"--pretrained: {path} {fault}; {cure}") from error
+    elif not sha256(path).startswith(start_of_hash):
+        fault = f"is damaged: its SHA-256 does not begin with {start_of_hash}"
+        raise ValueError(f"--pretrained: {path} {fault}; remove it, {cure}")
+    return weights
 
 
 class Stages(nn.Sequential):
@@ -50,7 +78,7 @@ class CXREncoder(Encoder):
                 f"{', '.join(BACKBONES)}"
             )
         self.pretrained = pretrained
-        weights = "DEFAULT" if pretrained and download else None
+        weights = imagenet_weights(name) if pretrained and download else None
         network = trim_convolutions(torchvision_models.get_model(name, weights=weights))
         self.stages = Stages(*_stages(network))
         self.stage_dims = _stage_dims(self.stages)

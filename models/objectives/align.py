@@ -87,7 +87,8 @@ class ALIGNSettings(TemperatureSettings):
     width: int = 0
     """0: the heads are one linear layer to 512 (published); else they have layers of 128 x width units."""
     denominator: Denominator = "decoupled"
-    """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
+    """decoupled leaves the positive out of the denominator (published); full keeps it, which is twice CLIP's
+    loss. Neither has the negatives of NT-Xent within a modality."""
     swap: float = MAX_SWAP
     """Noise: in training, two blocks of 0.8 to 1 times this fraction of a batch exchange their EHR rows; 0
     swaps none, 0.2 is the published value and the largest."""

@@ -36,4 +36,5 @@ class SimCLRSettings(ObjectiveSettings):
     temperature: float = 0.1
     """Divisor of the cosines, above 0."""
     denominator: Denominator = "decoupled"
-    """decoupled leaves the positive out of the denominator (published), full keeps it (NT-Xent)."""
+    """decoupled leaves the positive out of the denominator (published); full keeps it, which is twice CLIP's
+    loss. Neither has the negatives of NT-Xent within a modality."""

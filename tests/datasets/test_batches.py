@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from datasets import augment, placement
 from datasets.augment import centre_view
-from datasets.batches import Batches, By, packed_rows, split_evenly
+from datasets.batches import Batches, By, check_batch_size, packed_rows, split_evenly
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS, Batch, channel_count
 from datasets.store import Store
@@ -178,6 +178,27 @@ def test_a_batch_without_images_is_empty_of_them(store: Store) -> None:
     for train in (True, False):
         batch = next(Batches(store, unpaired, made, seed=0, device=CPU, train=train).epoch(0))
         assert batch.cxr.shape == (0, 1, 32, 32) and not batch.has_cxr.any() and batch.has_ehr.all()
+
+
+def tensors_of(value: object) -> list[Tensor]:
+    """Return the tensors of nested tuples and dataclasses."""
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value if isinstance(value, tuple) else vars(value).values() if hasattr(value, "__dict__") else ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
+def test_nothing_that_goes_to_a_device_is_float64_which_apples_lack(store: Store) -> None:
+    types = {tensor.dtype for tensor in tensors_of(next(batches_of(store, data_pairs="partial").epoch(0)))}
+    assert torch.float32 in types and torch.float64 not in types
+
+
+def test_a_batch_is_shared_by_no_more_processes_than_it_has_samples() -> None:
+    check_batch_size(2, 2)
+    with pytest.raises(
+        ValueError, match=r"--batch_size 1 is that of all 2 processes together; use 2 or more"
+    ):
+        check_batch_size(1, 2)
 
 
 @pytest.mark.parametrize(("pairs", "ehr", "cxr"), [("ehr", True, False), ("cxr_all", False, True)])

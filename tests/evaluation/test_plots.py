@@ -1,5 +1,8 @@
 """Figures show the numbers of their sources, are whole PNG files, and refuse sources that do not fit."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +25,8 @@ from evaluation.plots.scores import Bars, by_label_and_run
 from evaluation.predictions import EMBEDDINGS, write_embeddings, write_predictions
 from tests.samples import make_samples
 from utils.config import parse
+
+ROOT = Path(__file__).resolve().parents[2]
 
 LABELS = ("sepsis", "shock", "fluid, other")
 
@@ -273,6 +278,17 @@ def test_a_wrong_source_is_one_clear_error(run: Path, table: Path, words: str, m
     write_predictions(run / "one" / "predictions_test.csv", samples, ["x"], np.full((2, 1), 0.5))
     with pytest.raises(ValueError, match=message):
         parse(Command, words.format(run=run, table=table).split()).draw()
+
+
+def test_files_are_drawn_whatever_the_backend_of_a_notebook() -> None:
+    notebook = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    command = [
+        sys.executable,
+        "-c",
+        "import evaluation.plots.figures, matplotlib as m; print(m.get_backend())",
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=notebook, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Agg\n", "")
 
 
 def test_a_flag_of_another_figure_is_refused(run: Path) -> None:

@@ -31,6 +31,19 @@ def test_many_writers_make_one_header_and_whole_lines(tmp_path: Path) -> None:
     assert set(table.value) == {i / 3 for i in range(20)}
 
 
+def test_that_rows_can_be_appended_is_known_before_there_are_any(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.csv"
+    results.append(path, ())
+    assert path.parent.is_dir() and not list(path.parent.iterdir())
+    path.write_text("another,table\n")
+    with pytest.raises(ValueError, match=r"its columns are not run, .*; choose another --results_dir"):
+        results.append(path, ())
+    with pytest.raises(ValueError, match=r"new is no file; choose another --results_dir"):
+        results.append(path.parent, ())
+    with pytest.raises(OSError, match=r"cannot write to \S*x.csv .*; give another folder"):
+        results.append(path / "y.csv", ())
+
+
 def test_a_torn_line_is_cut_and_whole_lines_stay(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     results.append(path, [{"run": "a", "label": "long " * 2000}])

@@ -1,5 +1,8 @@
 """The EHR encoder reads the last valid hour; the image encoder takes any number of images."""
 
+from pathlib import Path
+from urllib.error import URLError
+
 import numpy as np
 import pytest
 import torch
@@ -221,6 +224,26 @@ def test_imagenet_weights_bring_imagenets_normalisation() -> None:
     image = torch.rand(2, 1, 64, 64)
     expected = [(image[:, 0] - mean) / std for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)]
     assert torch.allclose(encoder.prepare(image), torch.stack(expected, dim=1))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a broken download"])
+def test_weights_that_cannot_be_fetched_are_named_with_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    def no_network(*_: object) -> None:
+        raise URLError("connection refused")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    path = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    fault = "is missing, and fetching it failed .*refused"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_bytes(content)
+        fault = "is damaged: its SHA-256 does not begin with f37072fd; remove it"
+    where = "fetch https://download.pytorch.org/models/resnet18-f37072fd.pth where there is a network"
+    with pytest.raises(ValueError, match=rf"--pretrained: {path} {fault}.*{where} and put it there, or"):
+        CXREncoder("resnet18", pretrained=True)
 
 
 def test_normalisation_is_no_part_of_the_saved_weights() -> None:

@@ -230,6 +230,15 @@ def test_vicreg_is_its_formula(count: int, dim: int, seed: int) -> None:
     assert got == pytest.approx(slow_vicreg(image.tolist(), ehr.tolist()), rel=1e-9, abs=1e-9)
 
 
+def test_vicregs_covariance_keeps_its_digits_where_one_dimension_dominates() -> None:
+    image, ehr = pairs(32, 16)
+    image[:, 3] *= 1e4
+    ehr[:, 5] *= 1e4
+    exact = vicreg(image, ehr)["covariance"]
+    single = vicreg(image.float(), ehr.float())["covariance"]
+    assert single.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
 def test_vicreg_has_the_same_terms_of_a_pair_alone() -> None:
     assert list(vicreg(*pairs(1))) == list(vicreg(*pairs(2))) == list(slow_vicreg([[0.0]] * 2, [[0.0]] * 2))
 

@@ -1,6 +1,5 @@
 """Samples are made from a finished store alone, the same whenever and however often that is begun."""
 
-import fcntl
 import hashlib
 import re
 import shutil
@@ -225,11 +224,18 @@ def test_an_unknown_task_names_the_nearest(store: Path) -> None:
 
 
 def test_one_process_writes_at_a_time(store: Path) -> None:
-    (store / ".work").mkdir()
-    with (store / ".work" / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process is writing to this store; wait"):
-            make_samples(store, TASKS.values())
+    other = (
+        "import pathlib, time; from datasets.store_writer import work_folder\n"
+        f"with work_folder(pathlib.Path({str(store)!r})): print('in', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", other], cwd=ROOT, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline() == b"in\n"
+    with pytest.raises(
+        ValueError, match=rf"another process is writing there, process {process.pid} on .*; wait"
+    ):
+        make_samples(store, TASKS.values())
+    process.kill()
+    process.wait()
     make_samples(store, TASKS.values())
     assert not (store / ".work").exists()
 

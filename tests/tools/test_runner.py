@@ -98,7 +98,7 @@ def test_a_failure_has_the_exit_status_that_a_shell_reports(folder: Path, shell:
     assert failed.value.status == status
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_lets_all_runs_save_and_starts_nothing_more(folder: Path, number: signal.Signals) -> None:
     write("save.py", "import signal, sys, time\n"
           "signal.signal(signal.SIGTERM, lambda *_: sys.exit(open('saved', 'a').write(sys.argv[1]) and 0))\n"

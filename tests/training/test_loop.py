@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,20 @@ from torch import Tensor, nn
 
 from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, room_for, same, send, toy_run
 from tests.utils.ranks import run_on_ranks
+from training import loop
 from training.early_stopping import StoppingConfig
 from training.loop import FitResult, fit
 from training.optim import OptimConfig
 from training.predict import Predictions, predict
 from utils import checkpoint, distributed
-from utils.cli import exit_on_sigterm
+from utils.cli import STOP_SIGNALS, exit_on_stop_signals
 from utils.distributed import Process
+from utils.files import FullDisk
 from utils.run import Run
 
 CONFIG = OptimConfig(epochs=3, lr=0.01, warmup_epochs=1, schedule="cosine", clip=1.0)
 STOPPING = StoppingConfig()
+SIGNALS = (*STOP_SIGNALS, signal.SIGINT)
 TIMES = ("seconds", "samples_per_second")
 
 
@@ -66,7 +71,8 @@ def test_stopped_by_a_signal_and_resumed_is_bit_identical(tmp_path: Path, optimi
     undisturbed, stopped = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
     train(undisturbed, ToyBatches(), ToyObjective(), config)
     with pytest.raises(SystemExit) as stop:
-        train(stopped, ToyBatches(at=send(signal.SIGTERM, 1, step)), ToyObjective(), config)
+        number = [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2][step]
+        train(stopped, ToyBatches(at=send(number, 1, step)), ToyObjective(), config)
     assert stop.value.code == 0
     assert len(log_of(stopped)) == 1
     train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9), config)
@@ -117,10 +123,28 @@ def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None
     assert_same_training(undisturbed, stopped)
 
 
+def test_a_disk_without_room_for_the_checkpoints_is_told_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 100))
+    untouched = ToyBatches(at=lambda epoch, step: pytest.fail("a step was taken"))
+    with pytest.raises(FullDisk, match=r"toy has 0.0 GB left, and this training takes .* GB; free space"):
+        train(toy_run(tmp_path), untouched, ToyObjective())
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**6, 10**6, 10**4))
+    warnings: list[str] = []
+    monkeypatch.setattr(loop.logger, "warning", warnings.append)
+    train(toy_run(tmp_path), ToyBatches(), ToyObjective(), replace(CONFIG, epochs=1))
+    assert not warnings
+    huge = replace(CONFIG, epochs=10**6)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(toy_run(tmp_path), ToyBatches(at=crash), ToyObjective(), huge)
+    assert len(warnings) == 1 and "no room for the checkpoints of all epochs" in warnings[0]
+
+
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    before = list(map(signal.getsignal, SIGNALS))
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert list(map(signal.getsignal, SIGNALS)) == before
 
 
 class SignalledOnLoad(ToyObjective):
@@ -133,7 +157,7 @@ class SignalledOnLoad(ToyObjective):
 
 def test_a_signal_behind_the_last_epoch_is_not_lost(tmp_path: Path) -> None:
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
-    with pytest.raises(SystemExit) as stop, exit_on_sigterm():
+    with pytest.raises(SystemExit) as stop, exit_on_stop_signals():
         train(toy_run(tmp_path, resume=True), ToyBatches(), SignalledOnLoad())  # nothing is left to train
     assert stop.value.code == 0
 

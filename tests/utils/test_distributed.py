@@ -85,7 +85,7 @@ def test_a_single_process_exchanges_nothing() -> None:
 
 
 def test_an_unavailable_device_is_refused() -> None:
-    with pytest.raises(ValueError, match="must be auto, cpu or cuda, not 'tpu'"):
+    with pytest.raises(ValueError, match="must be one of auto, cpu, cuda, mps, not 'tpu'"):
         distributed.setup("tpu")
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match=r"cannot use a GPU here .* or use --device cpu"):
@@ -116,6 +116,18 @@ def test_a_gpu_that_pytorch_cannot_use_is_not_replaced_by_the_cpu(
     assert distributed.setup("cpu").device.type == "cpu"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert distributed.setup().device.type == "cpu", "the user hides it"
+
+
+def test_the_gpu_of_an_apple_machine_is_taken_on_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match=r"--device mps: PyTorch sees no GPU .*; use --device cpu"):
+            distributed.setup("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert distributed.setup("mps").device == torch.device("mps")
+    assert distributed.setup("auto").device.type in ("cpu", "cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="--device mps: an Apple machine has one GPU"):
+        distributed.setup("mps")
 
 
 FAILING = """

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, is_dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,8 @@ from utils.checkpoint import Origin
 from utils.distributed import Process
 from utils.run import Run, set_precision, start_run
 from utils.run_config import RunConfig
+
+FORK = get_context("fork")
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,31 @@ def test_a_folder_with_a_run_is_refused_without_resume(
 def sources_of(digit: str) -> dict[str, Origin]:
     """A source whose hash has one digit."""
     return {"load_state_ehr": Origin(digit * 64, "simclr", "its settings", seed=3)}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_job_that_starts_twice_runs_once_and_a_dead_one_does_not_block(
+    tmp_path: Path, resume: bool
+) -> None:
+    started, ended = FORK.Event(), FORK.Event()
+
+    def first() -> None:
+        start_run(settings(tmp_path), "x")
+        started.set()
+        ended.wait(60)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    process = FORK.Process(target=first)
+    process.start()
+    started.wait(60)
+    config_of_first = (tmp_path / "x" / "config.yaml").read_bytes()
+    refused = rf"x: another process is writing there, process {process.pid} on .*--name"
+    with pytest.raises(ValueError, match=refused):
+        start_run(settings(tmp_path, seed=1, resume=resume), "x")
+    assert (tmp_path / "x" / "config.yaml").read_bytes() == config_of_first
+    ended.set()
+    process.join(60)
+    assert start_run(settings(tmp_path, seed=1, resume=resume), "x").seed == 1
 
 
 def test_a_run_is_not_resumed_with_other_settings(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""CPUs and memory are those that the process may use, not those of the whole machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import machine
+from utils.machine import available_cpus, free_memory, limit_threads
+
+GB = 10**9
+
+
+@pytest.fixture
+def cgroups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with 128 CPUs and 500 GB, whose control groups are files that a test writes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(128)), raising=False)
+    (tmp_path / "meminfo").write_text(f"MemFree: 1 kB\nMemAvailable: {500 * GB // 1024} kB\n")
+    for name, path in (("CGROUPS", "fs"), ("OWN_CGROUPS", "own"), ("MEMINFO", "meminfo")):
+        monkeypatch.setattr(machine, name, tmp_path / path)
+    return tmp_path
+
+
+def write(folder: Path, **files: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text + "\n")
+
+
+def test_without_control_groups_affinity_decides(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert available_cpus() == 128
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 4, 9}, raising=False)
+    assert available_cpus() == 3
+
+
+@pytest.mark.parametrize("own", ["0::/slurm/job_7/step_0", "0::/slurm/job_7"])
+def test_the_smallest_limit_around_the_process_counts(cgroups: Path, own: str) -> None:
+    (cgroups / "own").write_text(own + "\n")
+    write(cgroups / "fs/slurm/job_7", cpu__max="800000 100000", memory__max=str(64 * GB))
+    write(cgroups / "fs/slurm/job_7", memory__current=str(10 * GB))
+    write(cgroups / "fs/slurm/job_7", memory__stat=f"anon 1\nactive_file {3 * GB}\ninactive_file {2 * GB}")
+    write(cgroups / "fs/slurm/job_7/step_0", cpu__max="max 100000", memory__max="max")
+    assert available_cpus() == 8
+    assert free_memory() == 59 * GB  # what files in the cache take is given back
+
+
+def test_control_groups_of_version_1_count_too(cgroups: Path) -> None:
+    (cgroups / "own").write_text("9:name=systemd:/x\n4:memory:/docker/1\n1:cpu,cpuacct:/docker/1\n0::/x\n")
+    write(cgroups / "fs/cpu/docker/1", cpu__cfs_quota_us="250000", cpu__cfs_period_us="100000")
+    write(cgroups / "fs/cpu", cpu__cfs_quota_us="-1", cpu__cfs_period_us="100000")
+    group = cgroups / "fs/memory/docker/1"
+    write(group, memory__limit_in_bytes=str(8 * GB), memory__usage_in_bytes=str(GB))
+    write(group, memory__stat="total_active_file 7")
+    write(cgroups / "fs/memory", memory__limit_in_bytes="9223372036854771712", memory__usage_in_bytes="0")
+    assert available_cpus() == 2
+    assert free_memory() == 7 * GB + 7
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [("50000 100000", 1), ("x", 128), ("100000 0", 128)])
+def test_there_is_always_a_cpu(cgroups: Path, quota: str, cpus: int) -> None:
+    (cgroups / "own").write_text("0::/\n")
+    write(cgroups / "fs", cpu__max=quota)
+    assert available_cpus() == cpus
+
+
+def test_macos_has_neither_affinity_nor_control_groups(
+    cgroups: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    (cgroups / "meminfo").unlink()
+    assert available_cpus() == os.cpu_count() and free_memory() == 0
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert free_memory() > 0
+
+
+def test_libraries_that_see_no_quota_are_told(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    (cgroups / "own").write_text("0::/\n")
+    write(cgroups / "fs", cpu__max="800000 100000")
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    limit_threads()
+    assert not told
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    limit_threads()
+    assert told == [8]
