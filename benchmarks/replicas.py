@@ -63,7 +63,8 @@ class Pattern:
         config = SyntheticConfig(folder, patients, image_size=64, images=image_copies > 0, workers=0)
         write_synthetic(config, Simulation())
         names = (*TABLES, *(XRAY_TABLES if image_copies else ()))
-        tables = {name: pl.read_csv(folder / f"{name}.csv.gz", infer_schema=False) for name in names}
+        paths = {name: folder / f"{name}.csv.gz" for name in names}
+        tables = {name: pl.read_csv(path, infer_schema=False, glob=False) for name, path in paths.items()}
         if mix == "demo":
             tables |= {name: _with_other_items(tables[name], *READ[name]) for name in READ}
         images = []

@@ -2,19 +2,23 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import polars as pl
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.raw.cells import FIRST_YEAR
 from datasets.raw.reading import check_unique_ids
 from datasets.schema import FINDINGS, IMAGE_SIZE
 from utils.files import write_array, write_text
+from utils.log import logger
 from utils.machine import available_cpus
 from utils.threads import in_order
 
@@ -22,20 +26,34 @@ IMAGES_PER_PART = 256
 LOOKAHEAD = 32  # images per core that are decoded while a part is written
 SMALLEST_SIDE = 64  # pixels; a smaller image is not a radiograph
 MAX_PIXELS_PER_BYTE = 512  # JPEG needs at least one bit for each block of 8 x 8 pixels
+IMAGE_SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2}  # the first is preferred
 END_OF_IMAGE = b"\xff\xd9"
 END_SEARCHED = 4096  # bytes at the end of a file, among which the end-of-image marker must be
 
 
 def study_time() -> pl.Expr:
-    """Combine StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff, a number); null if invalid."""
-    date = pl.col("StudyDate").cast(pl.String).str.to_datetime("%Y%m%d", strict=False, time_unit="us")
-    in_range = pl.when(pl.col("StudyTime").is_between(0, 240000)).then("StudyTime")
-    milliseconds = (in_range * 1000).round().cast(pl.Int64)
-    clock = milliseconds // 1000
+    """Combine StudyDate (YYYYMMDD) and StudyTime (HHMMSS.fff, a number); null if invalid.
+
+    Times are rounded to milliseconds: 59.9995 is one minute after midnight.
+    """
+    has_year = pl.col("StudyDate").is_between(FIRST_YEAR * 10_000, 99991231)
+    date = (
+        pl.when(has_year)
+        .then("StudyDate")
+        .cast(pl.String)
+        .str.to_datetime("%Y%m%d", strict=False, time_unit="us")
+    )
+    number = pl.when(pl.col("StudyTime").is_between(0, 240000)).then("StudyTime")
+    clock = number.floor().cast(pl.Int64)
     hours, minutes, seconds = clock // 10000, clock // 100 % 100, clock % 100
     valid = (hours < 24) & (minutes < 60) & (seconds < 60)
-    offset = pl.duration(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds % 1000)
+    milliseconds = (number * 1000).round().cast(pl.Int64) - clock * 1000  # 1000 carries over
+    offset = pl.duration(hours=hours, minutes=minutes, seconds=seconds, milliseconds=milliseconds)
     return pl.when(valid).then(date + offset).alias("time")
+
+
+def _view() -> pl.Expr:
+    return pl.col("ViewPosition").str.strip_chars().str.to_uppercase()
 
 
 def link_images(
@@ -43,7 +61,7 @@ def link_images(
 ) -> pl.DataFrame:
     """Return images of some views taken during a stay, with findings and `hours` since intime."""
     _check_tables(metadata, chexpert)
-    studies = metadata.filter(pl.col("ViewPosition").is_in(views)).with_columns(study_time())
+    studies = metadata.filter(_view().is_in(views)).with_columns(study_time(), ViewPosition=_view())
     hours = (pl.col("time") - pl.col("intime")).dt.total_microseconds() / 3.6e9
     return (
         studies.join(chexpert, on=["subject_id", "study_id"])
@@ -55,6 +73,39 @@ def link_images(
         )
         .sort("stay_row", "hours", "study_id", "dicom_id")
     )
+
+
+def check_linked(
+    images: pl.DataFrame,
+    metadata: pl.DataFrame,
+    chexpert: pl.DataFrame,
+    stays: pl.DataFrame,
+    views: Sequence[str],
+) -> None:
+    """Check that each view exists, and that `link_images` has found an X-ray.
+
+    Raises:
+        ValueError: With the views that exist, or how many images each condition leaves.
+    """
+    existing = dict(
+        metadata.drop_nulls("ViewPosition")
+        .select(_view().value_counts(sort=True))
+        .unnest("ViewPosition")
+        .iter_rows()
+    )
+    if absent := [view for view in views if view not in existing]:
+        listed = ", ".join(f"{view} ({count})" for view, count in existing.items()) or "no view at all"
+        raise ValueError(f"--views {', '.join(absent)}: mimic-cxr-*-metadata has {listed}")
+    if images.is_empty():
+        of_cohort = metadata.join(stays, on="subject_id", how="semi")
+        seen = of_cohort.filter(_view().is_in(views))
+        labelled = seen.join(chexpert, on=["subject_id", "study_id"], how="semi")
+        raise ValueError(
+            f"no X-ray belongs to a stay: mimic-cxr-*-metadata has {len(metadata)} images, {len(of_cohort)} "
+            f"of the cohort's subjects; {len(seen)} of these have a view of --views, {len(labelled)} of "
+            "these a row in mimic-cxr-*-chexpert, and none was taken during a stay; use the MIMIC-CXR-JPG "
+            "that goes with this MIMIC-IV, or leave out --mimic_cxr"
+        )
 
 
 def _check_tables(metadata: pl.DataFrame, chexpert: pl.DataFrame) -> None:
@@ -85,20 +136,58 @@ def image_path(root: Path, subject_id: int, study_id: int, dicom_id: str) -> Pat
     return root / "files" / subject[:3] / subject / f"s{study_id}" / f"{dicom_id}.jpg"
 
 
+def find_images(images: pl.DataFrame, root: Path) -> list[Path]:
+    """Return the path of each image: that of the release, or where else below `root` a file has its name.
+
+    The latter only if no image is where the release has it. A JPEG is taken before a PNG.
+    """
+    ids = images.select("subject_id", "study_id", "dicom_id").iter_rows()
+    published = [image_path(root, *row) for row in ids]
+    if any(path.exists() for path in published):
+        return published
+    names = {path.stem for path in published}
+    found: dict[str, Path] = {}
+    for path in _files_below(root) if names else ():
+        rank = IMAGE_SUFFIXES.get(path.suffix.lower())
+        if path.stem in names and rank is not None:
+            kept = found.setdefault(path.stem, path)
+            if rank < IMAGE_SUFFIXES[kept.suffix.lower()]:
+                found[path.stem] = path
+    if found:
+        logger.info(
+            f"X-rays: none as in the release; {len(found)} found by name, such as {min(found.values())}"
+        )
+    return [found.get(path.stem, path) for path in published]
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """Yield the files below a folder, in the order of their names, through links too."""
+    visited = set()
+    for folder, inside, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        inside[:] = [] if real in visited else sorted(inside)
+        if real not in visited:
+            yield from (Path(folder, name) for name in sorted(names))
+        visited.add(real)
+
+
 def read_image(path: Path) -> np.ndarray | str:
-    """Read a JPEG as greyscale uint8 [256, 256], or return the reason why it cannot be used."""
+    """Read a JPEG or PNG as greyscale uint8 [256, 256], or return the reason why it cannot be used."""
+    is_png = path.suffix.lower() == ".png"
     try:
-        with Image.open(path, formats=["JPEG"]) as image:
+        with Image.open(path, formats=["PNG" if is_png else "JPEG"]) as image:
             width, height = image.size
             if min(image.size) < SMALLEST_SIDE:
                 return f"only {width}x{height} pixels"
+            if image.mode.startswith(("I", "F")):
+                return "more than 8 bits a pixel: convert it to 8"
             image.draft("L", (IMAGE_SIZE, IMAGE_SIZE))
             pixels = image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
     except FileNotFoundError:
         return "missing"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"unreadable: {error}".replace(str(path), path.name)
-    return _truncation(path, width, height) or np.asarray(pixels)
+    return ("" if is_png else _truncation(path, width, height)) or np.asarray(pixels)
 
 
 def _truncation(path: Path, width: int, height: int) -> str:
@@ -112,23 +201,54 @@ def _truncation(path: Path, width: int, height: int) -> str:
     return "" if has_end else "cut off: no end of image"
 
 
+@dataclass(frozen=True)
+class DecodedImages:
+    """The images of a store: `row` of each dicom_id in `pixels`, uint8 [n, 256, 256]."""
+
+    row: Mapping[str, int]
+    pixels: np.ndarray
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Load cxr.parquet and cxr.npy of a folder; no image if one of the two is not there."""
+        paths = folder / "cxr.parquet", folder / "cxr.npy"
+        if not all(path.exists() for path in paths):
+            return cls({}, np.empty(0))
+        names = pl.read_parquet(paths[0], columns=["dicom_id"], glob=False)["dicom_id"]
+        return cls({name: row for row, name in enumerate(names)}, np.load(paths[1], mmap_mode="r"))
+
+    def read(self, path: Path) -> np.ndarray | str:
+        """Return an image that is here, or read it from its file."""
+        row = self.row.get(path.stem)
+        return read_image(path) if row is None else self.pixels[row]
+
+
+def any_readable(paths: Iterable[Path]) -> bool:
+    """Return whether one of these images, which were rejected before, can be used now."""
+    return any(not isinstance(read_image(path), str) for path in paths)
+
+
 def cache_images(
-    images: pl.DataFrame, root: Path, folder: Path
+    images: pl.DataFrame,
+    root: Path,
+    folder: Path,
+    read: Callable[[Path], np.ndarray | str] = read_image,
 ) -> tuple[Iterator[np.ndarray], list[str | None]]:
     """Decode images on all cores into parts in `folder`, and keep the parts that are already there.
 
     Return the parts, uint8 [n, 256, 256] without rejected images, and why each image was rejected, or None.
+
+    Raises:
+        ValueError: Every image was rejected.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ids = images.select("subject_id", "study_id", "dicom_id").iter_rows()
-    paths = [image_path(root, *row) for row in ids]
+    paths = find_images(images, root)
     starts = range(0, len(paths), IMAGES_PER_PART)
-    # A run that was killed while it removed the parts may have left one of a part's two files.
-    missing = [start for start in starts if not all(path.exists() for path in _part_paths(folder, start))]
+    missing = [start for start in starts if not _is_finished(folder, start, paths)]
     to_read = (path for start in missing for path in paths[start : start + IMAGES_PER_PART])
     reasons: list[str | None] = []
     with (
-        closing(in_order(read_image, to_read, available_cpus(), LOOKAHEAD)) as decoded,
+        closing(in_order(read, to_read, available_cpus(), LOOKAHEAD)) as decoded,
         tqdm(total=len(paths), desc="X-rays", unit="image", disable=None) as progress,
     ):
         for start in starts:
@@ -137,7 +257,21 @@ def cache_images(
                 _write_part(folder, start, list(islice(decoded, count)))
             reasons += json.loads(_part_paths(folder, start)[1].read_text())
             progress.update(count)
+    if paths and None not in reasons:
+        raise ValueError(
+            f"none of the {len(paths)} X-rays can be used (first: {paths[0]}: {reasons[0]}); --mimic_cxr is "
+            "the folder that holds files/, or JPEG or PNG files whose names are the dicom_id"
+        )
     return (np.load(_part_paths(folder, start)[0]) for start in starts), reasons
+
+
+def _is_finished(folder: Path, start: int, paths: Sequence[Path]) -> bool:
+    """Return whether a part is complete, and no image that was rejected can be used by now."""
+    files = _part_paths(folder, start)
+    if not all(path.exists() for path in files):  # a run may have been killed while it removed them
+        return False
+    reasons = json.loads(files[1].read_text())
+    return not any_readable(path for path, reason in zip(paths[start:], reasons, strict=False) if reason)
 
 
 def _part_paths(folder: Path, start: int) -> tuple[Path, Path]:

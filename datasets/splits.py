@@ -29,33 +29,6 @@ def split_of(subject_id: int | str) -> str:
     return "val" if _uniform(subject, "val") < VAL_FRACTION else "train"
 
 
-def read_subjects(path: Path) -> frozenset[int]:
-    """Read a published list of subjects: lines `subject_id,0|1` without a header; 1 means included."""
-    subjects = set()
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        fields = [field.strip() for field in line.split(",")]
-        if fields == [""]:
-            continue
-        if len(fields) != 2 or not fields[0].isdecimal() or fields[1] not in ("0", "1"):
-            raise ValueError(
-                f"{path}, line {number}: {line!r} is not `subject_id,0` or `subject_id,1`; fix the line"
-            )
-        if fields[1] == "1":
-            subjects.add(int(fields[0]))
-    return frozenset(subjects)
-
-
-def read_subject_lists(test: Path | None, val: Path | None) -> SubjectLists:
-    """Read the published lists of test and val subjects, if there are any.
-
-    Raises:
-        ValueError: One is missing, has a line of another kind, or shares a subject with the other.
-    """
-    lists = read_subjects(test) if test else None, read_subjects(val) if val else None
-    check_subject_lists(*lists)
-    return lists
-
-
 def check_subject_lists(test: frozenset[int] | None, val: frozenset[int] | None) -> None:
     """Raise ValueError unless both lists are given, or none, and no subject is in both."""
     if (test is None) != (val is None):

@@ -51,7 +51,7 @@ def write_predictions(path: Path, samples: Samples, labels: Sequence[str], proba
             "end_hours": np.repeat(samples.end_hours, len(labels)),
             "label": pd.Categorical.from_codes(np.tile(np.arange(shape[1]), shape[0]), list(labels)),
             "truth": pd.array(truth.ravel()).astype("Int8"),
-            "probability": probability.ravel(),
+            "probability": probability.ravel().astype(np.float64),  # scores are computed in float64
         }
     )
     with atomic_write(Path(path)) as partial:

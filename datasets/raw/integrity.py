@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import polars as pl
 
 from datasets.raw.cells import InvalidCell
-from datasets.raw.tables import DOWNLOAD_AGAIN, TABLES, RawTable
+from datasets.raw.tables import DOWNLOAD_AGAIN, RawTable
 
 if TYPE_CHECKING:
     import _csv
@@ -71,7 +71,7 @@ def check_field_counts(path: Path) -> None:
 
 
 @contextmanager
-def explain_parse_error(path: Path, name: str) -> Iterator[None]:
+def explain_parse_error(path: Path, table: RawTable) -> Iterator[None]:
     """Replace an error about a table, which may quote a patient's value, by one that names the line."""
     try:
         yield
@@ -79,8 +79,10 @@ def explain_parse_error(path: Path, name: str) -> Iterator[None]:
         if isinstance(error, InvalidCell):
             fault = f"{_place_of_row(path, error.row)}: {error.column} {error.fault}"
         else:
-            fault = find_fault(path, TABLES[name]) or f"Polars stopped with {type(error).__name__}"
-        raise ValueError(f"{path}: cannot be read as table {name}: {fault}; {DOWNLOAD_AGAIN}") from None
+            fault = find_fault(path, table) or f"Polars stopped with {type(error).__name__}"
+        raise ValueError(
+            f"{path}: cannot be read as table {table.pattern}: {fault}; {DOWNLOAD_AGAIN}"
+        ) from None
     except OSError as error:
         raise ValueError(_unreadable(path, error)) from error
 

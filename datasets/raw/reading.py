@@ -123,17 +123,16 @@ def _empty_to_null(column: str, dtype: type[pl.DataType]) -> pl.Expr:
 
 def read_table(root: Path, name: str) -> pl.DataFrame:
     """Read a small table into memory, with its times parsed and without blank lines."""
-    return pl.concat([read_file(path, name) for path in find_files(root, name)])
+    return pl.concat([read_file(path, TABLES[name]) for path in find_files(root, name)])
 
 
-def read_file(path: Path, name: str) -> pl.DataFrame:
+def read_file(path: Path, table: RawTable) -> pl.DataFrame:
     """Read a file of a small table as `read_table` does."""
-    table = TABLES[name]
     scan = scan_file(path, table)
     is_csv = path.suffix != ".parquet"
     if is_csv:
         check_not_truncated(path)
-    with explain_parse_error(path, name):
+    with explain_parse_error(path, table):
         if is_csv:
             check_field_counts(path)
         try:

@@ -71,7 +71,7 @@ def items(source: str) -> tuple[Item, ...]:
     'Glucose'
     """
     path = RESOURCES / "synthetic_items.csv"
-    table = pl.read_csv(path, comment_prefix="#").fill_null("")
+    table = pl.read_csv(path, comment_prefix="#", glob=False).fill_null("")
     return tuple(Item(**row) for row in table.filter(pl.col("source") == source).iter_rows(named=True))
 
 

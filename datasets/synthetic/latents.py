@@ -78,7 +78,7 @@ def loadings_of(kind: str) -> dict[str, dict[str, float]]:
     >>> loadings_of("outcome")["death"]["severity"]
     0.8
     """
-    table = pl.read_csv(RESOURCES / "synthetic_loadings.csv", comment_prefix="#")
+    table = pl.read_csv(RESOURCES / "synthetic_loadings.csv", comment_prefix="#", glob=False)
     rows = table.filter(pl.col("kind") == kind).drop("kind").iter_rows(named=True)
     return {row.pop("name"): row for row in rows}
 

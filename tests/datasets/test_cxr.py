@@ -42,6 +42,11 @@ def linked(folder: Path, metadata: list[dict], chexpert: list[dict] | None = Non
         (93005.5, "09:30:05.500"),
         (93005.1236, "09:30:05.124"),
         (7.0, "00:00:07"),
+        (59.9994, "00:00:59.999"),
+        (59.9995, "00:01:00"),
+        (95959.9996, "10:00:00"),
+        (235958.9999, "23:59:59"),
+        (93005.9995, "09:30:06"),
     ],
 )
 def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
@@ -49,9 +54,17 @@ def test_leading_zeros_of_a_time_come_back(time: float, text: str) -> None:
     assert str(times["time"][0]).startswith(f"2150-01-31 {text}")
 
 
+def test_a_time_that_rounds_to_midnight_is_of_the_next_day() -> None:
+    last = pl.DataFrame({"StudyDate": [21500131], "StudyTime": [235959.9996]})
+    assert str(last.select(study_time())["time"][0]) == "2150-02-01 00:00:00"
+
+
 @pytest.mark.parametrize(
     ("date", "time"),
-    [(21501331, 0.0), *((21500131, time) for time in (240000.0, 126000.0, 120060.0, 246000.0, -1.0))],
+    [
+        *((date, 0.0) for date in (21501331, 500131, 99999999, 0, -1)),
+        *((21500131, time) for time in (240000.0, 126000.0, 120060.0, 246000.0, -1.0)),
+    ],
 )
 def test_an_impossible_time_is_missing(date: int, time: float) -> None:
     assert (

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
-from datasets.extract import STEPS, ExtractConfig
+from datasets.extract import STEPS, ExtractConfig, Step
 from datasets.schema import FINDINGS, SPLITS
 from datasets.store import Store
 from tasks import TASKS
@@ -343,3 +345,190 @@ def test_one_absurd_value_is_counted_and_hardly_moves_the_normaliser(
     assert "value_counts.csv): Heart Rate 1" in capsys.readouterr().out
     kept = np.load(tmp_path / "dirty_store/hourly.npy").max() == 10_000_000
     assert kept == (protocol == "medmod")
+
+
+def test_a_path_is_no_pattern(raw: ExtractConfig, tmp_path: Path) -> None:
+    extract_with_samples(raw)
+    odd = tmp_path / "mimic [v2.2] *?{a,b}"
+    for name in ("iv", "cxr"):
+        shutil.copytree(tmp_path / name, odd / name)
+    extract_with_samples(replace(raw, mimic_iv=odd / "iv", mimic_cxr=odd / "cxr", out=odd / "store [1]"))
+    assert contents(odd / "store [1]") == contents(raw.out)
+
+
+def picture(path: Path, grey: int = 50) -> None:
+    """Write a JPEG of one grey."""
+    Image.new("L", (64, 64), grey).save(path, "JPEG")
+
+
+@pytest.mark.parametrize("killed_in", [None, "xrays", "manifest"])
+def test_images_that_arrive_later_are_taken_up_by_the_same_command(
+    raw: ExtractConfig, monkeypatch: pytest.MonkeyPatch, killed_in: str | None
+) -> None:
+    folder = raw.mimic_cxr / "files/p1/p1"
+    arriving = (folder / "s7/b.jpg").read_bytes()
+    (folder / "s7/b.jpg").unlink()
+    extract_with_samples(raw)
+    assert len(pd.read_csv(raw.out / "cxr_rejected.csv")) == 2
+    (folder / "s7/b.jpg").write_bytes(arriving)
+    picture(folder / "s8/c.jpg")
+    extract_with_samples(replace(raw, out=raw.out.with_name("fresh")))
+    (folder / "s7/a.jpg").write_bytes(b"read before, and not read again")
+    if killed_in:
+        with monkeypatch.context() as patch:
+            patch.setitem(STEPS, killed_in, Step(killed, STEPS[killed_in].tables))
+            with pytest.raises(RuntimeError, match="killed"):
+                extract_with_samples(raw)
+        assert not (raw.out / "manifest.yaml").exists()
+    extract_with_samples(raw)
+    assert contents(raw.out) == contents(raw.out.with_name("fresh"))
+    assert pd.read_csv(raw.out / "cxr_rejected.csv").empty
+
+
+def killed(config: ExtractConfig) -> None:
+    raise RuntimeError("killed")
+
+
+def test_images_that_arrive_before_a_store_is_finished_are_in_it(
+    raw: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("xrays", "events"):
+        with monkeypatch.context() as patch:
+            if name == "xrays":  # after its parts were written
+                patch.setattr(
+                    "datasets.extract._write_images", lambda out, images, parts, reasons: killed(raw)
+                )
+            else:
+                patch.setitem(STEPS, name, Step(killed, STEPS[name].tables))
+            with pytest.raises(RuntimeError, match="killed"):
+                extract_with_samples(raw)
+        picture(raw.mimic_cxr / "files/p1/p1/s8/c.jpg") if name == "events" else None
+    extract_with_samples(raw)
+    assert pd.read_parquet(raw.out / "cxr.parquet")["dicom_id"].tolist() == ["a", "b", "c"]
+    extract_with_samples(replace(raw, out=raw.out.with_name("fresh")))
+    assert contents(raw.out) == contents(raw.out.with_name("fresh"))
+
+
+def mend(path: Path, old: str, new: str) -> None:
+    """Replace text of a gzipped table."""
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(old.encode(), new.encode())))
+
+
+@pytest.mark.parametrize(
+    ("table", "good", "bad", "kept"),
+    [
+        ("iv/icu/chartevents", "2150-01-01 03:30:00", "2150-01-01 03:30:60", {"cohort", "xrays"}),
+        ("iv/icu/chartevents", ",11,111,", ",x1,111,", {"cohort", "xrays"}),
+        ("cxr/mimic-cxr-2.0.0-chexpert", "1,7,", "1,7x,", {"cohort"}),
+        ("iv/hosp/diagnoses_icd", "99592,9", "99592,11", set()),
+    ],
+)
+def test_a_table_that_was_mended_is_taken_up_and_the_steps_before_are_kept(
+    raw: ExtractConfig, table: str, good: str, bad: str, kept: set[str], capsys: pytest.CaptureFixture
+) -> None:
+    path = raw.out.parent / f"{table}.csv.gz"
+    content = path.read_bytes()
+    extract_with_samples(replace(raw, out=raw.out.with_name("whole")))
+    right = contents(raw.out.with_name("whole"))
+    mend(path, good, bad)
+    with pytest.raises(ValueError, match=path.name.split(".csv")[0].split("-")[-1]):
+        extract_with_samples(raw)
+    path.write_bytes(content)
+    capsys.readouterr()
+    extract_with_samples(raw)
+    assert set(re.findall(r"\[(\w+)\] done before", capsys.readouterr().out)) == kept
+    assert contents(raw.out) == right
+
+
+def test_a_table_that_a_finished_step_has_read_is_read_again_when_it_has_changed(
+    raw: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(STEPS, "grid", Step(killed, STEPS["grid"].tables))
+        with pytest.raises(RuntimeError, match="killed"):
+            extract_with_samples(raw)
+    path = raw.mimic_iv / "hosp/patients.csv.gz"
+    mend(path, ",60,2150", ",61,2150")  # of the same size
+    extract_with_samples(raw)
+    assert pd.read_parquet(raw.out / "stays.parquet")["age"].tolist() == [61]
+    extract_with_samples(replace(raw, out=raw.out.with_name("fresh")))
+    assert contents(raw.out) == contents(raw.out.with_name("fresh"))
+
+
+@pytest.mark.parametrize("views", [("ap",), ("AP,PA",), (" AP ", "pa"), ("AP", "PA")])
+def test_views_are_names_in_any_letters_with_commas_or_blanks(
+    raw: ExtractConfig, views: tuple[str, ...]
+) -> None:
+    mend(raw.mimic_cxr / "mimic-cxr-2.0.0-metadata.csv.gz", "b,1,7,AP", "b,1,7,pa")
+    extract_with_samples(replace(raw, views=views))
+    wanted = ["AP"] if views == ("ap",) else ["AP", "PA"]
+    assert pd.read_parquet(raw.out / "cxr.parquet")["view"].tolist() == wanted
+
+
+def arrange(raw: ExtractConfig, how: str) -> None:
+    """Copy the X-rays to other places, as other people keep them."""
+    root = raw.mimic_cxr
+    for path in sorted((root / "files").rglob("*.jpg")):
+        place = {
+            "flat": root / "files" / path.name,
+            "resized": root / "resized" / path.name,
+            "beside the tables": root / path.name,
+            "without files/": root / path.relative_to(root / "files"),
+            "JPEG": path.with_suffix(".JPEG"),
+            "PNG": path.with_suffix(".png"),
+            "flat PNG": root / "images" / f"{path.stem}.png",
+        }[how]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if place.suffix == ".png" and path.stem != "c":
+            Image.open(path).save(place)
+            path.unlink()
+        else:
+            path.rename(place)
+
+
+@pytest.mark.parametrize(
+    "how", ["flat", "resized", "beside the tables", "without files/", "JPEG", "PNG", "flat PNG"]
+)
+def test_xrays_in_other_places_are_found_by_their_names(raw: ExtractConfig, tmp_path: Path, how: str) -> None:
+    extract_with_samples(replace(raw, out=tmp_path / "right"))
+    arrange(raw, how)
+    extract_with_samples(raw)
+    ours, right = contents(raw.out), contents(tmp_path / "right")
+    assert {name for name in right if ours[name] != right[name]} <= {"cxr_rejected.csv", "manifest.yaml"} | {
+        name for name in right if name.endswith("/manifest.yaml")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("views", r"--views FRONTAL, LL: mimic-cxr-\*-metadata has AP \(3\)"),
+        ("subjects", "no X-ray belongs to a stay: .* has 3 images, 0 of the cohort's subjects"),
+        ("studies", "3 of these have a view of --views, 0 of these a row in mimic-cxr"),
+        ("dates", "3 of these a row in .*, and none was taken during a stay; use the MIMIC-CXR-JPG that"),
+        ("files", r"none of the 3 X-rays can be used \(first: \S+/files/p1/p1/s7/a.jpg: missing\)"),
+        (
+            "16 bits",
+            r"none of the 3 X-rays can be used \(first: \S+/a.png: more than 8 bits a pixel: convert",
+        ),
+    ],
+)
+def test_a_store_without_an_xray_although_they_were_given_is_an_error(
+    raw: ExtractConfig, change: str, fault: str
+) -> None:
+    tables = {name: raw.mimic_cxr / f"mimic-cxr-2.0.0-{name}.csv.gz" for name in ("metadata", "chexpert")}
+    if change == "views":
+        raw = replace(raw, views=("AP", "frontal", "LL"))
+    elif change in ("subjects", "studies", "dates"):
+        old, new = {"subjects": (",1,", ",2,"), "studies": (",1,", ",1,1"), "dates": ("2150", "2160")}[change]
+        mend(tables["metadata"], old, new)
+        if change == "subjects":
+            mend(tables["chexpert"], "\n1,", "\n2,")
+    else:
+        shutil.rmtree(raw.mimic_cxr / "files")
+        if change == "16 bits":
+            for name in "abc":
+                Image.fromarray(np.full((64, 64), 300, np.uint16)).save(raw.mimic_cxr / f"{name}.png")
+    with pytest.raises(ValueError, match=fault):
+        extract_with_samples(raw)
+    assert not (raw.out / "manifest.yaml").exists()

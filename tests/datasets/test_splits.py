@@ -1,5 +1,6 @@
 """Splits by subject."""
 
+import gzip
 from pathlib import Path
 from random import Random
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets.splits import read_subject_lists, read_subjects, split_of, split_subjects
+from datasets.raw.subjects import read_subject_lists, read_subjects
+from datasets.splits import split_of, split_subjects
 
 SUBJECTS = range(10_000_000, 10_020_000)
 IDS = st.integers(0, 10**9)
@@ -33,15 +35,53 @@ def test_text_and_integer_ids_have_one_split() -> None:
 def test_published_lists_are_followed(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("1,1\n2,0\n3,0\n")
     (tmp_path / "val.csv").write_text("2,1\n3,0\n")
-    lists = [read_subjects(tmp_path / name) for name in ("test.csv", "val.csv")]
+    lists = [read_subjects(tmp_path / f"{split}.csv", split) for split in ("test", "val")]
     assert split_subjects([1, 2, 3], *lists) == ["test", "val", "train"]
+
+
+SPLIT_TABLE = "dicom_id,study_id,subject_id,split\na,5,1,test\nb,5,1,test\nc,6,2,validate\nd,7,3,train\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SPLIT_TABLE,
+        SPLIT_TABLE.upper(),
+        SPLIT_TABLE.replace(",1,", ",1.0,").replace("validate", '"val"'),
+        SPLIT_TABLE.replace("\n", "\r\n"),
+    ],
+)
+@pytest.mark.parametrize("gz", [False, True])
+def test_the_split_table_of_mimic_cxr_is_a_list_of_subjects(tmp_path: Path, content: str, gz: bool) -> None:
+    path = tmp_path / f"mimic-cxr-2.0.0-split.csv{'.gz' if gz else ''}"
+    path.write_bytes(gzip.compress(content.encode()) if gz else content.encode())
+    lists = [read_subjects(path, split) for split in ("test", "val")]
+    assert split_subjects([1, 2, 3, 4], *lists) == ["test", "val", "train", "train"]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("e,8,4,testing", "1 rows have no subject, or a split other than .*subject 4"),
+        ("e,8,,test", "1 rows have no subject"),
+        ("e,8,4,", "1 rows have no subject, or a split"),
+        ("e,8,2,test", r"1 subjects are in two splits \(first: 2\)"),
+        ("e,8,3,test", r"1 subjects are in two splits \(first: 3\)"),
+        ("e,8,x,test", "line 6: subject_id is not a 64-bit integer"),
+    ],
+)
+def test_a_split_table_of_another_kind_is_refused(tmp_path: Path, row: str, fault: str) -> None:
+    path = tmp_path / "mimic-cxr-2.0.0-split.csv"
+    path.write_text(f"{SPLIT_TABLE}{row}\n")
+    with pytest.raises(ValueError, match=rf"split\.csv: .*{fault}"):
+        read_subjects(path, "test")
 
 
 @pytest.mark.parametrize("line", ["subject_id,split", "12", "12,2", "a,1"])
 def test_a_wrong_line_is_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "test.csv").write_text(f"1,1\n{line}\n")
     with pytest.raises(ValueError, match="line 2"):
-        read_subjects(tmp_path / "test.csv")
+        read_subjects(tmp_path / "test.csv", "test")
 
 
 def test_one_list_or_none_is_read(tmp_path: Path) -> None:
@@ -94,4 +134,4 @@ def test_a_list_is_read_as_it_was_written(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "subjects.csv"
     path.write_bytes("".join(f"{s},{space}{int(held)}{end}" for s, held in chosen.items()).encode())
-    assert read_subjects(path) == {subject for subject, held in chosen.items() if held}
+    assert read_subjects(path, "test") == {subject for subject, held in chosen.items() if held}

@@ -1,5 +1,6 @@
 """A report writes predictions and rows, and its table tells means, groups and what is in no mean."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,3 +143,28 @@ def test_another_subgroup_is_refused() -> None:
         ValueError, match="--subgroups age,insurance: insurance must be one of age, sex, race"
     ):
         parse_subgroups("age,insurance")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["in-hospital-mortality", "length-of-stay"])
+def test_scores_computed_from_the_predictions_are_the_results_to_the_last_digit(
+    tmp_path: Path, name: str, dtype: type
+) -> None:
+    """The file is read here without any of our code, as a user would read it."""
+    task, rng = TASKS[name], np.random.default_rng(3)
+    truth = rng.integers(0, task.classes, (200, 1)).astype(np.float32)
+    guess = rng.dirichlet(np.ones(task.classes), 200).astype(dtype)
+    guess = guess if task.kind == "ordinal" else guess[:, :1].round(2)  # with ties
+    path = tmp_path / "predictions_test.csv"
+    write_report(task, make_samples(truth), guess, context(200), path, tmp_path, {"run": "one"})
+    results = (
+        pd.read_csv(tmp_path / f"{name}.csv").query("label == @task.labels[0]").set_index("metric")["value"]
+    )
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    probability = np.array([float(row["probability"]) for row in rows]).reshape(guess.shape)
+    scores = compute_scores(task, truth, probability)
+    assert {score["metric"]: score["value"] for score in scores if score["label"] == task.labels[0]} == {
+        metric: results[metric] for metric in results.index if metric in {score["metric"] for score in scores}
+    }
+    np.testing.assert_array_equal(probability, guess.astype(np.float64))
