@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch, FeatureBatch, grid_layout
-from models.encoders import FIELDS_OF_ENCODER, EncoderConfig, build_encoders
+from models.encoders import (
+    FIELDS_OF_ENCODER,
+    Encoder,
+    EncoderConfig,
+    build_encoders,
+    load_external,
+)
 from models.fusion import FUSIONS, BranchLogits, FusionConfig, LinearFusion, build_fusion, get_fusion
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
@@ -18,6 +24,7 @@ from utils import checkpoint
 from utils.config import from_dict, to_dict
 from utils.device import float64_device
 from utils.log import logger
+from utils.state_dict import EXTERNAL, is_state_dict_file
 
 
 class OutputHead(NamedTuple):
@@ -40,8 +47,8 @@ class ClassifierConfig:
 
     `fusion_layer` 0 classifies from the outputs of the encoders, 3 from those of their projection heads,
     which have this `width`. `objective` is what trained the encoders before ("supervised" and "random" mean
-    nothing did), `checkpoint` the file they were loaded from. If the two encoders differ, both fields name
-    both: "simclr + supervised".
+    nothing did, "external" that their weights are from elsewhere), `checkpoint` the file they were loaded
+    from. If the two encoders differ, both fields name both: "simclr + supervised".
     """
 
     fusion: str
@@ -142,34 +149,54 @@ def start_classifier(
 ) -> tuple[Classifier, ClassifierConfig]:
     """Build a classifier whose encoders start from checkpoints; return it and how it was built.
 
-    `sources` are paths of pretraining or classifier checkpoints by modality, which decide the architecture of
-    their encoders; other encoders are fresh.
+    `sources` are paths by modality: pretraining or classifier checkpoints, which decide the architecture of
+    their encoders, or (for X-rays) a state dict from elsewhere. Other encoders are fresh.
 
     Raises:
         ValueError: A checkpoint lacks the encoder (or the head, at fusion_layer 3) or has other shapes.
     """
-    states = {path: checkpoint.load(Path(path)) for path in dict.fromkeys(sources.values())}
-    if states:
-        pretrainings = {modality: read_pretraining(states[path]) for modality, path in sources.items()}
-        encoder_settings = {
-            name: getattr(pretraining.encoders, name)
-            for modality, pretraining in pretrainings.items()
-            for name in FIELDS_OF_ENCODER[modality]
-        }
-        config = replace(
-            config,
-            encoders=replace(config.encoders, **encoder_settings),
-            width=next(iter(pretrainings.values())).width,
-            objective=" + ".join(dict.fromkeys(item.objective for item in pretrainings.values())),
-            checkpoint=" + ".join(states),
-        )
+    external = {modality: path for modality, path in sources.items() if is_state_dict_file(path)}
+    ours = {modality: path for modality, path in sources.items() if modality not in external}
+    states = {path: checkpoint.load(Path(path)) for path in dict.fromkeys(ours.values())}
+    if sources:
+        config = _built_from(config, sources, {modality: states[path] for modality, path in ours.items()})
     classifier = build_classifier(config, download="cxr" not in sources)
-    for modality, path in sources.items():
+    for modality, path in ours.items():
         names = (f"{modality}_encoder", f"{modality}_head")
         parts = {name: part for name, part in classifier.parts().items() if name in names}
         with checkpoint.error_context(path, f"give another checkpoint with --load_state_{modality}"):
             load_pretrained(parts, states[path])
+    for path in external.values():
+        encoder, backbone = classifier.parts()["cxr_encoder"], config.encoders.vision_backbone
+        assert isinstance(encoder, Encoder)
+        with checkpoint.error_context(path, f"{backbone} is what --vision_backbone says; give the file's"):
+            logger.info(f"loaded {load_external(encoder, backbone, Path(path))} of {path}")
     return classifier, config
+
+
+def _built_from(
+    config: ClassifierConfig, sources: Mapping[str, str], states: Mapping[str, checkpoint.Checkpoint]
+) -> ClassifierConfig:
+    """Return how a classifier is built from sources by modality; `states` are those that are checkpoints.
+
+    The others are weights from elsewhere: images are normalised as for ImageNet, as theirs were.
+    """
+    pretrainings = {modality: read_pretraining(state) for modality, state in states.items()}
+    settings = {
+        name: getattr(pretraining.encoders, name)
+        for modality, pretraining in pretrainings.items()
+        for name in FIELDS_OF_ENCODER[modality]
+    }
+    if sources.keys() - states.keys():
+        settings["pretrained"] = True
+    objectives = [pretrainings[m].objective if m in pretrainings else EXTERNAL for m in sources]
+    return replace(
+        config,
+        encoders=replace(config.encoders, **settings),
+        width=next((item.width for item in pretrainings.values()), config.width),
+        objective=" + ".join(dict.fromkeys(objectives)),
+        checkpoint=" + ".join(dict.fromkeys(sources.values())),
+    )
 
 
 def classifier_checkpoint(classifier: Classifier, config: ClassifierConfig) -> dict[str, object]:

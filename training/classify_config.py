@@ -15,6 +15,7 @@ from training.optim import OptimConfig, check_flag
 from utils.choices import require_choice
 from utils.config import neutral, resumable
 from utils.run_config import RunConfig
+from utils.state_dict import is_state_dict_file
 
 if TYPE_CHECKING:
     from models.classifier import ClassifierConfig
@@ -63,7 +64,8 @@ class ClassifyConfig:
     """Checkpoint of the EHR encoder, from a pretraining or from a classifier such as --fusion ehr. With every
     --protocol; overrides --load_state for this encoder."""
     load_state_cxr: str = neutral("")
-    """The same for the image encoder."""
+    """The same for the image encoder; or a state dict of torchvision or timm (.pth, .pt, .bin or
+    .safetensors) for --vision_backbone. Tables call such weights external."""
     fusion_layer: Literal[0, 3] = 0
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
     results_dir: Path = neutral(Path("results"))
@@ -167,11 +169,15 @@ def check_load_state(config: ClassifyConfig) -> None:
 
 def check_encoder_flags(config: ClassifyConfig) -> None:
     """Raise ValueError if flags do not fit the encoders: untrained ones, or those of a checkpoint."""
+    external = [path for path in config.encoder_checkpoints.values() if is_state_dict_file(path)]
+    if config.fusion_layer == 3 and external:
+        raise ValueError(f"{external[0]} holds no projection head; use --fusion_layer 0")
     if config.fusion_layer == 3 and not config.has_all_checkpoints:
         raise ValueError("untrained encoders have no projection heads; use --fusion_layer 0")
     default = EncoderConfig()
     for modality, names in FIELDS_OF_ENCODER.items():
-        if config.allows_untrained_encoders and modality not in config.encoder_checkpoints:
+        path = config.encoder_checkpoints.get(modality)
+        if (config.allows_untrained_encoders and path is None) or (path and is_state_dict_file(path)):
             continue
         for name in names:
             if getattr(config.encoders, name) != getattr(default, name):
@@ -182,6 +188,12 @@ def check_encoder_checkpoints(config: ClassifyConfig) -> None:
     """Raise ValueError if a checkpoint of a single encoder is not used, or is missing."""
     fusion = FUSIONS[config.fusion]
     loads_encoders = config.mode == "train" and config.load_state != RANDOM
+    for flag in ("load_state", "load_state_ehr"):
+        if is_state_dict_file(getattr(config, flag)):
+            raise ValueError(
+                f"--{flag} {getattr(config, flag)}: only --load_state_cxr takes weights from elsewhere; give "
+                "a checkpoint of this project (.ckpt)"
+            )
     for modality in FIELDS_OF_ENCODER:
         is_used = loads_encoders and modality in fusion.modalities
         if getattr(config, f"load_state_{modality}") and not is_used:

@@ -12,6 +12,8 @@ from torch import Tensor
 from datasets.schema import SPLITS
 from datasets.store import Store
 from utils import checkpoint
+from utils.log import logger
+from utils.state_dict import is_state_dict_file
 
 # Training subjects must not be in val or test; validation subjects must not be in test.
 MUST_NOT_OVERLAP = {"test": ("train", "val"), "val": ("train",)}
@@ -20,9 +22,19 @@ MUST_NOT_OVERLAP = {"test": ("train", "val"), "val": ("train",)}
 def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[str, Tensor]:
     """Return the subjects that a run learns from, directly or by the checkpoints that it starts from.
 
+    Weights from elsewhere do not list theirs, which is logged as a warning.
+
     {"train": [n], "val": [m]} int64, ascending and unique: the entry "subjects" of the run's checkpoints.
     """
-    records = [_subjects(store), *(check_no_leakage(store, path) for path in checkpoints)]
+    records: list[Mapping[str, np.ndarray]] = [_subjects(store)]
+    for path in checkpoints:
+        if is_state_dict_file(path):
+            logger.warning(
+                f"{path} does not say on whose images it was trained: if MIMIC-CXR was among them, so may be "
+                "patients of the test split; tables call its weights external"
+            )
+        else:
+            records.append(check_no_leakage(store, path))
     joined = {split: np.concatenate([record[split] for record in records]) for split in ("train", "val")}
     return {split: torch.from_numpy(np.unique(subjects)) for split, subjects in joined.items()}
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from utils.files import atomic_write, sha256
 from utils.log import logger
+from utils.state_dict import EXTERNAL, is_state_dict_file
 
 FORMAT = "medmod-checkpoint-2"
 OLDER_FORMAT = "medmod-checkpoint-1"  # of version 0.2.0, whose epochs count from 0
@@ -183,7 +184,11 @@ class Origin:
 
 
 def read_origin(path: Path) -> Origin:
-    """Read what a checkpoint says of the run that wrote it."""
+    """Read what a checkpoint says of the run that wrote it; weights from elsewhere say nothing."""
+    if is_state_dict_file(path):
+        _check_exists(path)
+        own = sha256(path)
+        return Origin(own, EXTERNAL, own[:12])
     content = load(path)
     own, origin = sha256(path), content.get("origin", {})
     seed = origin.get("seed")

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from models.encoders.build import build_encoders
     from models.encoders.cxr import CXREncoder
     from models.encoders.ehr import EHREncoder, HourlyStates, run_lstm
+    from models.encoders.external import load_external
 
 __all__ = [
     "FIELDS_OF_ENCODER", "CXREncoder", "EHREncoder", "Encoder", "EncoderConfig", "HourlyStates",
-    "build_encoders", "run_lstm",
+    "build_encoders", "load_external", "run_lstm",
 ]  # fmt: skip
 
 __getattr__ = lazy_exports(
@@ -24,6 +25,7 @@ __getattr__ = lazy_exports(
         "CXREncoder": "cxr",
         "EHREncoder": "ehr",
         "HourlyStates": "ehr",
+        "load_external": "external",
         "run_lstm": "ehr",
     },
 )

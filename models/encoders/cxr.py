@@ -80,7 +80,7 @@ class CXREncoder(Encoder):
         self.pretrained = pretrained
         weights = imagenet_weights(name) if pretrained and download else None
         network = trim_convolutions(torchvision_models.get_model(name, weights=weights))
-        self.stages = Stages(*_stages(network))
+        self.stages = stages_of(network)
         self.stage_dims = _stage_dims(self.stages)
         self.feature_dim = self.stage_dims[-1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
@@ -140,6 +140,11 @@ def running_statistics(module: nn.Module, active: bool = True) -> Iterator[None]
     finally:
         for layer in layers:
             layer.training = True
+
+
+def stages_of(network: nn.Module) -> Stages:
+    """Return the stages of a ResNet or DenseNet of torchvision, which share its weights."""
+    return Stages(*_stages(network))
 
 
 def _stages(network: nn.Module) -> list[nn.Module]:

@@ -1,0 +1,49 @@
+"""Weights of an image encoder that were trained elsewhere: a state dict with the names of torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+from torchvision import models as torchvision_models
+
+from models.encoders.base import Encoder
+from models.encoders.cxr import stages_of
+from utils.checkpoint import load_part
+from utils.state_dict import read_state_dict
+
+CLASSIFIERS = ("fc", "classifier")  # of torchvision's and timm's ResNets and DenseNets
+
+
+def load_external(encoder: Encoder, backbone: str, path: Path) -> str:
+    """Load a state dict of torchvision, or of timm where its names are the same, into a CXREncoder, strictly.
+
+    A prefix that all names share, such as `module.`, is removed, and the classifier left out.
+
+    Returns:
+        A message such as "cxr_encoder: 216/216 tensors".
+
+    Raises:
+        ValueError: Keys are missing, unexpected or of another shape.
+    """
+    network = torchvision_models.get_model(backbone, weights=None)
+    for name in CLASSIFIERS:
+        if hasattr(network, name):
+            setattr(network, name, nn.Identity())
+    expected = network.state_dict()
+    given = _with_names_of(read_state_dict(path), expected)
+    message = load_part(network, {"parts": {"cxr_encoder": given}}, "cxr_encoder")
+    loaded = stages_of(network).state_dict()
+    encoder.load_state_dict({f"stages.{name}": tensor for name, tensor in loaded.items()})
+    return message
+
+
+def _with_names_of(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove a common prefix and the classifier, and add counters of batch norm where the file has none."""
+    first = next(iter(expected))
+    prefix = next((name.removesuffix(first) for name in given if name.endswith(first)), "")
+    named = {name.removeprefix(prefix): tensor for name, tensor in given.items()}
+    kept = {name: tensor for name, tensor in named.items() if name.split(".")[0] not in CLASSIFIERS}
+    counters = {name: t for name, t in expected.items() if name.endswith(".num_batches_tracked")}
+    return counters | kept  # weights of before 2018 have no counters, and no layer of ours reads them
