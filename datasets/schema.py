@@ -74,6 +74,7 @@ class Variable:
     categories: tuple[str, ...]
     first_channel: int
     mask_channel: int
+    unit: str = ""
 
     @property
     def width(self) -> int:
@@ -107,7 +108,8 @@ def variables() -> tuple[Variable, ...]:
     result = []
     for index, entry in enumerate(entries):
         categories = tuple(entry.get("categories", ()))
-        variable = Variable(entry["name"], entry["normal"], categories, channel, first_mask + index)
+        shape = entry["name"], entry["normal"], categories, channel, first_mask + index
+        variable = Variable(*shape, unit=entry.get("unit", ""))
         channel += variable.width
         result.append(variable)
     return tuple(result)
@@ -122,7 +124,7 @@ def _entry_fault(entry: object) -> str:
     """Return what is wrong with an entry of channels.yaml, "" if nothing is."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         return "needs a name"
-    if unknown := entry.keys() - {"name", "normal", "categories"}:
+    if unknown := entry.keys() - {"name", "normal", "categories", "unit"}:
         return f"({entry['name']}) has the unknown key {min(map(str, unknown))}"
     categories, normal = entry.get("categories"), entry.get("normal")
     if categories is None:

@@ -4,15 +4,16 @@ from evaluation.plots.calibration import Calibration
 from evaluation.plots.curves import Curves, Epochs
 from evaluation.plots.embedding import Embedding
 from evaluation.plots.figures import save
+from evaluation.plots.record import Record
 from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, Heatmap
 from utils.cli import run_cli
 
-Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding
+Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record
 
 
 def main(command: Command) -> None:
-    """Draw a figure, write it beside its source and print its path."""
+    """Draw a figure, write it (most of them beside their source) and print its path."""
     figure, path = command.draw()
     save(figure, path)
     print(path)
