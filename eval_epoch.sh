@@ -2,6 +2,7 @@
 # Find the best epoch of a pretraining: train a linear probe on the checkpoint of every epoch and compare on val.
 # Writes results_label_<task>.csv and its curve (PNG) into the folder of the pretraining. The same command continues
 # after an interruption. --task phenotyping,in-hospital-mortality probes for several tasks at once.
+# The settings are those published for this purpose: shorter passes than those of lineareval.sh, as epochs are many.
 # RUN is the folder of the pretraining. tasks/launch.sh explains STORE, LAUNCH and flags after the script's name.
 #SBATCH --job-name=eval-epoch --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120

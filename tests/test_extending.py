@@ -1,5 +1,7 @@
 """docs/extending.md is correct: its blocks, applied to a copy of the repository, are in style and run."""
 
+import gzip
+import json
 import os
 import re
 import shutil
@@ -46,7 +48,8 @@ def follow(title: str, copy: Path) -> set[str]:
             assert block.language == "python"
             write_file(copy, block)
     files = {block.file for block in blocks_of(title) if block.file}
-    run(copy, f"python -m ruff check {' '.join(files)} && python -m ruff format --check {' '.join(files)}")
+    if code := " ".join(file for file in files if file.endswith(".py")):
+        run(copy, f"python -m ruff check {code} && python -m ruff format --check {code}")
     return files
 
 
@@ -102,6 +105,29 @@ def test_a_fusion_takes_at_most_four_files(copy: Path) -> None:
     assert len(follow("A fusion", copy)) <= 4
     assert set(pd.read_csv(copy / "results/phenotyping.csv")["fusion"]) == {"gated"}
     assert len(list(copy.glob("tasks/*/*/gated.sh"))) == 12
+
+
+def test_a_cohort_an_image_encoder_and_a_variable_take_no_code(copy: Path) -> None:
+    write_random_store(copy / "data/demo/store")
+    follow("An image encoder", copy)
+    assert set(pd.read_csv(copy / "results/phenotyping.csv")["objective"]) == {"external"}
+    synthetic = "--patients 80 --image_size 64 --paired 0.9 --workers 0"
+    run(copy, f"python -m datasets.synthetic --out data/demo/raw {synthetic}")
+    labs = copy / "data/demo/raw/mimic-iv/hosp/labevents.csv.gz"
+    labs.write_bytes(gzip.compress(gzip.decompress(labs.read_bytes()).replace(b",50912,", b",50813,")))
+    follow("A cohort", copy)
+    long_stays = pd.read_parquet(copy / "data/long_stays/stays.parquet")
+    assert len(long_stays) > 0 and long_stays["los_hours"].min() > 48
+    (copy / "results/phenotyping.csv").unlink()
+    files = {f"datasets/resources/{name}.yaml" for name in ("channels", "variables")}
+    assert follow("A variable", copy) == files
+    channels = json.loads((copy / "data/lactate/normalizer.json").read_text())["channels"]
+    events = pd.read_parquet(copy / "data/lactate/events.parquet")
+    assert channels[-1] == "Lactate" and (events["variable"] == "Lactate").sum() > 100
+    probe = checkpoint.load(copy / "runs/lactate-probe/best.ckpt")
+    assert probe["variables"][-1]["name"] == "Lactate"
+    assert probe["parts"]["ehr_encoder"]["lstm.weight_ih_l0"].shape[1] == 78
+    assert pd.read_csv(copy / "results/phenotyping.csv")["run"].nunique() == 2
 
 
 def test_a_task_takes_at_most_four_files(copy: Path) -> None:
