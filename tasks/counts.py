@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,14 @@ def count_attrition(
 
     The last row counts the stays that have a sample.
     """
-    left = pd.Series(True, stays.index)
+    left = np.ones(len(stays), bool)
     rows = {"all stays": left}
     for rule, passes in task.rules(stays, images, protocol).items():
         left = left & passes.to_numpy()
         rows[rule] = left
-    rows["a sample"] = pd.Series(stays.index.isin(samples["stay_row"]), stays.index)
-    counts = {split: [int(row[stays["split"] == split].sum()) for row in rows.values()] for split in SPLITS}
+    rows["a sample"] = np.isin(stays.index, samples["stay_row"])
+    split = stays["split"].to_numpy()
+    counts = {name: np.stack([row[split == name] for row in rows.values()]).sum(axis=1) for name in SPLITS}
     return pd.DataFrame(counts, index=pd.Index(rows, name="rule"))
 
 
@@ -55,19 +57,34 @@ def count_labels(task: Task, samples: pd.DataFrame, stays: pd.DataFrame) -> pd.D
     if task.kind == "ordinal":
         names = tuple(f"{task.labels[0]}[{k}]" for k in range(task.classes))
         targets = np.where(np.isnan(targets), np.nan, targets == np.arange(task.classes))
-    stay = samples["stay_row"].to_numpy()
-    split = stays["split"].to_numpy()[stay]
-    has_image = samples["cxr_row"].to_numpy() >= 0
-    rows = []
-    for number, label in enumerate(names):
-        for name in SPLITS:
-            for pairs, selected in (("partial", split == name), ("paired", (split == name) & has_image)):
-                target, of_stay = targets[selected, number], stay[selected]
-                stays_of = [len(np.unique(of_stay[target == value])) for value in (1, 0)]
-                known = int((~np.isnan(target)).sum())
-                rows.append((label, name, pairs, known, int((target == 1).sum()), *stays_of))
+    split = stays["split"].to_numpy()
+    every = np.ones(len(samples), bool)
+    counts = np.empty((len(names), len(SPLITS), 2, 4), np.int64)
+    for pairs, selected in enumerate((every, samples["cxr_row"].to_numpy() >= 0)):
+        stay = samples["stay_row"].to_numpy()[selected]
+        positive, negative = (
+            _count_by_stay(stay, targets[selected] == value, len(stays)) for value in (1, 0)
+        )
+        for number, name in enumerate(SPLITS):
+            of_split = positive[split == name], negative[split == name]
+            positives, negatives = (part.sum(axis=0) for part in of_split)
+            stays_of = ((part > 0).sum(axis=0) for part in of_split)
+            counts[:, number, pairs] = np.stack([positives + negatives, positives, *stays_of], axis=1)
     columns = ["samples", "positives", "positive_stays", "negative_stays"]
-    return pd.DataFrame(rows, columns=[*LABEL_KEYS, *columns]).set_index(LABEL_KEYS)
+    return pd.DataFrame(counts.reshape(-1, len(columns)), _label_keys(tuple(names)), columns)
+
+
+@cache
+def _label_keys(names: tuple[str, ...]) -> pd.MultiIndex:
+    return pd.MultiIndex.from_product([names, SPLITS, ("partial", "paired")], names=LABEL_KEYS)
+
+
+def _count_by_stay(stay: np.ndarray, chosen: np.ndarray, stays: int) -> np.ndarray:
+    """Count the chosen samples [n, L] of each stay and label, [stays, L]; `stay` [n] names each sample's."""
+    labels = chosen.shape[1]
+    sample, label = np.nonzero(chosen)
+    counts = np.bincount(stay[sample] * labels + label, minlength=stays * labels)
+    return counts.reshape(stays, labels)
 
 
 def read_counts(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
