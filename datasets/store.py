@@ -135,11 +135,17 @@ class Store:
         return sha256(self.folder / task / MANIFEST)
 
     @property
+    def data_kind(self) -> Literal["real", "synthetic", "synthetic X-rays"]:
+        """Whose data these are; "synthetic X-rays" are attached to real records."""
+        if self.manifest.synthetic:
+            return "synthetic"
+        return "synthetic X-rays" if self.manifest.synthetic_images else "real"
+
+    @property
     def data_description(self) -> str:
         """Whose data these are: "real data", "real records with synthetic X-rays" or "synthetic data"."""
-        if self.manifest.synthetic:
-            return "synthetic data"
-        return "real records with synthetic X-rays" if self.manifest.synthetic_images else "real data"
+        kind = self.data_kind
+        return f"real records with {kind}" if kind == "synthetic X-rays" else f"{kind} data"
 
     @cached_property
     def hourly(self) -> np.ndarray:

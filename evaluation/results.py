@@ -5,15 +5,21 @@ import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import yaml
 
-from utils.files import atomic_write
+from utils.config import digest, read_yaml_mapping
+from utils.files import atomic_write, write_text
 from utils.lock import waiting_lock
 
 COLUMNS = (
-    "run", "task", "protocol", "fusion", "objective", "checkpoint", "epoch", "split", "seed", "label",
+    "run", "mode", "task", "protocol", "fusion", "objective", "checkpoint", "checkpoint_hash",
+    "classifier_hash", "epoch", "seed", "data", "store", "data_pairs", "settings", "split", "label",
     "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
 )  # fmt: skip
+HASH_DIGITS = 12  # of the SHA-256 of checkpoints and stores that a row shows
+SETTINGS = "settings"  # folder beside the result tables: a YAML file for each hash in the column `settings`
 NUMBER_COLUMNS = ("epoch", "seed", "value", "low", "high", "n", "positives", "seconds")
 TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in NUMBER_COLUMNS)
 
@@ -40,7 +46,8 @@ def append_rows(
 ) -> None:
     """Append rows to a CSV file with any columns, as `append` does; readers see all of them or none.
 
-    `hint` says what to do if the file has other columns; `ignore_columns` may differ in equal rows.
+    A file of an older version, which lacks some of the columns, gets them, with empty cells. `hint` says what
+    to do if the file has other columns; `ignore_columns` may differ in equal rows.
     """
     path = Path(path).resolve()  # a symbolic link stays one; its target is replaced
     if path.exists() and not path.is_file():
@@ -53,8 +60,11 @@ def append_rows(
     with waiting_lock(path.with_name(f".{path.name}.lock")):
         text = _complete_lines(path).decode() or _to_csv([columns])
         header, *rows_there = csv.reader(io.StringIO(text))
-        if header != list(columns):
+        if not set(header) <= set(columns):
             raise ValueError(f"{path}: its columns are not {', '.join(columns)}; {hint}")
+        if header != list(columns):
+            rows_there = [_cells(dict(zip(header, cells, strict=True)), columns) for cells in rows_there]
+            text = _to_csv([columns, *rows_there])
         known = {key(cells) for cells in rows_there}
         added = _to_csv(cells for cells in new_rows if key(cells) not in known)
         if added:
@@ -107,6 +117,34 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         cure = "give that of a finished run, or evaluate again if a former version wrote it"
         raise ValueError(f"{path} has no column {', '.join(missing)}; {cure}")
     return table
+
+
+def read_results(path: Path) -> pd.DataFrame:
+    """Read a result table, with empty cells in the columns that an older version did not write.
+
+    The column `source` is the path.
+
+    Raises:
+        ValueError: the file is missing.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
+    rows = read_rows(path)
+    missing = {name: np.nan if name in NUMBER_COLUMNS else "" for name in COLUMNS if name not in rows}
+    return rows.assign(**missing)[list(COLUMNS)].assign(source=str(path))
+
+
+def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
+    """Write the settings of a run beside the result tables in `folder`, named by their hash."""
+    path = folder / SETTINGS / f"{digest(settings)}.yaml"
+    if not path.is_file():
+        write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+
+
+def read_settings(folder: Path, name: str) -> dict[str, object]:
+    """Return the settings with a hash, {} if their file is missing."""
+    path = folder / SETTINGS / f"{name}.yaml"
+    return read_yaml_mapping(path) if path.is_file() else {}
 
 
 def _cells(row: Mapping[str, object], columns: Sequence[str]) -> list[str]:

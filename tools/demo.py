@@ -67,12 +67,6 @@ class DemoConfig:
         return Path("results", self.name)
 
     @property
-    def description(self) -> str:
-        """What the scores are made on."""
-        records = "real records with SYNTHETIC X-rays" if self.mimic_iv else "SYNTHETIC data"
-        return f"{records}: these scores mean nothing clinically"
-
-    @property
     def run_flags(self) -> list[str]:
         """Flags of every training."""
         flags = f"--store {self.data}/store --save_dir {self.runs} --seed {self.seed} --image_size 32"
@@ -161,7 +155,7 @@ def main() -> None:
         run_step(runner, "SimCLR pretraining", pretraining(config))
         with step("linear evaluation and fine-tuning of two tasks"):
             classify(runner, config)
-    print(f"\nTest scores on {config.description}\n{summary(config.results)}")
+    print(f"\nTest scores\n{summary(config.results)}")
     print(f"\nall of it took {time.monotonic() - began:.0f} s")
 
 

@@ -30,7 +30,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from evaluation.results import read_rows
+from datasets.store import Store
+from evaluation.results import HASH_DIGITS, read_results
 from evaluation.tables import summary
 from models.fusion import FUSIONS
 from models.objectives import OBJECTIVES
@@ -78,6 +79,8 @@ class TableConfig:
     """Flags of the command line, for every pretraining and every classifier."""
     seed: str = "0"
     """Seed of all runs, with which their names end."""
+    store: Path = Path("data/mimic")
+    """Folder of the store, whose results no other store may share."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for an unknown task or objective."""
@@ -108,6 +111,7 @@ class TableConfig:
             launch=environment.get("LAUNCH") or python,
             flags=tuple(flags),
             seed=last_value(flags, "--seed") or environment.get("SEED") or cls.seed,
+            store=Path(last_value(flags, "--store") or environment.get("STORE") or cls.store),
         )
 
 
@@ -186,7 +190,7 @@ class TableMaker:
     ) -> None:
         """Train and test a classifier, unless the results have it."""
         results = self.config.results
-        if is_tested(results, task, name):
+        if self.is_tested(task, name):
             print(f"\n== {name} is in {results / task}.csv", flush=True)
             return
         flags = [
@@ -211,8 +215,22 @@ class TableMaker:
                     for protocol in ("lineareval", "finetune")
                 ]
             ]
-            if not all(is_tested(self.config.results, task, name) for name in names)
+            if not all(self.is_tested(task, name) for name in names)
         ]
+
+    def is_tested(self, task: str, name: str) -> bool:
+        """Return whether the results of a task have test scores of a run; ValueError if on another store."""
+        path = self.config.results / f"{task}.csv"
+        rows = read_results(path) if path.is_file() else pd.DataFrame(columns=["run", "split", "store"])
+        stores = set(rows["store"][(rows["run"] == name) & (rows["split"] == "test")])
+        if stores - {""} and self.config.store.is_dir():
+            own = Store.open(self.config.store).fingerprint_of(task)[:HASH_DIGITS]
+            if own not in stores:
+                raise ValueError(
+                    f"{path} has {name} of another store than {self.config.store}; give each store its own "
+                    "RUNS and RESULTS"
+                )
+        return bool(stores)
 
     def name(self, *parts: str) -> str:
         """Return the name of a run, which ends in its seed."""
@@ -270,13 +288,6 @@ def program_of(script: Sequence[str], environment: Mapping[str, str]) -> list[st
     return printed.stdout.split("\0")[:-1]
 
 
-def is_tested(results: Path, task: str, name: str) -> bool:
-    """Return whether the results of a task have test scores of a run."""
-    path = results / f"{task}.csv"
-    rows = read_rows(path) if path.is_file() else pd.DataFrame()
-    return not rows.empty and bool(((rows["run"] == name) & (rows["split"] == "test")).any())
-
-
 def best_checkpoint(folder: Path, task: Task) -> Path:
     """Return the checkpoint of the best epoch of a pretraining, the last one if no epoch has a score."""
     epoch = best_epoch(read_epochs(folder / f"results_label_{task.name}.csv", task), task)
@@ -305,6 +316,9 @@ def main() -> int:
     except RunFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.status
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     if any(config.results.glob("*.csv")):
         print(f"\nTest scores\n{summary(config.results)}")
     return 0

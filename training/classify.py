@@ -49,7 +49,8 @@ from training.loop import fit
 from training.predict import Predictions, predict
 from training.provenance import check_no_leakage, training_subjects
 from utils import checkpoint, distributed
-from utils.config import decisive_settings
+from utils.config import decisive_settings, digest
+from utils.files import sha256
 from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import Run, start_run
@@ -342,16 +343,28 @@ def report(
     config, run, task = experiment.config, experiment.run, experiment.task
     groups = sample_subgroups(experiment.store, samples[split], parse_subgroups(config.subgroups))
     means = class_means(task, samples["train"]) if task.kind == "ordinal" else None
+    is_training = config.mode == "train"
+    classifier = run.folder / "best.ckpt" if is_training else Path(config.load_state)
+    hashes = dict.fromkeys(origin.sha256[: results.HASH_DIGITS] for origin in run.sources.values())
+    seed = run.seed if is_training else checkpoint.read_origin(classifier).seed
     run_columns = {
         **{name: getattr(built, name) for name in ("task", "protocol", "fusion", "objective", "checkpoint")},
         "run": run.name,
+        "mode": config.mode,
+        "checkpoint_hash": " + ".join(hashes),
+        "classifier_hash": sha256(classifier)[: results.HASH_DIGITS],
         "epoch": epoch,
+        "seed": run.seed if seed is None else seed,
+        "data": experiment.store.data_kind,
+        "store": run.store[: results.HASH_DIGITS],
+        "data_pairs": config.data.data_pairs,
+        "settings": digest(run.settings),
         "split": split,
-        "seed": run.seed,
         "commit": run.commit,
         "started": run.started,
         "seconds": round(time.monotonic() - experiment.start, 1),
     }
+    results.write_settings(config.results_dir, run.settings)
     text = write_report(
         task,
         samples[split],

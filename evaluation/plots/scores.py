@@ -8,6 +8,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
+from evaluation.names import data_notice
 from evaluation.plots.figures import (
     SMALL_TEXT,
     data_description,
@@ -17,7 +18,7 @@ from evaluation.plots.figures import (
     text_inches,
     unique,
 )
-from evaluation.results import COLUMNS, read_table
+from evaluation.results import read_results, read_table
 
 
 @dataclass(frozen=True)
@@ -35,19 +36,24 @@ class ScoreSelection:
     run: tuple[str, ...] = ()
     """Runs to show; all if none is given."""
     save_dir: Path = Path("runs")
-    """Folder of the runs, which say whether their data are synthetic."""
+    """Folder of the runs, which say whether their data are synthetic if the rows do not."""
 
     def read(self) -> pd.DataFrame:
-        """Return the latest row of each run and label."""
-        table = read_table(self.source, COLUMNS)
+        """Return a row for each run and label; runs of one name that started apart have it in their names."""
+        read_table(self.source, ("run", "task", "metric", "label", "value", "low", "high", "started"))
+        table = read_results(self.source)
         filters = {"split": (self.split,), "metric": (self.metric,), "run": self.run, "label": self.label}
         for column, values in filters.items():
             table = select(table, column, values, self.source)
-        return table.drop_duplicates(["run", "label"], keep="last")
+        repeated = table.groupby("run")["started"].transform("nunique") > 1
+        names = table["run"].where(~repeated, table["run"] + ", " + table["started"])
+        return table.assign(folder=table["run"], run=names).drop_duplicates(["run", "label"], keep="last")
 
-    def title(self, runs: list[str]) -> str:
-        """Return the title: what is shown, and what the runs say of their data."""
-        data = {data_description(self.save_dir / run / "environment.yaml") for run in runs}
+    def title(self, scores: pd.DataFrame) -> str:
+        """Return the title: what is shown, and whose data these are."""
+        known = {data_notice([kind]) for kind in scores["data"] if kind}
+        unknown = scores["folder"][scores["data"] == ""].unique()
+        data = known | {data_description(self.save_dir / run / "environment.yaml") for run in unknown}
         return "\n".join([f"{self.source.stem}: {self.metric}, {self.split}", *sorted(data - {""})])
 
 
@@ -58,7 +64,7 @@ class Bars(ScoreSelection):
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
         scores = self.read()
-        figure = draw_bars(scores, self.metric, self.title(unique(scores["run"])))
+        figure = draw_bars(scores, self.metric, self.title(scores))
         return figure, self.source.with_name(f"{self.source.stem}_bars_{self.metric}.png")
 
 
@@ -69,7 +75,7 @@ class Heatmap(ScoreSelection):
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
         scores = self.read()
-        figure = draw_heatmap(by_label_and_run(scores), self.metric, self.title(unique(scores["run"])))
+        figure = draw_heatmap(by_label_and_run(scores), self.metric, self.title(scores))
         return figure, self.source.with_name(f"{self.source.stem}_heatmap_{self.metric}.png")
 
 

@@ -207,6 +207,17 @@ def test_bars_and_heatmaps_show_the_latest_scores(table: Path) -> None:
     assert only.to_dict() == {"other": {"shock": pytest.approx(0.75)}}
 
 
+def test_runs_of_one_name_have_a_bar_each(table: Path) -> None:
+    row = {"run": "again", "split": "test", "metric": "auroc", "label": "shock", "data": "synthetic X-rays"}
+    results.append(table, [row | {"value": value, "started": f"2030-0{value}"} for value in (1, 2)])
+    bars = Bars(table, run=("again",), label=("shock",))
+    assert by_label_and_run(bars.read()).loc["shock"].to_dict() == {"again, 2030-01": 1, "again, 2030-02": 2}
+    assert bars.title(bars.read()).splitlines() == [
+        "phenotyping: auroc, test",
+        "real records with SYNTHETIC X-rays: these scores mean nothing clinically",
+    ]
+
+
 def test_a_run_called_by_a_number_is_found(table: Path) -> None:
     results.append(table, [{"run": "001", "split": "test", "metric": "auroc", "label": "shock", "value": 1}])
     assert Bars(table, run=("001",)).read()["run"].tolist() == ["001"]

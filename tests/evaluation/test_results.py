@@ -104,10 +104,10 @@ def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_columns_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no column auroc; they have run, task"):
+    with pytest.raises(ValueError, match="no column auroc; they have run, mode, task"):
         results.append(tmp_path / "x.csv", [{"auroc": 1.0}])
     (tmp_path / "y.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"y\.csv: its columns are not run, task"):
+    with pytest.raises(ValueError, match=r"y\.csv: its columns are not run, mode, task"):
         results.append(tmp_path / "y.csv", [{"run": "a"}])
     assert (tmp_path / "y.csv").read_text() == "a,b\n1,2\n"
 

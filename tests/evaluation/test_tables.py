@@ -1,165 +1,248 @@
-"""Tables of results list all runs, or average them over seeds."""
+"""Tables of results list all runs, average them over seeds, or show them as in a paper."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
 from evaluation import tables
-from evaluation.results import append
-from evaluation.tables import Summary, Table, format_table, over_seeds, print_table, select_rows, summary
+from evaluation.layout import Page, columns_that_tell, render
+from evaluation.paper import Paper, make_paper_table
+from evaluation.predictions import write_predictions
+from evaluation.seeds import RowSelection, over_seeds, select_rows
+from evaluation.tables import Summary, Table, make_table, summary
+from tests.evaluation.result_rows import add_run
+from tests.samples import make_samples
 from utils.config import parse
 
-
-def add(folder: Path, task: str, metrics: dict[str, float], **changes: str | float) -> None:
-    about = {"run": "one", "task": task, "protocol": "lineareval", "fusion": "concatenation"}
-    about |= {"objective": "simclr", "split": "test", "label": "macro", "n": 50, "started": "2030-01-01"}
-    rows = [about | {"metric": name, "value": value} | changes for name, value in metrics.items()]
-    append(folder / f"{task}.csv", rows)
+NOTICE = "SYNTHETIC data: these scores mean nothing clinically"
 
 
-def test_each_run_has_a_line_with_its_test_means(tmp_path: Path) -> None:
-    add(tmp_path, "phenotyping", {"auroc": 0.91234, "auprc": 0.5})
-    add(tmp_path, "phenotyping", {"auroc": 0.11, "auprc": 0.11}, split="val")
-    add(tmp_path, "phenotyping", {"auroc": 0.22, "auprc": 0.22}, label="Shock")
-    add(tmp_path, "phenotyping", {"auroc": 0.6, "auprc": 0.3}, run="two", objective="random")
-    add(tmp_path, "length-of-stay", {"kappa": 0.4}, n=60)
-    lines = [line.split() for line in summary(tmp_path).splitlines()]
-    assert lines[0] == ["task", "protocol", "fusion", "objective", "kappa", "auroc", "auprc", "n"]
-    assert lines[1] == ["length-of-stay", "lineareval", "concatenation", "simclr", "0.400", "60"]
-    assert lines[2] == ["phenotyping", "lineareval", "concatenation", "random", "0.600", "0.300", "50"]
-    assert lines[3] == ["phenotyping", "lineareval", "concatenation", "simclr", "0.912", "0.500", "50"]
-    assert lines[4:] == [["results:", str(tmp_path / f"{t}.csv")] for t in ("length-of-stay", "phenotyping")]
+def means(*folders: Path, metric: str = "auroc") -> list[dict]:
+    return over_seeds(select_rows(Table("phenotyping", folders, (metric,))).rows).to_dict("records")
+
+
+def test_a_block_for_each_task_has_a_line_for_each_run(tmp_path: Path) -> None:
+    add_run(tmp_path, 0, 0.91234)
+    add_run(tmp_path, 0, 0.5, metric="auprc", low=np.nan, high=np.nan)
+    add_run(tmp_path, 0, 0.11, split="val")
+    add_run(tmp_path, 0, 0.22, label="Shock")
+    add_run(tmp_path, 0, 0.6, run="two", objective="random")
+    add_run(tmp_path, 0, 0.4, metric="kappa", task="length-of-stay", n=60)
+    assert summary(tmp_path).splitlines() == [
+        f"length-of-stay, test: {NOTICE}",
+        "protocol   fusion objective kappa",
+        "lineareval ehr    simclr    0.400 (0.30 to 0.50)",
+        "all rows: seed 0, mode train, data synthetic, store 5a5a, data_pairs paired, n 60",
+        "",
+        f"phenotyping, test: {NOTICE}",
+        "protocol   fusion objective auroc                auprc",
+        "lineareval ehr    random    0.600 (0.50 to 0.70)",
+        "lineareval ehr    simclr    0.912 (0.81 to 1.01) 0.500",
+        "all rows: seed 0, mode train, data synthetic, store 5a5a, data_pairs paired, n 9",
+        "",
+        f"results: {tmp_path}/length-of-stay.csv",
+        f"results: {tmp_path}/phenotyping.csv",
+    ]
 
 
 def test_a_run_repeated_under_the_same_name_has_two_lines(tmp_path: Path) -> None:
     for day, value in (("2030-01-01", 0.7), ("2030-01-02", 0.8)):
-        add(tmp_path, "phenotyping", {"auroc": value}, started=day)
-    assert [line.split()[-2] for line in summary(tmp_path).splitlines()[1:3]] == ["0.700", "0.800"]
+        add_run(tmp_path, 0, value, started=day)
+    assert [line.split()[3:5] for line in summary(tmp_path).splitlines()[2:4]] == [
+        ["2030-01-01", "0.700"],
+        ["2030-01-02", "0.800"],
+    ]
 
 
 @pytest.mark.parametrize("split", ["val", None])
 def test_a_folder_without_test_scores_is_an_error(tmp_path: Path, split: str | None) -> None:
     if split:
-        add(tmp_path, "phenotyping", {"auroc": 0.9}, split=split)
+        add_run(tmp_path, 0, 0.9, split=split)
     with pytest.raises(ValueError, match="--results_dir"):
         summary(tmp_path)
-
-
-def add_run(folder: Path, seed: int, value: float, **changes: object) -> None:
-    row = {"run": f"run{seed}", "protocol": "lineareval", "fusion": "ehr", "objective": "simclr", "epoch": 5}
-    row |= {"checkpoint": "runs/simclr/a.ckpt", "split": "test", "seed": seed, "label": "macro", "n": 9}
-    row |= {"metric": "auroc", "value": value, "low": value - 0.1, "high": value + 0.1}
-    append(folder / "phenotyping.csv", [row | {"started": f"2030-01-0{seed + 1}"} | changes])
 
 
 def test_a_table_sums_up_the_seeds_of_equal_runs(tmp_path: Path) -> None:
     for seed, value in enumerate((0.7, 0.8, 0.75)):
         add_run(tmp_path, seed, value)
-    add_run(tmp_path, 0, 0.1, started="2029-01-01")  # the same run, before it was repeated
     add_run(tmp_path, 0, 0.6, objective="random", run="other")
     add_run(tmp_path, 0, 0.3, metric="auprc")
     add_run(tmp_path, 0, 0.3, label="Shock")
     add_run(tmp_path, 0, 0.3, split="val")
-    add_run(tmp_path, 8, 0.2, checkpoint="runs/run2/best.ckpt", run="run2-eval")  # run2 again
-    table = over_seeds(select_rows(Table("phenotyping", (tmp_path,), "auroc"))).set_index("objective")
-    simclr = table.loc["simclr"]
-    assert simclr["seeds"] == 3 and simclr["mean"] == pytest.approx(0.75)
+    simclr, random = sorted(means(tmp_path), key=lambda row: row["objective"] != "simclr")
+    assert simclr["seeds"] == simclr["checkpoints"] == 3 and simclr["mean"] == pytest.approx(0.75)
     assert simclr["sd"] == pytest.approx(0.05)
     half = 4.302653 * 0.05 / 3**0.5  # Student's t of 2 degrees of freedom
-    assert tuple(simclr[["seeds_low", "seeds_high"]]) == pytest.approx((0.75 - half, 0.75 + half))
-    assert tuple(simclr[["low", "high"]]) == pytest.approx((0.65, 0.85))
-    assert table.loc["random", "seeds"] == 1 and table.loc["random"][["sd", "seeds_low"]].isna().all()
-    assert len(table) == 2
+    assert (simclr["seeds_low"], simclr["seeds_high"]) == pytest.approx((0.75 - half, 0.75 + half))
+    assert (simclr["low"], simclr["high"]) == pytest.approx((0.65, 0.85))
+    assert random["seeds"] == 1 and np.isnan([random["sd"], random["seeds_low"]]).all()
 
 
 def test_the_interval_of_many_seeds_is_that_of_students_t(tmp_path: Path) -> None:
     for seed in range(32):
         add_run(tmp_path, seed, seed / 31)
-    (row,) = over_seeds(select_rows(Table("phenotyping", (tmp_path,)))).to_dict("records")
+    (row,) = means(tmp_path)
     half = 2.039513 * row["sd"] / 32**0.5  # 31 degrees of freedom
     assert (row["seeds_low"], row["seeds_high"]) == pytest.approx((0.5 - half, 0.5 + half))
 
 
-def test_a_run_called_by_a_number_keeps_its_name(tmp_path: Path) -> None:
-    add_run(tmp_path, 0, 0.7, run="001", started="1")
-    add_run(tmp_path, 1, 0.8, run="7", started="2")
-    add_run(tmp_path, 2, 0.9, run="007", started="3")
-    add_run(tmp_path, 9, 0.2, run="eval", checkpoint="runs/001/best.ckpt", started="4")
-    rows = select_rows(Table("phenotyping", (tmp_path,)))
-    assert rows["run"].tolist() == ["001", "7", "007"] and over_seeds(rows)["seeds"].tolist() == [3]
-
-
-@pytest.mark.filterwarnings("error")
-def test_supervised_runs_alone_make_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    supervised = {"objective": "supervised", "checkpoint": None, "low": None, "high": None, "commit": "1e400"}
-    for seed, value in enumerate((0.7, 0.8)):
-        add_run(tmp_path, seed, value, task="phenotyping", **supervised)
-        add_run(tmp_path, seed, float("nan"), task="phenotyping", metric="auprc", **supervised)
-    print_table(Table("phenotyping", (tmp_path,), "auroc"))
-    assert capsys.readouterr().out.splitlines()[1].split()[2:6] == ["supervised", "auroc", "2", "0.7500"]
-    lines = [line.split() for line in summary(tmp_path).splitlines()]
-    assert lines[0] == ["task", "protocol", "fusion", "objective", "auroc", "auprc", "n"]
-    assert lines[1] == ["phenotyping", "lineareval", "ehr", "supervised", "0.700", "9"]
-
-
-def test_a_run_that_a_later_one_supersedes_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("metric", "values", "shown"),
+    [
+        ("auroc", (0.75, 0.82), "n = 2"),  # 0.34 to 1.23
+        ("auroc", (0.76, 0.77), "0.7015 to 0.8285"),
+        ("kappa", (-0.1, 0.1), "n = 2"),
+        ("kappa", (-0.05, 0.05), "-0.6353 to 0.6353"),
+        ("mse", (100.0, 140.0), "n = 2"),
+        ("mse", (100.0, 101.0), "94.1469 to 106.8531"),
+    ],
+)
+def test_an_interval_over_two_seeds_that_is_impossible_is_not_printed(
+    tmp_path: Path, metric: str, values: tuple[float, float], shown: str
 ) -> None:
-    add_run(tmp_path, 0, 0.7, run="first")
-    add_run(tmp_path, 0, 0.8, run="second", started="2031-01-01")
-    add_run(tmp_path, 1, 0.9, run="third")
-    print_table(Table("phenotyping", (tmp_path,)))
-    printed = capsys.readouterr()
-    assert printed.err.splitlines() == [
-        "not counted: first, as second is later and has the same protocol, fusion, objective and seed"
+    for seed, value in enumerate(values):
+        add_run(tmp_path, seed, value, metric=metric)
+    assert f" 2 {shown} " in make_table(Table("phenotyping", (tmp_path,)))
+    assert np.isnan(means(tmp_path, metric=metric)[0]["seeds_low"]) == (shown == "n = 2")
+
+
+def test_a_run_called_by_a_number_keeps_its_name(tmp_path: Path) -> None:
+    add_run(tmp_path, 0, 0.7, run="001")
+    add_run(tmp_path, 1, 0.2, run="1")
+    assert select_rows(Table("phenotyping", (tmp_path,))).rows["run"].tolist() == ["001", "1"]
+
+
+@pytest.mark.parametrize("kind", ["synthetic", "synthetic X-rays", "real"])
+@pytest.mark.parametrize("style", ["text", "markdown", "latex"])
+def test_every_table_says_what_its_data_are(tmp_path: Path, kind: str, style: str) -> None:
+    add_run(tmp_path, 0, 0.7, data=kind)
+    texts = [
+        make_table(Table("phenotyping", (tmp_path,), format=style)),
+        make_paper_table(Paper("phenotyping", (tmp_path,), format=style)),
+        summary(tmp_path),
     ]
-    assert printed.out.splitlines()[1].split()[4:6] == ["2", "0.8500"]
+    notice = {"synthetic": NOTICE, "real": "real data"}
+    said = notice.get(kind, "real records with SYNTHETIC X-rays: these scores mean nothing clinically")
+    assert all(said in text for text in texts)
+    assert f",{kind}," in make_table(Table("phenotyping", (tmp_path,), format="csv"))
 
 
-def test_a_table_can_be_pasted_into_a_paper(tmp_path: Path) -> None:
+def test_a_latex_table_has_booktabs_and_no_bare_special_character(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.75, fusion="50 % & $x_1$")
-    table = over_seeds(select_rows(Table("phenotyping", (tmp_path,))))
-    text, markdown, latex = (
-        format_table(table, style).splitlines() for style in ("text", "markdown", "latex")
-    )
-    assert text[0].split()[:4] == ["protocol", "fusion", "objective", "metric"] and len(text) == 2
-    cells = [cell.strip() for cell in markdown[2].strip("|").split("|")]
-    assert cells == [
-        "lineareval", "50 % & $x_1$", "simclr", "auroc", "1", "0.7500", "", "", "", "0.6500", "0.8500"
-    ]  # fmt: skip
-    assert latex[0] == r"\begin{tabular}{llllrrrrrrr}" and r"seeds\_low" in latex[2]
-    assert r"50 \% \& \$x\_1\$" in latex[4] and latex[4].endswith(r"0.8500 \\")
-    assert format_table(table, "csv").splitlines()[1].startswith("lineareval,50 % & $x_1$,simclr,auroc,1,")
+    lines = make_table(Table("phenotyping", (tmp_path,), format="latex")).splitlines()
+    assert lines[:2] == [r"\begin{tabular}{llllllrll}", r"\toprule"]
+    assert r"50 \% \& \$x\_1\$" in lines[4] and lines[4].endswith(r"0.6500 to 0.8500 \\")
+    assert lines[-2:] == [r"\bottomrule", r"\end{tabular}"] and "mean nothing" in "".join(lines[5:-2])
+    markdown = make_table(Table("phenotyping", (tmp_path,), format="markdown")).splitlines()
+    cells = [cell.strip() for cell in markdown[4].strip("|").split("|")]
+    assert cells[:3] == ["lineareval", "50 % & $x_1$", "simclr"]
+    assert cells[3:] == ["auroc", "0.7500", "", "1", "", "0.6500 to 0.8500"]
 
 
 def test_seeds_may_lie_in_a_folder_each(tmp_path: Path) -> None:
     folders = tuple(tmp_path / f"seed{seed}" for seed in range(3))
     for seed, folder in enumerate(folders):
         add_run(folder, seed, 0.7 + seed / 100, run="the-same-name")
-    (row,) = over_seeds(select_rows(Table("phenotyping", folders))).to_dict("records")
+    (row,) = means(*folders)
     assert row["seeds"] == 3 and (row["mean"], row["sd"]) == pytest.approx((0.71, 0.01))
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"task": "radiology"}, "is missing"), ({"metric": "kappa"}, "--metric kappa; available: auroc")],
+    [({"task": "radiology"}, "is missing"), ({"metric": ("kappa",)}, "--metric kappa; available: auroc")],
 )
 def test_a_table_of_nothing_is_refused(tmp_path: Path, settings: dict[str, str], message: str) -> None:
     add_run(tmp_path, 0, 0.75)
     with pytest.raises(ValueError, match=message):
-        select_rows(Table(**{"task": "phenotyping", "results_dir": (tmp_path,)} | settings))
+        select_rows(RowSelection(**{"task": "phenotyping", "results_dir": (tmp_path,)} | settings))
+
+
+def test_columns_are_shown_where_they_tell_rows_apart() -> None:
+    table = pd.DataFrame({"a": ["x|y"], "b": [10]})
+    assert columns_that_tell(table, ["a"], ["b"], []) == ["a"]
+    page = Page("title", "notice", table)
+    assert render(page, "markdown").splitlines()[2:] == ["| a    |  b |", "| ---- | -: |", r"| x\|y | 10 |"]
+
+
+@pytest.fixture
+def paper(tmp_path: Path) -> Paper:
+    """Results and predictions of three methods, the second with two seeds: good, good too, and bad."""
+    source = np.random.default_rng(0)
+    truth = source.integers(0, 2, (150, 1)).astype(float)
+    samples = make_samples(truth, np.arange(150), np.arange(150))
+    good = truth * 0.5 + source.random(truth.shape)
+    scores = {"clip": [good], "simclr": [good + source.normal(0, 0.01, truth.shape) for _ in range(2)]}
+    scores["random"] = [source.random(truth.shape)]
+    for number, (objective, predictions) in enumerate(scores.items()):
+        for seed, probability in enumerate(predictions):
+            run = f"{objective}-seed{seed}"
+            started = f"2030-01-0{seed + 1}"
+            add_run(tmp_path, seed, 0.8 - 0.1 * number - 0.02 * seed, run=run, objective=objective)
+            add_run(tmp_path, seed, 0.1 + 0.1 * number, run=run, objective=objective, metric="brier")
+            write_predictions(tmp_path / "runs" / run / "predictions_test.csv", samples, ["a"], probability)
+            record = {"started": started, "settings": "s", "store": "t", "data": "synthetic data"}
+            (tmp_path / "runs" / run / "environment.yaml").write_text(yaml.safe_dump(record))
+    return Paper("phenotyping", (tmp_path,), save_dir=(tmp_path / "runs",), resamples=60)
+
+
+def test_a_paper_table_marks_the_best_and_those_that_are_not_worse(paper: Paper) -> None:
+    lines = make_paper_table(paper).splitlines()
+    assert lines[:2] == [
+        f"phenotyping, test, macro: {NOTICE}",
+        "protocol          fusion   objective seeds AUROC                  Brier score",
+    ]
+    by_objective = {line.split()[4]: line for line in lines[2:5]}
+    assert by_objective["CLIP"].endswith("0.800 (0.70 to 0.90) * 0.100 (0.00 to 0.20) *")
+    assert "0.690 (0.59 to 0.79) †" in by_objective["SimCLR"] and " 2 " in by_objective["SimCLR"]
+    assert "0.600 (0.50 to 0.70)   0.300" in by_objective["random"]  # without a mark
+    assert "*: the best" in lines and any(line.startswith("†: not significantly worse") for line in lines)
+    assert not any("not compared" in line for line in lines)
+
+
+def test_a_paper_table_in_latex_and_markdown(paper: Paper) -> None:
+    latex = make_paper_table(Paper(**vars(paper) | {"format": "latex"}))
+    assert r"\textbf{0.800 (0.70 to 0.90)}" in latex and r"0.690 (0.59 to 0.79)$^\dagger$" in latex
+    assert "†" not in latex and r"\toprule" in latex
+    markdown = make_paper_table(Paper(**vars(paper) | {"format": "markdown"}))
+    assert "**0.800 (0.70 to 0.90)**" in markdown and "0.690 (0.59 to 0.79) †" in markdown
+
+
+def test_a_method_without_its_predictions_is_named(paper: Paper) -> None:
+    (paper.save_dir[0] / "simclr-seed1/environment.yaml").write_text("started: 1999\n")
+    (note,) = [line for line in make_paper_table(paper).splitlines() if "not compared" in line]
+    assert note == (
+        "not compared with the best: linear evaluation EHR only SimCLR: no folder of simclr-seed1, started "
+        "2030-01-02, in --save_dir"
+    )
 
 
 def test_the_command_line_has_a_command_for_each_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_run(tmp_path, 0, 0.75, task="phenotyping")
-    for words, value in ((["table", "--task", "phenotyping"], "0.7500"), (["summary"], "0.750")):
-        tables.main(parse(tables.Command, [*words, "--results_dir", str(tmp_path)]))
+    add_run(tmp_path, 0, 0.75)
+    commands = {"table": "0.7500", "paper": "0.750 (0.65 to 0.85)", "summary": "0.750"}
+    for command, value in commands.items():
+        task = [] if command == "summary" else ["--task", "phenotyping"]
+        tables.main(parse(tables.Command, [command, *task, "--results_dir", str(tmp_path)]))
         assert value in capsys.readouterr().out
     assert parse(tables.Command, ["summary"]) == Summary()
-    (tmp_path / "c.yaml").write_text("task: phenotyping\nmetric: auprc\n")
+    (tmp_path / "c.yaml").write_text("task: phenotyping\nmetric: [auprc]\n")
     words = ["table", "--config", str(tmp_path / "c.yaml"), "--split", "val"]
-    assert parse(tables.Command, words) == Table("phenotyping", metric="auprc", split="val")
+    assert parse(tables.Command, words) == Table("phenotyping", metric=("auprc",), split="val")
     with pytest.raises(SystemExit, match="2"):
         parse(tables.Command, ["totals", "--config", str(tmp_path / "c.yaml")])
+
+
+def test_what_a_csv_table_does_not_count_is_on_standard_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_run(tmp_path, 0, 0.7, started="2029-01-01")
+    add_run(tmp_path, 0, 0.75)
+    tables.main(Table("phenotyping", (tmp_path,), format="csv"))
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 2 and printed.err.startswith("not counted: run0, started 2029-01-01")

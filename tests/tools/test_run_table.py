@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 import pytest
 
+from datasets.store import Store
 from evaluation import results
 from models.fusion import FUSIONS
 from tasks import TASKS
+from tests.random_store import write_random_store
 from tests.tools.test_write_scripts import Config, settings
 from tools.run_table import TableConfig, TableMaker, best_checkpoint, main, program_of
 from tools.runner import Runner
@@ -146,6 +148,19 @@ def test_what_is_in_the_results_is_not_run_again(tmp_path: Path) -> None:
     results.append(tmp_path / "results/phenotyping.csv", rows)
     unneeded = {"vicreg-phenotyping-seed0", "vicreg-phenotyping-seed0-epochs"}
     assert everything - {run.name for run in runs_of(tmp_path)} == tested | unneeded
+
+
+def test_results_of_another_store_are_not_taken_for_its_own(tmp_path: Path) -> None:
+    store = write_random_store(tmp_path / "store")
+    own = Store.open(store).fingerprint_of("phenotyping")[: results.HASH_DIGITS]
+    maker = TableMaker(TableConfig(results=tmp_path / "results", store=store), Recorder())
+    row = {"task": "phenotyping", "metric": "auroc", "value": 0.7, "split": "test"}
+    for name, hash_ in (("mine", own), ("older", ""), ("other", "5a5a5a5a5a5a")):
+        results.append(tmp_path / "results/phenotyping.csv", [row | {"run": name, "store": hash_}])
+    assert maker.is_tested("phenotyping", "mine") and maker.is_tested("phenotyping", "older")
+    assert not maker.is_tested("phenotyping", "none")
+    with pytest.raises(ValueError, match=r"has other of another store than .*store; give each store its own"):
+        maker.is_tested("phenotyping", "other")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,87 @@
+"""How tables call scores and settings: names for readers, units, directions and possible ranges."""
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Metric(NamedTuple):
+    """What a table says of a score."""
+
+    title: str
+    low: float  # smallest possible value
+    high: float  # largest possible value
+    higher_is_better: bool = True
+
+
+METRICS = {
+    "auroc": Metric("AUROC", 0, 1),
+    "auprc": Metric("AUPRC", 0, 1),
+    "brier": Metric("Brier score", 0, 1, higher_is_better=False),
+    "ece": Metric("ECE", 0, 1, higher_is_better=False),
+    "kappa": Metric("Cohen's kappa", -1, 1),
+    "accuracy": Metric("Accuracy", 0, 1),
+    "mad": Metric("MAD (h)", 0, math.inf, higher_is_better=False),
+    "mse": Metric("MSE (h²)", 0, math.inf, higher_is_better=False),
+    "mape": Metric("MAPE (%)", 0, math.inf, higher_is_better=False),
+}
+
+TITLES = {
+    "supervised": "supervised",
+    "lineareval": "linear evaluation",
+    "finetune": "fine-tuning",
+    "simclr": "SimCLR",
+    "tsimclr": "T-SimCLR",
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "align": "ALIGN",
+    "vicreg": "VICReg",
+    "ehr": "EHR only",
+    "cxr": "X-ray only",
+    "medfuse": "MedFuse",
+    "medfuse_tokens": "MedFuse with tokens",
+    "mmtm": "MMTM",
+    "daft": "DAFT",
+    "in-hospital-mortality": "in-hospital mortality",
+}
+
+NOTICES = {
+    "real": "real data",
+    "synthetic": "SYNTHETIC data: these scores mean nothing clinically",
+    "synthetic X-rays": "real records with SYNTHETIC X-rays: these scores mean nothing clinically",
+    "": "data of unknown kind, which may be synthetic: rows of a version that did not say",
+}
+
+
+def metric_of(name: str) -> Metric:
+    """Return what is known of a score; that of a gap between subgroups is its size, and small is better.
+
+    >>> metric_of("auroc_gap")
+    Metric(title='AUROC gap', low=0, high=1, higher_is_better=False)
+    """
+    if name in METRICS:
+        return METRICS[name]
+    of = METRICS.get(name.removesuffix("_gap"))
+    if name.endswith("_gap") and of is not None:
+        return Metric(f"{of.title} gap", 0, of.high - of.low, higher_is_better=False)
+    return Metric(name, -math.inf, math.inf)
+
+
+def title_of(name: str) -> str:
+    """Return the name of a protocol, fusion, objective or task for readers.
+
+    >>> title_of("lineareval"), title_of("simclr + clip"), title_of("length-of-stay")
+    ('linear evaluation', 'SimCLR + CLIP', 'length of stay')
+    """
+    if " + " in name:
+        return " + ".join(map(title_of, name.split(" + ")))
+    return TITLES.get(name, name.replace("_", " ").replace("-", " "))
+
+
+def data_notice(kinds: Iterable[str]) -> str:
+    """Return the sentence on the data that every table shows.
+
+    >>> data_notice(["synthetic", "synthetic"])
+    'SYNTHETIC data: these scores mean nothing clinically'
+    """
+    return "; and ".join(NOTICES.get(kind, kind) for kind in dict.fromkeys(kinds))

@@ -1,0 +1,137 @@
+"""A table for a paper: a row per method, a column per score, the best in bold."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from evaluation.compare import SIGNIFICANT, Samples, SideScores, p_value, read_record
+from evaluation.layout import DAGGER, Mark, Page, cell, columns_that_tell, common_values, render
+from evaluation.names import data_notice, metric_of, title_of
+from evaluation.seeds import CONTEXT, GROUP, METHOD, RowSelection, over_seeds, select_rows, settings_lines
+
+COMPARABLE = ["data", "store", "n", "positives"]  # equal in rows with the same samples
+
+
+@dataclass(frozen=True)
+class Paper(RowSelection):
+    """Make a table for a paper: a row per method, a column per score, cells such as 0.716 (0.69 to 0.74).
+
+    Rows are averaged as in `table`. Among rows on the same samples, the best of each score is bold, and a
+    score that is not significantly worse by the bootstrap of `compare` has a dagger.
+    """
+
+    format: Literal["text", "markdown", "latex"] = "text"
+    """Format of the table; latex needs the package booktabs."""
+    save_dir: tuple[Path, ...] = (Path("runs"),)
+    """Folders that hold the folders of the runs, whose predictions are compared with those of the best."""
+    resamples: int = 1000
+    """Resamples of the subjects for the comparison with the best."""
+    seed: int = 0
+    """Seed of the resamples."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 1:
+            raise ValueError(f"--resamples must be 1 or more, not {self.resamples}")
+
+
+def make_paper_table(config: Paper) -> str:
+    """Return the table."""
+    rows, lines = select_rows(config)
+    means = over_seeds(rows)
+    metrics = list(dict.fromkeys(means["metric"]))
+    methods = means.drop_duplicates(GROUP)[[*GROUP, "n", "positives", "seeds"]].reset_index(drop=True)
+    methods = methods.sort_values(COMPARABLE, kind="stable", ignore_index=True)
+    table = PaperTable(config, rows, methods, means)
+    marks = dict(table.marks(metrics))
+    shown = columns_that_tell(methods, METHOD, [*CONTEXT[:-1], "n", "seeds"], ["settings", "group"])
+    body = methods[shown].assign(**{name: methods[name].map(title_of) for name in METHOD})
+    for metric in metrics:
+        body[metric_of(metric).title] = [table.cell(method, metric) for method in methods.index]
+    named = {(row, metric_of(metric).title): mark for (row, metric), mark in marks.items()}
+    notes = [
+        "mean over seeds, with the 95 % interval over subjects",
+        *table.legend(marks),
+        *common_values(methods, [*CONTEXT[:-1], "n", "seeds"]),
+        *settings_lines(rows, shown),
+        *table.not_compared,
+        *lines,
+    ]
+    title = f"{title_of(config.task)}, {config.split}, {config.label}"
+    return render(Page(title, data_notice(means["data"]), body, notes, named), config.format)
+
+
+class PaperTable:
+    """The means of each method (a row of `methods`) and metric, and which of them are the best."""
+
+    def __init__(self, config: Paper, rows: pd.DataFrame, methods: pd.DataFrame, means: pd.DataFrame) -> None:
+        self.config = config
+        self.rows = rows
+        self.methods = methods
+        self.means = means.set_index([*GROUP, "metric"])
+        self.not_compared: list[str] = []
+
+    def cell(self, method: int, metric: str) -> str:
+        """Return a mean with its interval, "" if there is none."""
+        score = self._mean(method, metric)
+        return "" if score is None else cell(score["mean"], score["low"], score["high"])
+
+    def marks(self, metrics: list[str]) -> Iterator[tuple[tuple[int, str], Mark]]:
+        """Yield the best method of each metric, and those that are not significantly worse."""
+        for _, block in self.methods.groupby(COMPARABLE, dropna=False, sort=False):
+            if len(block) < 2:
+                continue
+            scores = self._scores(list(block.index))
+            for metric in metrics:
+                means = {method: self._mean(method, metric) for method in block.index}
+                values = {m: mean["mean"] for m, mean in means.items() if mean is not None and mean["seeds"]}
+                if not values:
+                    continue
+                best = (max if metric_of(metric).higher_is_better else min)(values, key=lambda m: values[m])
+                yield (best, metric), "best"
+                for method in values:
+                    if method != best and self._is_like(scores.get(method), scores.get(best), metric):
+                        yield (method, metric), "like best"
+
+    def legend(self, marks: dict[tuple[int, str], Mark]) -> list[str]:
+        """Return what the marks mean."""
+        best = {"text": "*: the best", "markdown": "bold: the best", "latex": "bold: the best"}
+        like = f"{DAGGER}: not significantly worse than the best (paired bootstrap, p {SIGNIFICANT} or more)"
+        return [text for mark, text in (("best", best[self.config.format]), ("like best", like))
+                if mark in marks.values()]  # fmt: skip
+
+    def _mean(self, method: int, metric: str) -> pd.Series | None:
+        key = (*self.methods.loc[method, GROUP], metric)
+        return self.means.loc[key] if key in self.means.index else None
+
+    def _is_like(self, scores: SideScores | None, best: SideScores | None, metric: str) -> bool:
+        key = self.config.label, metric
+        if scores is None or best is None or key not in scores.resampled:
+            return False
+        return p_value(scores.resampled[key] - best.resampled[key]) >= SIGNIFICANT
+
+    def _scores(self, methods: list[int]) -> dict[int, SideScores]:
+        """Return the scores in every resample of the methods whose runs have their predictions."""
+        samples = Samples(self.config.split, self.config.resamples, self.config.seed)
+        scores = {}
+        for method in methods:
+            try:
+                scores[method] = samples.score(self._folders(method))
+            except ValueError as error:
+                names = " ".join(map(title_of, self.methods.loc[method, METHOD]))
+                self.not_compared.append(f"not compared with the best: {names}: {error}")
+        return scores
+
+    def _folders(self, method: int) -> list[Path]:
+        """Return the folders of a method's runs; ValueError if one is missing, or holds another run."""
+        alike = (self.rows[GROUP] == self.methods.loc[method, GROUP]).all(axis=1)
+        folders = []
+        for _, run in self.rows[alike].drop_duplicates(["run", "started"]).iterrows():
+            candidates = [folder / run["run"] for folder in self.config.save_dir]
+            found = [path for path in candidates if read_record(path).get("started") == run["started"]]
+            if not found:
+                raise ValueError(f"no folder of {run['run']}, started {run['started']}, in --save_dir")
+            folders.append(found[0])
+        return folders

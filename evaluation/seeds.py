@@ -1,0 +1,187 @@
+"""Means of result rows that differ in their seed alone; what is not counted has a line that says why."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from evaluation.names import metric_of
+from evaluation.results import read_results, read_settings
+
+METHOD = ["protocol", "fusion", "objective"]
+CONTEXT = ["mode", "data", "store", "data_pairs", "settings"]  # also equal in runs that differ in their seed
+GROUP = ["group", *METHOD, *CONTEXT]
+RUN = ["source", "run", "started"]  # what tells one run from all others
+SAME_SCORE = 1e-3  # largest difference between two evaluations of one classifier, such as on CPU and GPU
+
+
+@dataclass(frozen=True)
+class RowSelection:
+    """Which result rows a table is made of."""
+
+    task: str
+    """Task whose results are read."""
+    results_dir: tuple[Path, ...] = (Path("results"),)
+    """Folder of the result tables, one per task, that run_gpu.py writes; or several."""
+    metric: tuple[str, ...] = ()
+    """Only these scores, such as auroc; all if none is given."""
+    label: str = "macro"
+    """Only this label; macro is the mean over labels, and macro[sex=F] that of a subgroup."""
+    split: str = "test"
+    """Only this split."""
+
+
+class Selection(NamedTuple):
+    """Result rows, whose column `group` is equal where they may be averaged; and what is not counted."""
+
+    rows: pd.DataFrame
+    lines: list[str]
+
+
+def select_rows(config: RowSelection) -> Selection:
+    """Read the rows of a table, and say which are not counted.
+
+    Raises:
+        ValueError: no row has the label, split or metric.
+    """
+    paths = [folder / f"{config.task}.csv" for folder in config.results_dir]
+    rows = pd.concat([read_results(path) for path in paths], ignore_index=True)
+    for name, values in (("split", [config.split]), ("label", [config.label]), ("metric", config.metric)):
+        available = list(rows[name].unique())
+        if unknown := [value for value in values if value not in available]:
+            files, choices = ", ".join(map(str, paths)), ", ".join(available)
+            raise ValueError(f"{files}: no row has --{name} {', '.join(unknown)}; available: {choices}")
+        rows = rows[rows[name].isin(values)] if values else rows
+    return select_counted(rows)
+
+
+def select_counted(rows: pd.DataFrame) -> Selection:
+    """Leave out repeated runs, and evaluations that repeat a test; mark which rows may be averaged.
+
+    `rows` are those of one split and label, and of any metrics. Runs are averaged only if all of METHOD and
+    CONTEXT is equal. Rows of an older version, which did not record the settings, are never averaged. If a
+    seed has several checkpoints, each checkpoint has a mean of its own.
+    """
+    rows = rows.sort_values("started", kind="stable", ignore_index=True)
+    names = rows[RUN].astype(str).agg(" ".join, axis=1)
+    rows = rows.assign(group=names.where(rows["settings"] == "", ""))
+    lines: list[str] = []
+    for drop in (_repeated_evaluations, _repeated_runs):
+        left_out = dict(drop(rows))
+        lines += [f"not counted: {rows['run'][index]}, {reason}" for index, reason in left_out.items()]
+        runs = pd.MultiIndex.from_frame(rows.loc[list(left_out), RUN])
+        rows = rows[~pd.MultiIndex.from_frame(rows[RUN]).isin(runs)].reset_index(drop=True)
+    several = rows.groupby([*GROUP, "seed", "metric"], dropna=False)["value"].transform("size") > 1
+    keys = pd.MultiIndex.from_frame(rows[GROUP])
+    ambiguous = keys.isin(keys[several])
+    rows.loc[ambiguous, "group"] = "checkpoint " + rows.loc[ambiguous, "checkpoint_hash"]
+    for _, group in rows[ambiguous].groupby(GROUP[1:], sort=False):
+        names = ", ".join(dict.fromkeys(group["run"]))
+        lines.append(f"not averaged: {names}, which start from different checkpoints with the same seed")
+    for run, metrics in rows[rows["value"].isna()].groupby("run", sort=False)["metric"]:
+        lines.append(f"not counted: {run} in {', '.join(metrics)}, as it has no value (one class)")
+    unknown = rows[rows["settings"] == ""]
+    if len(unknown):
+        names = ", ".join(dict.fromkeys(unknown["run"]))
+        lines.append(f"not averaged: {names}, written by a version that did not record the settings")
+    return Selection(rows, lines)
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average selected rows (see `select_counted`): a row per group and metric, in order of appearance.
+
+    `seeds` is the number of runs, `checkpoints` that of the checkpoints they start from; `seeds_low` and
+    `seeds_high` are the 95 % interval of their mean (Student's t), NaN for one run, and also where the
+    interval leaves the possible range of the score. `low` and `high` are the means of the ends of the runs'
+    intervals over subjects, `n` and `positives` those of the last run, `runs` all names.
+    """
+    table = rows.groupby([*GROUP, "metric"], sort=False, dropna=False).agg(
+        seeds=("value", "count"),
+        checkpoints=("checkpoint_hash", "nunique"),
+        mean=("value", "mean"),
+        sd=("value", "std"),
+        low=("low", "mean"),
+        high=("high", "mean"),
+        n=("n", "last"),
+        positives=("positives", "last"),
+        runs=("run", lambda names: ", ".join(dict.fromkeys(names))),
+    )
+    half_width = stats.t.ppf(0.975, table["seeds"] - 1) * table["sd"] / np.sqrt(table["seeds"])
+    ends = table["mean"] - half_width, table["mean"] + half_width
+    table = table.reset_index()
+    ranges = [metric_of(name) for name in table["metric"]]
+    possible = (ends[0] >= [r.low for r in ranges]) & (ends[1] <= [r.high for r in ranges])
+    for name, end in zip(("seeds_low", "seeds_high"), ends, strict=True):
+        table.insert(table.columns.get_loc("low"), name, end.where(possible).to_numpy())
+    return table
+
+
+def _repeated_evaluations(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield a row of each --mode eval that only repeats the scores of a training run in the rows."""
+    for _, evaluation in rows[(rows["mode"] == "eval") & (rows["classifier_hash"] != "")].groupby(RUN):
+        first = evaluation.iloc[0]
+        twins = rows[
+            (rows["mode"] == "train")
+            & (rows["classifier_hash"] == first["classifier_hash"])
+            & (rows["store"] == first["store"])
+        ]
+        for _, twin in twins.groupby(RUN):
+            if _same_scores(twin, evaluation):
+                yield int(evaluation.index[0]), f"which repeats the test of {twin['run'].iloc[0]}"
+                break
+
+
+def _same_scores(a: pd.DataFrame, b: pd.DataFrame) -> bool:
+    """Return whether two runs have the same scores of the same number of samples."""
+    both = a.merge(b, on=["split", "label", "metric"], suffixes=("_a", "_b"))
+    difference = (both["value_a"] - both["value_b"]).abs().fillna(0)
+    return len(both) == len(b) and bool(
+        (difference <= SAME_SCORE).all() and (both["n_a"] == both["n_b"]).all()
+    )
+
+
+def _repeated_runs(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
+    """Yield a row of each run that a later one repeats: with the same settings, checkpoints and seed."""
+    for _, same in rows.groupby([*GROUP, "checkpoint_hash", "seed"], sort=False, dropna=False):
+        runs = same.drop_duplicates(RUN)
+        last = runs.iloc[-1]
+        for index, run in runs.iloc[:-1].iterrows():
+            yield int(str(index)), _repeat_reason(run["started"], last["run"], last["started"])
+
+
+def _repeat_reason(started: str, last: str, last_started: str) -> str:
+    return f"started {started}: {last}, started {last_started}, repeats it with the same settings and seed"
+
+
+def settings_lines(rows: pd.DataFrame, shown: Sequence[str]) -> list[str]:
+    """Return a line for each hash in the column `settings`, if it is shown: what differs from the others."""
+    if "settings" not in shown:
+        return []
+    others = [name for name in (*METHOD, *CONTEXT) if name in shown and name != "settings"]
+    return list(dict.fromkeys(_lines_of_settings(rows, others)))
+
+
+def _lines_of_settings(rows: pd.DataFrame, others: Sequence[str]) -> Iterator[str]:
+    for _, alike in rows[rows["settings"] != ""].groupby(others, sort=False, dropna=False):
+        hashes = alike.drop_duplicates("settings")
+        if len(hashes) > 1:
+            known = [
+                read_settings(Path(row["source"]).parent, row["settings"]) for _, row in hashes.iterrows()
+            ]
+            for name, differing in zip(hashes["settings"], differing_settings(known), strict=True):
+                yield f"settings {name}: {differing or 'not recorded'}"
+
+
+def differing_settings(settings: Sequence[dict[str, object]]) -> list[str]:
+    """Return, for each of several settings, those that are not the same in all of them.
+
+    >>> differing_settings([{"lr": 0.1, "epochs": 9}, {"lr": 0.2, "epochs": 9}])
+    ['lr 0.1', 'lr 0.2']
+    """
+    names = dict.fromkeys(name for one in settings for name in one)
+    differing = [name for name in names if any(one.get(name) != settings[0].get(name) for one in settings)]
+    return [", ".join(f"{name} {one.get(name)}" for name in differing) for one in settings]
