@@ -50,6 +50,7 @@ class Run:
     store: str = ""
     sources: Mapping[str, Origin] = field(default_factory=dict)
     settings: Mapping[str, object] = field(default_factory=dict)  # those that decide the scores, without seed
+    trained_with: tuple[str, ...] = ()  # their hash, after those before a --resume with other settings
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
 
@@ -156,8 +157,10 @@ def start_run(
                 f"{folder} holds a run; continue it with --resume, or choose another --name"
             )
         _check_resumable(config, folder, {flag: origin.sha256 for flag, origin in sources.items()})
-    began = _read_record(folder / "environment.yaml").get("started", "") if config.run.resume else ""
-    started = str(began) or datetime.now(UTC).isoformat(timespec="seconds")  # a resumed run keeps its start
+    before = _read_record(folder / "environment.yaml") if config.run.resume else {}
+    started = str(before.get("started", "")) or datetime.now(UTC).isoformat(
+        timespec="seconds"
+    )  # a resumed run keeps its start
     distributed.barrier()  # no rank may write before all have looked
     run = Run(config.run, name, folder, process, commit(), started, data, store, sources)
     decisive = decisive_settings(config) if settings is None else settings
@@ -166,6 +169,10 @@ def start_run(
         "run.precision": str(run.dtype).removeprefix("torch."),
         **{flag: origin.settings for flag, origin in sources.items()},
     }
+    is_resumed = (folder / "last.ckpt").exists()
+    run.trained_with = _trained_with(before if is_resumed else {}, digest(run.settings))
+    if len(run.trained_with) > 1:
+        run.settings = {**run.settings, "resumed after": list(run.trained_with[:-1])}
     if process.rank == 0:
         _write_records(config, run)
     distributed.barrier()
@@ -216,6 +223,7 @@ def environment(run: Run) -> dict[str, object]:
         "data": run.data,
         "store": run.store,
         "settings": digest(run.settings),
+        "trained_with": list(run.trained_with),
         "sources": {flag: origin.sha256 for flag, origin in run.sources.items()},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -243,6 +251,13 @@ def _write_records(config: HasRun, run: Run) -> None:
         write_text(run.folder / "dirty.patch", patch)
     else:
         (run.folder / "dirty.patch").unlink(missing_ok=True)
+
+
+def _trained_with(before: Mapping[str, object], now: str) -> tuple[str, ...]:
+    """Return the hashes of the settings that a run had, one after the other; `before` is its record."""
+    hashes = before.get("trained_with")
+    earlier = tuple(map(str, hashes)) if isinstance(hashes, list) else ()
+    return earlier if earlier[-1:] == (now,) else (*earlier, now)
 
 
 def _check_resumable(config: HasRun, folder: Path, sources: Mapping[str, str]) -> None:

@@ -125,3 +125,10 @@ def test_rows_of_an_older_file_are_kept_when_new_ones_come(tmp_path: Path) -> No
         ["001", "", "0.5"],
         ["new", "abc", "0.25"],
     ]
+
+
+def test_the_page_on_results_explains_every_column(mixed: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/results.md").read_text()
+    table = make_table(Table("phenotyping", (mixed,), format="csv")).splitlines()[0].split(",")
+    shown = make_table(Table("phenotyping", (mixed,))).splitlines()[1].split()
+    assert [name for name in (*COLUMNS, *table, *shown) if f"`{name}`" not in page] == []

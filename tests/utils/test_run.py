@@ -179,6 +179,17 @@ def test_settings_decide_the_scores_but_for_seed_paths_and_device(tmp_path: Path
     assert environment["settings"] == digest(sources_of("b"))
 
 
+def test_a_run_that_was_resumed_with_other_settings_has_settings_of_its_own(tmp_path: Path) -> None:
+    def digest(**changes: object) -> object:
+        return start_run(settings(tmp_path, resume=True, **changes), "x").origin["settings"]
+
+    half, plain = digest(precision="bf16"), digest()
+    (tmp_path / "x" / "last.ckpt").touch()  # before, nothing was trained
+    assert digest() == digest(save_minutes=3.0) == plain
+    mixed = digest(precision="bf16")
+    assert digest(precision="bf16") == mixed and len({half, plain, mixed}) == 3
+
+
 def test_a_log_that_counts_from_0_is_read(tmp_path: Path) -> None:
     run = Run(RunConfig(), "x", tmp_path)
     (tmp_path / "log.csv").write_text("epoch,step\n0,4\n1,8\n2,12\n")
