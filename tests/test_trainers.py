@@ -14,6 +14,8 @@ import torch
 from datasets.schema import SPLITS
 from evaluation import predictions
 from evaluation.predictions import EMBEDDINGS
+from evaluation.seeds import over_seeds, select_rows
+from evaluation.tables import Table
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
@@ -118,10 +120,36 @@ def test_a_protocol_trains_tests_and_evaluates_again(
     assert set(rows["split"]) == {"val", "test"} and set(rows["objective"]) == {"simclr"}
     assert np.allclose(trained["value"], again["value"], atol=1e-4, equal_nan=True)
     assert (trained["epoch"].to_numpy() == again["epoch"].to_numpy()).all()
+    for name, values in trained[["store", "data_pairs", "settings", "classifier_hash"]].items():
+        assert values.nunique() == 1 and (name == "settings") != (values.iloc[0] == again[name].iloc[0])
+        assert name != "settings" or (tmp_path / f"results/settings/{values.iloc[0]}.yaml").is_file()
+    assert set(rows["data"]) == {"synthetic"} and set(trained["mode"]) | set(again["mode"]) == {
+        "train",
+        "eval",
+    }
+    lines = select_rows(Table(task, (tmp_path / "results",))).lines
+    assert lines == ["not counted: again, which repeats the test of it"]
     monitor = TASKS[task].monitor
     best = pd.read_csv(tmp_path / "it" / "log.csv")[monitor].max()
     tested = rows[(rows["run"] == "it") & (rows["split"] == "val") & (rows["label"] == "macro")]
     assert tested.loc[tested["metric"] == monitor, "value"].item() == pytest.approx(best, abs=1e-6)
+
+
+def test_runs_without_a_name_are_called_by_objective_and_seed(
+    settings: list[str], pretrained: Path, tmp_path: Path
+) -> None:
+    flags = (*settings, "--fusion", "ehr", "--task", "phenotyping", "--load_state", pretrained / "best.ckpt")
+    for seed in ("0", "1"):
+        run(flags, "--seed", seed, "--epochs", "1")
+    names = [f"phenotyping-lineareval-ehr-simclr-seed{seed}" for seed in (0, 1)]
+    run(flags, "--mode", "eval", "--load_state", tmp_path / names[1] / "best.ckpt")
+    rows = pd.read_csv(tmp_path / "results/phenotyping.csv").drop_duplicates("run").set_index("run")
+    assert list(rows.index) == [*names, f"{names[1]}-eval"] and rows["seed"].tolist() == [0, 1, 1]
+    assert rows["settings"][names[0]] == rows["settings"][names[1]]
+    (row,) = over_seeds(select_rows(Table("phenotyping", (tmp_path / "results",), ("auroc",))).rows).to_dict(
+        "records"
+    )
+    assert row["runs"] == ", ".join(names) and row["checkpoints"] == 1
 
 
 def test_supervised_starts_afresh(settings: list[str], tmp_path: Path) -> None:
