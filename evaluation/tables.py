@@ -68,8 +68,11 @@ def _summary_page(task: str, rows: pd.DataFrame) -> Page:
     metrics = list(dict.fromkeys(rows["metric"]))
     rows = rows.astype({"seed": "Int64", "n": "Int64"})
     rows["cell"] = [cell(*scores) for scores in rows[["value", "low", "high"]].itertuples(index=False)]
-    cells = rows.pivot_table("cell", keys, "metric", "last", dropna=False, observed=True)
-    table = rows.drop_duplicates(keys)[keys].join(cells, on=keys)
+    rows["line"] = rows.groupby(keys, dropna=False, sort=False).ngroup()
+    cells = rows.drop_duplicates(["line", "metric"], keep="last").pivot(
+        index="line", columns="metric", values="cell"
+    )
+    table = rows.drop_duplicates("line").set_index("line")[keys].join(cells)
     baseline = table[["objective", "fusion"]].map(_baseline_order).min(axis=1)
     order = {"protocol": False, "baseline": True, "started": True}  # whether ascending
     table = table.assign(baseline=baseline).sort_values(list(order), ascending=list(order.values()))

@@ -117,6 +117,32 @@ def test_a_run_called_by_a_number_keeps_its_name(tmp_path: Path) -> None:
     assert select_rows(Table("phenotyping", (tmp_path,))).rows["run"].tolist() == ["001", "1"]
 
 
+@pytest.mark.filterwarnings("error")
+def test_supervised_runs_alone_make_a_table(tmp_path: Path) -> None:
+    supervised = {
+        "objective": "supervised",
+        "checkpoint": None,
+        "checkpoint_hash": None,
+        "low": None,
+        "high": None,
+    }
+    for seed, value in enumerate((0.7, 0.8)):
+        add_run(tmp_path, seed, value, commit="1e400", **supervised)
+        add_run(tmp_path, seed, float("nan"), metric="auprc", **supervised)
+    (line,) = make_table(Table("phenotyping", (tmp_path,), ("auroc",))).splitlines()[2:3]
+    assert line.split()[2:7] == ["supervised", "auroc", "0.7500", "0.0707", "2"]
+    lines = [line.split() for line in summary(tmp_path).splitlines()]
+    assert lines[1] == ["protocol", "fusion", "objective", "seed", "auroc", "auprc"]
+    assert lines[2] == ["lineareval", "ehr", "supervised", "0", "0.700"]
+
+
+def test_runs_called_by_similar_numbers_stay_apart(tmp_path: Path) -> None:
+    for seed, name in enumerate(("001", "7", "007")):
+        add_run(tmp_path, seed, 0.7, run=name)
+    rows = select_rows(Table("phenotyping", (tmp_path,))).rows
+    assert rows["run"].tolist() == ["001", "7", "007"] and over_seeds(rows)["seeds"].tolist() == [3]
+
+
 @pytest.mark.parametrize("kind", ["synthetic", "synthetic X-rays", "real"])
 @pytest.mark.parametrize("style", ["text", "markdown", "latex"])
 def test_every_table_says_what_its_data_are(tmp_path: Path, kind: str, style: str) -> None:
