@@ -51,7 +51,7 @@ def common_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     ['all rows: a 1']
     """
     values = [(name, table[name].iloc[0]) for name in names if table[name].nunique(dropna=False) == 1]
-    said = ", ".join(f"{name} {value}" for name, value in values if value != "" and not pd.isna(value))
+    said = ", ".join(f"{name} {value}" for name, value in values if not pd.isna(value) and value != "")
     return [f"all rows: {said}"] if said else []
 
 
