@@ -1,7 +1,7 @@
 """Classifiers: a fusion with the loss and the activation of one kind of task."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,16 @@ from models.encoders import (
     build_encoders,
     load_external,
 )
-from models.fusion import FUSIONS, BranchLogits, FusionConfig, LinearFusion, build_fusion, get_fusion
+from models.fusion import (
+    FUSIONS,
+    BranchLogits,
+    Fusion,
+    FusionConfig,
+    LinearFusion,
+    Supervision,
+    build_fusion,
+    get_fusion,
+)
 from models.heads import HeadedEncoder, build_heads
 from models.losses import binary_cross_entropies, class_cross_entropies
 from models.pretraining import check_variables, load_pretrained, read_pretraining
@@ -66,8 +75,9 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         """Raise ValueError, naming the flag, if the fusion does not fit the other settings."""
         fusion = get_fusion(self.fusion)
+        own = {field.name for field in fields(fusion.settings)}
         for name, default in to_dict(FusionConfig()).items():
-            if name not in fusion.settings and getattr(self.fusion_settings, name) != default:
+            if name not in own and getattr(self.fusion_settings, name) != default:
                 raise ValueError(f"--fusion {self.fusion} has no setting --{name}; leave it out")
         if fusion.intermediate and self.fusion_layer == 3:
             raise ValueError(
@@ -93,22 +103,29 @@ class Classifier(nn.Module):
         """Return {"loss", "count"}: the mean cross-entropy of the known labels, and their number.
 
         If the fusion has several branches, a label counts once for each branch that is valid for its sample.
+        Losses of the fusion itself are added to the loss; then the terms have each by its name, and the
+        "cross_entropy".
         """
-        return self._loss(self._branch_logits(batch), batch.labels)
+        return self._loss(self._supervise(batch), batch.labels)
 
     def predict(self, batch: Batch | FeatureBatch) -> Tensor:
         """Return the probabilities of B samples, [B, outputs] float64: the mean over the valid branches."""
-        return self._probabilities(self._branch_logits(batch))
+        return self._probabilities(self._branches(self.fusion(batch)))
 
     def evaluate(self, batch: Batch | FeatureBatch) -> tuple[dict[str, Tensor], Tensor]:
         """Return what `forward` and `predict` return, from one pass."""
-        logits = self._branch_logits(batch)
-        return self._loss(logits, batch.labels), self._probabilities(logits)
+        supervision = self._supervise(batch)
+        return self._loss(supervision, batch.labels), self._probabilities(self._branches(supervision.logits))
 
-    def _loss(self, branches: BranchLogits, labels: Tensor) -> dict[str, Tensor]:
-        labels = torch.where(branches.valid[..., None], labels, torch.nan)
-        total, known = self.output_head.cross_entropies(branches.logits.flatten(0, 1), labels.flatten(0, 1))
-        return {"loss": total / known.clamp(min=1.0), "count": known}
+    def _loss(self, supervision: Supervision, labels: Tensor) -> dict[str, Tensor]:
+        logits, valid = self._branches(supervision.learning_logits())
+        labels = torch.where(valid[..., None], labels, torch.nan)
+        total, known = self.output_head.cross_entropies(logits.flatten(0, 1), labels.flatten(0, 1))
+        loss = total / known.clamp(min=1.0)
+        if not supervision.losses:
+            return {"loss": loss, "count": known}
+        terms = {"cross_entropy": loss, **supervision.losses}
+        return {"loss": torch.stack([*terms.values()]).sum(), "count": known, **terms}
 
     def _probabilities(self, branches: BranchLogits) -> Tensor:
         """Average over the branches in float64: in float32, logits of 17, 18 and 19 have one probability."""
@@ -116,8 +133,23 @@ class Classifier(nn.Module):
         weights = valid / valid.sum(dim=0)
         return (self.output_head.activation(logits) * weights[..., None]).sum(dim=0)
 
-    def _branch_logits(self, batch: Batch | FeatureBatch) -> BranchLogits:
-        logits = self.fusion(batch)
+    def after_backward(self) -> None:
+        """Let the fusion change the gradients of a step."""
+        if isinstance(self.fusion, Fusion):
+            self.fusion.after_backward()
+
+    def end_epoch(self, epoch: int) -> None:
+        """Let the fusion prepare the next epoch."""
+        if isinstance(self.fusion, Fusion):
+            self.fusion.end_epoch(epoch)
+
+    def _supervise(self, batch: Batch | FeatureBatch) -> Supervision:
+        if isinstance(self.fusion, Fusion) and isinstance(batch, Batch):
+            return self.fusion.supervise(batch)
+        return Supervision(self.fusion(batch), {})
+
+    @staticmethod
+    def _branches(logits: Tensor | BranchLogits) -> BranchLogits:
         if isinstance(logits, BranchLogits):
             return logits
         return BranchLogits(logits[None], logits.new_ones((1, len(logits)), dtype=torch.bool))
@@ -140,7 +172,7 @@ def build_classifier(config: ClassifierConfig, download: bool = True) -> Classif
     if config.fusion_layer == 3:
         heads = build_heads(encoders, config.width)
         encoders = {name: HeadedEncoder(encoder, heads[name]) for name, encoder in encoders.items()}
-    fusion = build_fusion(config.fusion, encoders, config.outputs, config.fusion_settings)
+    fusion = build_fusion(config.fusion, encoders, config.outputs, config.kind, config.fusion_settings)
     return Classifier(fusion, config.kind)
 
 
@@ -161,6 +193,12 @@ def start_classifier(
     if sources:
         config = _built_from(config, sources, {modality: states[path] for modality, path in ours.items()})
     classifier = build_classifier(config, download="cxr" not in sources)
+    for modality in sources:
+        if f"{modality}_encoder" not in classifier.parts():
+            raise ValueError(
+                f"--fusion {config.fusion} with these settings has no encoder for {modality}; leave out "
+                f"--load_state_{modality}, or --load_state"
+            )
     for modality, path in ours.items():
         names = (f"{modality}_encoder", f"{modality}_head")
         parts = {name: part for name, part in classifier.parts().items() if name in names}
@@ -226,6 +264,7 @@ def read_classifier(path: Path) -> tuple[Classifier, ClassifierConfig, int]:
 
 def load_classifier(classifier: Classifier, state: checkpoint.Parts) -> None:
     """Load every part of a classifier, strictly."""
-    check_variables(classifier.parts(), state)
+    if isinstance(classifier.fusion, Fusion) and "ehr" in classifier.fusion.modalities:
+        check_variables(state)
     for name, module in classifier.parts().items():
         logger.info(f"loaded {checkpoint.load_part(module, state, name)}")

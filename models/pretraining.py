@@ -41,15 +41,16 @@ def read_pretraining(checkpoint: Checkpoint) -> Pretraining:
 
 def load_pretrained(modules: Mapping[str, nn.Module], checkpoint: Parts) -> list[str]:
     """Load the encoders and heads among the modules, strictly; return one line for each loaded part."""
-    check_variables(modules, checkpoint)
+    if "ehr_encoder" in modules:
+        check_variables(checkpoint)
     loaded = [load_part(module, checkpoint, name) for name, module in modules.items() if name in PARTS]
     for part in loaded:
         logger.info(f"loaded {part}")
     return loaded
 
 
-def check_variables(modules: Mapping[str, nn.Module], checkpoint: Parts) -> None:
-    """Raise ValueError if the EHR encoder, which is among the modules, was trained on other variables."""
+def check_variables(checkpoint: Parts) -> None:
+    """Raise ValueError if what reads the hours was trained on other variables."""
     recorded = checkpoint.get("variables")
-    if "ehr_encoder" in modules and recorded is not None and (difference := layout_difference(recorded)):
+    if recorded is not None and (difference := layout_difference(recorded)):
         raise ValueError(f"it was trained {difference}")

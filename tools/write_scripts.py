@@ -54,15 +54,32 @@ SCHEDULES: dict[str, Schedule] = {
 
 
 class Published(NamedTuple):
-    """Published learning rate of a supervised fusion for one task, and its --layer_after if it has one."""
+    """Published learning rate of a supervised fusion for one task, and the flags of its own settings."""
 
     lr: str
-    stage: int | None = None
+    flags: str = ""
 
-    @property
-    def stage_flag(self) -> str:
-        """The flag of the stage, with a space before it."""
-        return "" if self.stage is None else f" --layer_after {self.stage}"
+
+def care_bench(
+    fusion: str, names: str, *, phenotyping: str, mortality: str, length_of_stay: str
+) -> dict[str, dict[str, Published]]:
+    """Return the values that CareBench (arXiv 2602.23614) published for a fusion, by task.
+
+    They are those for all stays, and for aug and inforeg those for stays with an X-ray. All were chosen on
+    its test split, and with a learning rate of 1e-4.
+    """
+    values = {PHENOTYPING: phenotyping, MORTALITY: mortality, "length-of-stay": length_of_stay}
+    return {
+        fusion: {
+            task: Published(
+                "1e-4",
+                " ".join(
+                    f"--{name} {value}" for name, value in zip(names.split(), text.split(), strict=True)
+                ),
+            )
+            for task, text in values.items()
+        }
+    }
 
 
 PUBLISHED: dict[str, dict[str, Published]] = {
@@ -71,8 +88,73 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "early": {MORTALITY: Published("9.515e-5"), PHENOTYPING: Published("3.833e-5")},
     "joint": {MORTALITY: Published("4.032e-5"), PHENOTYPING: Published("5.652e-5")},
     "medfuse": {MORTALITY: Published("1e-4"), PHENOTYPING: Published("7e-5")},
-    "mmtm": {MORTALITY: Published("4.355e-5", 4), PHENOTYPING: Published("5.326e-5", 4)},
-    "daft": {MORTALITY: Published("6.493e-5", 4), PHENOTYPING: Published("6.493e-5", 3)},
+    "mmtm": {
+        MORTALITY: Published("4.355e-5", "--layer_after 4"),
+        PHENOTYPING: Published("5.326e-5", "--layer_after 4"),
+    },
+    "daft": {
+        MORTALITY: Published("6.493e-5", "--layer_after 4"),
+        PHENOTYPING: Published("6.493e-5", "--layer_after 3"),
+    },
+    **care_bench(
+        "drfuse",
+        "drfuse_shared drfuse_ehr drfuse_cxr drfuse_pred_ehr drfuse_pred_cxr drfuse_pred_shared "
+        "drfuse_attention drfuse_dropout",
+        phenotyping="0.01 0.7626 2 2 2 2 1.8578 0.2",
+        mortality="0.01 0.8112 0.8074 2 1.5418 1.093 0.0164 0.2",
+        length_of_stay="0.0115 1.9845 1.2387 1.2271 0.024 0.0558 1.0543 0.2",
+    ),
+    **care_bench(
+        "shaspec",
+        "shaspec_alpha shaspec_beta shaspec_dropout",
+        phenotyping="0.01 0.1608 0.2",
+        mortality="0.0261 0.0283 0.2",
+        length_of_stay="0.0539 0.024 0.2",
+    ),
+    **care_bench(
+        "m3care",
+        "m3care_lambda m3care_dropout",
+        phenotyping="0.001 0.2",
+        mortality="0.001 0.2",
+        length_of_stay="0.1865 0.2",
+    ),
+    **care_bench(
+        "flexmoe",
+        "flexmoe_experts flexmoe_routers flexmoe_top_k flexmoe_gate flexmoe_dropout",
+        phenotyping="8 2 4 0.1 0.2",
+        mortality="16 1 2 0.001 0.2",
+        length_of_stay="8 2 2 0.0994 0.2",
+    ),
+    **care_bench(
+        "healnet",
+        "healnet_depth healnet_bands healnet_max_frequency healnet_dropout",
+        phenotyping="1 4 10 0.2",
+        mortality="1 4 5 0.2",
+        length_of_stay="3 1 10 0.2",
+    ),
+    **care_bench(
+        "smil",
+        "smil_inner_steps smil_draws smil_lr smil_alpha smil_beta smil_temperature",
+        phenotyping="2 20 7e-4 0.05 0.0882 3",
+        mortality="2 10 5e-4 0.146 0.1829 2.1659",
+        length_of_stay="3 20 2e-4 0.0569 0.196 1.4655",
+    ),
+    **care_bench("umse", "umse_dropout", phenotyping="0.2", mortality="0.2", length_of_stay="0.2"),
+    **care_bench("utde", "utde_dropout", phenotyping="0.2", mortality="0.2", length_of_stay="0.2"),
+    **care_bench(
+        "aug",
+        "aug_alpha aug_lambda aug_delta aug_every",
+        phenotyping="0.6484 1.0159 0.0314 15",
+        mortality="0.736 1.2 0.04 15",
+        length_of_stay="0.7989 0.9836 0.0297 10",
+    ),
+    **care_bench(
+        "inforeg",
+        "inforeg_k inforeg_gamma_ehr inforeg_gamma_cxr inforeg_steps",
+        phenotyping="0.0723 0.6116 0.0527 10",
+        mortality="0.0449 0.5399 0.0972 5",
+        length_of_stay="0.0745 0.5021 0.0674 15",
+    ),
 }
 
 
@@ -188,7 +270,9 @@ def supervise(task: Task, fusion: str) -> Script:
     modalities = FUSIONS[fusion].modalities
     frozen = FUSIONS[fusion].freezes_encoders
     name = run_name(task, "supervised", fusion)
-    values = "Learning rate and stage are" if published.stage else "The learning rate is"
+    values = "The learning rate is"
+    if published.flags:
+        values = f"Learning rate and {'stage' if 'layer_after' in published.flags else 'settings'} are"
     borrowed = "" if (fusion, task.name) == (like, like_task) else "; none is published for this script"
     return Script(
         name,
@@ -200,7 +284,9 @@ def supervise(task: Task, fusion: str) -> Script:
             f"Val and test scores of the best epoch go to results/{task.name}.csv.",
         ),
         (
-            f"--protocol supervised --fusion {fusion}{published.stage_flag} --data_pairs {pairs_of(fusion)}",
+            f"--protocol supervised --fusion {fusion}",
+            *published.flags.replace(" --", "\n--").splitlines(),
+            f"--data_pairs {pairs_of(fusion)}",
             "--image_size 224 --transforms_cxr supervised" if "cxr" in modalities else "",
             *(trained_encoders(task) if frozen else [" ".join(ENCODER_FLAGS[name] for name in modalities)]),
             f"--batch_size 16 --epochs 50 --optimizer adam --lr {published.lr} --weight_decay 0",
@@ -314,7 +400,9 @@ Run the scripts from the root of the repository, in this order:
    modality.
 3. `train/supervised_ehr.sh`, `train/supervised_cxr.sh` and `train/supervised.sh` train from random weights,
    and so do `train/joint.sh`, `train/late.sh`, `train/unified.sh`, `train/medfuse.sh`,
-   `train/medfuse_tokens.sh`, `train/mmtm.sh` and `train/daft.sh`. `train/early.sh` needs the first two.
+   `train/medfuse_tokens.sh`, `train/mmtm.sh`, `train/daft.sh`, `train/drfuse.sh`, `train/shaspec.sh`,
+   `train/m3care.sh`, `train/flexmoe.sh`, `train/healnet.sh`, `train/smil.sh`, `train/umse.sh`,
+   `train/utde.sh`, `train/aug.sh` and `train/inforeg.sh`. `train/early.sh` needs the first two.
 
 Each script of steps 2 and 3 also tests its best epoch. The script of the same name in `eval/` (`fteval` for
 `finetune`) tests it again, or the classifier in `CHECKPOINT`.

@@ -94,14 +94,14 @@ class ClassifyConfig:
         """Path of the checkpoint of each encoder of the fusion that starts from one, by modality."""
         paths = {
             modality: getattr(self, f"load_state_{modality}") or self.load_state
-            for modality in FUSIONS[self.fusion].modalities
+            for modality in FUSIONS[self.fusion].encoder_names()
         }
         return {modality: path for modality, path in paths.items() if path not in ("", RANDOM)}
 
     @property
     def has_all_checkpoints(self) -> bool:
         """Whether every encoder of the fusion starts from a checkpoint."""
-        return len(self.encoder_checkpoints) == len(FUSIONS[self.fusion].modalities)
+        return len(self.encoder_checkpoints) == len(FUSIONS[self.fusion].encoder_names())
 
     @property
     def allows_untrained_encoders(self) -> bool:
@@ -195,7 +195,7 @@ def check_encoder_checkpoints(config: ClassifyConfig) -> None:
                 "a checkpoint of this project (.ckpt)"
             )
     for modality in FIELDS_OF_ENCODER:
-        is_used = loads_encoders and modality in fusion.modalities
+        is_used = loads_encoders and modality in fusion.encoder_names()
         if getattr(config, f"load_state_{modality}") and not is_used:
             raise ValueError(
                 f"--mode {config.mode} --fusion {config.fusion} does not use --load_state_{modality}; "

@@ -4,7 +4,9 @@ An objective returns `{"loss": ..., other scalar terms}`: the loss of its own ro
 embeddings over ranks, of the global batch. Each rank's loss is scaled by `local_rows * world_size /
 global_rows`, so that DDP's average is the mean over all rows, and a global loss keeps its value. A loss that
 is a mean over something else, such as known labels, also returns their number as "count", which replaces the
-rows; it must be finite where the count is 0. Logged terms are averaged in the same way. Training and
+rows; it must be finite where the count is 0. Logged terms are averaged in the same way. An objective may have
+methods `after_backward()`, called when the gradients of a step are summed over ranks and before they are
+clipped, and `end_epoch(epoch)`, called after the last step of an epoch, before validation. Training and
 validation skip a batch with fewer rows than ranks; `predict` never skips a row.
 """
 
@@ -208,6 +210,7 @@ class _Trainer:
         self.sums = MetricSums(self.progress.sums, self.metrics_device)
         self.objective.train()
         self._train_epoch()
+        getattr(self.objective, "end_epoch", _nothing)(self.progress.epoch)
         train_seconds = self._elapsed()
         self.objective.eval()
         metrics = self._validate() | self._score()
@@ -256,6 +259,7 @@ class _Trainer:
         if self.world > 1:
             loss = loss * loss_factor.to(loss.dtype)
         loss.backward()
+        getattr(self.objective, "after_backward", _nothing)()
         if self.optim.clip:
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.optim.clip)
         self.optimizer.step()
@@ -423,6 +427,10 @@ class _Trainer:
     def _elapsed(self) -> float:
         """Return the seconds spent on this epoch, those before a stop included."""
         return self.progress.seconds + time.monotonic() - self.epoch_start
+
+
+def _nothing(*_: object) -> None:
+    """Stand in for a method that an objective does not have."""
 
 
 def compile_parts(objective: nn.Module) -> None:

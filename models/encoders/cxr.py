@@ -108,9 +108,14 @@ class CXREncoder(Encoder):
 
         An empty batch runs too: data-parallel training waits for a gradient (of zero) of every weight.
         """
+        return self.pool(self.maps(cxr))
+
+    def maps(self, cxr: Tensor) -> Tensor:
+        """Map images [P, 1, S, S] to the maps [P, feature_dim, h, w] of the last stage; P may be 0."""
         maps = self.prepare(cxr)
         with self.safe_batch_norm(len(cxr)):
-            return self.pool(self.stages(maps))
+            output: Tensor = self.stages(maps)
+        return output
 
     def safe_batch_norm(self, images: int) -> AbstractContextManager[None]:
         """Return the context in which to run the stages on this process's number of images.

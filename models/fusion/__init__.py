@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
+from models.fusion.settings import (
+    AUGSettings,
+    DrFuseSettings,
+    FlexMoESettings,
+    FusionSettings,
+    HEALNetSettings,
+    InfoRegSettings,
+    M3CareSettings,
+    MedFuseTokensSettings,
+    ShaSpecSettings,
+    SMILSettings,
+    StagedSettings,
+    UMSESettings,
+    UTDESettings,
+)
 from utils.choices import look_up, one_of
 from utils.lazy import LazyTable, lazy_exports
 
@@ -13,9 +28,12 @@ if TYPE_CHECKING:
     from models.encoders import Encoder
     from models.fusion.base import BranchLogits as BranchLogits
     from models.fusion.base import Fusion as Fusion
+    from models.fusion.base import Supervision as Supervision
     from models.fusion.linear import LinearFusion as LinearFusion
 
-__getattr__ = lazy_exports(__name__, {"BranchLogits": "base", "Fusion": "base", "LinearFusion": "linear"})
+__getattr__ = lazy_exports(
+    __name__, {"BranchLogits": "base", "Fusion": "base", "LinearFusion": "linear", "Supervision": "base"}
+)
 
 FUSIONS: Mapping[str, type[Fusion]] = LazyTable(
     {
@@ -30,6 +48,16 @@ FUSIONS: Mapping[str, type[Fusion]] = LazyTable(
         "medfuse_tokens": "models.fusion.medfuse_tokens:MedFuseTokens",
         "mmtm": "models.fusion.mmtm:MMTM",
         "daft": "models.fusion.daft:DAFT",
+        "drfuse": "models.fusion.drfuse:DrFuse",
+        "shaspec": "models.fusion.shaspec:ShaSpec",
+        "m3care": "models.fusion.m3care:M3Care",
+        "flexmoe": "models.fusion.flexmoe:FlexMoE",
+        "healnet": "models.fusion.healnet:HEALNet",
+        "smil": "models.fusion.smil:SMIL",
+        "umse": "models.fusion.umse:UMSE",
+        "utde": "models.fusion.utde:UTDE",
+        "aug": "models.fusion.aug:AUG",
+        "inforeg": "models.fusion.inforeg:InfoReg",
     }
 )
 
@@ -42,17 +70,30 @@ def get_fusion(name: str) -> type[Fusion]:
 
 
 @dataclass(frozen=True)
-class FusionConfig:
+class FusionConfig(
+    StagedSettings,
+    MedFuseTokensSettings,
+    DrFuseSettings,
+    ShaSpecSettings,
+    M3CareSettings,
+    FlexMoESettings,
+    HEALNetSettings,
+    SMILSettings,
+    UMSESettings,
+    UTDESettings,
+    AUGSettings,
+    InfoRegSettings,
+):
     """Settings that only some fusions have; the checkpoint of a classifier stores them."""
 
-    layer_after: Literal[-1, 0, 1, 2, 3, 4] = 4
-    """mmtm, daft: stage of the image encoder after which the modalities are fused, 0 (stem) to 4; -1: all."""
-    missing_token: Literal["zero", "learned"] = "zero"
-    """medfuse_tokens: what the LSTM reads instead of an absent X-ray, zeros or a learned vector."""
 
-
-def build_fusion(name: str, encoders: Mapping[str, Encoder], outputs: int, config: FusionConfig) -> Fusion:
-    """Build a fusion around the encoders of its modalities, with fresh weights."""
+def build_fusion(
+    name: str, encoders: Mapping[str, Encoder], outputs: int, kind: str, config: FusionConfig
+) -> Fusion:
+    """Build a fusion around the encoders of its modalities, with fresh weights, for a task of this kind."""
     fusion = FUSIONS[name]
-    constructor: Callable[..., Fusion] = fusion  # subclasses also take `outputs` and their settings
-    return constructor(encoders, outputs, **{key: getattr(config, key) for key in fusion.settings})
+    constructor: Callable[..., Fusion] = fusion
+    more: dict[str, object] = {"kind": kind} if fusion.learns_from_labels else {}
+    if fusion.settings is not FusionSettings:
+        more["settings"] = config
+    return constructor(encoders, outputs, **more)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models.encoders import Encoder, HourlyStates
+from models.fusion.settings import StagedSettings
 from models.fusion.staged import StagedFusion, squeeze
 
 RATIO = 7  # width of the bottleneck: its input divided by this
@@ -36,8 +37,8 @@ class DAFT(StagedFusion):
 
     title = "DAFT"
 
-    def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
-        super().__init__(encoders, layer_after, ScaleAndShift)
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int, settings: StagedSettings) -> None:
+        super().__init__(encoders, settings, ScaleAndShift)
         self.linear = nn.Linear(self.ehr_dim, outputs)
 
     def forward(self, batch: Batch) -> Tensor:

@@ -1,7 +1,6 @@
 """MedFuse with tokens: an LSTM over EHR, separator, image and end token."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from datasets.schema import Batch
 from models.encoders import Encoder, run_lstm
 from models.fusion.medfuse import FUSED_DIM
 from models.fusion.projected import ProjectedFusion
+from models.fusion.settings import MedFuseTokensSettings
 
 
 class MedFuseTokens(ProjectedFusion):
@@ -22,16 +22,13 @@ class MedFuseTokens(ProjectedFusion):
     title = "MedFuse with tokens"
     data_pairs = "partial"
     published_like = "medfuse"
-    settings = ("missing_token",)
+    settings = MedFuseTokensSettings
 
     def __init__(
-        self,
-        encoders: Mapping[str, Encoder],
-        outputs: int,
-        missing_token: Literal["zero", "learned"] = "zero",
+        self, encoders: Mapping[str, Encoder], outputs: int, settings: MedFuseTokensSettings
     ) -> None:
         super().__init__(encoders)
-        names = ("sep", "cls", "missing") if missing_token == "learned" else ("sep", "cls")
+        names = ("sep", "cls", "missing") if settings.missing_token == "learned" else ("sep", "cls")
         self.tokens = nn.ParameterDict({name: nn.Parameter(torch.rand(self.feature_dim)) for name in names})
         self.lstm = nn.LSTM(self.feature_dim, FUSED_DIM, batch_first=True)
         self.linear = nn.Linear(FUSED_DIM, outputs)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models.encoders import CXREncoder, Encoder, HourlyStates
+from models.fusion.settings import StagedSettings
 from models.fusion.staged import StagedFusion, squeeze
 from models.rows import gather_rows, take_rows
 
@@ -40,8 +41,8 @@ class MMTM(StagedFusion):
     title = "MMTM"
     changes_maps = True
 
-    def __init__(self, encoders: Mapping[str, Encoder], outputs: int, layer_after: int = 4) -> None:
-        super().__init__(encoders, layer_after, Gates)
+    def __init__(self, encoders: Mapping[str, Encoder], outputs: int, settings: StagedSettings) -> None:
+        super().__init__(encoders, settings, Gates)
         self.linear = nn.Linear(self.ehr_dim + self.image_dims[-1], outputs)
 
     def forward(self, batch: Batch) -> Tensor:

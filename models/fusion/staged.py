@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from datasets.schema import Batch
 from models.encoders import CXREncoder, EHREncoder, Encoder, HourlyStates
 from models.fusion.base import Fusion
+from models.fusion.settings import StagedSettings
 from models.rows import take_rows
 
 ALL_STAGES = -1  # --layer_after for a fusion block after every stage
@@ -31,18 +32,21 @@ class StagedFusion(Fusion):
     """
 
     changes_maps: ClassVar[bool] = False
-    settings = ("layer_after",)
+    settings = StagedSettings
     intermediate = True
     ehr_encoder: EHREncoder
     cxr_encoder: CXREncoder
 
     def __init__(
-        self, encoders: Mapping[str, Encoder], layer_after: int, block: Callable[[int, int], nn.Module]
+        self,
+        encoders: Mapping[str, Encoder],
+        settings: StagedSettings,
+        block: Callable[[int, int], nn.Module],
     ) -> None:
         super().__init__(encoders)
         self.image_dims = self.cxr_encoder.stage_dims
         self.ehr_dim = self.ehr_encoder.feature_dim
-        stages = range(len(self.image_dims)) if layer_after == ALL_STAGES else [layer_after]
+        stages = range(len(self.image_dims)) if settings.layer_after == ALL_STAGES else [settings.layer_after]
         self.last_fusion_stage = stages[-1]
         self.fusion_blocks = nn.ModuleDict(
             {str(stage): block(self.image_dims[stage], self.ehr_dim) for stage in stages}

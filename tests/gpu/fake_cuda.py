@@ -237,6 +237,7 @@ def backward(loss: Tensor, *_: object, **__: object) -> None:
                     continue
                 if gradient is not None:
                     slots = gradients.setdefault(following, {})
+                    gradient = gradient.sum_to_size(following._input_metadata[place].shape)
                     slots[place] = slots[place] + gradient if place in slots else gradient
                 waiting[following] -= 1
                 if not waiting[following]:
@@ -284,6 +285,11 @@ def _apply(node: Any, given: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
     if is_python and len(results) > len(node.next_functions):  # of arguments that are no tensors
         results = tuple(result for result in results if result is not None)
     return results
+
+
+def gradients_within_a_step(loss: Tensor, inputs: list[Tensor], **_: object) -> list[Tensor]:
+    """torch.autograd.grad, of smil's inner steps: only what it returns is as on a GPU, not its kernels."""
+    return [torch.empty_like(x) + 0 * loss for x in inputs]
 
 
 class Event:
@@ -358,6 +364,7 @@ def fake_cuda() -> Iterator[None]:
         mock.patch.object(torch.cuda, "get_device_name", lambda device=None: "fake"),
         mock.patch.object(nn.Module, "to", move),
         mock.patch.object(Tensor, "backward", backward),
+        mock.patch.object(torch.autograd, "grad", gradients_within_a_step),
         mock.patch.object(AsyncMetrics, "read_and_check_finite", lambda *_: numbers),
         mock.patch.object(MetricSums, "to_dict", lambda sums: dict.fromkeys(sums.names, 1.0)),
     ]

@@ -21,6 +21,7 @@ SMALL = EncoderConfig(ehr_dim=16, vision_backbone="resnet18")
 WITH_IMAGES = [name for name, fusion in FUSIONS.items() if "cxr" in fusion.modalities]
 BOTH = [name for name in WITH_IMAGES if "ehr" in FUSIONS[name].modalities]
 WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.intermediate else (0, 3))]
+BORROWING = ("m3care",)  # in training, a sample without an image borrows from others of its batch
 DEFAULT = FusionConfig()
 IN_EVERY_SETTING = [
     *((name, DEFAULT) for name in FUSIONS),
@@ -74,9 +75,10 @@ def test_a_single_sample_is_classified(make_batch, fusion: str, settings, has_cx
 @pytest.mark.parametrize("has_cxr", [[True, False], [False, False]])
 def test_fewer_than_two_images_leave_the_statistics_alone(make_batch, fusion: str, has_cxr) -> None:
     classifier = make_classifier(fusion).train()
-    before = {name: value.clone() for name, value in classifier.named_buffers()}
+    before = {name: value.clone() for name, value in classifier.named_buffers() if "encoder" in name}
     classifier(make_batch([5, 9], has_cxr, labels=3, size=32))
-    assert all(torch.equal(before[name], value) for name, value in classifier.named_buffers())
+    after = dict(classifier.named_buffers())
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 @pytest.mark.parametrize(("fusion", "settings"), IN_EVERY_SETTING)
@@ -146,6 +148,8 @@ def test_samples_that_share_a_stay_and_an_image_learn_as_if_each_had_its_own(
 @pytest.mark.parametrize(("fusion", "fusion_layer"), [f for f in WITH_HEADS if f[0] in WITH_IMAGES])
 @pytest.mark.parametrize("training", [False, True])
 def test_a_sample_without_an_image_depends_on_no_pixel(make_batch, fusion, fusion_layer, training) -> None:
+    if training and fusion in BORROWING:
+        return
     classifier = make_classifier(fusion, fusion_layer).train(training)
     batch = make_batch([5, 9, 3], [True, False, True], labels=3)
     batch.cxr.requires_grad_()
@@ -194,7 +198,7 @@ def test_the_parts_hold_every_weight_once(fusion: str, fusion_layer: int, settin
     parts = classifier.parts()
     saved = [value.data_ptr() for part in parts.values() for value in part.state_dict().values()]
     assert sorted(saved) == sorted(value.data_ptr() for value in classifier.state_dict().values())
-    modalities = FUSIONS[fusion].modalities
+    modalities = FUSIONS[fusion].encoder_names()
     names = [f"{m}_encoder" for m in modalities] + [f"{m}_head" for m in modalities if fusion_layer]
     assert set(names) <= set(parts)
 

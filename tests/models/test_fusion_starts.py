@@ -88,6 +88,7 @@ def test_without_checkpoints_it_is_as_asked() -> None:
         ("joint", "cxr", "ehr", 0, "no part 'cxr_encoder'"),
         ("joint", "ehr", "cxr", 0, "no part 'ehr_encoder'"),
         ("ehr", "ehr", "ehr", 3, "no part 'ehr_head'"),
+        ("umse", "ehr", "ehr", 0, "--fusion umse .* has no encoder for ehr; leave out --load_state_ehr"),
     ],
 )
 def test_what_a_checkpoint_lacks_is_an_error(states, fusion, modality, state, layer, message) -> None:

@@ -52,8 +52,9 @@ PRETRAININGS = [objective for objective in OBJECTIVES if objective not in SIMCLR
 PROTOCOLS = {"finetune": "finetune", "fteval": "finetune", "lineareval": "lineareval"}
 MODALITIES = {"": ("concatenation", "paired"), "_ehr": ("ehr", "ehr"), "_cxr": ("cxr", "cxr")}
 PAIRS = {
-    **dict.fromkeys(("early", "joint", "late", "mmtm", "daft"), "paired"),
+    **dict.fromkeys(("early", "joint", "late", "mmtm", "daft", "utde", "aug", "inforeg"), "paired"),
     **dict.fromkeys(("unified", "medfuse", "medfuse_tokens"), "partial"),  # also use stays without an X-ray
+    **dict.fromkeys(("drfuse", "shaspec", "m3care", "flexmoe", "healnet", "smil", "umse"), "partial"),
 }
 BASELINES = {f"supervised{end}": fusion_and_pairs for end, fusion_and_pairs in MODALITIES.items()} | {
     fusion: (fusion, pairs) for fusion, pairs in PAIRS.items()
@@ -341,9 +342,8 @@ def test_a_supervised_script_says_whose_learning_rate_it_takes(task: str, fusion
     path = supervised_path(fusion)
     config = generated(task, path)
     published = PUBLISHED[like][of_task]
-    assert config.optim.lr == float(published.lr) and config.fusion_settings.layer_after == (
-        published.stage or 4
-    )
+    assert config.optim.lr == float(published.lr)
+    assert config.fusion_settings == parse(ClassifyConfig, published.flags.split()).fusion_settings
     comment = " ".join(scripts(TASKS[task])[Path(path)].comments)
     assert f"as published for {like} on {of_task}" in comment
     assert ("none is published for this script" in comment) == ((fusion, task) != (like, of_task))
@@ -359,6 +359,16 @@ def test_the_published_learning_rates_differ_between_tasks() -> None:
     assert generated("in-hospital-mortality", "train/joint.sh").optim.lr == 4.032e-5
     assert generated("phenotyping", "train/late.sh").optim.lr == 5.652e-5
     assert generated("phenotyping", "train/daft.sh").fusion_settings.layer_after == 3
+
+
+def test_the_published_settings_of_a_fusion_differ_between_tasks() -> None:
+    settings = {task: generated(task, "train/healnet.sh").fusion_settings for task in TASKS}
+    assert settings["in-hospital-mortality"].healnet_max_frequency == 5
+    assert settings["length-of-stay"].healnet_depth == 3
+    assert settings["radiology"] == settings["phenotyping"] and settings["radiology"].healnet_bands == 4
+    drfuse = generated("phenotyping", "train/drfuse.sh").fusion_settings
+    assert (drfuse.drfuse_shared, drfuse.drfuse_ehr, drfuse.drfuse_attention) == (0.01, 0.7626, 1.8578)
+    assert generated("phenotyping", "train/aug.sh").fusion_settings.aug_alpha == 0.6484
 
 
 @pytest.mark.parametrize("objective", PRETRAININGS)
