@@ -39,7 +39,8 @@ class TimeAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.embed = TimeEmbedding()
-        self.query, self.key = (nn.Linear(TIME_DIM, heads * (TIME_DIM // heads)) for _ in range(2))
+        width = heads * (TIME_DIM // heads)
+        self.query, self.key = nn.Linear(TIME_DIM, width), nn.Linear(TIME_DIM, width, bias=False)
 
     def scores(self, steps: Tensor, times: Tensor) -> Tensor:
         """Return the scores of times [B, T] at steps [B, R], [B, heads, R, T]."""
