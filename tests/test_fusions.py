@@ -66,7 +66,10 @@ def probabilities(folder: Path) -> np.ndarray:
 @pytest.mark.parametrize("fusion", BOTH)
 def test_a_fusion_trains_in_two_stages_and_evaluates_again(store, unimodal, tmp_path, fusion: str) -> None:
     flags = (*SUPERVISED, "--fusion", fusion, "--data_pairs", "partial")
-    run(store, tmp_path, *flags, *unimodal, *SETTINGS.get(fusion, ()), "--name", "it")
+    given = dict(zip(unimodal[::2], unimodal[1::2], strict=True))
+    used = {f"--load_state_{name}": given[f"--load_state_{name}"] for name in FUSIONS[fusion].encoder_names()}
+    start = [word for pair in used.items() for word in pair]
+    run(store, tmp_path, *flags, *start, *SETTINGS.get(fusion, ()), "--name", "it")
     state = tmp_path / "it" / "best.ckpt"
     run(store, tmp_path, *flags, "--mode", "eval", "--load_state", state, "--name", "again")
     probability = probabilities(tmp_path / "it")
@@ -74,7 +77,7 @@ def test_a_fusion_trains_in_two_stages_and_evaluates_again(store, unimodal, tmp_
     assert np.allclose(probability, probabilities(tmp_path / "again"), atol=1e-5)
     rows = pd.read_csv(tmp_path / "results" / "phenotyping.csv")
     assert set(rows["fusion"]) == {fusion} and set(rows["objective"]) == {"supervised"}
-    assert rows.loc[0, "checkpoint"] == f"{unimodal[1]} + {unimodal[3]}"
+    assert rows.loc[0, "checkpoint"] == " + ".join(used.values())
 
 
 @pytest.mark.parametrize("fusion", ["early", "joint"])

@@ -67,7 +67,7 @@ class Experts(nn.Module):
     def forward(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """Map tokens [n, dim], with weights [n, E], to [n, dim]."""
         hidden = functional.gelu(tokens @ self.first + self.first_bias)  # [E, n, 2 dim]
-        return torch.einsum("end,ne->nd", hidden @ self.second + self.second_bias, weights)
+        return torch.einsum("ent,ne->nt", hidden @ self.second + self.second_bias, weights)
 
 
 class FlexMoE(ProjectedFusion):

@@ -175,7 +175,7 @@ class PatientGraph(nn.Module):
         self.compared = nn.Sequential(
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)
         )
-        self.compared_norm, self.norm = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.compared_norm, self.norm = (nn.LayerNorm(dim, bias=False) for _ in range(2))
         self.mix = nn.Parameter(torch.tensor(2.0))
         self.convolutions = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(2))
         self.borrowed_gate, self.own_gate = nn.Linear(dim, 1), nn.Linear(dim, 1)
