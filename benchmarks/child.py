@@ -33,7 +33,9 @@ class Ended:
     output: str
 
 
-def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Ended:
+def run(
+    command: Sequence[str | Path], environment: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Ended:
     """Run a command to its end, with additional environment variables.
 
     Memory is that of the process itself, read from /proc: the peak that the system reports for children
@@ -46,7 +48,7 @@ def run(command: Sequence[str | Path], environment: Mapping[str, str] | None = N
         core_seconds = _core_seconds_of_children()
         started = time.perf_counter()
         variables = os.environ | dict(environment or {})
-        child = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, cwd=ROOT, env=variables)
+        child = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, cwd=cwd, env=variables)
         peak, anonymous = 0.0, 0.0
         while child.poll() is None:
             memory = _memory(child.pid)

@@ -89,8 +89,9 @@ def measure(config: EpochEvaluationBenchmark, folder: Path) -> list[Figure]:
     device = job.process.device
     samples = load_sample_sets(job, job.tasks)
     inputs = unique_inputs(job, samples)
-    features = compute_features(job, job.checkpoints[0], inputs)  # the first call is slower
-    ours = timed(device, lambda: compute_features(job, job.checkpoints[0], inputs))
+    (path,) = job.checkpoints.values()
+    features = compute_features(job, path, inputs)  # the first call is slower
+    ours = timed(device, lambda: compute_features(job, path, inputs))
     probes = timed(device, lambda: [probe_task(job, task, 0, features, samples) for task in job.tasks])
     fusion = load_encoders(job)
     augmented = [augmented_batches(job, part) for part in samples.values()]
@@ -139,7 +140,7 @@ def timed(device: torch.device, work: Callable[[], object]) -> float:
 def load_encoders(job: EpochSelection) -> LinearFusion:
     """Load the checkpoint's encoders under a linear layer, in eval mode."""
     config = ClassifierConfig(job.config.fusion, "binary", 1, EncoderConfig())
-    path = str(job.checkpoints[0])
+    path = str(next(iter(job.checkpoints.values())))
     classifier, _ = start_classifier(config, {"ehr": path, "cxr": path})
     fusion = classifier.fusion.to(job.process.device).eval()
     assert isinstance(fusion, LinearFusion)
