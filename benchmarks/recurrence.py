@@ -99,15 +99,17 @@ def padded_to_longest(lstm: nn.LSTM, inputs: PackedSequence) -> tuple[Tensor, Te
     return states, last[-1]
 
 
-def loss_on_two_streams(objective: PairObjective, batch: Batch, side: torch.cuda.Stream) -> Tensor:
-    """Return SimCLR's loss with the LSTM on a stream of its own, queued before the images."""
-    main = torch.cuda.current_stream()
-    side.wait_stream(main)
+def loss_on_two_streams(objective: PairObjective, batch: Batch, side: torch.cuda.Stream | None) -> Tensor:
+    """Return SimCLR's loss with the LSTM on a stream of its own, queued before the images; None on a CPU."""
+    main = torch.cuda.current_stream() if side else None
+    if side and main:
+        side.wait_stream(main)
     with torch.cuda.stream(side):
         ehr = objective.heads["ehr"](objective.encoders["ehr"](batch.ehr))
     image = objective.heads["cxr"](objective.encoders["cxr"](batch.cxr))
-    main.wait_stream(side)
-    ehr.record_stream(main)
+    if side and main:
+        main.wait_stream(side)
+        ehr.record_stream(main)
     return losses.simclr(image, ehr, TEMPERATURE)
 
 
@@ -128,7 +130,21 @@ def random_pairs(sizes: Sizes, device: torch.device) -> Batch:
     zeros = torch.zeros(sizes.batch_size, device=device)
     images = torch.rand(sizes.batch_size, 1, sizes.image_size, sizes.image_size, device=device)
     row = torch.arange(sizes.batch_size)
-    return Batch(stays, torch.from_numpy(bins), images, present, present, zeros[:, None], row, zeros)
+    everyone = row.to(device)
+    return Batch(
+        ehr=stays,
+        stay=everyone,
+        last=(torch.from_numpy(bins) - 1).to(device),
+        hours=torch.from_numpy(bins),
+        cxr=images,
+        image=everyone,
+        paired=everyone,
+        has_ehr=present,
+        has_cxr=present,
+        labels=zeros[:, None],
+        row=row,
+        gap_days=zeros,
+    )
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
@@ -201,7 +217,8 @@ def time_step(sizes: Sizes, device: torch.device) -> list[Figure]:
     """Time SimCLR's forward and backward pass on one stream and on two; the losses must agree."""
     encoders = build_encoders(EncoderConfig(vision_backbone=sizes.backbone))
     objective = OBJECTIVES["simclr"]().build(encoders, build_heads(encoders, 1)).to(device)
-    batch, side = random_pairs(sizes, device), torch.cuda.Stream(priority=-1)
+    batch = random_pairs(sizes, device)
+    side = torch.cuda.Stream(priority=-1) if device.type == "cuda" else None
 
     def one() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16):
@@ -216,9 +233,8 @@ def time_step(sizes: Sizes, device: torch.device) -> list[Figure]:
         return loss
 
     torch.testing.assert_close(one(), two(), rtol=1e-3, atol=1e-3)
-    torch.cuda.reset_peak_memory_stats()
     ours = seconds(one, device, sizes.repeats)
-    peak = torch.cuda.max_memory_allocated() / 2**20
+    peak = torch.cuda.max_memory_allocated() / 2**20 if side else None
     name = f"SimCLR, {sizes.backbone} at {sizes.image_size}, batch {sizes.batch_size}, forward and backward"
     other = seconds(two, device, sizes.repeats)
     return [Figure(name, "s", ours, "the LSTM on a second stream", other, peak)]
@@ -254,7 +270,7 @@ def measure_gpu(sizes: Sizes, device: torch.device) -> list[Figure]:
         for count in sizes.stays
         for figure in time_lstm(hidden, count, sizes, device)
     ]
-    figures += [*time_images(sizes, device), *time_step(sizes, device)]
+    figures += [*time_step(sizes, device), *time_images(sizes, device)]
     return [on(figure, place(device)) for figure in figures]
 
 

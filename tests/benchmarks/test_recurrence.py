@@ -31,6 +31,20 @@ def test_an_lstm_split_in_time_has_the_states_and_gradients_of_the_whole(
         torch.testing.assert_close(split, whole, rtol=1e-12, atol=1e-12)
 
 
+def test_the_lines_for_a_gpu_run_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Except for the compiler and the second stream; the loss is computed both ways and compared."""
+    monkeypatch.setattr(recurrence, "icu_hours", lambda draw, count: draw.integers(1, 9, count))
+    monkeypatch.setattr(recurrence, "set_precision", lambda config, device: None)
+    monkeypatch.setattr(nn.Module, "compile", lambda module: None)
+    cudnn = torch.backends.cudnn
+    for place, name in ((cudnn, "benchmark"), (cudnn.rnn, "fp32_precision")):
+        monkeypatch.setattr(place, name, getattr(place, name))  # to put it back
+    tiny = recurrence.Sizes((4,), (3,), "resnet18", 32, 4, 1)
+    figures = recurrence.measure_gpu(tiny, torch.device("cpu"))
+    assert len(figures) == len(recurrence.not_measured())
+    assert all(figure.ours > 0 and figure.other > 0 for figure in figures)
+
+
 def test_without_a_gpu_nothing_but_the_save_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
