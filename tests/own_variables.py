@@ -12,7 +12,7 @@ from datasets import schema
 from datasets.events import cleaning
 
 FILES = ("channels.yaml", "variables.yaml")
-LACTATE = {"name": "Lactate", "normal": 1.5}, {"rule": "number", "lab": [50813], "range": [0, 30]}
+OWN = {"name": "Own", "normal": 1.5}, {"rule": "number", "lab": [999_001], "range": [0, 30]}
 
 
 def read_files() -> tuple[list, dict]:
@@ -37,10 +37,10 @@ def files_in_use(folder: Path, channels: object, variables: object) -> Iterator[
 
 
 @contextmanager
-def lactate_in_use(folder: Path) -> Iterator[None]:
-    """Add lactate, a laboratory value, as the last variable."""
+def own_variable_in_use(folder: Path) -> Iterator[None]:
+    """Add a laboratory value as the last variable."""
     channels, variables = read_files()
-    with files_in_use(folder, [*channels, LACTATE[0]], variables | {"Lactate": LACTATE[1]}):
+    with files_in_use(folder, [*channels, OWN[0]], variables | {"Own": OWN[1]}):
         yield
 
 

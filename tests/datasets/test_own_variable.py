@@ -12,46 +12,47 @@ from datasets.schema import channel_count, continuous_channels, variables
 from datasets.store import Store
 from models.encoders import EncoderConfig, build_encoders
 from models.pretraining import Pretraining, load_pretrained, pretraining_checkpoint
-from tests.own_variables import files_in_use, lactate_in_use, read_files
+from tests.own_variables import files_in_use, own_variable_in_use, read_files
 from tests.raw_tables import chart, lab, write_mimic_iv
 from tests.stores import extract_with_samples
 
 
 @pytest.fixture
 def raw(tmp_path: Path) -> ExtractConfig:
-    """One stay with a heart rate at hour 1 and two lactates, at hours 2 and 4."""
-    labs = [lab(50813, 2.5, "2150-01-01 02:30:00"), lab(50813, "4", "2150-01-01 04:30:00")]
+    """One stay with a heart rate at hour 1 and two values of an own variable, at hours 2 and 4."""
+    labs = [lab(999_001, 2.5, "2150-01-01 02:30:00"), lab(999_001, "4", "2150-01-01 04:30:00")]
     write_mimic_iv(tmp_path / "iv", chartevents=[chart(220045, 80, "2150-01-01 01:30:00")], labevents=labs)
     return ExtractConfig(tmp_path / "iv", tmp_path / "store")
 
 
 @pytest.mark.parametrize("protocol", ["medmod", "corrected"])
-def test_lactate_has_a_value_and_a_mask_in_every_hour(
-    raw: ExtractConfig, tmp_path: Path, protocol: str
-) -> None:
+def test_it_has_a_value_and_a_mask_in_every_hour(raw: ExtractConfig, tmp_path: Path, protocol: str) -> None:
     published = channel_count()
-    with lactate_in_use(tmp_path / "resources"):
+    with own_variable_in_use(tmp_path / "resources"):
         extract_with_samples(replace(raw, protocol=protocol))
-        lactate = variables()[-1]
+        own = variables()[-1]
         store = Store.open(raw.out)
-        values, masks = (store.hourly[:6, c] for c in (lactate.first_channel, lactate.mask_channel))
+        values, masks = (store.hourly[:6, c] for c in (own.first_channel, own.mask_channel))
         mean, deviation = store.normalizer()
         fitted = json.loads((raw.out / "normalizer.json").read_text())
         assert store.hourly.shape[1] == len(mean) == len(deviation) == channel_count() == published + 2
-        assert store.manifest.variables[-1] == {"name": "Lactate", "normal": 1.5, "categories": []}
-        assert fitted["channels"][-1] == "Lactate"
+        assert store.manifest.variables[-1] == {"name": "Own", "normal": 1.5, "categories": []}
+        assert fitted["channels"][-1] == "Own"
     assert values.tolist() == [1.5, 1.5, 2.5, 2.5, 4, 4] and masks.tolist() == [0, 0, 1, 0, 1, 0]
     assert channel_count() == published
 
 
 def test_a_store_of_other_variables_is_refused_by_name(raw: ExtractConfig, tmp_path: Path) -> None:
-    with lactate_in_use(tmp_path / "resources"):
+    with own_variable_in_use(tmp_path / "resources"):
         extract_with_samples(raw)
-    message = "manifest.yaml: the store was extracted with Lactate, unlike .*channels.yaml; restore that file"
+    message = "manifest.yaml: the store was extracted with Own, unlike .*channels.yaml; restore that file"
     with pytest.raises(ValueError, match=message):
         Store.open(raw.out)
     extract_with_samples(replace(raw, out=tmp_path / "published"))
-    with lactate_in_use(tmp_path / "resources"), pytest.raises(ValueError, match="extracted without Lactate"):
+    with (
+        own_variable_in_use(tmp_path / "resources"),
+        pytest.raises(ValueError, match="extracted without Own"),
+    ):
         Store.open(tmp_path / "published")
 
 
@@ -80,9 +81,9 @@ def test_an_encoder_trained_on_other_variables_is_refused_by_name(tmp_path: Path
     encoders = build_encoders(EncoderConfig(), ["ehr"])
     content = pretraining_checkpoint(Pretraining("simclr", EncoderConfig()), encoders, {})
     assert load_pretrained({"ehr_encoder": encoders["ehr"]}, content) == ["ehr_encoder: 4/4 tensors"]
-    with lactate_in_use(tmp_path / "resources"):
+    with own_variable_in_use(tmp_path / "resources"):
         wider = build_encoders(EncoderConfig(), ["ehr"])["ehr"]
-        with pytest.raises(ValueError, match="it was trained without Lactate, unlike"):
+        with pytest.raises(ValueError, match="it was trained without Own, unlike"):
             load_pretrained({"ehr_encoder": wider}, content)
 
 
@@ -103,28 +104,28 @@ def single(name: str) -> tuple[list, dict]:
 @pytest.mark.parametrize(
     ("channel", "entry", "message"),
     [
-        ({"normal": None}, {}, r"variable 18 \(Lactate\) needs a number as its normal value, not None"),
-        ({"name": 5}, {}, "variable 18 needs a name"),
+        ({"normal": None}, {}, r"variable \d+ \(Own\) needs a number as its normal value, not None"),
+        ({"name": 5}, {}, r"variable \d+ needs a name"),
         ({"mean": 2}, {}, "has the unknown key mean"),
         ({"name": "pH"}, {}, "pH is there twice"),
         ({"categories": [1, 2], "normal": 1}, {}, "needs a list of texts as its categories"),
         ({"categories": ["low", "high"]}, {}, "has no category 1.5, its normal value"),
-        ({"name": "Lactic acid"}, {}, "differ in Lactate, Lactic acid; give each in both"),
-        ({}, {"rule": "numeric"}, "Lactate needs a rule, one of number, systolic"),
-        ({}, {"rule": "category"}, "Lactate needs a rule, one of number, systolic"),
+        ({"name": "Own acid"}, {}, "differ in Own, Own acid; give each in both"),
+        ({}, {"rule": "numeric"}, "Own needs a rule, one of number, systolic"),
+        ({}, {"rule": "category"}, "Own needs a rule, one of number, systolic"),
         ({}, {"range": [30]}, "needs a range of plausible values"),
         ({}, {"range": [30, 0]}, "needs a range of plausible values"),
-        ({}, {"lab": 50813}, r"must list its items as whole numbers: \[50813\]"),
-        ({}, {"lab": ["50813"]}, "must list its items as whole numbers"),
-        ({}, {"labs": [50813]}, "has the unknown key labs"),
-        ({}, {"lab": [220045]}, "Heart Rate and Lactate share item 220045; remove it from one"),
+        ({}, {"lab": 999_001}, r"must list its items as whole numbers: \[50813\]"),
+        ({}, {"lab": ["999_001"]}, "must list its items as whole numbers"),
+        ({}, {"labs": [999_001]}, "has the unknown key labs"),
+        ({}, {"lab": [220045]}, "Heart Rate and Own share item 220045; remove it from one"),
     ],
 )
 def test_a_mistake_in_either_file_is_told(tmp_path: Path, channel: dict, entry: dict, message: str) -> None:
     channels, entries = read_files()
-    lactate = {"name": "Lactate", "normal": 1.5} | channel
-    cleaning = {"rule": "number", "lab": [50813], "range": [0, 30]} | entry
-    in_use = files_in_use(tmp_path / "resources", [*channels, lactate], entries | {"Lactate": cleaning})
+    channel_entry = {"name": "Own", "normal": 1.5} | channel
+    cleaning = {"rule": "number", "lab": [999_001], "range": [0, 30]} | entry
+    in_use = files_in_use(tmp_path / "resources", [*channels, channel_entry], entries | {"Own": cleaning})
     with in_use, pytest.raises(ValueError, match=message):
         item_map("corrected")
 

@@ -206,7 +206,8 @@ def test_a_normaliser_of_another_kind_is_refused(folder: Path, text: str) -> Non
     path = folder / "normalizer.json"
     fitted = json.loads(path.read_text())
     key, _, what = text.partition(" ")
-    odd = {"0": [0.0] * 12, "nan": [float("nan")] * 12, "short": [1.0], "null": None}
+    count = len(fitted["std"])
+    odd = {"0": [0.0] * count, "nan": [float("nan")] * count, "short": [1.0], "null": None}
     path.write_text(json.dumps(fitted | {key: odd[what]}) if key in fitted else text)
     refresh_manifests(folder)
     with pytest.raises(ValueError, match=r"normalizer.json.*extract again"):

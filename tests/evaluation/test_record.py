@@ -178,8 +178,8 @@ def test_a_wrong_choice_is_one_clear_error(store: Path, tmp_path: Path) -> None:
     choices = [
         (replace(base, stay_id=5), "--stay_id 5: .* has no such stay"),
         (
-            replace(base, variable=("Lactate",)),
-            "--variable Lactate: unknown; choose from Capillary refill rate",
+            replace(base, variable=("Own",)),
+            "--variable Own: unknown; choose from Capillary refill rate",
         ),
         (replace(base, label=("shock",)), "phenotyping has no label shock; choose --label from Acute and"),
         (replace(base, label=TASKS["phenotyping"].labels[:7]), "at most 6 labels"),

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from datasets import verify
+from datasets.schema import variables
 from datasets.verify import VerifyConfig
 from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, pick, run
 from tests.fuzz.checkpoints import Executes, flipped_bits, predictions, zero_block
@@ -118,7 +119,7 @@ def other_array(draw: Draw, store: Path, workspace: Workspace) -> None:
 
 def not_finite(draw: Draw, store: Path, workspace: Workspace) -> None:
     hourly = np.load(store / "hourly.npy")
-    hourly[:, int(draw.integers(59))] = pick(draw, (np.nan, np.inf))
+    hourly[:, int(draw.integers(variables()[0].mask_channel))] = pick(draw, (np.nan, np.inf))
     np.save(store / "hourly.npy", hourly)
     agree(store)
 
@@ -206,12 +207,11 @@ def _write_listfile(store: Path, rows: list[list[str]], end: str = "\n") -> None
 def odd_normalizer(draw: Draw, store: Path, workspace: Workspace) -> None:
     path = store / "normalizer.json"
     fitted = json.loads(path.read_text())
-    key, value = (
-        pick(draw, ("mean", "std")),
-        pick(draw, (None, "x", [], [1.0], 3, [float("nan")] * 12, [0.0] * 12)),
-    )
-    if key == "mean" and value == [0.0] * 12:
-        value = [float("inf")] * 12
+    zeros = [0.0] * len(fitted["mean"])
+    key = pick(draw, ("mean", "std"))
+    value = pick(draw, (None, "x", [], [1.0], 3, [float("nan")] * len(zeros), zeros))
+    if key == "mean" and value == zeros:
+        value = [float("inf")] * len(zeros)
     others = (json.dumps(fitted | {key: value}), json.dumps({k: v for k, v in fitted.items() if k != key}),
               "[]", "", "{", "null", "text", "[" * 100_000)  # fmt: skip
     path.write_text(pick(draw, others))
