@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE, Transforms
+from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE, SPLITS, Transforms
 from utils.config import neutral, resumable
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class DataConfig:
     data_ratio: float = 1.0
     """Fraction of the training stays without an X-ray to keep, drawn with the run's seed; for partial and
     ehr_all."""
+    drop_cxr: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Fractions of the stays with an X-ray that lose it, in the train, val and test split, for partial. They
+    are drawn with the run's seed; a larger fraction includes the stays of a smaller one."""
     retrieve_cxr: Literal["recent", "all"] = "recent"
     """X-ray of a sample: the last one before its prediction time, or all of them, each a sample."""
     every_hours: int = 1
@@ -93,6 +96,13 @@ class DataConfig:
             raise ValueError(
                 f"--data_ratio {self.data_ratio} leaves out samples without an X-ray, and --data_pairs "
                 f"{self.data_pairs} has none; use --data_pairs partial or ehr_all"
+            )
+        if not all(0 <= rate <= 1 for rate in self.drop_cxr):
+            raise ValueError(f"--drop_cxr must be three fractions from 0 to 1, not {self.drop_cxr}")
+        if any(self.drop_cxr) and self.data_pairs != "partial":
+            raise ValueError(
+                f"--drop_cxr leaves stays without their X-ray, and --data_pairs {self.data_pairs} does not "
+                "keep them beside the others; use --data_pairs partial"
             )
         if self.retrieve_cxr == "all" and not selection.cxr:
             raise ValueError(
@@ -169,6 +179,7 @@ def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig
     if not len(samples):
         raise ValueError(f"{store.folder}: {task.name} has no {split} sample; the cohort is too small for it")
     samples = _every_nth_hour(samples, config.every_hours)
+    samples = drop_cxr(samples, config.drop_cxr[SPLITS.index(split)], seed)
     if not selection.unpaired:
         samples = samples.take(samples.cxr_row >= 0)
     elif split == "train" and config.data_ratio < 1:
@@ -267,6 +278,18 @@ def _gap_days(store: Store, cxr_row: np.ndarray, end_hours: np.ndarray) -> np.nd
     hours = np.append(store.images(["hours"])["hours"].to_numpy(), np.nan)  # the last is that of row -1
     days: np.ndarray = np.abs((end_hours - hours[cxr_row]) / 24)
     return days.astype(np.float32)
+
+
+def drop_cxr(samples: Samples, rate: float, seed: int) -> Samples:
+    """Take the X-rays from a fraction `rate` of the stays that have one; `seed` draws which."""
+    stays = np.unique(samples.stay_id[samples.cxr_row >= 0])
+    chosen = np.random.default_rng(seed).permutation(stays)[: round(rate * len(stays))]
+    dropped = np.isin(samples.stay_id, chosen)
+    return replace(
+        samples,
+        cxr_row=np.where(dropped, -1, samples.cxr_row),
+        gap_days=np.where(dropped, np.float32(np.nan), samples.gap_days),
+    )
 
 
 def _subsample_unpaired(samples: Samples, ratio: float, seed: int) -> Samples:

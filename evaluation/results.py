@@ -98,8 +98,8 @@ def read_rows(path: Path, text: Collection[str] = TEXT_COLUMNS) -> pd.DataFrame:
     return table
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV file of ours.
+def read_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT_COLUMNS) -> pd.DataFrame:
+    """Read a CSV file of ours; `text` as in `read_rows`.
 
     Raises:
         ValueError: the file is missing, not a table, empty, or without one of `columns`.
@@ -107,7 +107,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if not path.is_file():
         raise ValueError(f"{path} is missing; give the folder or table of a run that has finished")
     try:
-        table = read_rows(path)
+        table = read_rows(path, text)
     except (pd.errors.ParserError, UnicodeDecodeError):
         raise ValueError(f"{path} is not a table; give a CSV file that a run has written") from None
     if table.empty:

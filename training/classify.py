@@ -230,7 +230,13 @@ def read_batches(experiment: Experiment, samples: Samples, train: bool) -> Batch
     return Batches(
         experiment.store,
         samples,
-        replace(config.data, data_pairs=data_pairs, data_ratio=1.0, retrieve_cxr="recent"),
+        replace(
+            config.data,
+            data_pairs=data_pairs,
+            data_ratio=1.0,
+            retrieve_cxr="recent",
+            drop_cxr=(0.0, 0.0, 0.0),
+        ),
         seed=experiment.run.seed,
         device=process.device,
         train=train,

@@ -5,11 +5,12 @@ from evaluation.plots.curves import Curves, Epochs
 from evaluation.plots.embedding import Embedding
 from evaluation.plots.figures import save
 from evaluation.plots.record import Record
+from evaluation.plots.robustness import Robustness
 from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, Heatmap
 from utils.cli import run_cli
 
-Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record
+Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record | Robustness
 
 
 def main(command: Command) -> None:

@@ -27,9 +27,11 @@ def line_style(one_of_many: bool) -> dict[str, Any]:
     return {"linewidth": 0.8, "alpha": 0.6} if one_of_many else {"linewidth": 1.8}
 
 
-def make_panels(count: int, title: str, width: float = 0.0, height: float = 0.0) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` axes, three per row; width and height in inches, 0: by the axes."""
-    columns, rows = min(count, 3), math.ceil(count / 3)
+def make_panels(
+    count: int, title: str, width: float = 0.0, height: float = 0.0, per_row: int = 3
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` axes; width and height in inches, 0: by the axes."""
+    columns, rows = min(count, per_row), math.ceil(count / per_row)
     size = (width or PANEL_SIZE[0] * columns, height or PANEL_SIZE[1] * rows + 0.4)
     figure = Figure(size, layout="constrained")
     figure.suptitle(title)

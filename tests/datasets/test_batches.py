@@ -295,6 +295,32 @@ def test_every_nth_hour_thins_out_the_hourly_tasks_alone(store: Store, split: st
         assert np.array_equal(thin.end_hours, whole.end_hours[kept])
 
 
+@settings(max_examples=25, deadline=None)
+@given(rate=st.floats(0, 1), more=st.floats(0, 1), seed=st.integers(0, 99))
+def test_a_stay_keeps_or_loses_its_xrays_whole(store: Store, rate: float, more: float, seed: int) -> None:
+    whole = samples_of(store, "decompensation", "test", data_pairs="partial")
+    few, many = (
+        samples_of(store, "decompensation", "test", seed, data_pairs="partial", drop_cxr=(0.3, 0.3, r))
+        for r in (min(rate, more), max(rate, more))
+    )
+    stays = np.unique(whole.stay_id[whole.cxr_row >= 0])
+    lost = whole.stay_id[few.cxr_row != whole.cxr_row]
+    assert len(np.unique(lost)) == round(min(rate, more) * len(stays))
+    assert np.array_equal(np.isin(whole.stay_id, lost) & (few.cxr_row >= 0), np.zeros(len(whole), bool))
+    assert np.array_equal(np.isnan(few.gap_days), few.cxr_row < 0)
+    assert not ((many.cxr_row >= 0) & (few.cxr_row < 0)).any()
+    assert np.array_equal(few.labels, whole.labels, equal_nan=True)
+
+
+def test_each_split_loses_its_own_fraction_of_xrays(store: Store) -> None:
+    left = {
+        split: samples_of(store, split=split, data_pairs="partial", drop_cxr=(0.0, 0.5, 1.0)).cxr_row >= 0
+        for split in ("train", "val", "test")
+    }
+    whole = samples_of(store, data_pairs="partial").cxr_row >= 0
+    assert np.array_equal(left["train"], whole) and not left["test"].any() and left["val"].any()
+
+
 def test_the_ratio_is_drawn_with_the_seed(store: Store) -> None:
     ids = [
         samples_of(store, seed=seed, data_pairs="partial", data_ratio=0.5).stay_id.tolist()
@@ -568,6 +594,8 @@ def reading_threads() -> list[str]:
         ({"data_ratio": 1.5}, "--data_ratio must be 0 to 1"),
         ({"every_hours": 0}, "--every_hours must be 1 or more"),
         ({"data_ratio": 0.5}, "--data_pairs paired has none; use --data_pairs partial"),
+        ({"drop_cxr": (0.0, 1.5, 0.0)}, "--drop_cxr must be three fractions from 0 to 1"),
+        ({"drop_cxr": (0.5, 0.0, 0.0)}, "--data_pairs paired does not keep them .* use --data_pairs partial"),
         ({"data_pairs": "ehr_all", "retrieve_cxr": "all"}, "reads no X-rays; leave it out"),
     ],
 )

@@ -1,0 +1,205 @@
+"""Test classifiers on ever fewer X-rays: `python -m training.robustness RUN ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import tyro
+
+from datasets.batches import Batches
+from datasets.features import LOADS
+from datasets.samples import Samples, drop_cxr, load_samples
+from datasets.store import Store
+from evaluation import bootstrap, metrics
+from evaluation.bootstrap import Resamples
+from evaluation.plots.figures import save
+from evaluation.plots.robustness import Robustness
+from evaluation.scoring import compute_scores
+from models.classifier import read_classifier
+from models.fusion import FUSIONS
+from tasks import TASKS
+from tasks.task import Task
+from training.classify_config import ClassifyConfig
+from training.predict import predict
+from training.provenance import check_no_leakage
+from utils.cli import run_cli
+from utils.config import from_dict, read_yaml_mapping
+from utils.files import atomic_write
+
+RATES = tuple(round(0.1 * step, 1) for step in range(11))
+ALONE = "ehr"  # the fusion with which all are compared
+
+
+@dataclass(frozen=True)
+class RobustnessConfig:
+    """Test finished classifiers with the X-rays of a fraction of the stays, for several fractions.
+
+    Runs of one task, fusion and kind of training stays are seeds of one method, whose scores are averaged.
+    Writes <task>.csv and <task>.png. Each score has an interval over the subjects, and so has its difference
+    to the classifiers of the EHR alone (--fusion ehr), by the same resamples, if these are among the runs.
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs of run_gpu.py, or folders that hold such folders."""
+    store: Path | None = None
+    """Folder of the store; if not given, that of each run."""
+    out: Path = Path("results/robustness")
+    """Folder of the tables and pictures."""
+    rates: tuple[float, ...] = RATES
+    """Fractions of the stays with an X-ray that lose it, drawn with the seed of each run as by --drop_cxr."""
+    bootstrap: int = 1000
+    """Resamples of the subjects."""
+
+    def __post_init__(self) -> None:
+        if not all(0 <= rate <= 1 for rate in self.rates):
+            raise ValueError(f"--rates must be fractions from 0 to 1, not {self.rates}")
+        if self.bootstrap < 1:
+            raise ValueError(f"--bootstrap must be 1 or more resamples, not {self.bootstrap}")
+
+
+class Method(NamedTuple):
+    """What the seeds of one method have in common: task, fusion, and the stays that it was trained on."""
+
+    task: str
+    fusion: str
+    trained_on: str  # "all" stays, or "paired": those with an X-ray
+
+
+@dataclass(frozen=True)
+class TestedRun:
+    """A run's test samples, and its probabilities [n, outputs] with and without their X-rays.
+
+    No prediction depends on other samples, so both give the probabilities for any fraction of X-rays.
+    """
+
+    task: Task
+    data: str  # what the store says of its data, such as "synthetic data"
+    seed: int
+    samples: Samples
+    with_cxr: np.ndarray
+    without: np.ndarray
+
+    def probability(self, rate: float) -> np.ndarray:
+        """Return the probabilities if a fraction of the stays loses its X-ray, as --drop_cxr draws them."""
+        lost = drop_cxr(self.samples, rate, self.seed).cxr_row != self.samples.cxr_row
+        return np.where(lost[:, None], self.without, self.with_cxr)
+
+    @cached_property
+    def paired(self) -> np.ndarray:
+        """Which samples have an X-ray, bool [n]."""
+        return self.samples.cxr_row >= 0
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders of trained classifiers; ValueError if there is none."""
+    found = [
+        path.parent
+        for folder in folders
+        for path in sorted([*folder.glob("best.ckpt"), *folder.glob("*/best.ckpt")])
+    ]
+    if not found:
+        given = ", ".join(map(str, folders))
+        raise ValueError(f"{given}: there is no best.ckpt; give the folders of runs of run_gpu.py")
+    return found
+
+
+def read_run(folder: Path, store: Path | None) -> tuple[Method, ClassifyConfig]:
+    """Return the method and the settings of a run, with another store if one is given."""
+    config = from_dict(ClassifyConfig, read_yaml_mapping(folder / "config.yaml"), str(folder / "config.yaml"))
+    trained_on = "paired" if config.data.data_pairs in ("paired", "ehr", "cxr") else "all"
+    data = config.data if store is None else replace(config.data, store=store)
+    return Method(config.task, config.fusion, trained_on), replace(config, data=data)
+
+
+def predict_run(folder: Path, config: ClassifyConfig) -> TestedRun:
+    """Predict the test samples of all stays, with their X-rays and without."""
+    task, store = TASKS[config.task], Store.open(config.data.store)
+    path = folder / "best.ckpt"
+    check_no_leakage(store, path)
+    classifier, _, _ = read_classifier(path)
+    classifier.eval()
+    data = replace(
+        config.data, data_pairs="partial", data_ratio=1.0, retrieve_cxr="recent", drop_cxr=(0.0, 0.0, 0.0)
+    )
+    samples = load_samples(store, task, "test", data, config.run.seed)
+    read = replace(data, data_pairs=LOADS[FUSIONS[config.fusion].modalities])
+
+    def probability(of: Samples) -> np.ndarray:
+        batches = Batches(store, of, read, seed=config.run.seed, device=torch.device("cpu"), train=False)
+        return predict(classifier.predict, batches)
+
+    whole, without = probability(samples), probability(drop_cxr(samples, 1.0, 0))
+    return TestedRun(task, store.data_description, config.run.seed, samples, whole, without)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean score of a method's runs, and in each resample [R], for one fraction of the X-rays."""
+
+    value: float
+    resampled: np.ndarray
+
+
+def score(runs: Sequence[TestedRun], rate: float, paired: bool, metric: str, resamples: int) -> Curve:
+    """Score the runs of a method on all test samples, or on those that have an X-ray (before it is lost)."""
+    values, resampled = [], []
+    for run in runs:
+        kept = run.paired if paired else np.ones(len(run.samples), bool)
+        truth, probability = run.samples.labels[kept], run.probability(rate)[kept]
+        values.append(metrics.headline(compute_scores(run.task, truth, probability))[metric])
+        draws = Resamples.of(run.samples.subject_id, resamples, seed=0).take(kept)
+        scores = bootstrap.evaluate(run.task.kind, run.task.labels, {}, truth, probability, draws)
+        resampled.append(scores["macro", metric])
+    return Curve(float(np.mean(values)), np.mean(resampled, axis=0))
+
+
+def rows(
+    methods: dict[Method, list[TestedRun]], rates: Sequence[float], resamples: int
+) -> Iterator[dict[str, object]]:
+    """Yield a row for each method, fraction and kind of test stays."""
+    for method, runs in methods.items():
+        baseline = methods.get(method._replace(fusion=ALONE), [])
+        metric = runs[0].task.monitor
+        for tested_on in ("all", "paired"):
+            paired = tested_on == "paired"
+            alone = score(baseline, 0.0, paired, metric, resamples) if baseline else None
+            for rate in rates:
+                curve = score(runs, rate, paired, metric, resamples)
+                low, high = bootstrap.interval(curve.resampled)
+                row: dict[str, object] = {
+                    **method._asdict(), "data": runs[0].data, "tested_on": tested_on, "rate": rate,
+                    "metric": metric, "value": curve.value, "low": low, "high": high, "runs": len(runs),
+                }  # fmt: skip
+                if alone is not None:
+                    low, high = bootstrap.interval(curve.resampled - alone.resampled)
+                    row |= {"difference": curve.value - alone.value}
+                    row |= {"difference_low": low, "difference_high": high}
+                yield row
+
+
+def main(config: RobustnessConfig) -> None:
+    """Test all runs, and write a table and a picture for each task."""
+    methods: dict[Method, list[TestedRun]] = {}
+    for folder in find_runs(config.runs):
+        method, settings = read_run(folder, config.store)
+        methods.setdefault(method, []).append(predict_run(folder, settings))
+    for task in dict.fromkeys(method.task for method in methods):
+        of_task = {method: runs for method, runs in methods.items() if method.task == task}
+        table = pd.DataFrame(rows(of_task, config.rates, config.bootstrap))
+        path = config.out / f"{task}.csv"
+        with atomic_write(path) as partial:
+            table.to_csv(partial, index=False)
+        figure, picture = Robustness(path).draw()
+        save(figure, picture)
+        print(f"{path}\n{picture}")
+
+
+if __name__ == "__main__":
+    run_cli(main, RobustnessConfig)
