@@ -46,7 +46,7 @@ class Figure:
         """
         if self.ours is None or self.other is None:
             return None
-        return self.ours / self.other if self.unit.endswith("/s") else self.other / self.ours
+        return self.ours / self.other if self.unit.endswith(("/s", "/core-s")) else self.other / self.ours
 
     def cells(self) -> dict[str, str]:
         """Return its columns of results.csv, as text."""

@@ -35,7 +35,8 @@ class SideBySide:
 
     All numbers come from the files that run_gpu.py writes: training samples a second and seconds of an epoch
     from log.csv, seconds of the test from the results. One thread each, no intervals. Our build tests a
-    classifier of the other one, too, and the probabilities of both are compared.
+    classifier of the other one, too, and the probabilities of both are compared. Seconds are multiplied by
+    the share of a core that the program got: on a busy machine, only core-seconds can be compared.
     """
 
     other: tyro.conf.Positional[Path]
@@ -60,11 +61,11 @@ class Build(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What one training took: rate of the last epoch, seconds of the last epoch and of the test, memory."""
+    """What a training took: rate and core-seconds of the last epoch, core-seconds of the test, and memory."""
 
-    samples_per_second: float
-    epoch_seconds: float
-    test_seconds: float
+    samples_per_core_second: float
+    epoch: float
+    test: float
     peak_mb: float
 
 
@@ -96,10 +97,10 @@ def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     last = read_rows(build.folder / name / "log.csv").iloc[-1]
     results = pd.concat([read_rows(path) for path in build.folder.glob("*.csv")])
     of_run = results[results["run"] == name].groupby("split")["seconds"].first()
-    test_seconds = float(of_run["test"]) - float(of_run["val"])
-    return Trained(
-        float(last["samples_per_second"]), float(last["seconds"]), max(test_seconds, 0.1), ended.peak_mb
-    )
+    test = max(float(of_run["test"]) - float(of_run["val"]), 0.1)  # the results have tenths of a second
+    share = ended.core_seconds / ended.seconds
+    rate, epoch = float(last["samples_per_second"]), float(last["seconds"])
+    return Trained(rate / share, epoch * share, test * share, ended.peak_mb)
 
 
 def largest_gap(config: SideBySide, ours: Build, other: Build, checkpoint: Path) -> float:
@@ -127,13 +128,13 @@ def compare(config: SideBySide, folder: Path) -> list[Figure]:
     figures = []
     for work in TRAININGS:
         mine, theirs = (Trained(*np.median(taken[work, side], axis=0)) for side in (0, 1))
-        row = (against, theirs.samples_per_second, mine.peak_mb)
-        figures.append(Figure(f"training: {work}", "samples/s", mine.samples_per_second, *row))
-        row = (against, theirs.epoch_seconds, mine.peak_mb)
-        figures.append(Figure(f"an epoch and its validation: {work}", "s", mine.epoch_seconds, *row))
+        row = (against, theirs.samples_per_core_second, mine.peak_mb)
+        figures.append(Figure(f"training: {work}", "samples/core-s", mine.samples_per_core_second, *row))
+        row = (against, theirs.epoch, mine.peak_mb)
+        figures.append(Figure(f"an epoch and its validation: {work}", "core-s", mine.epoch, *row))
         figures.append(Figure(f"peak memory: {work}", "MiB", mine.peak_mb, against, theirs.peak_mb))
         if work == TESTED:
-            figures.append(Figure(f"test: {work}", "s", mine.test_seconds, against, theirs.test_seconds))
+            figures.append(Figure(f"test: {work}", "core-s", mine.test, against, theirs.test))
     checkpoint = other.folder / f"run{list(TRAININGS).index(TESTED)}-0" / "best.ckpt"
     print(f"probabilities differ by {largest_gap(config, ours, other, checkpoint):.1e} at most")
     return figures

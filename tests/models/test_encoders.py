@@ -17,10 +17,9 @@ from models.encoders import (
     EncoderConfig,
     HourlyStates,
     build_encoders,
-    run_lstm,
 )
 from models.encoders.cxr import IMAGENET_MEAN, IMAGENET_STD
-from models.encoders.ehr import CHUNK_HOURS
+from models.encoders.ehr import CHUNK_HOURS, _run_lstm_in_chunks, _run_lstm_padded
 
 
 def stays(*hours: int) -> list[torch.Tensor]:
@@ -53,19 +52,20 @@ def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
     assert torch.allclose(encoder(packed(3, 9)), states[torch.arange(2), hours - 1], atol=1e-6)
 
 
-def test_spans_of_hours_give_the_states_and_gradients_of_the_whole() -> None:
-    lstm, ehr = (
+@pytest.mark.parametrize("run", [_run_lstm_in_chunks, _run_lstm_padded])
+def test_chunks_of_hours_and_padded_stays_give_the_states_and_gradients_of_nn_lstm(run) -> None:
+    lstm, inputs = (
         torch.nn.LSTM(channel_count(), 8),
         packed(CHUNK_HOURS, 1, 3 * CHUNK_HOURS + 1, CHUNK_HOURS + 1, 2 * CHUNK_HOURS),
     )
     results = []
-    for states, last in (run_lstm(lstm, ehr), (lambda out: (out[0], out[1][0][-1]))(lstm(ehr))):
+    for states, last in (run(lstm, inputs), (lambda out: (out[0], out[1][0][-1]))(lstm(inputs))):
         lstm.zero_grad()
         (states.data.square().sum() + last.sum()).backward()
         gradients = [weight.grad.clone() for weight in lstm.parameters()]
         results.append([pad_packed_sequence(states)[0], last, *gradients])
-    for chunked, at_once in zip(*results, strict=True):
-        assert torch.allclose(chunked, at_once, rtol=1e-4, atol=1e-5)
+    for ours, at_once in zip(*results, strict=True):
+        assert torch.allclose(ours, at_once, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("layers", [1, 2])
