@@ -132,7 +132,7 @@ def _draw_curves(axis: Axes, curves: CurveSet, drawstyle: str) -> None:
         axis.plot(GRID, curves.mean, color="black", label=f"mean of {count} labels: {name} {area:.3f}")
     if curves.band is not None:
         low, high = curves.band
-        label = "95 % band, over subjects"
+        label = f"95 % band of the {'mean' if count > 1 else 'curve'}, over subjects"
         axis.fill_between(GRID, low, high, color="black", alpha=0.2, linewidth=0, label=label)
     if curves.excluded:
         axis.set_title(f"without {curves.excluded} labels that have one class", fontsize=SMALL_TEXT)

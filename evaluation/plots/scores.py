@@ -93,13 +93,15 @@ def draw_bars(scores: pd.DataFrame, metric: str, title: str) -> Figure:
     figure, (axis,) = make_panels(1, title, width=5 + text_inches(labels), height=height)
     thickness = 0.8 / len(runs)
     rows = np.arange(len(labels))
+    interval: str | None = "95 % interval, over subjects" if np.isfinite(low).any(axis=None) else None
     for number, (run, color) in enumerate(zip(runs, distinct_colors(len(runs)), strict=True)):
         y = rows + (number - (len(runs) - 1) / 2) * thickness
         axis.barh(y, values[run], thickness, label=run, color=color)
         errors = np.stack([values[run] - low[run], high[run] - values[run]])
         known = np.isfinite(errors).all(axis=0)
         x, xerr = values[run][known], np.maximum(errors[:, known], 0)
-        axis.errorbar(x, y[known], xerr=xerr, fmt="none", ecolor="black", capsize=2)
+        axis.errorbar(x, y[known], xerr=xerr, fmt="none", ecolor="black", capsize=2, label=interval)
+        interval = None if known.any() else interval  # named once
     axis.set_yticks(rows, labels, fontsize=SMALL_TEXT)
     axis.set(xlabel=metric, ylim=(len(labels) - 0.4, -0.6))
     figure.legend(loc="outside lower right", fontsize=SMALL_TEXT)

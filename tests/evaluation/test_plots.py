@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -20,7 +21,7 @@ from evaluation.plots.calibration import reliability
 from evaluation.plots.curves import epoch_panels, log_panels
 from evaluation.plots.embedding import Embedding, label_masks, principal_components, tsne
 from evaluation.plots.figures import PredictionSelection, save
-from evaluation.plots.roc import GRID, CurveSet, compute_curves
+from evaluation.plots.roc import GRID, CurveSet, Roc, compute_curves
 from evaluation.plots.scores import Bars, by_label_and_run
 from evaluation.predictions import EMBEDDINGS, write_embeddings, write_predictions
 from tests.samples import make_samples
@@ -174,7 +175,7 @@ def test_the_band_is_over_subjects(run: Path) -> None:
     assert not np.array_equal(over_subjects, over_stays)
     figure, _ = parse(Command, ["roc", str(run), "--resamples", "3"]).draw()
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert "95 % band, over subjects" in texts
+    assert "95 % band of the mean, over subjects" in texts
 
 
 def test_a_label_of_one_class_has_no_curve(run: Path) -> None:
@@ -216,6 +217,20 @@ def test_runs_of_one_name_have_a_bar_each(table: Path) -> None:
         "phenotyping: auroc, test",
         "real records with SYNTHETIC X-rays: these scores mean nothing clinically",
     ]
+
+
+def legend_of(figure: Figure) -> list[str]:
+    legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes)]
+    return [text.get_text() for legend in legends if legend for text in legend.get_texts()]
+
+
+def test_bands_and_intervals_say_what_they_are_drawn_over(run: Path, table: Path) -> None:
+    figure, _ = Bars(table).draw()
+    assert legend_of(figure) == ["mine", "95 % interval, over subjects", "other"]
+    figure, _ = Roc(run, resamples=5).draw()
+    assert legend_of(figure).count("95 % band of the mean, over subjects") == 2
+    figure, _ = Roc(run, label=("shock",), resamples=5).draw()
+    assert legend_of(figure).count("95 % band of the curve, over subjects") == 2
 
 
 def test_a_run_called_by_a_number_is_found(table: Path) -> None:
