@@ -32,6 +32,8 @@ class FaultsConfig:
     """Number of SIGKILLs, over all commands."""
     terms: int = 32
     """Number of SIGTERMs, over all commands; each must end the command with status 0 within 30 seconds."""
+    starts: int = 64
+    """Number of second starts while the first lives, over all commands, three of four without flock."""
     seed: int = 0
     """Seed of the random moments."""
     only: str = ""
@@ -51,7 +53,7 @@ def main(config: FaultsConfig) -> None:
     """
     warm_up()
     head = ("command", "SIGKILLs", "by the clock", "at a file operation", "SIGTERMs", "slowest exit, s",
-            "runs compared", "different")  # fmt: skip
+            "second starts", "without flock", "runs compared", "different")  # fmt: skip
     print("\n".join([row(head), row(["---"] * len(head))]), flush=True)
     all_counts = []
     for name, counts in disturb_all(config):
@@ -78,13 +80,15 @@ def disturb_all(config: FaultsConfig) -> Iterator[tuple[str, Counts]]:
     """Disturb one command after the other; yield its name and counts."""
     chosen = {name: job for name, job in JOBS.items() if config.only in name}
     weights = sum(job.weight for job in chosen.values())
+    locked = sum(job.weight for job in chosen.values() if job.lock)
     with tempfile.TemporaryDirectory() as scratch:
         base = make_base(Path(scratch) / "base")
         for number, (name, job) in enumerate(chosen.items()):
             rng = np.random.default_rng((config.seed, number))
             trials = Trials(job, base, Path(scratch) / f"job{number}", rng)
             kills, terms = (round(n * job.weight / weights) for n in (config.kills, config.terms))
-            yield name, trials.run(kills, terms)
+            starts = round(config.starts * job.weight / locked) if job.lock else 0
+            yield name, trials.run(kills, terms, starts)
 
 
 if __name__ == "__main__":

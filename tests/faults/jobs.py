@@ -87,7 +87,7 @@ class Job:
     command: its words, given the inputs and the output folder; readers: how to compare the files that it
     leaves; weight: its share of all kills; resume_flags: added when it is restarted; copied: folder of the
     inputs that is copied into the output folder first; background: commands that run at the same time and are
-    not killed.
+    not killed; lock: pattern of the file that it holds, "" if it may run twice at once.
     """
 
     command: Callable[[Base, Path], list[str]]
@@ -96,6 +96,7 @@ class Job:
     resume_flags: tuple[str, ...] = ()
     copied: str = ""
     background: Callable[[Base, Path], list[list[str]]] = field(default=lambda base, folder: [])
+    lock: str = ""
 
     def prepare(self, base: Base, folder: Path) -> None:
         """Make the output folder."""
@@ -142,16 +143,17 @@ def _writer(name: str) -> Callable[[Base, Path], list[str]]:
 
 
 RESUME = ("--resume",)
+RUN_LOCK, TABLE = "run/.lock", "results_label_phenotyping"
 JOBS = {
-    "datasets.extract": Job(_extraction, {"store/**/*": same_bytes}, 40),
-    "simclr_trainer.py": Job(_training("simclr_trainer.py", *PRETRAIN), TRAINED, 20, RESUME),
-    "vicreg_trainer.py": Job(_training("vicreg_trainer.py", *PRETRAIN), TRAINED, 10, RESUME),
-    "align_trainer.py": Job(_training("align_trainer.py", *PRETRAIN), TRAINED, 10, RESUME),
-    "run_gpu.py finetune": Job(_testing(*FINETUNE), TESTED, 40, RESUME),
-    "run_gpu.py lineareval": Job(_testing(*PROBE), TESTED, 25, RESUME),
-    "run_gpu.py eval": Job(_evaluation, TESTED, 10, RESUME),
+    "datasets.extract": Job(_extraction, {"store/**/*": same_bytes}, 40, lock="store/.work/lock"),
+    "simclr_trainer.py": Job(_training("simclr_trainer.py", *PRETRAIN), TRAINED, 20, RESUME, lock=RUN_LOCK),
+    "vicreg_trainer.py": Job(_training("vicreg_trainer.py", *PRETRAIN), TRAINED, 10, RESUME, lock=RUN_LOCK),
+    "align_trainer.py": Job(_training("align_trainer.py", *PRETRAIN), TRAINED, 10, RESUME, lock=RUN_LOCK),
+    "run_gpu.py finetune": Job(_testing(*FINETUNE), TESTED, 40, RESUME, lock=RUN_LOCK),
+    "run_gpu.py lineareval": Job(_testing(*PROBE), TESTED, 25, RESUME, lock=RUN_LOCK),
+    "run_gpu.py eval": Job(_evaluation, TESTED, 10, RESUME, lock=RUN_LOCK),
     "epoch_evaluation.py": Job(
-        _selection, {"run/results_label*": same_bytes}, 20, copied="runs/run"
+        _selection, {"run/results_label*": same_bytes}, 20, copied="runs/run", lock=f"run/.{TABLE}.lock"
     ),
     "3 runs report at once": Job(
         _writer("killed"),

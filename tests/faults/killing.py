@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import mmap
 import os
@@ -96,6 +97,19 @@ def script(words: Sequence[str]) -> Callable[[], int]:
         except SystemExit as end:
             return int(end.code or 0)
         return 0
+
+    return run
+
+
+def without_flock(work: Callable[[], int], number: int) -> Callable[[], int]:
+    """Return what does the same work on a file system without flock, which fails with an error number."""
+
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def run() -> int:
+        fcntl.flock = fail  # this is a process of its own
+        return work()
 
     return run
 

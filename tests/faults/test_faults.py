@@ -26,6 +26,17 @@ for number in range(20):
             open(sys.argv[1] + ".mark", "w").close()
             file.write("\\n")
 """
+LOCKS = """import sys, time
+from pathlib import Path
+from utils.lock import Locked, hold
+try:
+    hold(Path(sys.argv[1] + ".lock"), Path(sys.argv[1]), "wait")
+except Locked as error:
+    print(error)
+    sys.exit(1)
+time.sleep(0.3)
+Path(sys.argv[1]).write_text("row")
+"""
 FAILS_ON_SIGTERM = """import signal, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
 time.sleep(0.5)
@@ -69,3 +80,15 @@ def test_a_command_without_a_handler_of_sigterm_is_found(tmp_path: Path) -> None
     job = replace(bad_writer(tmp_path, "import time\ntime.sleep(0.2)\n"), readers={})
     with pytest.raises(RuntimeError, match="never handles SIGTERM"):
         trials(job, tmp_path).run(kills=0, terms=1)
+
+
+def test_a_command_that_locks_its_folder_is_started_twice_with_and_without_flock(tmp_path: Path) -> None:
+    job = replace(bad_writer(tmp_path, LOCKS), lock="table.csv.lock")
+    counts = trials(job, tmp_path).run(kills=0, terms=0, starts=4)
+    assert (counts.starts, counts.without_flock, counts.faults) == (4, 3, [])
+
+
+def test_a_command_that_runs_twice_at_once_is_found(tmp_path: Path) -> None:
+    job = replace(bad_writer(tmp_path, LOCKS.replace("sys.exit(1)", "pass")), lock="table.csv.lock")
+    faults = trials(job, tmp_path).run(kills=0, terms=0, starts=1).faults
+    assert faults[0].startswith("second start: status 0, ")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import shutil
 import signal
 import time
@@ -15,9 +17,19 @@ from typing import Self
 
 import numpy as np
 
-from tests.faults.contents import check_complete, contents
+from tests.faults.contents import check_complete, contents, same_bytes
 from tests.faults.jobs import Base, Job
-from tests.faults.killing import POLL, FileOperations, call_in_fork, end, handles_sigterm, script, start, wait
+from tests.faults.killing import (
+    POLL,
+    FileOperations,
+    call_in_fork,
+    end,
+    handles_sigterm,
+    script,
+    start,
+    wait,
+    without_flock,
+)
 
 MAX_EXIT_SECONDS = 30  # between SIGTERM and SIGKILL under SLURM
 
@@ -26,13 +38,16 @@ MAX_EXIT_SECONDS = 30  # between SIGTERM and SIGKILL under SLURM
 class Counts:
     """How often a command was disturbed, and what differed after it was resumed.
 
-    clock, operation: SIGKILLs at a random time and just before a random file operation; slowest: the longest
-    exit after SIGTERM, in seconds; faults: what differed.
+    clock, operation: SIGKILLs at a random time and just before a random file operation; starts: second starts
+    while the first lived; without_flock: those on a file system without flock; slowest: the longest exit
+    after SIGTERM, in seconds; faults: what differed.
     """
 
     clock: int = 0
     operation: int = 0
     terms: int = 0
+    starts: int = 0
+    without_flock: int = 0
     slowest: float = 0.0
     runs: int = 0
     faults: list[str] = field(default_factory=list)
@@ -45,6 +60,8 @@ class Counts:
                 one.clock + other.clock,
                 one.operation + other.operation,
                 one.terms + other.terms,
+                one.starts + other.starts,
+                one.without_flock + other.without_flock,
                 max(one.slowest, other.slowest),
                 one.runs + other.runs,
                 one.faults + other.faults,
@@ -54,9 +71,10 @@ class Counts:
         )
 
     def cells(self) -> list[object]:
-        """Return SIGKILLs, those by time and by file operation, SIGTERMs, slowest exit, runs, faults."""
+        """Return SIGKILLs, by time and by file operation, SIGTERMs, slowest exit, starts, runs, faults."""
         kills = [self.clock + self.operation, self.clock, self.operation]
-        return [*kills, self.terms, f"{self.slowest:.1f}", self.runs, len(self.faults)]
+        starts = [self.starts, self.without_flock]
+        return [*kills, self.terms, f"{self.slowest:.1f}", *starts, self.runs, len(self.faults)]
 
 
 @dataclass(frozen=True)
@@ -76,12 +94,14 @@ class Trials:
         self.counts = Counts()
         self.undisturbed = self._run_undisturbed()
 
-    def run(self, kills: int, terms: int) -> Counts:
-        """Disturb runs until they got this many signals."""
+    def run(self, kills: int, terms: int, starts: int = 0) -> Counts:
+        """Disturb runs until they got this many signals and second starts."""
         while self.counts.clock + self.counts.operation < kills:
             self._run_disturbed(int(self.rng.integers(1, 4)), kills)
         while self.counts.terms < terms:
             self._run_disturbed(0, kills, term=True)
+        while self.job.lock and self.counts.starts < starts:
+            self._run_started_twice()
         return self.counts
 
     def _run_undisturbed(self) -> Undisturbed:
@@ -109,6 +129,66 @@ class Trials:
         self._finish_background(background, folder)
         self._compare(folder)
         shutil.rmtree(folder)
+
+    def _run_started_twice(self) -> None:
+        """Start a command while it runs, after a dead one has left its lock; the second must be refused."""
+        folder = self.folder / "twice"
+        self.job.prepare(self.base, folder)
+        errors = [0, errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP]  # of flock; 0: it works
+        flock = errors[self.counts.starts % len(errors)]
+        restarted = bool(self.rng.integers(2)) and self._stop_when_locked(folder, signal.SIGKILL, flock) == 0
+        if process := self._stop_when_locked(folder, signal.SIGSTOP, flock, restarted):
+            before = contents(folder, {"**/*": same_bytes})
+            resumed = bool(self.rng.integers(2))
+            log = folder.with_suffix(".second.log")
+            status = wait(self._start(folder, resumed, FileOperations(folder), flock, log))
+            self.counts.starts += 1
+            self.counts.without_flock += flock > 0
+            refused = f"another process is writing there, process {process} on"
+            if status != 1 or refused not in log.read_text():
+                self.counts.faults.append(f"second start: status {status}, {log.read_text()[-300:]!r}")
+            if contents(folder, {"**/*": same_bytes}) != before:
+                self.counts.faults.append("second start: it changed a file")
+            os.kill(process, signal.SIGCONT)
+            self._finish(process, folder)
+        else:
+            self._finish(self._start(folder, True, FileOperations(folder), flock), folder)
+        self._compare(folder)
+        shutil.rmtree(folder)
+
+    def _stop_when_locked(
+        self, folder: Path, number: signal.Signals, flock: int, restarted: bool = False
+    ) -> int:
+        """Start the command, and stop or kill it while it holds its lock.
+
+        Returns:
+            The id of the process that was stopped; 0 if it was killed, or ended before it could be stopped.
+        """
+        process = self._start(folder, restarted, FileOperations(folder), flock)
+        status = None
+        while status is None and not self._is_locked_by(process, folder):
+            status = wait(process, POLL)
+        if status is None:
+            status = wait(process, self.rng.uniform(0, self.undisturbed.seconds / 2))
+        if status is not None:
+            self._check_status(status, folder)
+            return 0
+        os.kill(process, number)
+        if number == signal.SIGKILL:
+            wait(process)
+            return 0
+        if self._is_locked_by(process, folder):
+            return process
+        os.kill(process, signal.SIGCONT)  # between two locks
+        self._finish(process, folder)
+        return 0
+
+    def _is_locked_by(self, process: int, folder: Path) -> bool:
+        """Return whether the lock of the folder is that of a process, and not one of a process before."""
+        try:
+            return json.loads((folder / self.job.lock).read_text())["pid"] == process
+        except (OSError, ValueError):  # there is none, or not yet its content
+            return False
 
     def _kill(self, folder: Path, restarted: bool) -> bool:
         """Start the command, and kill it at a time or a file operation; return False if it ended before."""
@@ -145,9 +225,17 @@ class Trials:
         if status or seconds > MAX_EXIT_SECONDS:
             self.counts.faults.append(f"SIGTERM: status {status} after {seconds:.1f} s")
 
-    def _start(self, folder: Path, restarted: bool, operations: FileOperations) -> int:
+    def _start(
+        self,
+        folder: Path,
+        restarted: bool,
+        operations: FileOperations,
+        flock: int = 0,
+        log: Path | None = None,
+    ) -> int:
         words = self.job.command(self.base, folder) + list(self.job.resume_flags if restarted else ())
-        return start(script(words), folder.with_suffix(".log"), operations)
+        work = script(words) if flock == 0 else without_flock(script(words), flock)
+        return start(work, log or folder.with_suffix(".log"), operations)
 
     def _start_background(self, folder: Path) -> list[int]:
         commands = self.job.background(self.base, folder)
