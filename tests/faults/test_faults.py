@@ -26,13 +26,13 @@ for number in range(20):
             open(sys.argv[1] + ".mark", "w").close()
             file.write("\\n")
 """
-LOCKS = """import sys, time
+LOCKS = """import os, sys, time
 from pathlib import Path
 from utils.lock import Locked, hold
 try:
     hold(Path(sys.argv[1] + ".lock"), Path(sys.argv[1]), "wait")
 except Locked as error:
-    print(error)
+    os.write(2, str(error).encode())
     sys.exit(1)
 time.sleep(0.3)
 Path(sys.argv[1]).write_text("row")
