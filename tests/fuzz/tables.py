@@ -521,12 +521,13 @@ def clean_cohort(workspace: Workspace, seed: int) -> Path:
 
 def read_clean(cohort: Path, name: str) -> Table:
     """A table of a clean cohort."""
-    with gzip.open(_path(cohort, name), "rt", newline="") as file:
+    with gzip.open(path_of(cohort, name), "rt", newline="") as file:
         header, *rows = csv.reader(file)
     return Table(name, tuple(header), tuple(map(tuple, rows)))
 
 
-def _path(cohort: Path, name: str) -> Path:
+def path_of(cohort: Path, name: str) -> Path:
+    """The file of a table of a cohort."""
     (path,) = find_files(cohort / ("cxr" if name in ("metadata", "chexpert") else "iv"), name)
     return path
 
@@ -551,7 +552,7 @@ def contents(store: Path) -> dict[str, str]:
 
 def put(cohort: Path, name: str, content: Content, suffix: str) -> Path:
     """Replace a table of a cohort and return its path."""
-    old = _path(cohort, name)
+    old = path_of(cohort, name)
     old.unlink()
     new = old.with_name(old.name.removesuffix(".gz").removesuffix(".csv") + suffix)
     new.write_bytes(content)
@@ -637,7 +638,7 @@ def attempt_place(arrange: Callable[[Path], None], draw: np.random.Generator, wo
     """Extract a cohort of which one table is missing or misplaced."""
     cohort, name = clean_cohort(workspace, 0), pick(draw, ALL)
     copy = Path(shutil.copytree(cohort, workspace.folder / "raw"))
-    arrange(_path(copy, name))
+    arrange(path_of(copy, name))
     done = extract(copy, workspace.folder / "store", "medmod")
     return check_result(done, lambda: contents(workspace.folder / "store"), [], [name])
 
