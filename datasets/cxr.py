@@ -173,10 +173,10 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 def read_image(path: Path) -> np.ndarray | str:
     """Read a JPEG or PNG as greyscale uint8 [256, 256], or return the reason why it cannot be used."""
-    is_png = path.suffix.lower() == ".png"
     try:
-        with Image.open(path, formats=["PNG" if is_png else "JPEG"]) as image:
+        with Image.open(path, formats=["JPEG", "PNG"]) as image:
             width, height = image.size
+            is_jpeg = image.format == "JPEG"  # whatever the suffix says
             if min(image.size) < SMALLEST_SIDE:
                 return f"only {width}x{height} pixels"
             if image.mode.startswith(("I", "F")):
@@ -187,7 +187,7 @@ def read_image(path: Path) -> np.ndarray | str:
         return "missing"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         return f"unreadable: {error}".replace(str(path), path.name)
-    return ("" if is_png else _truncation(path, width, height)) or np.asarray(pixels)
+    return (_truncation(path, width, height) if is_jpeg else "") or np.asarray(pixels)
 
 
 def _truncation(path: Path, width: int, height: int) -> str:

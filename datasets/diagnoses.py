@@ -154,5 +154,6 @@ def diagnoses_of_stays(diagnoses: pl.DataFrame, stays: pl.DataFrame, protocol: s
     numbered = diagnoses.with_columns(seq_num=pl.col("seq_num").fill_null(place))
     codes = stays.select("hadm_id", "stay_id").with_row_index("row").join(numbered, on="hadm_id")
     titles = _titles_of_codes(codes, protocol).unique(CODE_COLUMNS, keep="first", maintain_order=True)
+    codes = codes.unique(["row", "seq_num", *CODE_COLUMNS])  # a repeated row counts once
     codes = codes.join(titles, on=CODE_COLUMNS, how="left").sort("row", "seq_num", *CODE_COLUMNS)
     return codes.select("stay_id", "seq_num", *CODE_COLUMNS, "condition")

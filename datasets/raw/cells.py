@@ -85,7 +85,7 @@ def convert(
 def _convert_column(cells: pl.Series, dtype: type[pl.DataType], rows: pl.Series | None) -> pl.Series:
     name = cells.name
     if isinstance(cells.dtype, pl.Datetime | pl.Date):
-        return _check_times(cells)
+        return _check_times(cells, rows)
     if cells.dtype == pl.Float64:
         return cells.fill_nan(None)
     if cells.dtype != pl.String or (name == CHARTED_TEXT and dtype is pl.String):
@@ -103,15 +103,20 @@ def _convert_column(cells: pl.Series, dtype: type[pl.DataType], rows: pl.Series 
     if invalid.any():
         first = invalid.fill_null(False).arg_max() or 0
         fault = "holds a NUL byte or is not UTF-8" if "\0" in cells[first] else f"is not {KINDS[dtype]}"
-        raise InvalidCell(first if rows is None else rows[first], name, fault)
+        raise InvalidCell(_place(first, rows), name, fault)
     return values
 
 
-def _check_times(cells: pl.Series) -> pl.Series:
+def _place(index: int, rows: pl.Series | None) -> int:
+    return index if rows is None else int(rows[index])
+
+
+def _check_times(cells: pl.Series, rows: pl.Series | None) -> pl.Series:
     """Return times of a Parquet file, or dates, without a time zone."""
     zone = getattr(cells.dtype, "time_zone", None)
     if zone not in (None, *UTC):
         raise InvalidCell(0, cells.name, f"has the time zone {zone}, but MIMIC's times have none")
     if (ancient := cells.dt.year() < FIRST_YEAR).any():
-        raise InvalidCell(ancient.arg_max() or 0, cells.name, f"is not {KINDS[pl.Datetime]}")
+        first = ancient.fill_null(False).arg_max() or 0
+        raise InvalidCell(_place(first, rows), cells.name, f"is not {KINDS[pl.Datetime]}")
     return cells.cast(pl.Datetime("us", zone)).dt.replace_time_zone(None)

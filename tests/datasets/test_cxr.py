@@ -166,8 +166,8 @@ def damaged(folder: Path) -> dict[str, Path]:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.jpg").write_text("not an image")
     Image.new("L", (1, 1)).save(folder / "tiny.jpg")
-    Image.new("L", (300, 300)).save(folder / "png.jpg", format="PNG")
-    return {name: folder / f"{name}.jpg" for name in ("truncated", "empty", "text", "tiny", "png", "missing")}
+    Image.new("L", (300, 300)).save(folder / "gif.jpg", format="GIF")
+    return {name: folder / f"{name}.jpg" for name in ("truncated", "empty", "text", "tiny", "gif", "missing")}
 
 
 def test_an_unusable_image_gives_a_reason_and_never_pixels(tmp_path: Path) -> None:

@@ -476,10 +476,11 @@ def arrange(raw: ExtractConfig, how: str) -> None:
             "without files/": root / path.relative_to(root / "files"),
             "JPEG": path.with_suffix(".JPEG"),
             "PNG": path.with_suffix(".png"),
+            "JPEG called PNG": path.with_suffix(".png"),
             "flat PNG": root / "images" / f"{path.stem}.png",
         }[how]
         place.parent.mkdir(parents=True, exist_ok=True)
-        if place.suffix == ".png" and path.stem != "c":
+        if "PNG" in how and "JPEG" not in how and path.stem != "c":
             Image.open(path).save(place)
             path.unlink()
         else:
@@ -487,7 +488,8 @@ def arrange(raw: ExtractConfig, how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["flat", "resized", "beside the tables", "without files/", "JPEG", "PNG", "flat PNG"]
+    "how",
+    ["flat", "resized", "beside the tables", "without files/", "JPEG", "PNG", "JPEG called PNG", "flat PNG"],
 )
 def test_xrays_in_other_places_are_found_by_their_names(raw: ExtractConfig, tmp_path: Path, how: str) -> None:
     extract_with_samples(replace(raw, out=tmp_path / "right"))

@@ -68,7 +68,7 @@ class Faulty:
     """A faulty table.
 
     `same_as` are clean tables whose store is a right result; `error`: whether it may be refused; `packed`:
-    whether the content is already compressed.
+    whether the content is already compressed; `lists`: files of the store that list the fault.
     """
 
     content: Content
@@ -76,6 +76,7 @@ class Faulty:
     error: bool = True
     file: Literal["any", "csv", "gz"] = "any"
     packed: bool = False
+    lists: tuple[str, ...] = ()
 
 
 Make = Callable[[np.random.Generator, Table], Faulty]
@@ -432,7 +433,8 @@ def impossible_time(draw: np.random.Generator, table: Table) -> Faulty:
 
 def odd_diagnosis(draw: np.random.Generator, table: Table) -> Faulty:
     row = some_row(draw, table)
-    return Faulty(table.with_cell(row, *pick(draw, NO_DIAGNOSES)).content(), (table.without(row),))
+    content = table.with_cell(row, *pick(draw, NO_DIAGNOSES)).content()
+    return Faulty(content, (table.without(row),), lists=("unmatched_codes.csv", "diagnoses.parquet"))
 
 
 def odd_finding(draw: np.random.Generator, table: Table) -> Faulty:
@@ -545,7 +547,7 @@ def _extract(config: ExtractConfig) -> None:
 
 def contents(store: Path) -> dict[str, str]:
     """A hash of each file of a store, without those that describe the input."""
-    describe_input = ("manifest.yaml", "cxr_rejected.csv", "unmatched_codes.csv")
+    describe_input = ("manifest.yaml", "cxr_rejected.csv")
     files = sorted(path for path in store.rglob("*") if path.is_file() and path.name not in describe_input)
     return {str(p.relative_to(store)): hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in files}
 
@@ -574,6 +576,10 @@ def right_result(workspace: Workspace, cohort: Path, table: Table, protocol: str
     return _RIGHT[key]
 
 
+def _without(store: dict[str, str], names: Sequence[str]) -> dict[str, str]:
+    return {name: digest for name, digest in store.items() if name not in names}
+
+
 def attempt(make: Make, names: Sequence[str], draw: np.random.Generator, workspace: Workspace) -> str:
     """Extract a cohort with one faulty table."""
     cohort = clean_cohort(workspace, int(draw.integers(COHORTS)))
@@ -595,8 +601,8 @@ def attempt(make: Make, names: Sequence[str], draw: np.random.Generator, workspa
     named = [path.name.split(".csv")[0], TABLES[table.name].pattern]
     return check_result(
         done,
-        lambda: contents(workspace.folder / "store"),
-        right,
+        lambda: _without(contents(workspace.folder / "store"), faulty.lists),
+        [_without(store, faulty.lists) for store in right],
         named,
         error=faulty.error,
         patient_value=PLANTED,
