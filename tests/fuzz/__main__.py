@@ -1,4 +1,4 @@
-"""Run the fuzzer and print how its cases ended: `python -m tests.fuzz --cases 2400`, or `make fuzz`."""
+"""Run the fuzzer and print how its cases ended: `python -m tests.fuzz --cases 2700`, or `make fuzz`."""
 
 import sys
 from collections import Counter
@@ -20,7 +20,7 @@ OUTCOMES = (CORRECT, CLEAR_ERROR, "failure")
 class FuzzConfig:
     """Feed faulty input to the commands; each case must end in a correct result or in one clear error."""
 
-    cases: int = 2400
+    cases: int = 2700
     """Number of cases, spread evenly over the kinds of faults."""
     seed: int = 0
     """Seed of all draws."""
