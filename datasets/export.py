@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.schema import RESOURCES, SAMPLE_COLUMNS, SPLITS, read_resource, variables
 from datasets.store import Store, listfile_name
-from utils.cli import run_cli
+from utils.cli import run_cli, run_next
 from utils.files import explain_disk_full, flush
 from utils.lock import locked
 from utils.log import logger
@@ -38,15 +39,16 @@ MIMIC3_NAMES = {"stay_id": "ICUSTAY_ID", "icd_code": "ICD9_CODE"}  # other colum
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a store in the layout of a published benchmark: listfiles, and CSV tables a stay."""
+    """Write a store in a layout that other software reads: that of a published benchmark, or MEDS."""
 
     store: Path
     """Folder of the store (made by `python -m datasets.extract`)."""
     out: Path
     """Folder to write; it must not exist yet."""
-    layout: Layout = "medfuse"
+    layout: Literal["medfuse", "mimic3", "meds"] = "medfuse"
     """medfuse: for readers of MedFuse, MedMod and DrFuse, with stay_id in the listfiles. mimic3: for those of
-    mimic3-benchmarks, without it, and with the column names of MIMIC-III."""
+    mimic3-benchmarks, without it, and with the column names of MIMIC-III. meds: the Medical Event Data
+    Standard, with the labels of all tasks."""
 
 
 def export(config: ExportConfig) -> None:
@@ -55,32 +57,46 @@ def export(config: ExportConfig) -> None:
     Raises:
         ValueError: The folder exists, or the store is damaged, has no samples or is of a former version.
     """
-    if config.out.exists():
-        raise ValueError(
-            f"{config.out} exists, and an export is not continued; remove it or give another --out"
-        )
-    store = Store.open(config.store)
+    if config.layout == "meds":  # which needs the kinds of the tasks
+        run_next("tasks.meds", "--store", str(config.store), "--out", str(config.out))
+    with new_folder(config.out) as folder:
+        store = open_with_samples(config.store)
+        diagnoses, stays = store.diagnoses(), store.stays()
+        _write_layout(store, stays, diagnoses, folder, config.layout)
+    logger.info(f"export: {config.out} ({len(stays)} stays)")
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """Yield a folder to fill, which becomes `out` when it is complete, and is removed on failure.
+
+    Raises:
+        ValueError: `out` exists, or another process is writing it.
+    """
+    if out.exists():
+        raise ValueError(f"{out} exists, and an export is not continued; remove it or give another --out")
+    with locked(out.with_name(f".{out.name}.lock"), out, "wait until it has ended"):
+        partial = out.with_name(out.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with explain_disk_full(partial, "nothing is left of this one"):
+                partial.mkdir(parents=True)
+                yield partial
+                os.sync()  # once, as it is a file a stay
+                partial.rename(out)
+                flush(out.parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def open_with_samples(folder: Path) -> Store:
+    """Open a store that has samples of some task."""
+    store = Store.open(folder)
     if not store.tasks:
         command = f"python -m tasks.samples --store {store.folder}"
         raise ValueError(f"{store.folder} has no samples; make them with {command}")
-    with locked(config.out.with_name(f".{config.out.name}.lock"), config.out, "wait until it has ended"):
-        _write_folder(store, config.out, config.layout)
-
-
-def _write_folder(store: Store, out: Path, layout: Layout) -> None:
-    diagnoses, stays = store.diagnoses(), store.stays()
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with explain_disk_full(partial, "nothing is left of this one"):
-            _write_layout(store, stays, diagnoses, partial, layout)
-            os.sync()  # once, as it is a file a stay
-            partial.rename(out)
-            flush(out.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    logger.info(f"export: {out} ({len(stays)} stays)")
+    return store
 
 
 def _write_layout(
