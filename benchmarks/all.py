@@ -19,6 +19,7 @@ BENCHMARKS = (
     "growth",
     "step",
     "recurrence",
+    "hourly",
     "epoch_evaluation",
     "bootstrap",
     "ddp",

@@ -36,9 +36,10 @@ part() { # part SECONDS COMMAND ...: run it, and say how long it took
   timeout --kill-after=5 "$limit" "$@" || { echo "failed with status $?: $*"; status=1; }
   echo "== took $((SECONDS - start)) s"
 }
-part 160 "$PYTHON" -m pytest -p no:cacheprovider -m gpu tests/gpu --maxfail 10 --durations 5
-part 100 "$PYTHON" -m benchmarks.recurrence --device cuda --results "$OUT/results.csv"
-part 200 "$PYTHON" -m benchmarks.step --device cuda --results "$OUT/results.csv"
+part 150 "$PYTHON" -m pytest -p no:cacheprovider -m gpu tests/gpu --maxfail 10 --durations 5
+part 90 "$PYTHON" -m benchmarks.recurrence --device cuda --results "$OUT/results.csv"
+part 180 "$PYTHON" -m benchmarks.step --device cuda --results "$OUT/results.csv"
+part 45 "$PYTHON" -m benchmarks.hourly --device cuda --results "$OUT/results.csv"
 
 if [ -f "$OUT/results.csv" ]; then
   tail -n +2 "$OUT/results.csv" >> benchmarks/results.csv

@@ -14,6 +14,7 @@ from tasks import TASKS
 from utils.files import write_array, write_text
 
 MEDIAN_HOURS, SIGMA, LONGEST_HOURS = 55.0, 1.04, 2000.0
+FIRST_HOUR = 5  # of the samples at each hour
 OPTIONS = {"protocol": "medmod", "timestep": 1.0, "uncertain": "zeros", "synthetic": True,
            "synthetic_images": True}  # fmt: skip
 
@@ -34,12 +35,13 @@ def write_random_store(
     unpaired: int = 0,
     seed: int = 0,
     first_subject: int = 100,
+    hourly: bool = False,
 ) -> Path:
     """Write a store with a stay of each split for each of its `hours`, int [n]; return its folder.
 
     A sample of a task reads the first `read_hours` of its stay, or all of it (0). Every stay has an X-ray but
     every `unpaired`-th (0: all have one). Each stay has a subject, numbered from `first_subject` on. Labels
-    alternate within each split.
+    alternate within each split. With `hourly` a stay has a sample at each hour from the fifth to its end.
     """
     draw = np.random.default_rng(seed)
     stays = _stays(hours).assign(subject_id=lambda stays: first_subject + stays.index)
@@ -54,7 +56,7 @@ def write_random_store(
     _write_normalizer(folder / "normalizer.json")
     counts = {"stays": len(stays), "images": len(images), "hours": len(grid)}
     write_manifest(folder, OPTIONS | counts)
-    _write_samples(folder, stays, images, read_hours)
+    _write_samples(folder, stays, images, read_hours, hourly)
     return folder
 
 
@@ -85,16 +87,22 @@ def _images(images: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:
     return images.join(known).assign(**studies, view="AP", hours=hours, **findings)
 
 
-def _write_samples(folder: Path, stays: pd.DataFrame, images: pd.DataFrame, read_hours: int) -> None:
+def _write_samples(
+    folder: Path, stays: pd.DataFrame, images: pd.DataFrame, read_hours: int, hourly: bool
+) -> None:
     cxr_row = pd.Series(images.index, index=images["stay_row"]).reindex(stays.index, fill_value=-1)
-    bins = np.minimum(stays["length"], read_hours or stays["length"]).astype(np.int64)
-    left = np.maximum(stays["los_hours"] - bins, 0.0)
-    samples = pd.DataFrame({"stay_row": stays.index, "end_hours": bins.astype(float), "period_length": bins})
-    samples = samples.assign(bins=bins, partial_bin_row=-1, cxr_row=cxr_row)
+    bins = np.minimum(stays["length"], read_hours or stays["length"]).to_numpy(np.int64)
+    row = stays.index.to_numpy()
+    if hourly:
+        ends = [np.arange(min(FIRST_HOUR, length), length + 1) for length in bins]
+        row, bins = np.repeat(row, [len(end) for end in ends]), np.concatenate(ends)
+    left = np.maximum(stays["los_hours"].to_numpy()[row] - bins, 0.0)
+    samples = pd.DataFrame({"stay_row": row, "end_hours": bins.astype(float), "period_length": bins})
+    samples = samples.assign(bins=bins, partial_bin_row=-1, cxr_row=cxr_row.to_numpy()[row])
     for task in TASKS.values():
-        labels = {name: stays.index // (1 + place % 2) % 2 for place, name in enumerate(task.labels)}
+        labels = {name: row // (1 + place % 2) % 2 for place, name in enumerate(task.labels)}
         if task.kind == "ordinal":
-            labels = {"y_true": left + 40.0 * (stays.index % 3)}
+            labels = {"y_true": left + 40.0 * (row % 3)}
         with write_samples(folder, task.name, task.labels, stays) as files:
             files.write(samples.assign(**labels), np.empty((0, channel_count()), np.float32))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks import recurrence
+from benchmarks import hourly, recurrence
 from benchmarks.record import NOT_MEASURED
 from models.encoders import run_lstm
 
@@ -54,3 +54,13 @@ def test_without_a_gpu_nothing_but_the_save_is_measured(
     on_gpu = table["work"].str.contains("a GPU")
     assert (table.loc[on_gpu, ["ours", "other"]] == NOT_MEASURED).all(axis=None) and on_gpu.sum() == 6
     assert (table.loc[~on_gpu, "ours"].astype(float) > 0).all() and np.sum(~on_gpu) == 1
+
+
+def test_hourly_tasks_are_timed_both_ways_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(hourly.WORK, "cpu", hourly.Work("resnet18", 32, 16, 4, 4))
+    monkeypatch.setattr(hourly, "icu_hours", lambda draw, count: draw.integers(6, 12, count))
+    monkeypatch.setattr(hourly, "EPOCHS", 2)
+    hourly.main(hourly.HourlyBenchmark(device="cpu", results=tmp_path / "results.csv"))
+    gpu, cpu = pd.read_csv(tmp_path / "results.csv").to_dict("records")
+    assert gpu["ours"] == gpu["other"] == NOT_MEASURED
+    assert float(cpu["ours"]) > 0 and float(cpu["other"]) > 0
