@@ -35,7 +35,7 @@ class MissingConfig:
     out: Path = Path("runs/missing")
     """Folder of the runs, and of the result tables in `results`."""
     tasks: tuple[str, ...] = ("in-hospital-mortality", "phenotyping")
-    """Tasks."""
+    """Tasks, one run of each fusion and seed for each."""
     seeds: int = 3
     """Number of seeds, from 0."""
     epochs: int = 6
