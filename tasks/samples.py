@@ -165,10 +165,20 @@ def place_samples(
 def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]:
     """Write the samples of those tasks that a store has none of yet; return the manifests of all `tasks`.
 
+    Tasks for which the store's source lacks something are left out, with a warning.
+
     Raises:
-        ValueError: The store is unfinished, in use, or has samples of a task with other labels.
+        ValueError: The store is unfinished, in use, or has samples of a task with other labels, or no task is
+            left.
     """
     store, tasks = Store.open_without_samples(folder), list(tasks)
+    refused = store.manifest.meds.refused
+    reasons = [f"no samples of {task.name}: {refused[task.name]}" for task in tasks if task.name in refused]
+    tasks = [task for task in tasks if task.name not in refused]
+    if reasons and not tasks:
+        raise ValueError(f"{folder}: {reasons[0]}")
+    for reason in reasons:
+        logger.warning(reason)
     with work_folder(folder):
         missing = [task for task in tasks if not _is_complete(store, task)]
         if missing:

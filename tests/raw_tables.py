@@ -12,7 +12,7 @@ COLUMNS = {
     "hosp/admissions": "subject_id,hadm_id,admittime,dischtime,deathtime,discharge_location,race,"
     "hospital_expire_flag",
     "hosp/diagnoses_icd": "subject_id,hadm_id,seq_num,icd_code,icd_version",
-    "hosp/labevents": "labevent_id,subject_id,hadm_id,itemid,charttime,value,valuenum",
+    "hosp/labevents": "labevent_id,subject_id,hadm_id,itemid,charttime,storetime,value,valuenum",
     "icu/icustays": "subject_id,hadm_id,stay_id,first_careunit,last_careunit,intime,outtime,los",
     "icu/chartevents": "subject_id,hadm_id,stay_id,charttime,itemid,value,valuenum",
 }

@@ -13,7 +13,7 @@ from datasets.events.cleaning import RawObservations, ValueCounts, clean, item_m
 from datasets.raw.cells import convert, is_invalid, to_int
 from datasets.raw.integrity import check_not_truncated, explain_parse_error
 from datasets.raw.reading import scan_file
-from datasets.raw.tables import TABLES, find_files
+from datasets.raw.tables import RawTable, event_table, find_files
 from datasets.schema import variables
 
 ROWS_PER_BATCH = 50_000
@@ -58,7 +58,7 @@ def _body_variables() -> dict[int, int]:
 
 
 @dataclass(frozen=True)
-class _StayIndex:
+class StayIndex:
     """The cohort's stays ordered by admission, one array element per stay; intime in seconds since 1970."""
 
     hadm_id: np.ndarray
@@ -69,6 +69,7 @@ class _StayIndex:
 
     @classmethod
     def of(cls, stays: pl.DataFrame) -> Self:
+        """Take stay_row, hadm_id, stay_id, intime and los_hours of the cohort."""
         last_second = pl.col("los_hours") * 3600 + 1e-3
         table = stays.sort("hadm_id").with_columns(pl.col("intime").dt.epoch("s"), last_second=last_second)
         return cls(*(table[field.name].to_numpy() for field in fields(cls)))
@@ -82,6 +83,7 @@ def stream_observations(
     counts: ValueCounts,
     on_row: Callable[[int], object] = lambda row: None,
     sizes: BodySize | None = None,
+    lab_time: str = "charttime",
 ) -> Iterator[np.ndarray]:
     """Yield batches of cleaned observations (EVENT_DTYPE) of the cohort's stays, within [0, LOS] of each.
 
@@ -96,24 +98,26 @@ def stream_observations(
         counts: Implausible and redacted values are added to it.
         on_row: Called with the index of the last row that was read, for a progress bar.
         sizes: Heights and weights are added to it, those outside of the stay too.
+        lab_time: Column that is the time of laboratory values, `charttime` or `storetime`.
 
     Raises:
         ValueError: The table is missing, truncated, or cannot be parsed.
     """
     source = {"chartevents": "chart", "labevents": "lab"}[table]
     wanted = item_map(protocol).filter(pl.col("source") == source)["itemid"]
-    index = _StayIndex.of(stays)
+    index = StayIndex.of(stays)
+    raw = event_table(table, lab_time)
     rows_before = 0
     for path in find_files(root, table):
         last_row, is_complete = -1, path.suffix == ".parquet"
         if path.suffix == ".csv":
             check_not_truncated(path)
-        with explain_parse_error(path, TABLES[table]):
-            for batch in _wanted_rows(path, table, wanted):
+        with explain_parse_error(path, raw):
+            for batch in _wanted_rows(path, raw, wanted):
                 if len(batch):
                     last_row, is_complete = int(batch["row"][-1]), bool(batch["probe"][-1])
                     on_row(rows_before + last_row)
-                yield _observations_in_stays(
+                yield observations_in_stays(
                     batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts, sizes
                 )
         if not is_complete:  # a cell to the right of the value shows that the value was not cut off
@@ -121,15 +125,15 @@ def stream_observations(
         rows_before += last_row + 1
 
 
-def _wanted_rows(path: Path, table: str, wanted: pl.Series) -> Iterator[pl.DataFrame]:
+def _wanted_rows(path: Path, table: RawTable, wanted: pl.Series) -> Iterator[pl.DataFrame]:
     """Yield batches of the rows of some items, with their ids as numbers and "row" as in the file.
 
     Polars parses the ids while it scans. From where that fails it goes on with ids as text.
     """
-    ids = [column for column, dtype in TABLES[table].columns.items() if dtype is pl.Int64]
+    ids = [column for column, dtype in table.columns.items() if dtype is pl.Int64]
     last_row = -1
     for as_text in (False, True):
-        scan = scan_file(path, TABLES[table], as_text, row_index="row", probe="value")
+        scan = scan_file(path, table, as_text, row_index="row", probe="value")
         is_text = [column for column in ids if scan.collect_schema()[column] == pl.String]
         invalid = pl.any_horizontal(pl.lit(False), *(is_invalid(pl.col(c), pl.Int64) for c in is_text))
         item = to_int(pl.col("itemid")) if "itemid" in is_text else pl.col("itemid")
@@ -149,9 +153,10 @@ def _wanted_rows(path: Path, table: str, wanted: pl.Series) -> Iterator[pl.DataF
                 raise
 
 
-def _observations_in_stays(
-    batch: pl.DataFrame, index: _StayIndex, protocol: str, counts: ValueCounts, sizes: BodySize | None
+def observations_in_stays(
+    batch: pl.DataFrame, index: StayIndex, protocol: str, counts: ValueCounts, sizes: BodySize | None
 ) -> np.ndarray:
+    """Clean the rows of an event table that lie in the cohort's stays; see `stream_observations`."""
     hadm_id = batch["hadm_id"].to_numpy()
     stay = np.minimum(np.searchsorted(index.hadm_id, hadm_id), len(index.hadm_id) - 1)
     matches = index.hadm_id[stay] == hadm_id
@@ -176,7 +181,7 @@ def _add_sizes_outside(
     batch: pl.DataFrame,
     second: np.ndarray,
     stay: np.ndarray,
-    index: _StayIndex,
+    index: StayIndex,
     protocol: str,
     sizes: BodySize,
 ) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +19,8 @@ SUFFIXES = (".csv.gz", ".csv", ".parquet")
 class RawTable:
     """File name of a table, its folders, the releases that have it, and the columns that are read.
 
-    `columns` maps a column to its type. `aliases` maps a column to the name that it has in some releases.
+    `columns` maps a column to its type. `aliases` maps a column to the name that it has in some releases,
+    `renamed` to the column that is read in its place.
     `optional` columns are null where the file does not have them.
     """
 
@@ -28,11 +29,12 @@ class RawTable:
     releases: str
     columns: dict[str, type[pl.DataType]]
     aliases: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, str] = field(default_factory=dict)
     optional: tuple[str, ...] = ()
 
     def names_in(self, header: Sequence[str]) -> dict[str, str]:
         """Map each column that is read to its name in a file with this header, which may be in capitals."""
-        names = {name: _in_header(name, header) for name in self.columns}
+        names = {name: _in_header(self.renamed.get(name, name), header) for name in self.columns}
         for name, alias in self.aliases.items():
             if names[name] not in header:
                 names[name] = _in_header(alias, header)
@@ -76,6 +78,13 @@ TABLES = {
         "subject_id": INT, "study_id": INT, **dict.fromkeys(FINDINGS, FLOAT),
     }),
 }  # fmt: skip
+
+
+def event_table(name: str, lab_time: str) -> RawTable:
+    """Return a raw table; with the lab_time `storetime`, this is the time of a laboratory value."""
+    table = TABLES[name]
+    is_renamed = name == "labevents" and lab_time != "charttime"
+    return replace(table, renamed={"charttime": lab_time}) if is_renamed else table
 
 
 def find_files(root: Path, name: str) -> list[Path]:

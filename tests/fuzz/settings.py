@@ -89,13 +89,13 @@ def meanings(kind: object, word: str) -> list[object]:
 
 
 def required(cls: type) -> list[str]:
-    """Return the required flags of a command, with values."""
+    """Return the required flags of a command, with values; --mimic_iv is, unless there is --meds."""
     values = {"mimic_iv": "raw", "out": "new", "task": "phenotyping", "store": "store"}
     missing = dataclasses.MISSING
     names = [
         field.name
         for field in dataclasses.fields(cls)
-        if field.default is missing and field.default_factory is missing
+        if field.name == "mimic_iv" or (field.default is missing and field.default_factory is missing)
     ]
     return [word for name in names if name in values for word in (f"--{name}", values[name])]
 
