@@ -39,9 +39,9 @@ class FusionsBenchmark:
     ehr_dim: int = 256
     """Width of the LSTM, which has two layers."""
     vision_backbone: str = "resnet34"
-    """Image encoder."""
+    """Name of the image encoder, any ResNet or DenseNet of torchvision."""
     rounds: int = 3
-    """Rounds."""
+    """Number of rounds over all fusions."""
 
 
 def make_batch(config: FusionsBenchmark) -> Batch:
