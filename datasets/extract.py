@@ -187,7 +187,7 @@ def open_source(config: ExtractConfig) -> MIMICRelease | MEDSDataset:
         return MIMICRelease(config.mimic_iv, config.lab_time or "charttime")
     assert config.meds is not None  # by ExtractConfig
     source = MEDSDataset(config.meds, config.meds_mapping)
-    if config.lab_time not in (None, source.lab_time):
+    if config.lab_time is not None and config.lab_time != source.lab_time:
         raise ValueError(
             f"--lab_time {config.lab_time}: {config.meds} ({source.mapping.name}) has only the "
             f"{source.lab_time} of laboratory values; leave it out"

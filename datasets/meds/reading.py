@@ -1,7 +1,6 @@
-"""Reads a MEDS dataset shard by shard, and checks that it keeps to the standard."""
+"""Reads a MEDS dataset shard by shard, as the tables of a release of MIMIC-IV."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +15,14 @@ from datasets.events.cleaning import ValueCounts, item_map
 from datasets.events.streaming import MISSING, BodySize, StayIndex, observations_in_stays
 from datasets.meds.cohort import Notes, cohort_tables, describe
 from datasets.meds.mapping import CodeMapping, Meaning, find_mapping, read_mapping
-from datasets.meds.schema import DATA, DATA_SCHEMA, MEDS_SPLITS, METADATA, SPLITS_FILE, SPLITS_SCHEMA
-from datasets.raw.cells import InvalidCell, to_int
+from datasets.meds.schema import DATA, MEDS_SPLITS, METADATA, SPLITS_FILE, SPLITS_SCHEMA
+from datasets.meds.standard import ROWS_PER_BATCH, RowOrder, check_columns, codes_of, explain
+from datasets.raw.cells import to_int
 from datasets.source import LabTime
 from datasets.splits import SubjectLists
 
-ROWS_PER_BATCH = 1 << 17
 SPLITS_TABLE = "subject_splits"
 MEDS_TABLES = (DATA, SPLITS_TABLE)
-BUILD_AGAIN = "build the dataset again, as the standard MEDS 0.4 asks"
-STATIC = np.iinfo(np.int64).min  # time of a row without one
 RECORD_SCHEMA: dict[str, type[pl.DataType] | pl.DataType] = {
     "subject_id": pl.Int64, "time": pl.Datetime("us"), "role": pl.String, "value": pl.String,
     "version": pl.Int64, "hadm_id": pl.Int64, "stay_id": pl.Int64, "race": pl.String,
@@ -64,7 +61,7 @@ class MEDSDataset:
         """
         if self.mapping_file is not None:
             return read_mapping(self.mapping_file)
-        return find_mapping(map(_codes_of, self.shards))
+        return find_mapping(map(codes_of, self.shards))
 
     @property
     def lab_time(self) -> LabTime:
@@ -83,7 +80,7 @@ class MEDSDataset:
     def check(self) -> None:
         """Check the columns of each shard; ValueError if they are not those of the standard."""
         for path in self.shards:
-            _check_columns(path)
+            check_columns(path)
 
     def table(self, name: str) -> pl.DataFrame:
         """Return icustays, admissions, patients or diagnoses_icd."""
@@ -125,9 +122,14 @@ class MEDSDataset:
         cure = "write it as the standard asks, or give --test_subjects and --val_subjects"
         if not path.is_file():
             raise ValueError(f"{path} is missing; {cure}")
-        with _explain(path):
-            table = pl.from_arrow(pq.read_table(path, columns=SPLITS_SCHEMA.names).cast(SPLITS_SCHEMA))
+        with explain(path):
+            read = pq.read_table(path, columns=SPLITS_SCHEMA.names, partitioning=None)
+            table = pl.from_arrow(
+                read.cast(pa.schema([field.with_nullable(True) for field in SPLITS_SCHEMA]))
+            )
         assert isinstance(table, pl.DataFrame)
+        if any(series.has_nulls() for series in table):
+            raise ValueError(f"{path}: a row has no subject or no split; {cure}")
         if unknown := sorted({*table["split"]} - {*MEDS_SPLITS.values()}):
             raise ValueError(f"{path}: {unknown[0]} is none of {', '.join(MEDS_SPLITS.values())}; {cure}")
         if table["subject_id"].is_duplicated().any():
@@ -167,7 +169,7 @@ class MEDSDataset:
         index, admissions = StayIndex.of(stays), AdmissionTimes.of(stays)
         wanted, row = set(item_map(protocol)["itemid"]), 0
         for path in self.shards:
-            with _explain(path):
+            with explain(path):
                 for batch in self._batches(path, ["hadm_id", "stay_id"], ["numeric_value", "text_value"]):
                     rows = self._observed(batch, wanted, admissions)
                     yield observations_in_stays(rows, index, protocol, counts, sizes)
@@ -201,10 +203,10 @@ class MEDSDataset:
 
     def _records(self) -> pl.DataFrame:
         """Return the rows whose code has a role in the cohort, and check the order of all rows."""
-        order, parts = _Order(), [pl.DataFrame(schema=RECORD_SCHEMA)]
+        order, parts = RowOrder(), [pl.DataFrame(schema=RECORD_SCHEMA)]
         for path in self.shards:
             order.start(path)
-            with _explain(path):
+            with explain(path):
                 for batch in self._batches(path, ["hadm_id", "stay_id", "race"]):
                     order.check(batch)
                     meanings, code = self._meanings_of(batch)
@@ -314,101 +316,3 @@ def _moments(subjects: np.ndarray, subject_id: np.ndarray, second: np.ndarray) -
     """Return integers that are in the order of subject and second, as far as the subjects are known."""
     moments: np.ndarray = (np.searchsorted(subjects, subject_id) << 40) + (second + (1 << 39))
     return moments
-
-
-class _Order:
-    """Checks that a subject's rows lie together in one file, in order of time."""
-
-    def __init__(self) -> None:
-        self._runs: list[np.ndarray] = []  # subject of each run of rows, by batch
-        self._files: list[int] = []  # number of the file of each part of _runs
-        self._paths: list[Path] = []
-        self._last = (-1, STATIC)
-
-    def start(self, path: Path) -> None:
-        """Begin a file."""
-        self._paths.append(path)
-        self._last = (-1, STATIC)
-
-    def check(self, batch: pa.RecordBatch) -> None:
-        """Check the next rows of the file."""
-        path = self._paths[-1]
-        for name in ("subject_id", "code"):
-            if batch.column(name).null_count:
-                raise ValueError(f"{path}: a row has no {name}; {BUILD_AGAIN}")
-        if not len(batch):
-            return
-        time = batch.column("time").cast(pa.int64()).fill_null(int(STATIC)).to_numpy()
-        subject, time = (
-            np.append(before, new)
-            for before, new in zip(self._last, (batch.column("subject_id").to_numpy(), time), strict=True)
-        )
-        is_new = subject[1:] != subject[:-1]
-        if np.any(~is_new & (time[1:] < time[:-1])):
-            raise ValueError(f"{path}: the rows of a subject are not in order of time; {BUILD_AGAIN}")
-        is_new[0] |= len(self._files) == 0 or self._files[-1] != len(self._paths) - 1
-        self._runs.append(subject[1:][is_new])
-        self._files.append(len(self._paths) - 1)
-        self._last = int(subject[-1]), int(time[-1])
-
-    def check_subjects(self) -> None:
-        """Check that no subject has two runs of rows."""
-        runs = np.concatenate(self._runs) if self._runs else np.empty(0, np.int64)
-        files = np.repeat(self._files, [len(run) for run in self._runs])
-        order = np.argsort(runs, kind="stable")
-        again = np.flatnonzero(np.diff(runs[order]) == 0)
-        if len(again):
-            first, second = files[order[again[0]]], files[order[again[0] + 1]]
-            where = f"also in {self._paths[first].name}" if first != second else "not together"
-            raise ValueError(f"{self._paths[second]}: the rows of a subject are {where}; {BUILD_AGAIN}")
-
-
-def _check_columns(path: Path) -> None:
-    """Check that a shard has the columns of the standard in its types.
-
-    Raises:
-        ValueError: It has not, or is no Parquet file.
-    """
-    with _explain(path):
-        schema = pq.read_schema(path)
-    for wanted in DATA_SCHEMA:
-        if wanted.name not in schema.names:
-            if not wanted.nullable or wanted.name == "time":
-                raise ValueError(f"{path}: column {wanted.name} is missing; {BUILD_AGAIN}")
-            continue
-        kind = schema.field(wanted.name).type
-        is_text = pa.types.is_string(wanted.type) or pa.types.is_large_string(wanted.type)
-        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        fits = kind == wanted.type or (
-            is_text and (pa.types.is_string(plain) or pa.types.is_large_string(plain))
-        )
-        if not fits and not (wanted.name == "numeric_value" and pa.types.is_floating(kind)):
-            zone = "; its times have no zone" if pa.types.is_timestamp(kind) and kind.tz else ""
-            raise ValueError(
-                f"{path}: column {wanted.name} is {kind}, not {wanted.type}{zone}; {BUILD_AGAIN}"
-            )
-
-
-def _codes_of(path: Path) -> set[str]:
-    """Return the different codes of a shard."""
-    with _explain(path), pq.ParquetFile(path, read_dictionary=["code"]) as file:
-        batches = file.iter_batches(ROWS_PER_BATCH, columns=["code"])
-        return {code for batch in batches for code in batch.column("code").dictionary.to_pylist()}
-
-
-@contextmanager
-def _explain(path: Path) -> Iterator[None]:
-    """Replace an error about a file, which may quote a value, by one that names the file.
-
-    Raises:
-        ValueError: It cannot be read, or holds a time of antiquity.
-    """
-    try:
-        yield
-    except InvalidCell as error:
-        raise ValueError(f"{path}: {error.column} {error.fault}; {BUILD_AGAIN}") from None
-    except (pa.ArrowException, OSError) as error:
-        kind = type(error).__name__
-        raise ValueError(
-            f"{path}: cannot be read as a table of the standard ({kind}); {BUILD_AGAIN}"
-        ) from None

@@ -214,10 +214,10 @@ def without_splits(folder: Path) -> None:
     (folder / "metadata" / "subject_splits.parquet").unlink()
 
 
-def with_split(split: str, count: int) -> Callable[[Path], None]:
+def with_split(split: str | None, count: int) -> Callable[[Path], None]:
     def apply(folder: Path) -> None:
         path = folder / "metadata" / "subject_splits.parquet"
-        pl.read_parquet(path).head(count).with_columns(split=pl.lit(split)).write_parquet(path)
+        pl.read_parquet(path).head(count).with_columns(split=pl.lit(split, pl.String)).write_parquet(path)
 
     return apply
 
@@ -244,6 +244,7 @@ DAMAGES = {
     "text_id": (change_shard(lambda t: t.cast({"subject_id": pl.String})), "column subject_id is"),
     "no_splits": (without_splits, "subject_splits.parquet is missing"),
     "other_split": (with_split("test", 9), "test is none of train, tuning, held_out"),
+    "null_split": (with_split(None, 9), "a row has no subject or no split"),
     "few_splits": (with_split("train", 1), "subjects of the data have no split"),
     "cut": (cut, "cannot be read as a table of the standard"),
     "empty": (lambda folder: shutil.rmtree(folder / "data"), "give the folder of a MEDS dataset"),
