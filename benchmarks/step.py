@@ -254,7 +254,7 @@ def take_first_step(config: SimCLRConfig) -> float:
     """Return the seconds from the start of this process to the end of the first training step."""
     seconds: list[float] = []
 
-    def score() -> dict[str, float]:
+    def score(epoch: int) -> dict[str, float]:
         seconds.append(seconds_since_start())
         return {}
 

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,17 @@ def append_rows(
         if added:
             with atomic_write(path) as partial:
                 partial.write_bytes((text + added).encode())
+
+
+def keep_rows(path: Path, keep: Callable[[Mapping[str, str]], bool]) -> None:
+    """Remove the other rows of a CSV file of ours, atomically, and the file if none is left."""
+    with waiting_lock(path.with_name(f".{path.name}.lock")):
+        header, *rows = csv.reader(io.StringIO(_complete_lines(path).decode()))
+        kept = [cells for cells in rows if keep(dict(zip(header, cells, strict=True)))]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(rows):
+            write_text(path, _to_csv([header, *kept]))
 
 
 def read_rows(path: Path, text: Collection[str] = TEXT_COLUMNS) -> pd.DataFrame:

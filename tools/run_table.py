@@ -1,7 +1,7 @@
 """Make the whole result table of each task: `bash tasks/run_all.sh FLAG ...`.
 
-Pretrain with each objective, choose the best epoch of each with a linear probe, evaluate linearly and
-fine-tune from it; train the supervised baselines and fusions. The same command continues after an
+Pretrain with each objective, choose the best epoch of each with a linear probe (--probe), evaluate linearly
+and fine-tune from it; train the supervised baselines and fusions. The same command continues after an
 interruption: a run with test rows in the results is not run again. Flags go to every pretraining and every
 classifier, and override all others.
 
@@ -10,6 +10,8 @@ Environment variables:
     OBJECTIVES: Pretraining objectives; those of the paper, simclr vicreg align, if not set.
     PAIRS: Task whose pairs the encoders learn from, for all tasks. If not set, the encoders of each task
         learn from its own pairs, as in the paper.
+    KEEP: Checkpoints of the pretrainings that stay, as --keep of the trainers; best, those of the best epochs
+        of the tasks, if not set. To add tasks to PAIRS later, set it to all.
     FUSIONS_OF: Tasks for which the supervised baselines and fusions are trained; TASK if not set.
     JOBS: Runs at once, 1 if not set. With more than one, the output of each goes to RUNS/<name>.log.
     RUNS, RESULTS: Folders of the runs and the result tables; runs and results if not set.
@@ -46,8 +48,7 @@ RESNET18 = "--vision_backbone resnet18"
 # Flags that QUICK adds to the flags of the scripts, by kind of run.
 QUICK = {
     "pretrain": f"{SMALL} {RESNET18} --batch_size 64 --transforms_cxr supervised "
-    "--optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1",
-    "probe": f"{SMALL} --epochs 30",
+    "--optimizer adamw --lr 1e-3 --epochs 5 --warmup_epochs 1 --probe_epochs 30",
     "lineareval": f"{SMALL} --batch_size 256 --epochs 60 --lr 1e-2",
     "finetune": f"{SMALL} --transforms_cxr supervised --schedule cosine "
     "--batch_size 32 --lr 3e-4 --head_lr 3e-3 --epochs 6",
@@ -68,6 +69,7 @@ class TableConfig:
     tasks: tuple[str, ...] = ("phenotyping",)
     objectives: tuple[str, ...] = ("simclr", "vicreg", "align")
     pairs: str = ""
+    keep: str = "best"
     fusions_of: tuple[str, ...] = tasks
     jobs: int = 1
     quick: bool = False
@@ -103,6 +105,7 @@ class TableConfig:
             tasks=tuple(tasks.split()),
             objectives=tuple((environment.get("OBJECTIVES") or " ".join(cls.objectives)).split()),
             pairs=environment.get("PAIRS", ""),
+            keep=environment.get("KEEP") or cls.keep,
             fusions_of=tuple(environment.get("FUSIONS_OF", tasks).split()),
             jobs=int(environment.get("JOBS") or cls.jobs),
             quick=quick,
@@ -137,31 +140,22 @@ class TableMaker:
         """Pretrain encoders on the pairs of one task, and train the classifiers of `tasks` on them."""
         for objective in self.config.objectives:
             if self.unfinished(objective, tasks):
-                self.pretrain(pairs, objective)
-        self.runner.finish()
-        for objective in self.config.objectives:
-            self.probe_epochs(pairs, objective, self.unfinished(objective, tasks))
+                self.pretrain(pairs, objective, tasks)
         self.runner.finish()
         for task in tasks:
             for objective in self.config.objectives:
                 self.classify_pretrained(pairs, objective, task)
 
-    def pretrain(self, pairs: str, objective: str) -> None:
-        """Pretrain both encoders."""
+    def pretrain(self, pairs: str, objective: str, tasks: Sequence[str]) -> None:
+        """Pretrain both encoders, and train a linear probe for each of the tasks on every epoch."""
         name = self.name(objective, pairs)
         script, flags = objective, ["--name", name, "--resume"]
         if objective in SIMCLR_VARIANTS:
             script = "simclr"
             flags += simclr_flags(objective)
+        flags += ["--probe", ",".join(tasks), "--keep", self.config.keep]
         flags += ["--save_dir", str(self.config.runs), *self.preset("pretrain"), *self.config.flags]
         self.start(name, [script_path(pairs, script), *flags])
-
-    def probe_epochs(self, pairs: str, objective: str, tasks: Sequence[str]) -> None:
-        """Train a linear probe for each of the tasks on every epoch of a pretraining."""
-        if tasks:
-            name = self.name(objective, pairs)
-            flags = ["--task", ",".join(tasks), "--fusion", "concatenation", *self.preset("probe")]
-            self.start(f"{name}-epochs", ["eval_epoch.sh", *flags], {"RUN": str(self.config.runs / name)})
 
     def classify_pretrained(self, pairs: str, objective: str, task: str) -> None:
         """Evaluate the best epoch of a pretraining linearly, and fine-tune from it."""

@@ -395,6 +395,7 @@ Run the scripts from the root of the repository, in this order:
 
 1. `train/simclr.sh`, `train/vicreg.sh` or `train/align.sh` pretrains both encoders. Then
    `RUN=runs/simclr-{name}-seed0 bash eval_epoch.sh --task {name}` finds the best epoch.
+   `train/simclr.sh --probe {name}` finds it while it trains.
 2. `train/lineareval.sh` trains one linear layer on the frozen encoders in `CHECKPOINT` (if not set, the last
    epoch of SimCLR). `train/finetune.sh` trains all weights. The scripts that end in `_ehr` and `_cxr` use one
    modality.

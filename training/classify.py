@@ -88,8 +88,8 @@ class ValidationPass:
         self.predictions.add(batch.row, probability)
         return terms
 
-    def score(self) -> dict[str, float]:
-        """Return the mean scores of all samples since the last call."""
+    def score(self, epoch: int) -> dict[str, float]:
+        """Return the mean scores of all samples of an epoch, which are those since the last call."""
         probability = self.predictions.in_order()
         self.predictions = Predictions()
         return metrics.headline(compute_scores(self.task, self.labels, probability))

@@ -12,6 +12,7 @@ import pandas as pd
 from datasets.schema import SPLITS
 from evaluation import metrics, results
 from evaluation.scoring import compute_scores
+from tasks import TASKS
 from tasks.task import Task
 
 MEANS_OF_MONITOR = {"auroc": ("auroc", "auprc"), "kappa": ("kappa",)}
@@ -52,10 +53,23 @@ def read_epochs(path: Path, task: Task) -> pd.DataFrame:
     return table.drop_duplicates("epoch").sort_values("epoch", ignore_index=True)
 
 
+def remove_epochs(path: Path, task: Task, first: int) -> None:
+    """Remove the rows of an epoch and of all later ones; ValueError if they are of another task."""
+    if (read_epochs(path, task)["epoch"] >= first).any():
+        results.keep_rows(path, lambda row: int(row["epoch"]) < first)
+
+
 def best_epoch(table: pd.DataFrame, task: Task) -> int | None:
     """Return the first epoch with the largest validation score; None if no epoch has a score."""
     scored = table.dropna(subset=f"val_{task.monitor}")
     return int(scored["epoch"][scored[f"val_{task.monitor}"].idxmax()]) if len(scored) else None
+
+
+def best_epochs(folder: Path, done: int) -> set[int]:
+    """Return the best of the first `done` epochs of a pretraining, for each task with a table."""
+    tables = [(task, read_epochs(folder / f"results_label_{task.name}.csv", task)) for task in TASKS.values()]
+    best = [best_epoch(table[table["epoch"] <= done], task) for task, table in tables]
+    return {epoch for epoch in best if epoch is not None}
 
 
 def lineareval_command(task: Task, fusion: str, checkpoint: Path, flags: Mapping[str, object]) -> str:

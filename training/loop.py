@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,21 +65,22 @@ def fit(
     *,
     save: Callable[[], dict[str, object]],
     evaluate: Callable[[B], Mapping[str, Tensor]] | None = None,
-    score: Callable[[], dict[str, float]] | None = None,
-    keep_every_epoch: bool = False,
+    score: Callable[[int], dict[str, float]] | None = None,
+    keep_epochs: Callable[[int], Collection[int]] | None = None,
     show: Sequence[str] = (),
     lr_scales: Mapping[nn.Parameter, float] | None = None,
 ) -> FitResult:
     """Train `objective` on the run's device, from the start or from last.ckpt, and write its checkpoints.
 
-    Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with `keep_every_epoch`,
+    Writes to the run's folder log.csv, tb, best.ckpt, last.ckpt and, with `keep_epochs`,
     <name>_epoch_<NN>.ckpt from 01 on. STOP_SIGNALS and Ctrl-C write last.ckpt and exit with 0 and 130.
     `objective` maps a batch to {"loss": scalar, ...} (see the module's text). `save` returns the content of a
     checkpoint. `evaluate` maps a validation batch to what `objective` would, in eval mode and in float32; it
-    gets every validation sample, and so can also collect predictions. `score` is called after each epoch on
-    all ranks, in eval mode; its numbers are logged and may be the monitor. `show` names further columns of
-    the log to print. `lr_scales` are learning rates of weights as multiples of the schedule's; 1 for all
-    others.
+    gets every validation sample, and so can also collect predictions. `score` is called after each epoch,
+    with its number from 1, on all ranks, in eval mode; its numbers are logged and may be the monitor.
+    `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. `show` names
+    further columns of the log to print. `lr_scales` are learning rates of weights as multiples of the
+    schedule's; 1 for all others.
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
@@ -100,7 +101,7 @@ def fit(
             save,
             evaluate,
             score,
-            keep_every_epoch,
+            keep_epochs,
             show,
             lr_scales,
             signals,
@@ -110,6 +111,8 @@ def fit(
         distributed.raise_together(trainer.check_space)
         while not trainer.done:
             trainer.run_epoch()
+        writer.wait()
+        trainer.remove_epochs()
     run.close()
     distributed.barrier()  # all may now read best.ckpt
     progress = trainer.progress
@@ -128,8 +131,8 @@ class _Trainer:
     run: Run
     save: Callable[[], dict[str, object]]
     evaluate: Callable[[Any], Mapping[str, Tensor]] | None
-    score: Callable[[], dict[str, float]] | None
-    keep_every_epoch: bool
+    score: Callable[[int], dict[str, float]] | None
+    keep_epochs: Callable[[int], Collection[int]] | None
     show: Sequence[str]
     lr_scales: Mapping[nn.Parameter, float] | None
     signals: DeferredSignals
@@ -197,12 +200,25 @@ class _Trainer:
         there = sum(path.stat().st_size for path in map(folder.joinpath, CHECKPOINTS) if path.is_file())
         needed = max(best + 2 * last - there, last)
         check_space(folder, needed, "this training")
-        epochs = (self.optim.epochs - self.progress.epoch) * best if self.keep_every_epoch else 0
+        kept = self.keep_epochs or (lambda _: ())
+        epochs = len(set(kept(self.optim.epochs)) - set(kept(self.progress.epoch))) * best
         if shutil.disk_usage(folder).free < needed + epochs:
             logger.warning(
                 f"{folder} has no room for the checkpoints of all epochs, {epochs / 1e9:.1f} GB; a full disk "
                 "stops the training, which then continues with --resume"
             )
+
+    def remove_epochs(self) -> None:
+        """Remove the files of the epochs that `keep_epochs` does not name; all later ones must be written."""
+        if self.keep_epochs is None or self.run.process.rank:
+            return
+        done = self.progress.epoch
+        for epoch in set(range(1, done + 1)) - set(self.keep_epochs(done)):
+            self._epoch_path(epoch).unlink(missing_ok=True)
+
+    def _epoch_path(self, epoch: int) -> Path:
+        """Return the path of the checkpoint of an epoch, from 1 on."""
+        return self.run.folder / f"{self.run.name}_epoch_{epoch:02d}.ckpt"
 
     def run_epoch(self) -> None:
         """Train one epoch, or the rest of it; validate, log and save."""
@@ -331,7 +347,7 @@ class _Trainer:
             return {}
         self.signals.interrupt_now = self.world == 1
         try:
-            return self.score()
+            return self.score(self.progress.epoch + 1)
         except InterruptedError:
             self._save_last(self.progress.epoch)
             self._exit_if_signalled(self.signals.terminate, self.signals.interrupt)
@@ -360,12 +376,13 @@ class _Trainer:
             raise ValueError(f"--monitor {monitor} is not logged; choose one of {choices}")
         progress = self.progress
         epoch = progress.epoch
-        self.writer.wait()  # for the checkpoints of the epoch before
+        self.writer.wait()  # for the checkpoints of the epoch before, with which a resumed run would go on
+        self.remove_epochs()
         value = distributed.broadcast_value(row[monitor])
         is_best = progress.update_early_stopping(epoch, value, self.stopping, self.optim.plateau_patience)
         best = self.run.folder / "best.ckpt"
-        if self.keep_every_epoch:
-            kept = self.run.folder / f"{self.run.name}_epoch_{epoch + 1:02d}.ckpt"
+        if self.keep_epochs is not None:
+            kept = self._epoch_path(epoch + 1)
             self._write(kept, epoch)
             if is_best and self.run.process.rank == 0:
                 self.writer.link(kept, best)

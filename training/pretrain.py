@@ -1,7 +1,7 @@
 """Pretrain both encoders with any objective: `python -m training.pretrain NAME --help`."""
 
 from dataclasses import dataclass, field, fields, make_dataclass
-from functools import cache, reduce
+from functools import cache, partial, reduce
 from operator import or_
 from typing import cast
 
@@ -17,12 +17,14 @@ from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import TaskName, get_task
 from training.early_stopping import StoppingConfig
+from training.epoch_table import best_epochs
 from training.loop import fit
 from training.optim import OptimConfig
 from training.provenance import training_subjects
+from training.selection import SelectionConfig
 from utils import distributed
 from utils.cli import run_cli
-from utils.config import from_dict, resumable, to_dict
+from utils.config import from_dict, neutral, resumable, to_dict
 from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import start_run
@@ -41,6 +43,7 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = resumable(OptimConfig())
     stopping: StoppingConfig = resumable(StoppingConfig())
+    selection: SelectionConfig = neutral(SelectionConfig())
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -110,6 +113,11 @@ def pretrain(config: PretrainConfig) -> None:
     objective = settings.build(encoders, heads)
     pretraining = Pretraining(settings.name, config.encoders, settings.width)
     subjects = training_subjects(store)
+    probes = None
+    if config.selection.probe:
+        from training.epoch_probes import EpochProbes  # with matplotlib, which takes time to import
+
+        probes = EpochProbes(config.selection, config.data, config.encoders, encoders, store, run)
     logger.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
     fit(
         objective,
@@ -119,9 +127,12 @@ def pretrain(config: PretrainConfig) -> None:
         config.stopping,
         run,
         save=lambda: pretraining_checkpoint(pretraining, encoders, heads) | {"subjects": subjects},
-        keep_every_epoch=True,
-        show=COLLAPSE_COLUMNS,
+        score=probes.score if probes else None,
+        keep_epochs=config.selection.keep_epochs(partial(best_epochs, run.folder)),
+        show=(*COLLAPSE_COLUMNS, *(probes.columns if probes else ())),
     )
+    if probes:
+        probes.report()
     distributed.shutdown()
 
 

@@ -1,4 +1,7 @@
-"""Epoch selection: train a linear probe on every checkpoint of a pretraining, and name the best epoch."""
+"""Epoch selection: train a linear probe on every checkpoint of a pretraining, and name the best epoch.
+
+`training.epoch_probes` does the same while a pretraining runs.
+"""
 
 from __future__ import annotations
 
@@ -99,12 +102,7 @@ def select_epoch(config: EpochSelectionConfig) -> None:
         check_table(job, task)
     if missing := missing_rows(job):
         probe_epochs(job, missing)
-    if distributed.is_main():
-        for task in job.tasks:
-            table = read_epochs(job.table(task), task)
-            write_curve(job, task, table)
-            report_best_epoch(job, task, table)
-    distributed.barrier()
+    report(job)
     distributed.shutdown()
 
 
@@ -113,6 +111,11 @@ def open_selection(config: EpochSelectionConfig) -> EpochSelection:
     tasks = [get_task(name) for name in dict.fromkeys(config.task.split(","))]
     check_modalities(config.fusion, config.data.data_pairs)
     checkpoints = find_checkpoints(config.run_dir)
+    if not checkpoints:
+        raise ValueError(
+            f"--run_dir {config.run_dir} holds no <run>_epoch_<NN>.ckpt; give the folder of a pretraining, "
+            "such as --run_dir runs/simclr-phenotyping-seed0"
+        )
     store = Store.open(config.data.store)
     process = distributed.setup(config.device)
     check_batch_size(config.data.batch_size, process.world)
@@ -129,18 +132,13 @@ def hold_tables(job: EpochSelection) -> None:
 
 
 def find_checkpoints(run_dir: Path) -> dict[int, Path]:
-    """Return the paths of <run>_epoch_<NN>.ckpt in a folder by epoch, in the order of epochs."""
+    """Return the paths of <run>_epoch_<NN>.ckpt in a folder by epoch, in the order of epochs; {} if none."""
     checkpoints: dict[int, Path] = {}
     for path in sorted(run_dir.glob("*_epoch_*.ckpt")):
         if match := re.search(r"_epoch_(\d+)$", path.stem):
             first = checkpoints.setdefault(int(match[1]), path)
             if first != path:
                 raise ValueError(f"{path} and {first.name} are of the same epoch; move one of them away")
-    if not checkpoints:
-        raise ValueError(
-            f"--run_dir {run_dir} holds no <run>_epoch_<NN>.ckpt; give the folder of a pretraining, such as "
-            "--run_dir runs/simclr-phenotyping-seed0"
-        )
     return dict(sorted(checkpoints.items()))
 
 
@@ -290,6 +288,21 @@ def append_row(job: EpochSelection, task: Task, row: Mapping[str, float]) -> Non
         settings = yaml.safe_dump(table_settings(job, task), sort_keys=False, allow_unicode=True)
         write_text(path.with_suffix(".yaml"), settings)
     results.append_rows(path, epoch_columns(task), [row], "move it away")
+
+
+def report(job: EpochSelection) -> None:
+    """Draw the curve of each task, and print its best epoch."""
+    if distributed.is_main():
+        for task in job.tasks:
+            table = read_epochs(job.table(task), task)
+            if table.empty:
+                logger.warning(f"{task.name}: no epoch was probed")
+            else:
+                write_curve(job, task, table)
+                report_best_epoch(job, task, table)
+                if (count := int(table["epoch"].max()) - len(table)) > 0:
+                    logger.warning(f"{task.name}: {count} epochs before have no checkpoint and no probe")
+    distributed.barrier()
 
 
 def write_curve(job: EpochSelection, task: Task, table: pd.DataFrame) -> None:

@@ -14,6 +14,7 @@ from tests.faults.contents import same_arrays, same_bytes, same_rows, same_set_o
 from tests.random_store import write_random_store
 
 NETWORK = "densenet_tiny"
+TASKS = "phenotyping,in-hospital-mortality"
 SMALL = ("--device", "cpu", "--image_size", "32", "--batch_size", "4")
 TRAINED = {"run/*.ckpt": same_state, "run/log.csv": same_rows}
 TESTED = {
@@ -133,8 +134,7 @@ def _evaluation(base: Base, folder: Path) -> list[str]:
 
 
 def _selection(base: Base, folder: Path) -> list[str]:
-    tasks = "phenotyping,in-hospital-mortality"
-    paths = ["--store", str(base.store), "--run_dir", str(folder / "run"), "--task", tasks]
+    paths = ["--store", str(base.store), "--run_dir", str(folder / "run"), "--task", TASKS]
     return ["epoch_evaluation.py", *paths, *SMALL, "--epochs", "4"]
 
 
@@ -147,6 +147,13 @@ RUN_LOCK, TABLE = "run/.lock", "results_label_phenotyping"
 JOBS = {
     "datasets.extract": Job(_extraction, {"store/**/*": same_bytes}, 40, lock="store/.work/lock"),
     "simclr_trainer.py": Job(_training("simclr_trainer.py", *PRETRAIN), TRAINED, 20, RESUME, lock=RUN_LOCK),
+    "simclr_trainer.py --probe": Job(
+        _training("simclr_trainer.py", *PRETRAIN, "--probe", TASKS, "--probe_epochs", "4", "--keep", "best"),
+        {**TRAINED, "run/results_label*.csv": same_bytes},
+        10,
+        RESUME,
+        lock=RUN_LOCK,
+    ),
     "vicreg_trainer.py": Job(_training("vicreg_trainer.py", *PRETRAIN), TRAINED, 10, RESUME, lock=RUN_LOCK),
     "align_trainer.py": Job(_training("align_trainer.py", *PRETRAIN), TRAINED, 10, RESUME, lock=RUN_LOCK),
     "run_gpu.py finetune": Job(_testing(*FINETUNE), TESTED, 40, RESUME, lock=RUN_LOCK),

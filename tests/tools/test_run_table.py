@@ -21,8 +21,6 @@ from tests.tools.test_write_scripts import Config, settings
 from tools.run_table import TableConfig, TableMaker, best_checkpoint, main, program_of
 from tools.runner import Runner
 from training.epoch_table import epoch_columns
-from training.select_epoch import EpochSelectionConfig
-from utils.config import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAININGS = ("simclr", "vicreg", "align")
@@ -94,6 +92,8 @@ def test_the_whole_table_of_all_tasks_is_made(tmp_path: Path, quick: str) -> Non
         assert (config.data.every_hours == 24) == bool(quick)
     for name, config in configs(runs, *(f"{objective}_trainer.py" for objective in PRETRAININGS)).items():
         assert config.run.name == name and config.run.seed == 5 and (config.optim.epochs < 300) == bool(quick)
+        assert (config.selection.tasks, config.selection.keep) == ((config.task,), "best")
+        assert config.selection.probe_epochs == (30 if quick else 100)
         classifier = classifiers[f"{config.task}-finetune-concatenation-{name.split('-')[0]}-seed5"]
         checkpoint = config.run.save_dir / name / "last.ckpt"
         assert (classifier.protocol, Path(classifier.load_state)) == ("finetune", checkpoint)
@@ -108,7 +108,6 @@ def test_a_run_starts_after_the_runs_that_it_needs(tmp_path: Path) -> None:
     supervised = [f"phenotyping-supervised-{fusion}-seed0" for fusion in FUSIONS]
     assert stages == [
         ["simclr-phenotyping-seed0"],
-        ["simclr-phenotyping-seed0-epochs"],
         [f"phenotyping-{p}-concatenation-simclr-seed0" for p in ("lineareval", "finetune")] + supervised[:2],
         supervised[2:],
     ]
@@ -125,15 +124,12 @@ def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -
     assert {config.task for config in pretrainings.values()} == {"readmission"}
     assert [config.objective for config in list(pretrainings.values())[1:]] == ["clip", "tsimclr"]
     assert [config.optim.optimizer for config in pretrainings.values()] == ["adamw", "adamw", "lars"]
-    for probe, objective in zip(runs[3:6], objectives, strict=True):
-        config = parse(EpochSelectionConfig, probe.words[1:])
-        assert config.task == ",".join(tasks)
-        assert config.run_dir == tmp_path / f"runs/{objective}-readmission-seed0"
-    checkpoints = {run.name: run.environment["CHECKPOINT"] for run in runs[6:18]}
+    assert {config.selection.tasks for config in pretrainings.values()} == {tasks}
+    checkpoints = {run.name: run.environment["CHECKPOINT"] for run in runs[3:15]}
     for task, objective in itertools.product(tasks, objectives):
         checkpoint = checkpoints[f"{task}-lineareval-concatenation-{objective}-seed0"]
         assert checkpoint == f"{tmp_path}/runs/{objective}-readmission-seed0/last.ckpt"
-    assert [run.name for run in runs[18:]] == [f"radiology-supervised-{fusion}-seed0" for fusion in FUSIONS]
+    assert [run.name for run in runs[15:]] == [f"radiology-supervised-{fusion}-seed0" for fusion in FUSIONS]
 
 
 def test_what_is_in_the_results_is_not_run_again(tmp_path: Path) -> None:
@@ -146,8 +142,7 @@ def test_what_is_in_the_results_is_not_run_again(tmp_path: Path) -> None:
     rows = [row | {"run": name, "split": "test"} for name in tested]
     rows.append(row | {"run": "phenotyping-supervised-daft-seed0", "split": "val"})
     results.append(tmp_path / "results/phenotyping.csv", rows)
-    unneeded = {"vicreg-phenotyping-seed0", "vicreg-phenotyping-seed0-epochs"}
-    assert everything - {run.name for run in runs_of(tmp_path)} == tested | unneeded
+    assert everything - {run.name for run in runs_of(tmp_path)} == tested | {"vicreg-phenotyping-seed0"}
 
 
 def test_results_of_another_store_are_not_taken_for_its_own(tmp_path: Path) -> None:
@@ -213,10 +208,7 @@ def test_several_jobs_write_logs(table: Path, monkeypatch: pytest.MonkeyPatch) -
     logs = {path.stem: path.read_text() for path in (table / "runs").glob("*.log")}
     assert set(logs) == {run.name for run in runs_of(table, "--seed", "3", OBJECTIVES="simclr")}
     for name, text in logs.items():
-        assert text.startswith(
-            "epoch_evaluation.py " if name.endswith("-epochs") else ("simclr", "run_gpu.py ")
-        )
-        assert name.endswith("-epochs") or f" --name {name} " in text
+        assert text.startswith(("simclr", "run_gpu.py ")) and f" --name {name} " in text
 
 
 def test_nothing_is_started_after_a_failure(

@@ -1,5 +1,6 @@
 """The best epoch has the largest validation score, and only complete rows count."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from datasets.schema import SPLITS
 from evaluation import metrics, results
 from tasks import TASKS
-from training.epoch_table import best_epoch, epoch_columns, epoch_row, read_epochs
+from training.epoch_table import best_epoch, best_epochs, epoch_columns, epoch_row, read_epochs, remove_epochs
 
 PHENOTYPING, STAY = TASKS["phenotyping"], TASKS["length-of-stay"]
 
@@ -43,6 +44,21 @@ def test_a_row_has_the_scores_of_every_split() -> None:
 def test_the_best_epoch_validates_best(scores: list[float], best: int | None) -> None:
     table = pd.DataFrame({"epoch": [10, 11, 12], "val_kappa": scores, "test_kappa": [0.9, 0.1, 0.2]})
     assert best_epoch(table, STAY) == best
+
+
+def test_rows_from_an_epoch_on_are_removed_and_the_others_stay_as_written(tmp_path: Path) -> None:
+    path, names = tmp_path / "results_label_length-of-stay.csv", epoch_columns(STAY)
+    remove_epochs(path, STAY, 1)
+    for epoch, value in ((1, 1 / 3), (2, math.nan), (3, 0.5)):
+        results.append_rows(path, names, [dict.fromkeys(names, value) | {"epoch": epoch}], "")
+    before = path.read_bytes()
+    assert [best_epochs(tmp_path, done) for done in range(4)] == [set(), {1}, {1}, {3}]
+    remove_epochs(path, STAY, 4)
+    assert path.read_bytes() == before
+    remove_epochs(path, STAY, 3)
+    assert path.read_bytes() == b"".join(before.splitlines(keepends=True)[:3])
+    remove_epochs(path, STAY, 1)
+    assert not path.exists()
 
 
 def test_a_table_is_read_whole_in_order_and_each_epoch_once(tmp_path: Path) -> None:

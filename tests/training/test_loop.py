@@ -43,7 +43,8 @@ def train(
     stopping: StoppingConfig = STOPPING,
 ) -> FitResult:
     val = val or ToyBatches(n=7, train=False)
-    return fit(objective, batches, val, config, stopping, run, save=objective.content, keep_every_epoch=True)
+    content, keep = objective.content, lambda done: range(1, done + 1)
+    return fit(objective, batches, val, config, stopping, run, save=content, keep_epochs=keep)
 
 
 def log_of(run: Run) -> list[dict[str, str]]:
@@ -105,7 +106,7 @@ def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None
     def train_scored(run: Run, at: int, seed: int = 0) -> None:
         objective, epochs = ToyObjective(seed=seed), []
 
-        def score() -> dict[str, float]:
+        def score(epoch: int) -> dict[str, float]:
             epochs.append(0)
             if len(epochs) == at:
                 signal.raise_signal(signal.SIGTERM)
@@ -139,6 +140,22 @@ def test_a_disk_without_room_for_the_checkpoints_is_told_before_the_first_step(
     with pytest.raises(RuntimeError, match="power cut"):
         train(toy_run(tmp_path), ToyBatches(at=crash), ToyObjective(), huge)
     assert len(warnings) == 1 and "no room for the checkpoints of all epochs" in warnings[0]
+
+
+def test_epochs_are_removed_once_last_ckpt_is_written(tmp_path: Path) -> None:
+    run, asked = toy_run(tmp_path), []
+
+    def keep(done: int) -> set[int]:
+        if (run.folder / "last.ckpt").exists():
+            assert checkpoint.load(run.folder / "last.ckpt")["epoch"] == done
+            asked.append((done, len(list(run.folder.glob("*_epoch_*")))))
+        return {1, done}
+
+    config, objective = OptimConfig(epochs=4), ToyObjective()
+    stopping = StoppingConfig(monitor="train_loss")
+    fit(objective, ToyBatches(), None, config, stopping, run, save=objective.content, keep_epochs=keep)
+    assert asked[-4:] == [(1, 1), (2, 2), (3, 3), (4, 3)]
+    assert {path.name for path in run.folder.glob("*_epoch_*")} == {"toy_epoch_01.ckpt", "toy_epoch_04.ckpt"}
 
 
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
@@ -395,7 +412,7 @@ class Collecting(ToyObjective):
         self.predictions.add(batch.row, guess)
         return self(batch)
 
-    def score(self) -> dict[str, float]:
+    def score(self, epoch: int) -> dict[str, float]:
         guess, self.predictions = self.predictions.in_order(), Predictions()
         return {"samples": len(guess), "mean": guess.mean().item()}
 
@@ -439,7 +456,7 @@ def test_only_what_asks_for_it_is_compiled(tmp_path: Path) -> None:
 
 def scores(values: list[float]) -> object:
     remaining = iter(values)
-    return lambda: {"auroc": next(remaining)}
+    return lambda epoch: {"auroc": next(remaining)}
 
 
 @pytest.mark.parametrize(
@@ -598,7 +615,7 @@ def stop_one(process: Process, folder: Path) -> dict[str, object]:
         StoppingConfig(patience=1, monitor="score", mode="max"),
         run,
         save=objective.content,
-        score=lambda: {"score": float(process.rank)},
+        score=lambda epoch: {"score": float(process.rank)},
     ).epochs_run
     results["collected"] = fit_collecting(process, folder / "collected")[1].get("samples", "9")
     run = toy_run(folder / "term", process)
