@@ -82,6 +82,7 @@ def test_a_dead_process_does_not_block(path: Path) -> None:
 def test_one_of_many_that_start_at_once_takes_the_lock_of_a_dead_process(path: Path) -> None:
     assert in_fork(lambda: die_holding(path)) == -signal.SIGKILL
     reads, writes = os.pipe()
+    all_answered = FORK.Event()
 
     def take_and_say() -> None:
         try:
@@ -90,14 +91,16 @@ def test_one_of_many_that_start_at_once_takes_the_lock_of_a_dead_process(path: P
             os.write(writes, b"r")
         else:
             os.write(writes, b"h")
-            time.sleep(1.0)
+            all_answered.wait(60)  # a process that comes later must find the lock held
 
     processes = [FORK.Process(target=take_and_say) for _ in range(8)]
     for process in processes:
         process.start()
+    answers = [os.read(reads, 1) for _ in processes]
+    all_answered.set()
     for process in processes:
         process.join(60)
-    assert sorted(os.read(reads, 100)) == sorted(b"h" + 7 * b"r")
+    assert sorted(answers) == sorted([b"h", *7 * [b"r"]])
 
 
 @pytest.mark.usefixtures("flock")
