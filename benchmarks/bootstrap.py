@@ -84,7 +84,10 @@ def peak(work: Callable[[], object]) -> float:
 
 def largest_gap(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Return the largest difference between the ends of the intervals of two arrays [2, R, L]."""
-    ends = [[bootstrap.interval(column) for area in areas for column in area.T] for areas in (ours, theirs)]
+    ends = [
+        [bootstrap.percentile_interval(column) for area in areas for column in area.T]
+        for areas in (ours, theirs)
+    ]
     return float(np.abs(np.subtract(*ends)).max())
 
 

@@ -3,19 +3,33 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
+from scipy.special import expit, logit, ndtr, stdtr, stdtrit
 
 from evaluation import metrics
+from evaluation.debias import sizes_in_resamples, sum_of_absolutes
 from evaluation.metrics import CALIBRATION_BINS, ContinuousTarget, Score, quotient
+from evaluation.names import metric_of
 from utils.machine import available_cpus
 
 BLOCK_SIZE = 32  # resamples whose counts are drawn at once
 CACHE_ELEMENTS = 1 << 17  # largest size of a temporary array, so that a core's cache holds the few in use
-TAIL_PERCENT = 2.5  # per cent of the resamples below, and above, an interval
+TAIL = 0.025  # of the distribution, below and above an interval
+UNBOUNDED = (-np.inf, np.inf)
 
 Resampled = dict[tuple[str, str], np.ndarray]  # (label, metric) -> its value in each resample [R]
+
+
+class Interval(NamedTuple):
+    """The ends of a 95 % interval, NaN if there is none."""
+
+    low: float
+    high: float
+
+
+NO_INTERVAL = Interval(np.nan, np.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,44 +118,140 @@ def evaluate(
     probability: np.ndarray,
     resamples: Resamples,
     continuous: ContinuousTarget | None = None,
+    ranking: bool = True,
 ) -> Resampled:
-    """Return the scores of `metrics.evaluate` in every resample: {(label, metric): [R]}.
+    """Return the scores of `metrics.evaluate` in every resample, without ece_plugin: {(label, metric): [R]}.
 
-    A mean is, in each resample, over the labels that have both classes there; NaN where no label has.
+    A mean is, in each resample, over the labels that have both classes there; NaN where no label has. `ece`
+    is what `debias.sizes_in_resamples` returns. Without `ranking`, auroc and auprc, which take the longest,
+    are left out.
     """
     if kind == "ordinal":
         scores = _ordinal(truth[:, 0], probability, resamples)
         if continuous is not None:
             scores |= _continuous(probability, resamples, continuous)
         return {(label, name): value for label in (labels[0], "macro") for name, value in scores.items()}
-    scores = _binary(truth, probability, resamples)
-    defined = ~np.isnan(np.stack(list(scores.values()))).any(0)
+    members = {name: np.isin(labels, group) for name, group in {"macro": labels, **groups}.items()}
+    scores = (
+        dict(zip(("auroc", "auprc"), areas(resamples, truth, probability), strict=True)) if ranking else {}
+    )
+    calibration = _Calibration.of(truth, probability, resamples)
+    scores["brier"] = calibration.brier
     values = {(label, name): value[:, i] for name, value in scores.items() for i, label in enumerate(labels)}
-    for group, members in {"macro": labels, **groups}.items():
-        in_mean = defined & np.isin(labels, members)
+    for group, is_member in members.items():
+        in_mean = calibration.defined & is_member
         for name, value in scores.items():
             values[group, name] = quotient(np.where(in_mean, value, 0).sum(1), in_mean.sum(1))
+    has_both = ((truth == 0).any(0)) & ((truth == 1).any(0))
+    for i, label in enumerate(labels):
+        values[label, "ece"] = calibration.errors(np.arange(len(labels)) == i)
+    for group, is_member in members.items():
+        values[group, "ece"] = calibration.errors(is_member & has_both)
     return values
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % percentile interval of a score's values [R], ignoring NaN; NaN if all are.
+def subjects_of(
+    kind: str,
+    labels: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    truth: np.ndarray,
+    subject: np.ndarray,
+) -> dict[str, int]:
+    """Return {label: number of subjects that decide its scores}: of its rarer class, or of an ordinal label.
 
-    >>> interval(np.array([np.nan, *range(101)]))
-    (2.5, 97.5)
+    Those of a mean have the rarer class in one of its labels.
+    """
+    if kind == "ordinal":
+        known = len(np.unique(subject[~np.isnan(truth[:, 0])]))
+        return dict.fromkeys((labels[0], "macro"), known)
+    of = {name: (name,) for name in labels} | {"macro": labels, **groups}
+    return {name: _rarer(truth[:, np.isin(labels, members)], subject) for name, members in of.items()}
+
+
+def interval(
+    value: float, resampled: np.ndarray, subjects: int, bounds: tuple[float, float] = UNBOUNDED
+) -> Interval:
+    """Return the 95 % interval of a score from its values in resamples [R], ignoring NaN.
+
+    It is Student's, with the standard error of the bootstrap and one degree of freedom less than `subjects`
+    (see `subjects_of`). Between two bounds it is computed on the logit, above one on the logarithm, and so
+    never leaves them. A score that is on a bound in each resample has Wilson's interval. NaN for one subject.
+
+    >>> [round(end, 3) for end in interval(0.9, np.array([0.88, 0.9, 0.92]), 50, (0, 1))]
+    [0.862, 0.929]
+    >>> [round(end, 3) for end in interval(1.0, np.ones(9), 50, (0, 1))]
+    [0.925, 1.0]
+    """
+    resampled = resampled[~np.isnan(resampled)]
+    if len(resampled) < 2 or subjects < 2 or np.isnan(value):
+        return NO_INTERVAL
+    (low, high), reach = bounds, _reach(subjects)
+    half = reach * float(resampled.std())
+    if half == 0 and value in bounds:
+        inner = (high - low) * reach**2 / (subjects + reach**2)
+        return Interval(low, low + inner) if value == low else Interval(high - inner, high)
+    if half == 0 or not np.isfinite(low) or not low < value < high:
+        return Interval(max(low, value - half), min(high, value + half))
+    if np.isfinite(high):
+        share = (value - low) / (high - low)
+        steps = half / (share * (1 - share) * (high - low))  # the logit is so much steeper
+        ends = low + (high - low) * expit(logit(share) + np.array([-steps, steps]))
+    else:
+        ends = low + (value - low) * np.exp(np.array([-half, half]) / (value - low))
+    return Interval(float(ends[0]), float(ends[1]))
+
+
+def p_value(difference: float, resampled: np.ndarray, subjects: int) -> float:
+    """Return the two-sided p value of the hypothesis that a difference is 0, ignoring NaN.
+
+    It is below 0.05 where `interval` does not contain 0. 1 if nothing differs in any resample, NaN if there
+    is no interval.
+
+    >>> drawn = np.array([0.0, 0.1, 0.2])
+    >>> round(p_value(0.1, drawn, 20), 3), p_value(0.0, np.zeros(3), 20)
+    (0.247, 1.0)
+    """
+    resampled = resampled[~np.isnan(resampled)]
+    if len(resampled) < 2 or subjects < 2 or np.isnan(difference):
+        return np.nan
+    error = float(resampled.std()) * np.sqrt(subjects / (subjects - 1))
+    if error == 0:
+        return float(difference == 0)
+    return float(2 * stdtr(subjects - 1, -abs(difference) / error))
+
+
+def percentile_interval(values: np.ndarray, subjects: int | None = None) -> Interval:
+    """Return the 95 % percentile interval of values [R], ignoring NaN; NaN if all are.
+
+    With `subjects` it is wider, as Student's t is (the expanded percentile interval of Hesterberg 2015).
+
+    >>> percentile_interval(np.array([np.nan, *range(101)]))
+    Interval(low=2.5, high=97.5)
     """
     values = values[~np.isnan(values)]
-    if not len(values):
-        return np.nan, np.nan
-    low, high = np.percentile(values, (TAIL_PERCENT, 100 - TAIL_PERCENT))
-    return float(low), float(high)
+    tail = TAIL if subjects is None else float(ndtr(-_reach(subjects)))
+    return Interval(*map(float, np.quantile(values, (tail, 1 - tail)))) if len(values) else NO_INTERVAL
 
 
-def with_intervals(scores: Sequence[Score], resampled: Resampled) -> list[Score]:
-    """Return the scores with low and high added where both the value and its interval are defined."""
+def score_interval(metric: str, value: float, resampled: np.ndarray, subjects: int) -> Interval:
+    """Return the interval of a score by its name; that of `ece` and of gaps is of percentiles."""
+    if metric == "ece" or metric.startswith("ece_") or metric.endswith("_gap"):
+        low, high = percentile_interval(resampled, subjects) if subjects > 1 else NO_INTERVAL
+        return Interval(min(low, value), max(high, value))
+    return interval(value, resampled, subjects, metric_of(metric)[1:3])
+
+
+def with_intervals(scores: Sequence[Score], resampled: Resampled, subjects: Mapping[str, int]) -> list[Score]:
+    """Return the scores with low and high added where both the value and its interval are defined.
+
+    `subjects` are those of `subjects_of`, by label.
+    """
     complete = []
     for score in scores:
-        low, high = interval(resampled[score["label"], score["metric"]])
+        values = resampled.get((score["label"], score["metric"]))
+        low, high = NO_INTERVAL
+        if values is not None:
+            low, high = score_interval(score["metric"], score["value"], values, subjects[score["label"]])
         defined = not np.isnan(score["value"] + low)
         complete.append(Score(**score, low=low, high=high) if defined else Score(**score))
     return complete
@@ -210,20 +320,65 @@ def _running_sums(counts: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _binary(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:
-    """Return {metric: [R, L]}; Brier score and calibration error are sums over samples."""
-    auroc, auprc = areas(resamples, truth, probability)
-    labels = truth.shape[1]
-    sample, label = np.nonzero(~np.isnan(truth))
-    predicted = probability[sample, label].astype(np.float64)
-    gap = predicted - truth[sample, label]
-    bin_column = label * CALIBRATION_BINS + metrics.calibration_bin(predicted)
+def _rarer(truth: np.ndarray, subject: np.ndarray) -> int:
+    """Return the number of subjects with the rarer class in a label [n, L], or with the only class."""
+    counts = [len(np.unique(subject[(truth == value).any(axis=1)])) for value in (0, 1)]
+    return min(counts) or max(counts)
 
-    n = totals(resamples, sample, label, np.ones(len(label)), labels)
-    gaps = totals(resamples, sample, bin_column, gap, labels * CALIBRATION_BINS)
-    gaps = np.abs(gaps.reshape(len(n), labels, CALIBRATION_BINS)).sum(2)
-    brier = quotient(totals(resamples, sample, label, gap**2, labels), n)
-    return {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": quotient(gaps, n)}
+
+@dataclass(frozen=True, eq=False)
+class _Calibration:
+    """What the Brier score and the calibration error of L labels and R resamples are made of."""
+
+    brier: np.ndarray  # [R, L]
+    defined: np.ndarray  # [R, L], whether there are both classes
+    observed: np.ndarray  # [L, K], gaps of the bins in the samples
+    gaps: np.ndarray  # [R, L, K], in the resamples
+
+    @classmethod
+    def of(cls, truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> Self:
+        """Add up over samples; `truth` and `probability` [n, L]."""
+        labels, bins = truth.shape[1], CALIBRATION_BINS
+        sample, label = np.nonzero(~np.isnan(truth))
+        predicted, is_positive = probability[sample, label].astype(np.float64), truth[sample, label]
+        gap = predicted - is_positive
+        # Each label has a column of its samples, positives and squared gaps, and then one for each bin.
+        columns = [label, labels + label, 2 * labels + label]
+        columns.append(3 * labels + label * bins + metrics.calibration_bin(predicted))
+        values = np.concatenate([np.ones(len(label)), is_positive, gap**2, gap])
+        width = labels * (3 + bins)
+        sums = totals(resamples, np.tile(sample, 4), np.concatenate(columns), values, width)
+        n, positives, squares = (sums[:, i * labels : (i + 1) * labels] for i in range(3))
+        gaps = sums[:, 3 * labels :].reshape(-1, labels, bins)
+        known = np.bincount(label, minlength=labels)[:, None]
+        observed = np.bincount(columns[3] - 3 * labels, gap, labels * bins).reshape(labels, bins)
+        return cls(
+            brier=quotient(squares, n),
+            defined=(positives > 0) & (positives < n),
+            observed=quotient(observed, np.broadcast_to(known, observed.shape)),
+            gaps=quotient(gaps, np.broadcast_to(n[..., None], gaps.shape)),
+        )
+
+    def errors(self, members: np.ndarray) -> np.ndarray:
+        """Return the calibration error [R] of the mean of some labels, NaN if it is not defined."""
+        count = int(members.sum())
+        if not count or np.isnan(self.observed[members]).any():
+            return np.full(len(self.gaps), np.nan)
+        observed = self.observed[members].ravel() / count
+        resampled = self.gaps[:, members].reshape(len(self.gaps), -1) / count
+        return sizes_in_resamples(observed, resampled, sum_of_absolutes)
+
+
+def _reach(subjects: int) -> float:
+    """Return how many standard errors of a bootstrap the ends of an interval are away from the score.
+
+    Student's t replaces the normal distribution, and the variance over n subjects is (n - 1) / n of the true.
+
+    >>> round(_reach(1000), 2), round(_reach(5), 2)
+    (1.96, 3.1)
+    """
+    subjects = max(2, subjects)
+    return float(stdtrit(subjects - 1, 1 - TAIL) * np.sqrt(subjects / (subjects - 1)))
 
 
 def _ordinal(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:

@@ -65,6 +65,7 @@ class SideScores:
 
     scores: Mapping[tuple[str, str], Score]  # by label and metric
     resampled: Resampled
+    subjects: Mapping[str, int]  # that decide the scores of a label
 
 
 class Samples:
@@ -88,7 +89,7 @@ class Samples:
             values = [part.scores[key]["value"] for part in parts]
             scores[key] = Score(**parts[0].scores[key] | {"value": float(np.mean(values))})
         mean = {key: np.mean([part.resampled[key] for part in parts], axis=0) for key in parts[0].resampled}
-        return SideScores(scores, mean)
+        return SideScores(scores, mean, parts[0].subjects)
 
     def _score_run(self, path: Path) -> SideScores:
         table = read_predictions(path)
@@ -97,9 +98,11 @@ class Samples:
         self._check_same(path, table)
         kind, labels, subject_id, truth, probability = to_arrays(table, path)
         resamples = Resamples.of(subject_id, self.count, self.seed)
-        scores = metrics.evaluate(kind, labels, {}, truth, probability)
+        scores = metrics.evaluate(kind, labels, {}, truth, probability, subject=subject_id)
         resampled = bootstrap.evaluate(kind, labels, {}, truth, probability, resamples)
-        return SideScores({(score["label"], score["metric"]): score for score in scores}, resampled)
+        subjects = bootstrap.subjects_of(kind, labels, {}, truth, subject_id)
+        by_name = {(score["label"], score["metric"]): score for score in scores}
+        return SideScores({key: by_name[key] for key in resampled}, resampled, subjects)
 
     def _check_same(self, path: Path, table: pd.DataFrame) -> None:
         assert self.first is not None
@@ -154,10 +157,10 @@ def compare(config: Compare) -> pd.DataFrame:
         label, metric = key
         if not config.labels and label != "macro":
             continue
-        differences = b.resampled[key] - a.resampled[key]
-        low, high = bootstrap.interval(differences)
+        differences, subjects = b.resampled[key] - a.resampled[key], a.subjects[label]
         value_a, value_b = score["value"], b.scores[key]["value"]
-        p = p_value(differences)
+        low, high = bootstrap.interval(value_b - value_a, differences, subjects)
+        p = bootstrap.p_value(value_b - value_a, differences, subjects)
         better = better_side(metric, value_b - value_a, p)
         rows.append((*key, value_a, value_b, value_b - value_a, low, high, p, score["n"], better))
     columns = ("label", "metric", "a", "b", "difference", "low", "high", "p", "n", "better")
@@ -173,22 +176,6 @@ def better_side(metric: str, difference: float, p: float) -> str:
     if not p < SIGNIFICANT:
         return ""
     return "b" if (difference > 0) == metric_of(metric).higher_is_better else "a"
-
-
-def p_value(differences: np.ndarray) -> float:
-    """Return the two-sided p value of the hypothesis that two scores are equal.
-
-    It is twice the share of resamples in which the difference [R] has the other sign or is 0, ignoring NaN;
-    never below 2 / (R + 1), and NaN if R is 0.
-
-    >>> p_value(np.array([0.1, 0.2, 0.3])), p_value(np.array([-0.1, 0.2, 0.3, 0.4, 0.5]))
-    (0.5, 0.6666666666666666)
-    """
-    differences = differences[~np.isnan(differences)]
-    if not len(differences):
-        return np.nan
-    fewer = min((differences <= 0).sum(), (differences >= 0).sum())
-    return min(1.0, float(2 * (fewer + 1) / (len(differences) + 1)))
 
 
 def print_comparison(config: Compare) -> None:

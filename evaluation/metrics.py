@@ -6,6 +6,8 @@ from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 
+from evaluation.debias import BinGaps, bin_gaps, mean_gaps
+
 CALIBRATION_BINS = 10
 MAPE_OFFSET = 0.1  # added to the true value that MAPE divides by, as in the published benchmark
 
@@ -70,12 +72,27 @@ def brier(truth: np.ndarray, probability: np.ndarray) -> float:
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Return the mean over ten equal bins, weighted by samples, of |probability - fraction of positives|."""
+    """Return the mean over ten equal bins, weighted by samples, of |probability - fraction of positives|.
+
+    This is the plug-in, which noise makes too large; `calibration_gaps` has the error without this bias.
+    """
+    gaps = calibration_gaps(truth, probability)
+    return math.nan if gaps is None else gaps.plugin
+
+
+def calibration_gaps(
+    truth: np.ndarray, probability: np.ndarray, subject: np.ndarray | None = None
+) -> BinGaps | None:
+    """Return the gaps in ten equal bins, None if no truth [n] is known.
+
+    `subject` [n] holds the index of each sample's subject; by default each sample is of its own.
+    """
+    subject = np.arange(len(truth)) if subject is None else subject
+    subject = np.unique(subject[~np.isnan(truth)], return_inverse=True)[1]
     truth, probability = known(truth, probability)
     if not len(truth):
-        return math.nan
-    gap = np.bincount(calibration_bin(probability), probability - truth, CALIBRATION_BINS)
-    return float(np.abs(gap).sum() / len(truth))
+        return None
+    return bin_gaps(probability - truth, calibration_bin(probability), CALIBRATION_BINS, subject)
 
 
 def calibration_bin(probability: np.ndarray) -> np.ndarray:
@@ -131,36 +148,44 @@ def evaluate(
     truth: np.ndarray,
     probability: np.ndarray,
     continuous: ContinuousTarget | None = None,
+    subject: np.ndarray | None = None,
 ) -> list[Score]:
     """Return all scores of one split: per label, then the mean over labels ("macro"), then per group.
 
     A label with one class has the value NaN and is excluded from the means (see `undefined_labels`).
-    `kind` is "binary" or "multilabel" (auroc, auprc, brier, ece; `truth` [n, L] of 0, 1 or NaN, `probability`
-    [n, L]) or "ordinal" (kappa, accuracy; bins or NaN [n, 1], `probability` [n, K]; one label, which "macro"
-    repeats, and no groups). `continuous`, of an ordinal label, adds mad, mse and mape.
+    `kind` is "binary" or "multilabel" (auroc, auprc, brier, ece, ece_plugin; `truth` [n, L] of 0, 1 or NaN,
+    `probability` [n, L]) or "ordinal" (kappa, accuracy; bins or NaN [n, 1], `probability` [n, K]; one label,
+    which "macro" repeats, and no groups). `continuous`, of an ordinal label, adds mad, mse and mape.
+
+    `ece` is the calibration error without the bias of noise, which depends on the `subject` [n] of each
+    sample (default: its own); that of a mean is of all its labels together, as each alone is at least 0.
 
     Raises:
         ValueError: another kind, or shapes that do not fit.
     """
-    if kind not in _KINDS:
-        raise ValueError(f"kind must be one of {', '.join(_KINDS)}, not {kind!r}")
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     width = (len(labels), probability.shape[1] if kind == "ordinal" else len(labels))
     if truth.shape != (len(probability), width[0]) or probability.shape[1] != width[1]:
         shapes = f"truth {truth.shape} and probability {probability.shape}"
         raise ValueError(f"{shapes} do not fit {width} columns")
-    scores = _KINDS[kind](labels, truth, probability)
-    if continuous is not None:
-        scores += _score_continuous(labels[0], continuous, probability)
     if kind == "ordinal":
+        scores = _score_ordinal(labels, truth, probability)
+        if continuous is not None:
+            scores += _score_continuous(labels[0], continuous, probability)
         return scores + [Score(**score | {"label": "macro"}) for score in scores]
+    columns = zip(labels, truth.T, probability.T, strict=True)
+    gaps = {label: calibration_gaps(column, predicted, subject) for label, column, predicted in columns}
+    scores = _score_binary(labels, truth, probability, gaps)
     for name, members in {"macro": labels, **groups}.items():
-        scores += _means(name, [score for score in scores if score["label"] in members])
+        scores += _means(name, [score for score in scores if score["label"] in members], gaps)
     return scores
 
 
 def headline(scores: Sequence[Score]) -> dict[str, float]:
-    """Return {metric: macro value}, for logs and for choosing an epoch."""
-    return {score["metric"]: score["value"] for score in scores if score["label"] == "macro"}
+    """Return {metric: macro value} without the plug-in error, for logs and for choosing an epoch."""
+    macro = (score for score in scores if score["label"] == "macro" and score["metric"] != "ece_plugin")
+    return {score["metric"]: score["value"] for score in macro}
 
 
 def undefined_labels(scores: Sequence[Score]) -> list[str]:
@@ -186,16 +211,22 @@ def _known_pairs(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.n
     return truth[is_known], score[is_known]
 
 
-_BINARY = {"auroc": auroc, "auprc": auprc, "brier": brier, "ece": calibration_error}
+KINDS = ("binary", "multilabel", "ordinal")  # of tasks
 
 
-def _score_binary(labels: Sequence[str], truth: np.ndarray, probability: np.ndarray) -> list[Score]:
+def _score_binary(
+    labels: Sequence[str], truth: np.ndarray, probability: np.ndarray, gaps: Mapping[str, BinGaps | None]
+) -> list[Score]:
     scores = []
     for label, column, predicted in zip(labels, truth.T, probability.T, strict=True):
-        n, positives = int((~np.isnan(column)).sum()), int(np.nansum(column))
-        for name, metric in _BINARY.items():
-            value = metric(column, predicted)
-            scores.append(Score(label=label, metric=name, value=value, n=n, positives=positives))
+        n, positives, own = int((~np.isnan(column)).sum()), int(np.nansum(column)), gaps[label]
+        values = {metric.__name__: metric(column, predicted) for metric in (auroc, auprc, brier)}
+        values |= {"ece": math.nan if own is None else own.error}
+        values |= {"ece_plugin": math.nan if own is None else own.plugin}
+        scores += [
+            Score(label=label, metric=name, value=value, n=n, positives=positives)
+            for name, value in values.items()
+        ]
     return scores
 
 
@@ -214,17 +245,19 @@ def _score_continuous(label: str, continuous: ContinuousTarget, probability: np.
     ]
 
 
-_KINDS = {"binary": _score_binary, "multilabel": _score_binary, "ordinal": _score_ordinal}
-
-
-def _means(name: str, scores: Sequence[Score]) -> list[Score]:
+def _means(name: str, scores: Sequence[Score], gaps: Mapping[str, BinGaps | None]) -> list[Score]:
     """Return each metric's mean over the labels that have both classes; n and positives are their sums."""
     undefined = undefined_labels(scores)
     defined = [score for score in scores if score["label"] not in undefined]
+    pooled = [
+        part for label in dict.fromkeys(s["label"] for s in defined) if (part := gaps[label]) is not None
+    ]
     means = []
     for metric in dict.fromkeys(score["metric"] for score in scores):
         terms = [score for score in defined if score["metric"] == metric]
         value = float(np.mean([score["value"] for score in terms])) if terms else math.nan
+        if metric == "ece" and terms:
+            value = mean_gaps(pooled).error
         n, positives = (sum(score[key] for score in terms) for key in ("n", "positives"))
         means.append(Score(label=name, metric=metric, value=value, n=n, positives=positives))
     return means

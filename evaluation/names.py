@@ -19,12 +19,17 @@ METRICS = {
     "auprc": Metric("AUPRC", 0, 1),
     "brier": Metric("Brier score", 0, 1, higher_is_better=False),
     "ece": Metric("ECE", 0, 1, higher_is_better=False),
+    "ece_plugin": Metric("ECE (plug-in)", 0, 1, higher_is_better=False),
     "kappa": Metric("Cohen's kappa", -1, 1),
     "accuracy": Metric("Accuracy", 0, 1),
     "mad": Metric("MAD (h)", 0, math.inf, higher_is_better=False),
     "mse": Metric("MSE (h²)", 0, math.inf, higher_is_better=False),
     "mape": Metric("MAPE (%)", 0, math.inf, higher_is_better=False),
 }
+
+CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}
+# Scores that wide tables show only if they are asked for.
+DETAILS = ("ece_plugin", *(f"{name}_{way}" for way in CALIBRATIONS for name in ("brier", "ece")))
 
 TITLES = {
     "supervised": "supervised",
@@ -58,12 +63,18 @@ def metric_of(name: str) -> Metric:
 
     >>> metric_of("auroc_gap")
     Metric(title='AUROC gap', low=0, high=1, higher_is_better=False)
+    >>> metric_of("ece_isotonic").title
+    'ECE after isotonic regression'
     """
     if name in METRICS:
         return METRICS[name]
-    of = METRICS.get(name.removesuffix("_gap"))
-    if name.endswith("_gap") and of is not None:
+    if name.endswith("_gap"):
+        of = metric_of(name.removesuffix("_gap"))
         return Metric(f"{of.title} gap", 0, of.high - of.low, higher_is_better=False)
+    of_name, _, way = name.rpartition("_")
+    if of_name in METRICS and way in CALIBRATIONS:
+        of = METRICS[of_name]
+        return of._replace(title=f"{of.title} after {CALIBRATIONS[way]}")
     return Metric(name, -math.inf, math.inf)
 
 

@@ -7,9 +7,10 @@ from typing import Literal
 
 import pandas as pd
 
-from evaluation.compare import SIGNIFICANT, Samples, SideScores, p_value, read_record
+from evaluation import bootstrap
+from evaluation.compare import SIGNIFICANT, Samples, SideScores, read_record
 from evaluation.layout import DAGGER, Mark, Page, cell, columns_that_tell, common_values, render
-from evaluation.names import data_notice, metric_of, title_of
+from evaluation.names import DETAILS, data_notice, metric_of, title_of
 from evaluation.seeds import CONTEXT, GROUP, METHOD, RowSelection, over_seeds, select_rows, settings_lines
 
 COMPARABLE = ["data", "store", "n", "positives"]  # equal in rows with the same samples
@@ -41,7 +42,7 @@ def make_paper_table(config: Paper) -> str:
     """Return the table."""
     rows, lines = select_rows(config)
     means = over_seeds(rows)
-    metrics = list(dict.fromkeys(means["metric"]))
+    metrics = [name for name in dict.fromkeys(means["metric"]) if name not in DETAILS or config.metric]
     methods = means.drop_duplicates(GROUP)[[*GROUP, "n", "positives", "seeds"]].reset_index(drop=True)
     methods = methods.sort_values(COMPARABLE, kind="stable", ignore_index=True)
     table = PaperTable(config, rows, methods, means)
@@ -110,7 +111,9 @@ class PaperTable:
         key = self.config.label, metric
         if scores is None or best is None or key not in scores.resampled:
             return False
-        return p_value(scores.resampled[key] - best.resampled[key]) >= SIGNIFICANT
+        difference = scores.scores[key]["value"] - best.scores[key]["value"]
+        drawn = scores.resampled[key] - best.resampled[key]
+        return bootstrap.p_value(difference, drawn, best.subjects[self.config.label]) >= SIGNIFICANT
 
     def _scores(self, methods: list[int]) -> dict[int, SideScores]:
         """Return the scores in every resample of the methods whose runs have their predictions."""

@@ -142,7 +142,20 @@ def read_results(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
     rows = read_rows(path)
     missing = {name: np.nan if name in NUMBER_COLUMNS else "" for name in COLUMNS if name not in rows}
-    return rows.assign(**missing)[list(COLUMNS)].assign(source=str(path))
+    return call_plugin(rows.assign(**missing)[list(COLUMNS)].assign(source=str(path)))
+
+
+def call_plugin(rows: pd.DataFrame) -> pd.DataFrame:
+    """Call the `ece` of an older version, which has no row `ece_plugin` beside it, by this name.
+
+    Its interval, which lay above the value, is left out.
+    """
+    run = [rows[name] for name in ("run", "started", "split")]
+    has_plugin = (rows["metric"] == "ece_plugin").groupby(run).transform("any")
+    is_plugin = ~has_plugin & rows["metric"].isin(("ece", "ece_gap"))
+    names = rows["metric"].mask(is_plugin, rows["metric"].str.replace("ece", "ece_plugin"))
+    ends = {name: rows[name].mask(is_plugin) for name in ("low", "high")}
+    return rows.assign(metric=names, **ends)
 
 
 def write_settings(folder: Path, settings: Mapping[str, object]) -> None:

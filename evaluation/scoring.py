@@ -1,7 +1,9 @@
 """Score the predictions of a task: which labels can be scored, result rows, and a table to print."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +12,11 @@ import pandas as pd
 from datasets.samples import Samples
 from evaluation import bootstrap, metrics, results
 from evaluation.bootstrap import Resampled, Resamples
+from evaluation.debias import sizes_in_resamples, spread_of
 from evaluation.metrics import ContinuousTarget, Score
+from evaluation.names import DETAILS
 from evaluation.predictions import write_predictions
-from evaluation.subgroups import UNKNOWN
+from evaluation.subgroups import SMALLEST_GROUP, UNKNOWN
 from tasks.task import Task
 
 
@@ -50,13 +54,21 @@ class ScoringContext:
     resamples: int  # of the bootstrap, 0 for no intervals
     seed: int  # of the bootstrap
     class_means: np.ndarray | None = None  # [K], for an ordinal task (see `class_means`)
+    calibrated: Mapping[str, np.ndarray] = field(default_factory=dict)  # probabilities [n, L] by calibration
 
 
 def compute_scores(
-    task: Task, truth: np.ndarray, probability: np.ndarray, continuous: ContinuousTarget | None = None
+    task: Task,
+    truth: np.ndarray,
+    probability: np.ndarray,
+    continuous: ContinuousTarget | None = None,
+    subject: np.ndarray | None = None,
 ) -> list[Score]:
-    """Score probabilities [n, outputs] against encoded labels [n, L], NaN if unknown, without intervals."""
-    return metrics.evaluate(task.kind, task.labels, task.groups, truth, probability, continuous)
+    """Score probabilities [n, outputs] against encoded labels [n, L], NaN if unknown, without intervals.
+
+    `subject` [n] is for the calibration error (see `metrics.evaluate`).
+    """
+    return metrics.evaluate(task.kind, task.labels, task.groups, truth, probability, continuous, subject)
 
 
 def class_means(task: Task, train: Samples) -> np.ndarray:
@@ -80,7 +92,7 @@ def write_report(
 
     `run_columns` are the columns of the result rows that describe the run and the split.
     """
-    write_predictions(predictions, samples, task.labels, probability)
+    write_predictions(predictions, samples, task.labels, probability, context.calibrated)
     scores, resampled = score_with_intervals(task, samples, probability, context)
     table = results_dir / f"{task.name}.csv"
     results.append(table, ({**run_columns, **score} for score in scores))
@@ -93,11 +105,13 @@ def score_with_intervals(
 ) -> tuple[list[Score], Resampled]:
     """Return scores with intervals, subgroups last, and the whole split's in every resample, if any."""
     resamples = Resamples.of(samples.subject_id, context.resamples, context.seed)
-    scores, resampled = _score(task, samples, probability, context, resamples)
-    scores = bootstrap.with_intervals(scores, resampled) if resampled else scores
+    whole = _score(task, samples, probability, context, resamples)
+    scores = whole.with_intervals()
+    for way, other in context.calibrated.items():
+        scores += _score_calibration(task, samples, other, resamples, way).with_intervals()
     for variable in context.subgroups:
         scores += compare_subgroups(task, samples, probability, context, resamples, variable)
-    return scores, resampled
+    return scores, whole.resampled
 
 
 def compare_subgroups(
@@ -110,51 +124,106 @@ def compare_subgroups(
 ) -> list[Score]:
     """Return the mean scores of every subgroup, and the gaps between the best and the worst.
 
-    A subgroup has the label "macro[sex=F]", a gap "macro[sex]" and the metric "auroc_gap". Gaps are over the
-    known subgroups that have a value, and so are their n and positives.
+    A subgroup has the label "macro[sex=F]", a gap "macro[sex]" and the metric "auroc_gap". One of fewer than
+    SMALLEST_GROUP subjects has rows without a value. Gaps are over the known subgroups that have a value, and
+    so are their n and positives.
     """
     subgroup = context.subgroups[variable].to_numpy()
+    parts: list[Scored] = []
     scores: list[Score] = []
-    resampled: Resampled = {}
     for name in sorted(set(subgroup)):
         mask = subgroup == name
         label = f"macro[{variable}={name}]"
-        own_scores, own_resampled = _score(
-            task, samples.take(mask), probability[mask], context, resamples.take(mask)
+        part = _score(task, samples.take(mask), probability[mask], context, resamples.take(mask))
+        part = part.only("macro", label)
+        if len(np.unique(samples.subject_id[mask])) < SMALLEST_GROUP:
+            scores += [Score(**score | {"value": np.nan}) for score in part.scores]
+            continue
+        scores += part.with_intervals()
+        if name != UNKNOWN:
+            parts.append(part)
+    return scores + list(_gaps(f"macro[{variable}]", parts))
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Scores, the same in every resample, if there are any, and the subjects that decide them, by label."""
+
+    scores: list[Score]
+    resampled: Resampled
+    subjects: Mapping[str, int]
+
+    def with_intervals(self) -> list[Score]:
+        """Return the scores with their intervals."""
+        return bootstrap.with_intervals(self.scores, self.resampled, self.subjects)
+
+    def only(self, label: str, name: str) -> Scored:
+        """Return the scores of one label under another name."""
+        return Scored(
+            [Score(**score | {"label": name}) for score in self.scores if score["label"] == label],
+            {(name, metric): values for (of, metric), values in self.resampled.items() if of == label},
+            {name: self.subjects[label]},
         )
-        scores += [Score(**score | {"label": label}) for score in own_scores if score["label"] == "macro"]
-        resampled |= {(label, metric): v for (of, metric), v in own_resampled.items() if of == "macro"}
-    unknown = f"macro[{variable}={UNKNOWN}]"
-    known_scores = [score for score in scores if score["label"] != unknown]
-    for gap, values in _gaps(f"macro[{variable}]", known_scores, resampled):
-        scores.append(gap)
-        resampled[gap["label"], gap["metric"]] = values
-    return bootstrap.with_intervals(scores, resampled) if context.resamples else scores
 
 
 def _score(
     task: Task, samples: Samples, probability: np.ndarray, context: ScoringContext, resamples: Resamples
-) -> tuple[list[Score], Resampled]:
-    means = context.class_means
+) -> Scored:
+    means, truth = context.class_means, samples.labels
     continuous = None if means is None else ContinuousTarget(samples.raw_labels[:, 0], means)
-    scores = compute_scores(task, samples.labels, probability, continuous)
+    scores = compute_scores(task, truth, probability, continuous, samples.subject_id)
+    of_task = task.kind, task.labels, task.groups, truth
+    subjects = bootstrap.subjects_of(*of_task, samples.subject_id)
     if not resamples.count:
-        return scores, {}
-    return scores, bootstrap.evaluate(
-        task.kind, task.labels, task.groups, samples.labels, probability, resamples, continuous
+        return Scored(scores, {}, subjects)
+    return Scored(scores, bootstrap.evaluate(*of_task, probability, resamples, continuous), subjects)
+
+
+def _score_calibration(
+    task: Task, samples: Samples, probability: np.ndarray, resamples: Resamples, way: str
+) -> Scored:
+    """Return the Brier score and the calibration error of calibrated probabilities, called so."""
+    own = ("brier", "ece")
+    of_task = task.kind, task.labels, task.groups, samples.labels
+    scores = compute_scores(task, samples.labels, probability, subject=samples.subject_id)
+    resampled: Resampled = {}
+    if resamples.count:
+        resampled = bootstrap.evaluate(*of_task, probability, resamples, ranking=False)
+    return Scored(
+        [
+            Score(**score | {"metric": f"{score['metric']}_{way}"})
+            for score in scores
+            if score["metric"] in own
+        ],
+        {(label, f"{metric}_{way}"): v for (label, metric), v in resampled.items() if metric in own},
+        bootstrap.subjects_of(*of_task, samples.subject_id),
     )
 
 
-def _gaps(label: str, scores: Sequence[Score], resampled: Resampled) -> Iterator[tuple[Score, np.ndarray]]:
-    """Yield, for each metric, the gap over the subgroups with a value, and that gap in every resample [R]."""
-    for metric in dict.fromkeys(score["metric"] for score in scores):
-        defined = [s for s in scores if s["metric"] == metric and not np.isnan(s["value"])]
+def _gaps(label: str, parts: Sequence[Scored]) -> Iterator[Score]:
+    """Yield, for each metric, the gap over the subgroups with a value, with its interval."""
+    names = dict.fromkeys(score["metric"] for part in parts for score in part.scores)
+    for metric in [name for name in names if name not in DETAILS]:
+        defined = [
+            (score, part)
+            for part in parts
+            for score in part.scores
+            if score["metric"] == metric and not np.isnan(score["value"])
+        ]
         if len(defined) < 2:
             continue
-        values = np.ptp([resampled.get((s["label"], metric), np.full(1, np.nan)) for s in defined], axis=0)
-        n, positives = (sum(s[key] for s in defined) for key in ("n", "positives"))
-        gap = float(np.ptp([s["value"] for s in defined]))
-        yield Score(label=label, metric=f"{metric}_gap", value=gap, n=n, positives=positives), values
+        values = np.array([score["value"] for score, _ in defined])
+        n, positives = (sum(score[key] for score, _ in defined) for key in ("n", "positives"))
+        gap = Score(
+            label=label, metric=f"{metric}_gap", value=float(np.ptp(values)), n=n, positives=positives
+        )
+        if not all(part.resampled for _, part in defined):
+            yield gap
+            continue
+        drawn = [part.resampled[score["label"], metric] for score, part in defined]
+        subjects = min(part.subjects[score["label"]] for score, part in defined)
+        sizes = sizes_in_resamples(values, np.stack(drawn, axis=1), spread_of)
+        yield from bootstrap.with_intervals([gap], {(label, gap["metric"]): sizes}, {label: subjects})
 
 
 def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[str] = ()) -> str:
@@ -162,7 +231,7 @@ def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[st
     names = ("macro", *task.groups)
     prefixes = tuple(f"macro[{variable}=" for variable in subgroup_variables)
     rows = [s for s in scores if s["label"] in names or s["label"].startswith(prefixes)]
-    metric_names = list(dict.fromkeys(row["metric"] for row in rows))
+    metric_names = list(dict.fromkeys(row["metric"] for row in rows if row["metric"] not in DETAILS))
     cells = [("", *metric_names, "n", "positives")]
     for label in dict.fromkeys(row["label"] for row in rows):
         by_metric = {row["metric"]: row for row in rows if row["label"] == label}
@@ -171,6 +240,8 @@ def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[st
         cells.append((label, *values, str(first["n"]), str(first["positives"])))
     widths = [max(10, *map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells]
+    if any("too small" in cell for row in cells for cell in row):
+        lines.append(f"too small: fewer than {SMALLEST_GROUP} subjects, and in no gap")
     excluded = [label for label in metrics.undefined_labels(scores) if label in task.labels]
     if excluded:
         lines.append(f"excluded from the means (one class in this split): {', '.join(excluded)}")
@@ -178,11 +249,13 @@ def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[st
 
 
 def _cell(score: Score) -> str:
-    """Format a value and its interval.
+    """Format a value and its interval, or say why there is none: a subgroup without a value, or one class.
 
     >>> _cell(Score(label="a", metric="auroc", value=0.75, n=9, positives=3, low=0.7, high=0.8))
     '0.7500 [0.7000, 0.8000]'
     """
+    if np.isnan(score["value"]):
+        return "too small" if score["n"] else "one class"
     interval = f" [{score['low']:.4f}, {score['high']:.4f}]" if "low" in score else ""
     return f"{score['value']:.4f}{interval}"
 

@@ -83,7 +83,9 @@ def select_counted(rows: pd.DataFrame) -> Selection:
         names = ", ".join(dict.fromkeys(group["run"]))
         lines.append(f"not averaged: {names}, which start from different checkpoints with the same seed")
     for run, metrics in rows[rows["value"].isna()].groupby("run", sort=False)["metric"]:
-        lines.append(f"not counted: {run} in {', '.join(metrics)}, as it has no value (one class)")
+        lines.append(
+            f"not counted: {run} in {', '.join(metrics)}, as it has no value (one class, or a small subgroup)"
+        )
     unknown = rows[rows["settings"] == ""]
     if len(unknown):
         names = ", ".join(dict.fromkeys(unknown["run"]))

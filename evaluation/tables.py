@@ -9,7 +9,7 @@ import pandas as pd
 
 from evaluation.compare import Compare, print_comparison
 from evaluation.layout import Page, cell, columns_that_tell, common_values, interval, render
-from evaluation.names import data_notice
+from evaluation.names import DETAILS, data_notice
 from evaluation.paper import Paper, make_paper_table
 from evaluation.results import read_results
 from evaluation.seeds import (
@@ -65,6 +65,7 @@ def summary(folder: Path) -> str:
 
 def _summary_page(task: str, rows: pd.DataFrame) -> Page:
     keys = [*METHOD, *RUN_CONTEXT, "n", *RUN_DETAILS]
+    rows = rows[~rows["metric"].isin(DETAILS)]
     metrics = list(dict.fromkeys(rows["metric"]))
     rows = rows.astype({"seed": "Int64", "n": "Int64"})
     rows["cell"] = [cell(*scores) for scores in rows[["value", "low", "high"]].itertuples(index=False)]

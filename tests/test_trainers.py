@@ -13,6 +13,7 @@ import torch
 
 from datasets.schema import SPLITS
 from evaluation import predictions
+from evaluation.names import CALIBRATIONS
 from evaluation.predictions import EMBEDDINGS
 from evaluation.seeds import over_seeds, select_rows
 from evaluation.tables import Table
@@ -111,13 +112,18 @@ def test_a_protocol_trains_tests_and_evaluates_again(
     run(flags, "--name", "it", "--load_state", pretrained / "best.ckpt")
     for split in ("val", "test"):
         table = pd.read_csv(tmp_path / "it" / f"predictions_{split}.csv")
-        assert list(table) == list(predictions.COLUMNS)
-        assert table["probability"].between(0, 1).all()
+        is_calibrated = split == "test" and TASKS[task].kind != "ordinal"
+        columns = ["probability", *(CALIBRATIONS if is_calibrated else ())]
+        assert set(table) == {*predictions.COLUMNS, predictions.HAS_XRAY, *columns}
+        assert table[columns].stack().between(0, 1).all()
     run(flags, "--name", "again", "--mode", "eval", "--load_state", tmp_path / "it" / "best.ckpt")
     assert np.allclose(probabilities(tmp_path / "it"), probabilities(tmp_path / "again"), atol=1e-5)
     rows = pd.read_csv(tmp_path / "results" / f"{task}.csv")
     trained, again = (rows[(rows["run"] == name) & (rows["split"] == "test")] for name in ("it", "again"))
     assert set(rows["split"]) == {"val", "test"} and set(rows["objective"]) == {"simclr"}
+    calibrated = trained["metric"].str.endswith(tuple(CALIBRATIONS))
+    assert calibrated.any() == is_calibrated
+    trained = trained[~calibrated]
     assert np.allclose(trained["value"], again["value"], atol=1e-4, equal_nan=True)
     assert (trained["epoch"].to_numpy() == again["epoch"].to_numpy()).all()
     for name, values in trained[["store", "data_pairs", "settings", "classifier_hash"]].items():

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from datasets.samples import Samples, is_hourly, load_samples
 from datasets.schema import SPLITS, Batch, FeatureBatch
 from datasets.store import Store
 from evaluation import metrics, results
+from evaluation.calibration import calibrate
 from evaluation.predictions import EMBEDDINGS, write_embeddings
 from evaluation.scoring import (
     ScoringContext,
@@ -76,10 +78,10 @@ class Experiment:
 class ValidationPass:
     """The loss and the score of the validation split in one pass of the network."""
 
-    def __init__(self, model: Classifier, task: Task, labels: np.ndarray) -> None:
+    def __init__(self, model: Classifier, task: Task, samples: Samples) -> None:
         self.model = model
         self.task = task
-        self.labels = labels
+        self.samples = samples
         self.predictions = Predictions()
 
     def evaluate(self, batch: Batch | FeatureBatch) -> Mapping[str, Tensor]:
@@ -92,7 +94,8 @@ class ValidationPass:
         """Return the mean scores of all samples of an epoch, which are those since the last call."""
         probability = self.predictions.in_order()
         self.predictions = Predictions()
-        return metrics.headline(compute_scores(self.task, self.labels, probability))
+        scores = compute_scores(self.task, self.samples.labels, probability, subject=self.samples.subject_id)
+        return metrics.headline(scores)
 
 
 @releasing_locks()
@@ -117,7 +120,7 @@ def train(config: ClassifyConfig) -> None:
     log_single_class_labels(experiment, samples)
     monitor, mode = selection_metric(experiment.task, samples["val"])
 
-    validation = ValidationPass(model, experiment.task, samples["val"].labels)
+    validation = ValidationPass(model, experiment.task, samples["val"])
 
     result = fit(
         model,
@@ -135,9 +138,12 @@ def train(config: ClassifyConfig) -> None:
     load_classifier(model, checkpoint.load(best))
     if model is not classifier:
         save_whole_classifier(best, classifier, built)
-    for split in ("val", "test"):
-        probability = predict_probabilities(model, batches[split])
-        report(experiment, built, result.best_epoch, samples, split, probability)
+    probability = {split: predict_probabilities(model, batches[split]) for split in ("val", "test")}
+    report(experiment, built, result.best_epoch, samples, "val", probability["val"])
+    calibrated = {}
+    if experiment.task.kind != "ordinal":
+        calibrated = calibrate(samples["val"].labels, probability["val"], probability["test"])
+    report(experiment, built, result.best_epoch, samples, "test", probability["test"], calibrated)
 
 
 def evaluate(config: ClassifyConfig) -> None:
@@ -342,8 +348,12 @@ def report(
     samples: Mapping[str, Samples],
     split: str,
     probability: np.ndarray,
+    calibrated: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> None:
-    """Write the predictions and the result rows of a split, and print the mean scores."""
+    """Write the predictions and the result rows of a split, and print the mean scores.
+
+    `calibrated` holds the probabilities after each kind of calibration.
+    """
     if not distributed.is_main():
         return
     config, run, task = experiment.config, experiment.run, experiment.task
@@ -375,7 +385,7 @@ def report(
         task,
         samples[split],
         probability,
-        ScoringContext(groups, config.bootstrap, run.seed, means),
+        ScoringContext(groups, config.bootstrap, run.seed, means, calibrated),
         run.folder / f"predictions_{split}.csv",
         config.results_dir,
         run_columns,

@@ -73,7 +73,8 @@ class ClassifyConfig:
     bootstrap: int = neutral(1000)
     """Bootstrap resamples of a split's subjects, for the 95 % intervals of the scores; 0: no intervals."""
     subgroups: str = neutral("")
-    """Also score subgroups of the patients and the gap between them: any of age,sex,race."""
+    """Also score subgroups of the patients and the gap between them: any of age, sex, race, admission, unit,
+    years and has_xray, separated by commas; sex+race is an intersection."""
     batch_by: Literal["auto", "stay", "sample"] = "auto"
     """stay: training batches of whole stays, --batch_size samples to within one stay; a stay and an X-ray are
     encoded once a batch. sample: batches of any samples, as published. auto: stay for a task with a sample

@@ -145,6 +145,7 @@ class Curve:
 
     value: float
     resampled: np.ndarray
+    subjects: int  # that decide it
 
 
 def score(runs: Sequence[TestedRun], rate: float, paired: bool, metric: str, resamples: int) -> Curve:
@@ -157,7 +158,10 @@ def score(runs: Sequence[TestedRun], rate: float, paired: bool, metric: str, res
         draws = Resamples.of(run.samples.subject_id, resamples, seed=0).take(kept)
         scores = bootstrap.evaluate(run.task.kind, run.task.labels, {}, truth, probability, draws)
         resampled.append(scores["macro", metric])
-    return Curve(float(np.mean(values)), np.mean(resampled, axis=0))
+    of = runs[0].task
+    subject = runs[0].samples.subject_id[kept]
+    subjects = bootstrap.subjects_of(of.kind, of.labels, {}, truth, subject)["macro"]
+    return Curve(float(np.mean(values)), np.mean(resampled, axis=0), subjects)
 
 
 def rows(
@@ -172,14 +176,15 @@ def rows(
             alone = score(baseline, 0.0, paired, metric, resamples) if baseline else None
             for rate in rates:
                 curve = score(runs, rate, paired, metric, resamples)
-                low, high = bootstrap.interval(curve.resampled)
+                low, high = bootstrap.score_interval(metric, curve.value, curve.resampled, curve.subjects)
                 row: dict[str, object] = {
                     **method._asdict(), "data": runs[0].data, "tested_on": tested_on, "rate": rate,
                     "metric": metric, "value": curve.value, "low": low, "high": high, "runs": len(runs),
                 }  # fmt: skip
                 if alone is not None:
-                    low, high = bootstrap.interval(curve.resampled - alone.resampled)
-                    row |= {"difference": curve.value - alone.value}
+                    difference, drawn = curve.value - alone.value, curve.resampled - alone.resampled
+                    low, high = bootstrap.interval(difference, drawn, curve.subjects)
+                    row |= {"difference": difference}
                     row |= {"difference_low": low, "difference_high": high}
                 yield row
 

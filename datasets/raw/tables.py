@@ -55,8 +55,9 @@ TABLES = {
     }),
     "admissions": RawTable("admissions", ("hosp", "core"), MIMIC_IV, {
         "subject_id": INT, "hadm_id": INT, "admittime": TIME, "dischtime": TIME, "deathtime": TIME,
-        "race": TEXT, "hospital_expire_flag": INT, "discharge_location": TEXT,
-    }, aliases={"race": "ethnicity"}, optional=("hospital_expire_flag", "discharge_location")),
+        "race": TEXT, "hospital_expire_flag": INT, "discharge_location": TEXT, "admission_type": TEXT,
+    }, aliases={"race": "ethnicity"},
+        optional=("hospital_expire_flag", "discharge_location", "admission_type")),
     "diagnoses_icd": RawTable("diagnoses_icd", ("hosp",), MIMIC_IV, {
         "subject_id": INT, "hadm_id": INT, "seq_num": INT, "icd_code": TEXT, "icd_version": INT,
     }, optional=("seq_num",)),

@@ -100,13 +100,13 @@ def compute_curves(area_name: str, predictions: pd.DataFrame, draws: Resamples) 
         return np.mean(both, axis=0) if both else np.full(len(GRID), np.nan)
 
     resampled = [mean_height(draws.counts(range(r, r + 1))[0]) for r in range(draws.count)]
-    tails = (bootstrap.TAIL_PERCENT, 100 - bootstrap.TAIL_PERCENT)
+    tails = (bootstrap.TAIL, 1 - bootstrap.TAIL)
     return CurveSet(
         area_name,
         curves={name: points(truth, probability) for name, (truth, probability, _) in labels.items()},
         areas={name: area(truth, probability) for name, (truth, probability, _) in labels.items()},
         mean=mean_height(np.ones(draws.subjects)),
-        band=np.nanpercentile(resampled, tails, axis=0) if resampled else None,
+        band=np.nanquantile(resampled, tails, axis=0) if resampled else None,
         excluded=len(parts) - len(labels),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as reference
 
 from evaluation import bootstrap, metrics
@@ -77,13 +78,58 @@ def test_every_binary_score_and_mean_of_a_resample_is_that_of_its_samples() -> N
     for number in range(25):
         index = drawn(resamples, number)
         scores = metrics.evaluate("multilabel", labels, groups, truth[index], guess[index])
-        assert len(scores) == len(found)
+        assert len(scores) == len(found) + len(labels) + len(groups) + 1  # that have an ece_plugin
         for score in scores:
+            if score["metric"] in ("ece", "ece_plugin"):
+                continue
             got = found[score["label"], score["metric"]][number]
             assert got == pytest.approx(score["value"], abs=1e-12, nan_ok=True)
     missing = int(np.isnan(found["d", "auroc"]).sum())
     assert 0 < missing < 25
     assert bootstrap.undefined(found) == {"d": missing, "rare": missing}
+
+
+def slow_gaps(truth: np.ndarray, guess: np.ndarray) -> list[float]:
+    """The sum of probability - truth in each of ten bins, divided by the samples."""
+    known = ~np.isnan(truth)
+    pairs = list(zip(guess[known], truth[known], strict=True))
+    return [
+        sum(p - y for p, y in pairs if min(int(p * 10), 9) == bin_number) / len(pairs)
+        for bin_number in range(10)
+    ]
+
+
+def test_the_calibration_error_of_a_resample_explains_the_observed_one_by_its_noise() -> None:
+    subject, truth, guess = cohort(4, labels=2)
+    resamples = Resamples.of(subject, 12, seed=1)
+    found = bootstrap.evaluate("multilabel", ("a", "b"), {"one": ("b",)}, truth, guess, resamples)
+    observed = [slow_gaps(truth[:, i], guess[:, i]) for i in range(2)]
+    for label, columns in (("a", [0]), ("b", [1]), ("one", [1]), ("macro", [0, 1])):
+        gaps = np.concatenate([observed[i] for i in columns]) / len(columns)
+        scales = np.linspace(0, 8, 8001)
+        for number in range(12):
+            index = drawn(resamples, number)
+            own = np.concatenate([slow_gaps(truth[index, i], guess[index, i]) for i in columns])
+            sizes = np.abs(scales[:, None] * gaps + own / len(columns) - gaps).sum(1)
+            below = np.flatnonzero(sizes < np.abs(gaps).sum())  # to the left of the largest root
+            want = scales[below[-1]] * np.abs(gaps).sum() if len(below) else 0.0
+            assert found[label, "ece"][number] == pytest.approx(want, abs=2e-3)
+
+
+def test_calibration_alone_is_that_of_all_scores() -> None:
+    subject, truth, guess = cohort(5)
+    arguments = (
+        "multilabel",
+        ("a", "b", "c", "d"),
+        {"pair": ("a", "d")},
+        truth,
+        guess,
+        Resamples.of(subject, 9, 0),
+    )
+    whole, part = bootstrap.evaluate(*arguments), bootstrap.evaluate(*arguments, ranking=False)
+    assert {metric for _, metric in part} == {"brier", "ece"}
+    for key, values in part.items():
+        np.testing.assert_array_equal(values, whole[key])
 
 
 def test_every_ordinal_score_of_a_resample_is_that_of_its_samples() -> None:
@@ -133,21 +179,78 @@ def test_part_of_the_samples_keeps_the_draws() -> None:
     )
 
 
-def test_an_interval_is_of_percentiles_and_a_score_without_value_has_none() -> None:
+def student(subjects: int) -> float:
+    """Ends of a 95 % interval in standard errors, for the standard deviation over so many subjects."""
+    return stats.t.ppf(0.975, subjects - 1) * math.sqrt(subjects / (subjects - 1))
+
+
+def test_an_interval_is_students_on_the_logit_of_a_score_within_bounds() -> None:
+    draw = np.random.default_rng(0).normal(0.8, 0.05, 300).clip(0, 1)
+    for value, bounds in ((0.8, (0, 1)), (0.1, (-1, 1))):
+        low, high = bootstrap.interval(value, draw, 12, bounds)
+        a, b = bounds
+        slope = (b - a) / ((value - a) * (b - value))  # of log((x - a) / (b - x))
+        reach = student(12) * draw.std() * slope
+        for end, sign in ((low, -1), (high, 1)):
+            assert math.log((end - a) / (b - end)) == pytest.approx(
+                math.log((value - a) / (b - value)) + sign * reach
+            )
+    low, high = bootstrap.interval(7.0, 10 * draw, 12, (0, math.inf))
+    assert (
+        math.log(high / 7)
+        == pytest.approx(math.log(7 / low))
+        == pytest.approx(student(12) * 10 * draw.std() / 7)
+    )
+    low, high = bootstrap.interval(-0.2, draw, 12)
+    assert (low, high) == pytest.approx((-0.2 - student(12) * draw.std(), -0.2 + student(12) * draw.std()))
+
+
+def test_intervals_at_a_bound_of_one_value_and_of_one_subject() -> None:
+    same = np.ones(50)
+    low, high = bootstrap.interval(1.0, same, 30, (0, 1))
+    assert high == 1
+    assert (1 - low) ** 2 == pytest.approx(student(30) ** 2 * low * (1 - low) / 30)  # Wilson's equation
+    assert bootstrap.interval(0.0, 0 * same, 30, (0, 1)) == pytest.approx((0, 1 - low))
+    assert bootstrap.interval(0.5, same / 2, 30, (0, 1)) == (0.5, 0.5)  # all probabilities are equal
+    assert bootstrap.interval(1.0, np.array([1.0, 0.9]), 30, (0, 1))[1] == 1
+    for subjects, values in ((1, same), (30, same[:1]), (30, same * np.nan)):
+        assert np.isnan(bootstrap.interval(0.5, values, subjects, (0, 1))).all()
+
+
+def test_every_interval_is_around_its_score_and_a_score_without_value_has_none() -> None:
     subject, truth, guess = cohort(3)
     truth[:, 1] = 0
     labels = ("a", "b", "c", "d")
     found = bootstrap.evaluate("multilabel", labels, {}, truth, guess, Resamples.of(subject, 200, 0))
-    scores = bootstrap.with_intervals(metrics.evaluate("multilabel", labels, {}, truth, guess), found)
-    for score in scores:
-        if math.isnan(score["value"]):
-            assert (score["label"], "low" in score) == ("b", False)
-            continue
-        want = np.nanpercentile(found[score["label"], score["metric"]], (2.5, 97.5))
-        assert (score["low"], score["high"]) == pytest.approx(tuple(want))
-        if score["metric"] != "ece":  # which is biased upwards in a resample
+    subjects = bootstrap.subjects_of("multilabel", labels, {}, truth, subject)
+    scores = metrics.evaluate("multilabel", labels, {}, truth, guess, subject=subject)
+    for score in bootstrap.with_intervals(scores, found, subjects):
+        if score["metric"] == "ece_plugin" or math.isnan(score["value"]):
+            assert "low" not in score
+        else:
             assert score["low"] <= score["value"] <= score["high"]
     assert bootstrap.undefined(found) == {"b": 200}
+
+
+def test_the_subjects_of_the_rarer_class_decide_a_score() -> None:
+    subject = np.array([1, 1, 2, 3, 4, 5])
+    truth = np.array([[1.0, 0], [1, 0], [1, 1], [0, 0], [0, 0], [0, np.nan]])
+    found = bootstrap.subjects_of("multilabel", ("a", "b"), {"both": ("a", "b")}, truth, subject)
+    assert found == {"a": 2, "b": 1, "both": 2, "macro": 2}
+    assert bootstrap.subjects_of("binary", ("a",), {}, truth[3:, :1], subject[3:])["a"] == 3  # of one class
+    ordinal = bootstrap.subjects_of("ordinal", ("los",), {}, np.array([[0.0], [1], [np.nan]]), subject[:3])
+    assert ordinal == {"los": 1, "macro": 1}
+
+
+@given(st.lists(st.floats(-1, 1), min_size=2, max_size=40), st.floats(-1, 1), st.integers(2, 50))
+def test_a_difference_is_significant_where_its_interval_leaves_zero_out(
+    drawn_values: list[float], value: float, subjects: int
+) -> None:
+    values = np.array(drawn_values)
+    low, high = bootstrap.interval(value, values, subjects)
+    p = bootstrap.p_value(value, values, subjects)
+    if min(abs(low), abs(high)) > 1e-9:
+        assert (p < 0.05) == (low > 0 or high < 0)
 
 
 def test_scores_that_are_nan_are_refused() -> None:
@@ -164,5 +267,5 @@ def test_counts_have_room_for_the_samples_of_any_resample() -> None:
 @pytest.mark.filterwarnings("error")
 def test_nothing_drawn_or_defined_has_no_interval() -> None:
     for values in (np.full(3, np.nan), np.zeros(0)):
-        low, high = bootstrap.interval(values)
-        assert math.isnan(low) and math.isnan(high)
+        for ends in (bootstrap.percentile_interval(values), bootstrap.interval(0.5, values, 9)):
+            assert np.isnan(ends).all()

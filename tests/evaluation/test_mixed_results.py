@@ -111,7 +111,9 @@ def test_a_score_without_a_value_has_a_line(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.7)
     add_run(tmp_path, 1, float("nan"))
     selection = select_rows(Table("phenotyping", (tmp_path,)))
-    assert selection.lines == ["not counted: run1 in auroc, as it has no value (one class)"]
+    assert selection.lines == [
+        "not counted: run1 in auroc, as it has no value (one class, or a small subgroup)"
+    ]
     assert over_seeds(selection.rows)[["mean", "seeds"]].to_numpy().tolist() == [[0.7, 1]]
 
 

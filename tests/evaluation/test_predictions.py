@@ -18,11 +18,11 @@ def test_predictions_hold_one_line_a_sample_and_label(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     write_predictions(path, samples, ["a", "b, c"], probability)
     assert path.read_text().splitlines() == [
-        "stay_id,subject_id,end_hours,label,truth,probability",
-        "7,3,48.0,a,0,0.25",
-        '7,3,48.0,"b, c",1,0.5',
-        "8,4,24.5,a,1,0.125",
-        '8,4,24.5,"b, c",,0.75',
+        "stay_id,subject_id,end_hours,label,truth,probability,has_xray",
+        "7,3,48.0,a,0,0.25,1",
+        '7,3,48.0,"b, c",1,0.5,1',
+        "8,4,24.5,a,1,0.125,1",
+        '8,4,24.5,"b, c",,0.75,1',
     ]
     predictions = to_arrays(read_predictions(path), path)
     assert predictions.kind == "multilabel" and predictions.labels == ("a", "b, c")

@@ -133,3 +133,15 @@ def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
     results.append(tmp_path / "x.csv", [{"label": "a", "value": 0.5}, {"label": "b", "value": "0,7"}])
     with pytest.raises(ValueError, match=r"x\.csv: column value must be a number, not '0,7'"):
         results.read_rows(tmp_path / "x.csv")
+
+
+def test_the_calibration_error_of_an_older_version_is_called_plugin(tmp_path: Path) -> None:
+    path = tmp_path / "task.csv"
+    common = {"split": "test", "label": "macro", "value": 0.03, "low": 0.04, "high": 0.05}
+    for run, names in (("old", ("auroc", "ece", "ece_gap")), ("new", ("auroc", "ece", "ece_plugin"))):
+        results.append(path, [{**common, "run": run, "metric": name} for name in names])
+    rows = results.read_results(path)
+    old, new = (rows[rows["run"] == run] for run in ("old", "new"))
+    assert old["metric"].tolist() == ["auroc", "ece_plugin", "ece_plugin_gap"]
+    assert old["low"].isna().tolist() == [False, True, True] and old["value"].notna().all()
+    assert new["metric"].tolist() == ["auroc", "ece", "ece_plugin"] and new["low"].notna().all()

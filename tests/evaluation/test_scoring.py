@@ -10,6 +10,7 @@ import pytest
 
 from datasets.store import Store
 from evaluation.metrics import Score
+from evaluation.results import read_results
 from evaluation.scoring import (
     ScoringContext,
     class_means,
@@ -18,7 +19,7 @@ from evaluation.scoring import (
     summary,
     write_report,
 )
-from evaluation.subgroups import parse_subgroups, sample_subgroups
+from evaluation.subgroups import SMALLEST_GROUP, parse_subgroups, sample_subgroups
 from tasks import TASKS
 from tests.samples import make_samples
 from tests.stores import write_store
@@ -73,8 +74,8 @@ def test_every_score_has_an_interval_or_none_is_asked_for() -> None:
     task, draw = TASKS["phenotyping"], np.random.default_rng(0)
     truth, guess = draw.integers(0, 2, (90, 25)).astype(float), draw.random((90, 25))
     scores, resampled = score_with_intervals(task, make_samples(truth), guess, context(90))
-    assert len(scores) == len(resampled) == 4 * (25 + 4)
-    assert all(score["low"] < score["high"] for score in scores)
+    assert len(scores) == 5 * (25 + 4) and len(resampled) == 4 * (25 + 4)
+    assert all(score["low"] < score["high"] for score in scores if score["metric"] != "ece_plugin")
     plain, nothing = score_with_intervals(task, make_samples(truth), guess, context(90, resamples=0))
     assert nothing == {} and plain == compute_scores(task, truth, guess)
 
@@ -94,6 +95,52 @@ def test_subgroups_have_the_scores_of_their_own_samples_and_a_gap() -> None:
     gap = found["macro[race]", "auroc_gap"]
     assert gap["value"] == abs(own["white"] - own["asian"]) and gap["n"] == 60
     assert 0 <= gap["low"] < gap["high"]
+
+
+def test_a_small_subgroup_is_shown_without_a_value_and_is_in_no_gap() -> None:
+    task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (90, 1)).astype(float), draw.random((90, 1))
+    sex = np.where(np.arange(90) < SMALLEST_GROUP - 1, "F", np.where(np.arange(90) % 2 == 0, "M", "X"))
+    scores = score_with_intervals(task, make_samples(truth), guess, context(90, sex=sex))[0]
+    found = by_name(scores)
+    small = found["macro[sex=F]", "auroc"]
+    assert np.isnan(small["value"]) and small["n"] == SMALLEST_GROUP - 1 and "low" not in small
+    assert found["macro[sex]", "auroc_gap"]["n"] == 90 - small["n"]
+    lines = summary(task, scores, ["sex"]).splitlines()
+    assert sum("too small" in line and "macro[sex=F]" in line for line in lines) == 1
+    assert lines[-1] == f"too small: fewer than {SMALLEST_GROUP} subjects, and in no gap"
+
+
+def test_a_subgroup_of_one_class_says_so() -> None:
+    task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
+    truth, guess, sex = (
+        draw.integers(0, 2, (90, 1)).astype(float),
+        draw.random((90, 1)),
+        np.repeat(["F", "M"], 45),
+    )
+    truth[:45] = 0
+    scores = score_with_intervals(task, make_samples(truth), guess, context(90, sex=sex))[0]
+    (line,) = [line for line in summary(task, scores, ["sex"]).splitlines() if "macro[sex=F]" in line]
+    assert line.count("one class") == 4 and "too small" not in line
+    assert ("macro[sex]", "auroc_gap") not in by_name(scores)
+
+
+def test_calibrated_probabilities_have_rows_and_columns_called_so(tmp_path: Path) -> None:
+    task, draw = TASKS["in-hospital-mortality"], np.random.default_rng(0)
+    truth, guess = draw.integers(0, 2, (90, 1)).astype(float), draw.random((90, 1))
+    others = {"temperature": guess**2, "isotonic": (guess > 0.5).astype(float)}
+    samples, path = make_samples(truth), tmp_path / "predictions_test.csv"
+    told = replace(context(90), calibrated=others)
+    write_report(task, samples, guess, told, path, tmp_path, {"run": "one", "split": "test"})
+    rows = read_results(tmp_path / "in-hospital-mortality.csv").query("label == 'macro'").set_index("metric")
+    for way, other in others.items():
+        want = by_name(compute_scores(task, truth, other, subject=samples.subject_id))
+        for metric in ("brier", "ece"):
+            row = rows.loc[f"{metric}_{way}"]
+            assert row["value"] == pytest.approx(want["macro", metric]["value"])
+            assert row["low"] <= row["value"] <= row["high"]
+        np.testing.assert_allclose(pd.read_csv(path)[way], other[:, 0])
+    assert f"auroc_{way}" not in rows.index
 
 
 def test_a_gap_of_one_sample_drawn_in_two_groups_is_nothing() -> None:
@@ -133,9 +180,17 @@ def test_subgroups_of_samples_come_from_their_stays(tmp_path: Path) -> None:
     store = Store.open(write_store(tmp_path / "store"))
     stays = store.stays().iloc[[3, 0, 3]]
     samples = make_samples(np.zeros((3, 1)), stay_id=stays["stay_id"].to_numpy())
+    samples = replace(samples, cxr_row=np.array([7, -1, 0]))
     found = sample_subgroups(store, samples, ("sex", "age"))
     assert found["sex"].tolist() == stays["sex"].tolist() and list(found) == ["sex", "age"]
     assert sample_subgroups(store, samples, ()).shape == (3, 0)
+    both = sample_subgroups(store, samples, ("sex+has_xray", "has_xray"))
+    assert both["sex+has_xray"].tolist() == [
+        f"{sex} + {'no' if n == 1 else 'yes'}" for n, sex in enumerate(stays["sex"])
+    ]
+    assert both["has_xray"].tolist() == ["yes", "no", "yes"]
+    with pytest.raises(ValueError, match="does not have what the subgroups admission, years need"):
+        sample_subgroups(store, samples, ("admission", "sex+years"))
 
 
 def test_another_subgroup_is_refused() -> None:
@@ -143,6 +198,8 @@ def test_another_subgroup_is_refused() -> None:
         ValueError, match="--subgroups age,insurance: insurance must be one of age, sex, race"
     ):
         parse_subgroups("age,insurance")
+    with pytest.raises(ValueError, match=r"sex\+sex has a variable twice"):
+        parse_subgroups("sex+sex")
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
