@@ -152,9 +152,10 @@ def select_stays(
     stays = count("length of stay known and positive", stays.filter(_has_length()))
     if stays.is_empty():
         counts = "; ".join(f"{step['rule']}: {step['stays']}" for step in attrition)
+        cure = "mend the mapping of its codes (--meds_mapping)" if age_by_birth else "use a MIMIC-IV release"
         raise ValueError(
             f"the cohort is empty: none of {len(icustays)} icustays ({len(admissions)} admissions, "
-            f"{len(patients)} patients) passes all rules (stays left: {counts}); use a MIMIC-IV release"
+            f"{len(patients)} patients) passes all rules (stays left: {counts}); {cure}"
         )
     stays = add_readmission(stays, candidates if is_corrected else stays, published=not is_corrected)
     if is_corrected:

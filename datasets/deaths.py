@@ -6,7 +6,7 @@ docs/protocol.md ("Deaths") has the rules in words.
 import polars as pl
 
 DAY = pl.duration(days=1)
-PLACES_OF_DEATH = ("DIED", "DEAD/EXPIRED")
+PLACES_OF_DEATH = ("DIED", "DEAD/EXPIRED", "EXPIRED")  # in MIMIC-IV, MIMIC-III and eICU
 
 
 def mend_discharges(admissions: pl.DataFrame, icustays: pl.DataFrame) -> pl.DataFrame:

@@ -42,19 +42,24 @@ def cohort_tables(records: pl.DataFrame, has_hadm_id: bool, has_stay_id: bool) -
 
     patients = _patients(records, of, empty)
     left = rows("hospital_discharge").select("hadm_id", dischtime="time", discharge_location="value")
-    races = rows("race").select("hadm_id", race_code="value").drop_nulls()
+    races = rows("race").select("subject_id", "hadm_id", race_code="value").drop_nulls("race_code")
+    of_subject = races.filter(pl.col("hadm_id").is_null()).select("subject_id", race_of_subject="race_code")
     admissions = (
         _one_each(admitted.drop_nulls("hadm_id"), "hadm_id")
         .select("subject_id", "hadm_id", "race", admittime="time")
         .join(_one_each(left, "hadm_id"), on="hadm_id", how="left", maintain_order="left")
-        .join(_one_each(races, "hadm_id"), on="hadm_id", how="left", maintain_order="left")
-        .with_columns(race=pl.coalesce("race_code", "race"), hospital_expire_flag=pl.lit(None, pl.Int64))
+        .join(_one_each(races.drop("subject_id"), "hadm_id"), on="hadm_id", how="left", maintain_order="left")
+        .join(_one_each(of_subject, "subject_id"), on="subject_id", how="left", maintain_order="left")
+        .with_columns(
+            race=pl.coalesce("race_code", "race", "race_of_subject"),
+            hospital_expire_flag=pl.lit(None, pl.Int64),
+        )
     )
     deaths = _with_admission(_one_each(of.get("death", empty), "subject_id"), admitted)
     diagnoses = rows("diagnosis").drop_nulls("hadm_id")
     return {
         "icustays": _stays(rows("icu_admission"), rows("icu_discharge"), has_stay_id),
-        "admissions": _with_death(admissions, deaths).drop("race_code"),
+        "admissions": _with_death(admissions, deaths).drop("race_code", "race_of_subject"),
         "patients": patients,
         "diagnoses_icd": diagnoses.select(
             "subject_id", "hadm_id", seq_num=pl.lit(None, pl.Int64), icd_code="value", icd_version="version"
@@ -132,11 +137,13 @@ def _with_death(admissions: pl.DataFrame, deaths: pl.DataFrame) -> pl.DataFrame:
     return joined.with_columns(deathtime=pl.when(is_in_time).then("deathtime"))
 
 
-def describe(stays: pl.DataFrame, mapping: str, lab_time: str, has_hadm_id: bool, has_stay_id: bool) -> Notes:
-    """Say what a dataset has lost, given its cohort as `select_stays` returns it.
+def describe(
+    stays: pl.DataFrame, diagnoses: int, mapping: str, lab_time: str, has_hadm_id: bool, has_stay_id: bool
+) -> Notes:
+    """Say what a dataset has lost, given its cohort as `select_stays` returns it, and its diagnoses' number.
 
     Decompensation asks at each hour who dies within the next 24: it is refused if less than half of the
-    deaths in hospital have an hour.
+    deaths in hospital have an hour. Phenotyping is refused without any diagnosis.
     """
     died = stays.filter(pl.col("mortality") == 1)
     timed = int(died["deathtime"].is_not_null().sum())
@@ -152,5 +159,9 @@ def describe(stays: pl.DataFrame, mapping: str, lab_time: str, has_hadm_id: bool
         *([] if has_hadm_id else ["hadm_id: a row belongs to the admission in which its time lies"]),
         *([] if has_stay_id else ["stay_id: the next ICU discharge of the subject ends a stay"]),
     ]
-    refused = {"decompensation": f"it needs the hour of death, and {hours}"} if 2 * timed < len(died) else {}
+    refused = {}
+    if 2 * timed < len(died):
+        refused["decompensation"] = f"it needs the hour of death, and {hours}"
+    if not diagnoses:
+        refused["phenotyping"] = "it needs diagnoses, and no admission of the cohort has any"
     return Notes(mapping, lost, refused)

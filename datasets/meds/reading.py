@@ -14,15 +14,20 @@ import pyarrow.parquet as pq
 from datasets.events.cleaning import ValueCounts, item_map
 from datasets.events.streaming import MISSING, BodySize, StayIndex, observations_in_stays
 from datasets.meds.cohort import Notes, cohort_tables, describe
-from datasets.meds.mapping import CodeMapping, Meaning, find_mapping, read_mapping
+from datasets.meds.mapping import NEEDED, CodeMapping, Meaning, find_mapping, read_mapping
 from datasets.meds.schema import DATA, MEDS_SPLITS, METADATA, SPLITS_FILE, SPLITS_SCHEMA
 from datasets.meds.standard import ROWS_PER_BATCH, RowOrder, check_columns, codes_of, explain
 from datasets.raw.cells import to_int
 from datasets.source import LabTime
 from datasets.splits import SubjectLists
+from utils.log import logger
 
 SPLITS_TABLE = "subject_splits"
 MEDS_TABLES = (DATA, SPLITS_TABLE)
+ID_ROLES = {
+    "hadm_id": ("an admission", "hospital_admission", "hospital_discharge"),
+    "stay_id": ("an ICU stay", "icu_admission", "icu_discharge"),
+}
 RECORD_SCHEMA: dict[str, type[pl.DataType] | pl.DataType] = {
     "subject_id": pl.Int64, "time": pl.Datetime("us"), "role": pl.String, "value": pl.String,
     "version": pl.Int64, "hadm_id": pl.Int64, "stay_id": pl.Int64, "race": pl.String,
@@ -42,12 +47,14 @@ class MEDSDataset:
 
     @cached_property
     def shards(self) -> list[Path]:
-        """Return the files of the data.
+        """Return the files of the data; hidden ones are left out, as by other readers of Parquet.
 
         Raises:
             ValueError: There are none.
         """
-        files = sorted((self.root / DATA).rglob("*.parquet"))
+        folder = self.root / DATA
+        found = (path.relative_to(folder) for path in folder.rglob("*.parquet"))
+        files = sorted(folder / path for path in found if not any(n.startswith(".") for n in path.parts))
         if not files:
             raise ValueError(f"{self.root}: no {DATA}/**/*.parquet; give the folder of a MEDS dataset")
         return files
@@ -104,13 +111,27 @@ class MEDSDataset:
             ValueError: The rows break the standard, or no code has a role that the cohort needs.
         """
         records = self._records()
-        for role in ("hospital_admission", "icu_admission", "icu_discharge", "birth"):
+        for role in NEEDED:
             if not (records["role"] == role).any():
                 raise ValueError(
                     f"{self.root}: no code matches {role} ({self.mapping.codes[role]}) of the mapping "
                     f"{self.mapping.name}; give one that fits as --meds_mapping"
                 )
+        self._check_ids(records)
         return cohort_tables(records, self.has("hadm_id"), self.has("stay_id"))
+
+    def _check_ids(self, records: pl.DataFrame) -> None:
+        """Check that the columns of ids have some where they say what belongs together."""
+        for name, (place, start, end) in ID_ROLES.items():
+            for role in (start, end):
+                ids = records.filter(pl.col("role") == role)[name]
+                if self.has(name) and ids.null_count() == len(ids):
+                    column = self._columns[name]
+                    raise ValueError(
+                        f"{self.root}: column {column} is no integer in any row of {role}; leave {name} out "
+                        "of the columns of the mapping (--meds_mapping), so that times say what belongs to "
+                        f"{place}"
+                    )
 
     def subject_lists(self) -> SubjectLists:
         """Return the subjects of the splits held_out and tuning.
@@ -142,7 +163,9 @@ class MEDSDataset:
 
     def notes(self, stays: pl.DataFrame) -> Notes:
         """Return what the manifest says of the dataset, given the cohort."""
-        return describe(stays, self.mapping.name, self.lab_time, self.has("hadm_id"), self.has("stay_id"))
+        diagnoses = self.tables["diagnoses_icd"].join(stays, on="hadm_id", how="semi")
+        has_ids = self.has("hadm_id"), self.has("stay_id")
+        return describe(stays, len(diagnoses), self.mapping.name, self.lab_time, *has_ids)
 
     def observations(
         self,
@@ -165,21 +188,44 @@ class MEDSDataset:
             counts: Implausible and redacted values are added to it.
             on_row: Called with the number of rows that were read, for a progress bar.
             sizes: Heights and weights are added to it.
+
+        Raises:
+            ValueError: No observation lies in a stay.
         """
         index, admissions = StayIndex.of(stays), AdmissionTimes.of(stays)
         wanted, row = set(item_map(protocol)["itemid"]), 0
+        placed = without_id = 0
         for path in self.shards:
             with explain(path):
                 for batch in self._batches(path, ["hadm_id", "stay_id"], ["numeric_value", "text_value"]):
                     rows = self._observed(batch, wanted, admissions)
-                    yield observations_in_stays(rows, index, protocol, counts, sizes)
+                    without_id += int(rows["without_id"].sum())
+                    found = observations_in_stays(rows, index, protocol, counts, sizes)
+                    placed += len(found)
+                    yield found
                     row += len(batch)
                     on_row(row)
+        self._report_places(placed, without_id)
+
+    def _report_places(self, placed: int, without_id: int) -> None:
+        """Say how many observations are left out for want of a hadm_id; ValueError if none is left."""
+        name = self.mapping.name
+        fault = f"{without_id} observations during admissions of the cohort have no hadm_id, and are left out"
+        cure = "leave hadm_id out of the columns of the mapping (--meds_mapping) to place them by their times"
+        if not placed:
+            cause = fault if without_id else f"the mapping {name} finds no value of a variable there"
+            cure = cure if without_id else "give one that fits as --meds_mapping"
+            raise ValueError(f"{self.root}: no observation lies in a stay: {cause}; {cure}")
+        if without_id:
+            logger.warning(f"{self.root}: {fault}; {cure}")
 
     def _observed(
         self, batch: pa.RecordBatch, wanted: set[int], admissions: "AdmissionTimes"
     ) -> pl.DataFrame:
-        """Return the observations of some items with the columns of the raw event tables."""
+        """Return the observations of some items with the columns of the raw event tables.
+
+        `without_id` says which have no hadm_id in its column, but a time in an admission.
+        """
         meanings, code = self._meanings_of(batch)
         readings = self.mapping.readings
         reading = np.array([m.reading if readings[m.reading].item in wanted else -1 for m in meanings], int)
@@ -187,17 +233,21 @@ class MEDSDataset:
         batch, reading = batch.take(selected), reading[code[selected]]
         number = _column(batch, "numeric_value").cast(pl.Float32).fill_nan(None)
         text, hadm_id = _column(batch, "text_value").cast(pl.String), self._ids(batch, "hadm_id")
+        subject_id, time = _column(batch, "subject_id"), _column(batch, "time")
+        unnamed, by_time = np.flatnonzero(hadm_id.is_null()), np.full(len(batch), MISSING)
+        by_time[unnamed] = admissions.hadm_id_of(subject_id[unnamed], time[unnamed])
         if not self.has("hadm_id"):
-            hadm_id = pl.Series(admissions.hadm_id_of(_column(batch, "subject_id"), _column(batch, "time")))
+            hadm_id = pl.Series(by_time)
         columns = {
             "row": selected,
             "hadm_id": hadm_id.fill_null(MISSING),
             "stay_id": self._ids(batch, "stay_id").fill_null(MISSING),
-            "charttime": _column(batch, "time"),
+            "charttime": time,
             "itemid": np.array([r.item for r in readings], np.int64)[reading],
             "number": number,
             "text": pl.when(text.str.strip_chars() != "").then(text),
             "reading": reading,
+            "without_id": (by_time != MISSING) & self.has("hadm_id"),
         }
         return _read_as_charted(pl.select(**columns), self.mapping)
 

@@ -48,8 +48,10 @@ def cohort_tables(seed: int) -> dict[str, list[dict]]:
 
 def tables_of_one(**tables: list[dict]) -> dict[str, list[dict]]:
     """The tables of the one adult, admission and stay of `write_mimic_iv`, and others."""
-    empty = {"chartevents": [], "labevents": [lab(50931, "99", storetime=STORED)], "diagnoses_icd": []}
-    return {"patients": [patient()], "admissions": [admission()], "icustays": [stay()]} | empty | tables
+    diagnosis = {"subject_id": 1, "hadm_id": 11, "seq_num": 1, "icd_code": "I509", "icd_version": 10}
+    events = {"chartevents": [], "labevents": [lab(50931, "99", storetime=STORED)]}
+    cohort = {"patients": [patient()], "admissions": [admission()], "icustays": [stay()]}
+    return cohort | {"diagnoses_icd": [diagnosis]} | events | tables
 
 
 def split_lists(folder: Path, tables: dict[str, list[dict]]) -> dict[str, Path]:
@@ -227,6 +229,10 @@ def cut(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def is_code(prefix: str) -> pl.Expr:
+    return pl.col("code").str.starts_with(prefix)
+
+
 DAMAGES = {
     "unsorted": (change_shard(lambda t: t.reverse()), "are not in order of time"),
     "apart": (change_shard(lambda t: pl.concat([t[3:], t[:3]])), "rows of a subject are"),
@@ -247,6 +253,23 @@ DAMAGES = {
     "null_split": (with_split(None, 9), "a row has no subject or no split"),
     "few_splits": (with_split("train", 1), "subjects of the data have no split"),
     "cut": (cut, "cannot be read as a table of the standard"),
+    "no_discharge": (
+        change_shard(lambda t: t.filter(~is_code("HOSPITAL_DISCHARGE"))),
+        "no code matches hospital_discharge",
+    ),
+    "text_ids": (
+        change_shard(lambda t: t.with_columns(hadm_id=pl.format("ENC-{}", "hadm_id"))),
+        "column hadm_id is no integer in any row of hospital_admission; leave hadm_id out",
+    ),
+    "no_stay_id": (
+        change_shard(lambda t: t.with_columns(icustay_id=pl.lit(None, pl.Int64))),
+        "column icustay_id is no integer in any row of icu_admission; leave stay_id out",
+    ),
+    "unplaced": (
+        change_shard(lambda t: t.with_columns(hadm_id=pl.when(~is_code("LAB")).then("hadm_id"))),
+        "2 observations during admissions of the cohort have no hadm_id, .*; leave hadm_id out",
+    ),
+    "no_values": (change_shard(lambda t: t.filter(~is_code("LAB"))), "finds no value of a variable there"),
     "empty": (lambda folder: shutil.rmtree(folder / "data"), "give the folder of a MEDS dataset"),
 }
 
@@ -259,6 +282,51 @@ def test_a_dataset_that_breaks_the_standard_is_refused(name: str, dataset: Path,
     with pytest.raises(ValueError, match=message) as raised:
         extract(ExtractConfig(None, tmp_path / "store", meds=folder, meds_mapping=SHIPPED["storetime"]))
     assert str(tmp_path) in str(raised.value)
+
+
+def test_observations_without_hadm_id_are_placed_by_their_times_if_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = tables_of_one(chartevents=[chart(220045, "80"), chart(220210, "20")])
+    meds = write_meds(tmp_path / "meds", tables)
+    change_shard(lambda t: t.with_columns(hadm_id=pl.when(~is_code("LAB//220210")).then("hadm_id")))(meds)
+    extract(ExtractConfig(None, tmp_path / "by_id", meds=meds))
+    assert "1 observations during admissions of the cohort have no hadm_id" in "".join(capsys.readouterr())
+    content = yaml.safe_load(SHIPPED["charttime"].read_text())
+    del content["columns"]["hadm_id"]
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(content))
+    extract(ExtractConfig(None, tmp_path / "by_time", meds=meds, meds_mapping=tmp_path / "own.yaml"))
+    read = {
+        n: set(pd.read_parquet(tmp_path / n / "events.parquet")["variable"]) for n in ("by_id", "by_time")
+    }
+    assert read["by_time"] - read["by_id"] == {"Respiratory rate"} and len(read["by_id"]) == 2
+
+
+def test_records_of_the_subject_and_other_words_are_understood(tmp_path: Path) -> None:
+    """A race without an admission is the subject's, EXPIRED a place of death, and a hidden file no shard."""
+    ends = admission(discharge_location="EXPIRED")
+    meds = write_meds(tmp_path / "meds", tables_of_one(admissions=[ends], chartevents=[chart(220045, "80")]))
+
+    def without_admission(rows: pl.DataFrame) -> pl.DataFrame:
+        static = rows[:1].with_columns(code=pl.lit("RACE//ASIAN"))
+        return pl.concat([static, rows.with_columns(race=pl.lit(None, pl.String))])
+
+    change_shard(without_admission)(meds)
+    hidden = meds / "data" / ".ipynb_checkpoints" / "0-checkpoint.parquet"
+    hidden.parent.mkdir()
+    hidden.write_bytes(b"no table")
+    extract(ExtractConfig(None, tmp_path / "store", meds=meds, protocol="corrected"))
+    stays = Store.open_without_samples(tmp_path / "store").stays()
+    assert stays["race"].tolist() == ["ASIAN"] and stays["mortality"].tolist() == [1]
+
+
+def test_without_diagnoses_phenotyping_is_refused(tmp_path: Path) -> None:
+    meds = write_meds(tmp_path / "meds", tables_of_one(diagnoses_icd=[]))
+    config = ExtractConfig(None, tmp_path / "store", meds=meds)
+    extract_with_samples(config)
+    assert set(Store.open(config.out).tasks) == set(TASKS) - {"phenotyping"}
+    with pytest.raises(ValueError, match="no samples of phenotyping: it needs diagnoses, and no admission"):
+        make_samples(config.out, [TASKS["phenotyping"]])
 
 
 def test_lists_of_subjects_replace_the_splits(dataset: Path, tmp_path: Path) -> None:
