@@ -105,10 +105,11 @@ class Pattern:
     def _member(self, part: tuple[pl.DataFrame, int, bool]) -> bytes:
         """Compress some rows of a copy into a gzip member of their own."""
         rows, copy, header = part
-        text = self._shifted(rows, copy).write_csv(include_header=header)
+        text = self.shifted(rows, copy).write_csv(include_header=header)
         return gzip.compress(text.encode(), GZIP_LEVEL, mtime=0)
 
-    def _shifted(self, rows: pl.DataFrame, copy: int) -> pl.DataFrame:
+    def shifted(self, rows: pl.DataFrame, copy: int) -> pl.DataFrame:
+        """Return rows under the ids of a copy."""
         first_ids = {column: FIRST_ID[column] + copy * count for column, count in self.id_counts.items()}
         renamed = [pl.col(column) + first for column, first in first_ids.items() if column in rows.columns]
         if "dicom_id" in rows.columns:
@@ -118,7 +119,7 @@ class Pattern:
     def _link_images(self, out: Path, copies: int) -> None:
         metadata = self.tables[XRAY_TABLES[0]].select("subject_id", "study_id", "dicom_id")
         for copy in range(copies):
-            for image, ids in zip(self.images, self._shifted(metadata, copy).iter_rows(), strict=True):
+            for image, ids in zip(self.images, self.shifted(metadata, copy).iter_rows(), strict=True):
                 path = image_path(out / CXR, *ids)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 os.link(image, path)

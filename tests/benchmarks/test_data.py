@@ -7,12 +7,17 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from benchmarks import child, extraction, images, report
+from benchmarks import child, extraction, images, meds, report
 from benchmarks.record import COLUMNS
 from benchmarks.replicas import CHARTS, IV, LABS, READ, Pattern, write_store
 from datasets.events.cleaning import item_map
+from datasets.extract import ExtractConfig
 from datasets.raw.reading import read_table
+from datasets.source import LabTime
 from datasets.store import Store
+from tasks import TASKS
+from tests.stores import extract_with_samples
+from tools.compare_stores import compare
 
 
 def rows_of(path: Path) -> pd.DataFrame:
@@ -66,6 +71,33 @@ def test_extraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("cohort", "events", "samples", "grid", "zcat core-s"))
     assert not list((tmp_path / "s").iterdir())
+
+
+@pytest.mark.parametrize("lab_time", ["charttime", "storetime"])
+def test_a_meds_dataset_of_the_pattern_gives_the_store_of_its_raw_tables(
+    lab_time: LabTime, pattern: Pattern, tmp_path: Path
+) -> None:
+    pattern.write(tmp_path, copies=2)
+    meds.write_meds(meds.events_of(pattern.tables, lab_time), pattern, 2, tmp_path / "meds")
+    stores = tmp_path / "raw_store", tmp_path / "meds_store"
+    tasks = {name: TASKS[name] for name in ("in-hospital-mortality", "phenotyping")}
+    extract_with_samples(ExtractConfig(tmp_path / IV, stores[0], lab_time=lab_time), tasks)
+    extract_with_samples(ExtractConfig(None, stores[1], meds=tmp_path / "meds"), tasks)
+    found = list(compare(*map(Store.open, stores), may_differ=("age", "anchor_age")))
+    assert not [count for count in found if count.is_failure]
+    assert next(count.both for count in found if count.what == "cells of the grid") > 100_000
+
+
+def test_meds(tmp_path: Path) -> None:
+    config = meds.MEDSBenchmark((20,), "storetime", "demo", 20, tmp_path / "s", tmp_path / "results.csv")
+    meds.main(config)
+    measured = rows_of(tmp_path / "results.csv")
+    assert measured["unit"].tolist() == ["s", "core s", "MB"] and set(measured["against"]) == {"raw tables"}
+    assert not list((tmp_path / "s").iterdir())
+    ended = [child.Ended(seconds, seconds, memory, memory, "") for seconds, memory in ((6, 300), (4, 200))]
+    sizes = [meds.Size(patients, *ended) for patients in (10, 100)]
+    last = meds.figures(sizes, "storetime")[-1]
+    assert (last.ours, last.other, last.against) == (300, 300, "the smallest")
 
 
 def test_images(tmp_path: Path) -> None:
