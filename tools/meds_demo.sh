@@ -73,7 +73,7 @@ PY
 for lab_time in charttime storetime; do
   meds="$out/meds_$lab_time"
   if [ ! -d "$meds/data" ]; then
-    "$out/env/bin/meds-extract-run" spec="$out/$lab_time.yaml" output_dir="$meds" do_download=false \
+    PATH="$out/env/bin:$PATH" meds-extract-run spec="$out/$lab_time.yaml" output_dir="$meds" do_download=false \
       input_dir="$raw" dataset_version=2.2
   fi
   "$out/env/bin/python" - "$meds" "$out" <<'PY'
