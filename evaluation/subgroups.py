@@ -133,7 +133,7 @@ def subgroups_of(
     """
     variables = list(dict.fromkeys(part for name in names for part in name.split("+")))
     stays = store.stays().set_index("stay_id").assign(**{HAS_XRAY: False})
-    if missing := [name for name in variables if SUBGROUPS[name].column not in stays]:
+    if missing := missing_variables(store, names):
         raise ValueError(
             f"{store.folder} does not have what the subgroups {', '.join(missing)} need: a former version or "
             "a dataset without it made the store; extract again, or leave them out"
@@ -143,6 +143,13 @@ def subgroups_of(
     of = {name: SUBGROUPS[name].group(values[SUBGROUPS[name].column]) for name in variables}
     groups = {name: _intersection([of[part] for part in name.split("+")]) for name in names}
     return pd.DataFrame(groups, values.index)
+
+
+def missing_variables(store: Store, names: Sequence[str]) -> list[str]:
+    """Return the variables in `names` whose column the stays of a store do not have."""
+    columns = {*store.stays(), HAS_XRAY}
+    variables = dict.fromkeys(part for name in names for part in name.split("+"))
+    return [name for name in variables if SUBGROUPS[name].column not in columns]
 
 
 def _intersection(groups: Sequence[pd.Series]) -> pd.Series:

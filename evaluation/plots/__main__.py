@@ -2,6 +2,7 @@
 
 from evaluation.plots.calibration import Calibration
 from evaluation.plots.curves import Curves, Epochs
+from evaluation.plots.decision import Decision
 from evaluation.plots.embedding import Embedding
 from evaluation.plots.figures import save
 from evaluation.plots.record import Record
@@ -10,7 +11,7 @@ from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, Heatmap
 from utils.cli import run_cli
 
-Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record | Robustness
+Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record | Robustness | Decision
 
 
 def main(command: Command) -> None:
