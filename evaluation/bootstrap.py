@@ -22,6 +22,13 @@ UNBOUNDED = (-np.inf, np.inf)
 Resampled = dict[tuple[str, str], np.ndarray]  # (label, metric) -> its value in each resample [R]
 
 
+class Subjects(NamedTuple):
+    """How many subjects a score is of."""
+
+    deciding: int  # with the rarer class in one of the labels, or the only class; all of an ordinal label
+    known: int  # with a known label
+
+
 class Interval(NamedTuple):
     """The ends of a 95 % interval, NaN if there is none."""
 
@@ -156,16 +163,13 @@ def subjects_of(
     groups: Mapping[str, Sequence[str]],
     truth: np.ndarray,
     subject: np.ndarray,
-) -> dict[str, int]:
-    """Return {label: number of subjects that decide its scores}: of its rarer class, or of an ordinal label.
-
-    Those of a mean have the rarer class in one of its labels.
-    """
+) -> dict[str, Subjects]:
+    """Return the numbers of subjects of every label and mean; `truth` [n, L], `subject` [n]."""
     if kind == "ordinal":
         known = len(np.unique(subject[~np.isnan(truth[:, 0])]))
-        return dict.fromkeys((labels[0], "macro"), known)
+        return {label: Subjects(known, known) for label in (labels[0], "macro")}
     of = {name: (name,) for name in labels} | {"macro": labels, **groups}
-    return {name: _rarer(truth[:, np.isin(labels, members)], subject) for name, members in of.items()}
+    return {name: _count(truth[:, np.isin(labels, members)], subject) for name, members in of.items()}
 
 
 def interval(
@@ -173,8 +177,8 @@ def interval(
 ) -> Interval:
     """Return the 95 % interval of a score from its values in resamples [R], ignoring NaN.
 
-    It is Student's, with the standard error of the bootstrap and one degree of freedom less than `subjects`
-    (see `subjects_of`). Between two bounds it is computed on the logit, above one on the logarithm, and so
+    It is Student's, with the standard error of the bootstrap and one degree of freedom less than the
+    `subjects` that decide it. Between two bounds it is computed on the logit, above one on the logarithm, and
     never leaves them. A score that is on a bound in each resample has Wilson's interval. NaN for one subject.
 
     >>> [round(end, 3) for end in interval(0.9, np.array([0.88, 0.9, 0.92]), 50, (0, 1))]
@@ -220,28 +224,41 @@ def p_value(difference: float, resampled: np.ndarray, subjects: int) -> float:
     return float(2 * stdtr(subjects - 1, -abs(difference) / error))
 
 
-def percentile_interval(values: np.ndarray, subjects: int | None = None) -> Interval:
+def percentile_interval(values: np.ndarray, subjects: int | None = None, fitted: int = 0) -> Interval:
     """Return the 95 % percentile interval of values [R], ignoring NaN; NaN if all are.
 
-    With `subjects` it is wider, as Student's t is (the expanded percentile interval of Hesterberg 2015).
+    With `subjects` it is wider, as Student's t is (the expanded percentile interval of Hesterberg 2015), and
+    again where `fitted` numbers were estimated from these subjects.
 
     >>> percentile_interval(np.array([np.nan, *range(101)]))
     Interval(low=2.5, high=97.5)
     """
     values = values[~np.isnan(values)]
-    tail = TAIL if subjects is None else float(ndtr(-_reach(subjects)))
+    tail = TAIL
+    if subjects is not None:
+        tail = float(ndtr(-_reach(subjects) * np.sqrt(subjects / max(subjects - fitted, subjects / 4))))
     return Interval(*map(float, np.quantile(values, (tail, 1 - tail)))) if len(values) else NO_INTERVAL
 
 
-def score_interval(metric: str, value: float, resampled: np.ndarray, subjects: int) -> Interval:
-    """Return the interval of a score by its name; that of `ece` and of gaps is of percentiles."""
-    if metric == "ece" or metric.startswith("ece_") or metric.endswith("_gap"):
-        low, high = percentile_interval(resampled, subjects) if subjects > 1 else NO_INTERVAL
-        return Interval(min(low, value), max(high, value))
-    return interval(value, resampled, subjects, metric_of(metric)[1:3])
+def score_interval(metric: str, value: float, resampled: np.ndarray, subjects: Subjects) -> Interval:
+    """Return the interval of a score by its name; that of `ece` and of gaps is of percentiles.
+
+    The calibration error has two fitted numbers in each bin, the gap and its deviation.
+    """
+    if subjects.deciding < 2:
+        return NO_INTERVAL
+    if metric.endswith("_gap"):
+        low, high = percentile_interval(resampled, subjects.deciding)
+    elif metric.startswith("ece"):
+        low, high = percentile_interval(resampled, subjects.known, 2 * CALIBRATION_BINS)
+    else:
+        return interval(value, resampled, subjects.deciding, metric_of(metric)[1:3])
+    return Interval(min(low, value), max(high, value))
 
 
-def with_intervals(scores: Sequence[Score], resampled: Resampled, subjects: Mapping[str, int]) -> list[Score]:
+def with_intervals(
+    scores: Sequence[Score], resampled: Resampled, subjects: Mapping[str, Subjects]
+) -> list[Score]:
     """Return the scores with low and high added where both the value and its interval are defined.
 
     `subjects` are those of `subjects_of`, by label.
@@ -320,10 +337,10 @@ def _running_sums(counts: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _rarer(truth: np.ndarray, subject: np.ndarray) -> int:
-    """Return the number of subjects with the rarer class in a label [n, L], or with the only class."""
+def _count(truth: np.ndarray, subject: np.ndarray) -> Subjects:
     counts = [len(np.unique(subject[(truth == value).any(axis=1)])) for value in (0, 1)]
-    return min(counts) or max(counts)
+    known = len(np.unique(subject[~np.isnan(truth).all(axis=1)]))
+    return Subjects(min(counts) or max(counts), known)
 
 
 @dataclass(frozen=True, eq=False)

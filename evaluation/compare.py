@@ -9,7 +9,7 @@ import pandas as pd
 import tyro
 
 from evaluation import bootstrap, metrics
-from evaluation.bootstrap import Resampled, Resamples
+from evaluation.bootstrap import Resampled, Resamples, Subjects
 from evaluation.metrics import Score
 from evaluation.names import data_notice, metric_of
 from evaluation.predictions import read_predictions, to_arrays
@@ -65,7 +65,7 @@ class SideScores:
 
     scores: Mapping[tuple[str, str], Score]  # by label and metric
     resampled: Resampled
-    subjects: Mapping[str, int]  # that decide the scores of a label
+    subjects: Mapping[str, Subjects]  # by label
 
 
 class Samples:
@@ -157,7 +157,7 @@ def compare(config: Compare) -> pd.DataFrame:
         label, metric = key
         if not config.labels and label != "macro":
             continue
-        differences, subjects = b.resampled[key] - a.resampled[key], a.subjects[label]
+        differences, subjects = b.resampled[key] - a.resampled[key], a.subjects[label].deciding
         value_a, value_b = score["value"], b.scores[key]["value"]
         low, high = bootstrap.interval(value_b - value_a, differences, subjects)
         p = bootstrap.p_value(value_b - value_a, differences, subjects)

@@ -113,7 +113,7 @@ class PaperTable:
             return False
         difference = scores.scores[key]["value"] - best.scores[key]["value"]
         drawn = scores.resampled[key] - best.resampled[key]
-        return bootstrap.p_value(difference, drawn, best.subjects[self.config.label]) >= SIGNIFICANT
+        return bootstrap.p_value(difference, drawn, best.subjects[self.config.label].deciding) >= SIGNIFICANT
 
     def _scores(self, methods: list[int]) -> dict[int, SideScores]:
         """Return the scores in every resample of the methods whose runs have their predictions."""

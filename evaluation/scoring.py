@@ -11,7 +11,7 @@ import pandas as pd
 
 from datasets.samples import Samples
 from evaluation import bootstrap, metrics, results
-from evaluation.bootstrap import Resampled, Resamples
+from evaluation.bootstrap import Resampled, Resamples, Subjects
 from evaluation.debias import sizes_in_resamples, spread_of
 from evaluation.metrics import ContinuousTarget, Score
 from evaluation.names import DETAILS
@@ -151,7 +151,7 @@ class Scored:
 
     scores: list[Score]
     resampled: Resampled
-    subjects: Mapping[str, int]
+    subjects: Mapping[str, Subjects]
 
     def with_intervals(self) -> list[Score]:
         """Return the scores with their intervals."""
@@ -221,7 +221,7 @@ def _gaps(label: str, parts: Sequence[Scored]) -> Iterator[Score]:
             yield gap
             continue
         drawn = [part.resampled[score["label"], metric] for score, part in defined]
-        subjects = min(part.subjects[score["label"]] for score, part in defined)
+        subjects = min(part.subjects[score["label"]] for score, part in defined)  # of the smallest
         sizes = sizes_in_resamples(values, np.stack(drawn, axis=1), spread_of)
         yield from bootstrap.with_intervals([gap], {(label, gap["metric"]): sizes}, {label: subjects})
 

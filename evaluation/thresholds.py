@@ -14,7 +14,7 @@ import tyro
 
 from datasets.store import Store
 from evaluation import bootstrap
-from evaluation.bootstrap import Resamples
+from evaluation.bootstrap import Resamples, Subjects
 from evaluation.compare import data_kind
 from evaluation.debias import sizes_in_resamples, spread_of
 from evaluation.layout import Page, cell, render
@@ -179,7 +179,7 @@ class RateTable:
     resampled: dict[str, np.ndarray]  # [R, L, T, G]
     n: np.ndarray  # [L, G]
     positives: np.ndarray  # [L, G]
-    subjects: np.ndarray  # [2, L + 1, G], with a negative or a positive sample; the last is of any label
+    subjects: np.ndarray  # [3, L + 1, G], with a negative, a positive or either; the last is of any label
 
 
 def rate_table(
@@ -199,13 +199,14 @@ def rate_table(
 
 
 def _subjects_by_class(scores: LabelledScores, groups: Sequence[Group]) -> np.ndarray:
-    """Return how many subjects have a negative and a positive sample, [2, L + 1, G] as in RateTable."""
-    counts = np.zeros((2, len(scores.labels) + 1, len(groups)), np.int64)
+    """Return how many subjects have a negative sample, a positive one, or either, as in RateTable."""
+    counts = np.zeros((3, len(scores.labels) + 1, len(groups)), np.int64)
+    wanted = ((0,), (1,), (0, 1))
     for value, label, group in np.ndindex(counts.shape):
         truth = scores.truth[groups[group].samples]
         columns = truth if label == len(scores.labels) else truth[:, [label]]
         subject = scores.subject_id[groups[group].samples]
-        counts[value, label, group] = len(np.unique(subject[(columns == value).any(axis=1)]))
+        counts[value, label, group] = len(np.unique(subject[np.isin(columns, wanted[value]).any(axis=1)]))
     return counts
 
 
@@ -261,12 +262,13 @@ class _Part(NamedTuple):
     resampled: dict[str, np.ndarray]  # [R, G]
     n: np.ndarray  # [G]
     positives: np.ndarray  # [G]
-    subjects: np.ndarray  # [2, G], with a negative or a positive sample
+    subjects: np.ndarray  # [3, G], as in RateTable
 
     def deciding(self, rate: str, group: int) -> int:
         """Return how many subjects decide a rate of a group."""
-        negative, positive = self.subjects[:, group]
-        return int({"specificity": negative, "sensitivity": positive}.get(rate, min(negative, positive)))
+        negative, positive, known = self.subjects[:, group]
+        of = {"specificity": negative, "sensitivity": positive, "alert_rate": known}
+        return int(of.get(rate, min(negative, positive)))
 
 
 def _part(table: RateTable, rule: int, label: int | None, members: list[int], compared: list[int]) -> _Part:
@@ -334,7 +336,7 @@ def _gap_rows(part: _Part, groups: Sequence[Group], smallest: int) -> list[dict[
         value = float(np.ptp(values))
         subjects = min(part.deciding(rate, i) for i in compared)
         drawn = sizes_in_resamples(values, part.resampled[rate][:, compared], spread_of)
-        low, high = bootstrap.score_interval(gap, value, drawn, subjects)
+        low, high = bootstrap.score_interval(gap, value, drawn, Subjects(subjects, subjects))
         rows.append(row | {
             "value": value, "low": low, "high": high, "n": int(part.n[compared].sum()),
             "positives": int(part.positives[compared].sum()),
@@ -372,7 +374,8 @@ def make_table(config: Thresholds) -> pd.DataFrame:
     rows = score_rows(
         rate_table(scored, thresholds, groups, resamples), labels, rules, thresholds, groups, config.smallest
     )
-    table = pd.DataFrame(rows).assign(split=config.split)[list(COLUMNS)]
+    whole = dict.fromkeys(("n", "positives", "subjects"), "Int64")
+    table = pd.DataFrame(rows).assign(split=config.split)[list(COLUMNS)].astype(whole)
     left_out = ", ".join(name for i, name in enumerate(chosen_on.labels) if i not in both)
     table.attrs["notes"] = [
         *([f"no threshold, as they have one class in the validation split: {left_out}"] if left_out else []),
@@ -418,7 +421,8 @@ def make_pages(table: pd.DataFrame, run: Path) -> Iterator[Page]:
         ]
         threshold = rows["threshold"].iloc[0]
         chosen = "a threshold for each label" if math.isnan(threshold) else f"threshold {threshold:.4f}"
-        title = f"{run.name}, {rows['split'].iloc[0]}, {label}, {rule} on validation ({chosen})"
+        of_label = "" if label == "y_true" else f", {label}"
+        title = f"{run.name}, {rows['split'].iloc[0]}{of_label}, {rule} on validation ({chosen})"
         yield Page(title, notice, body.reset_index(drop=True), notes)
 
 

@@ -18,7 +18,7 @@ from datasets.features import LOADS
 from datasets.samples import Samples, drop_cxr, load_samples
 from datasets.store import Store
 from evaluation import bootstrap, metrics
-from evaluation.bootstrap import Resamples
+from evaluation.bootstrap import Resamples, Subjects
 from evaluation.plots.figures import save
 from evaluation.plots.robustness import Robustness
 from evaluation.scoring import compute_scores
@@ -145,7 +145,7 @@ class Curve:
 
     value: float
     resampled: np.ndarray
-    subjects: int  # that decide it
+    subjects: Subjects
 
 
 def score(runs: Sequence[TestedRun], rate: float, paired: bool, metric: str, resamples: int) -> Curve:
@@ -183,7 +183,7 @@ def rows(
                 }  # fmt: skip
                 if alone is not None:
                     difference, drawn = curve.value - alone.value, curve.resampled - alone.resampled
-                    low, high = bootstrap.interval(difference, drawn, curve.subjects)
+                    low, high = bootstrap.interval(difference, drawn, curve.subjects.deciding)
                     row |= {"difference": difference}
                     row |= {"difference_low": low, "difference_high": high}
                 yield row

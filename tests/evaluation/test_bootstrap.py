@@ -236,10 +236,24 @@ def test_the_subjects_of_the_rarer_class_decide_a_score() -> None:
     subject = np.array([1, 1, 2, 3, 4, 5])
     truth = np.array([[1.0, 0], [1, 0], [1, 1], [0, 0], [0, 0], [0, np.nan]])
     found = bootstrap.subjects_of("multilabel", ("a", "b"), {"both": ("a", "b")}, truth, subject)
-    assert found == {"a": 2, "b": 1, "both": 2, "macro": 2}
-    assert bootstrap.subjects_of("binary", ("a",), {}, truth[3:, :1], subject[3:])["a"] == 3  # of one class
+    assert found == {"a": (2, 5), "b": (1, 4), "both": (2, 5), "macro": (2, 5)}  # deciding, known
+    assert bootstrap.subjects_of("binary", ("a",), {}, truth[3:, :1], subject[3:])["a"] == (3, 3)  # one class
     ordinal = bootstrap.subjects_of("ordinal", ("los",), {}, np.array([[0.0], [1], [np.nan]]), subject[:3])
-    assert ordinal == {"los": 1, "macro": 1}
+    assert ordinal == {"los": (1, 1), "macro": (1, 1)}
+
+
+def test_a_percentile_interval_is_wider_for_few_subjects_and_fitted_numbers() -> None:
+    values = np.random.default_rng(0).random(1000)
+    for subjects, fitted, factor in ((15, 0, 1.0), (100, 20, math.sqrt(100 / 80)), (10, 20, 2.0)):
+        tail = stats.norm.cdf(-student(subjects) * factor)
+        want = np.quantile(values, (tail, 1 - tail))
+        assert bootstrap.percentile_interval(values, subjects, fitted) == pytest.approx(tuple(want))
+    error = bootstrap.score_interval("ece_isotonic", 0.5, values, bootstrap.Subjects(15, 100))
+    assert error == bootstrap.percentile_interval(values, 100, 20)
+    gap = bootstrap.score_interval("auroc_gap", 0.5, values, bootstrap.Subjects(15, 100))
+    assert gap == bootstrap.percentile_interval(values, 15)
+    assert bootstrap.score_interval("ece", 2.0, values, bootstrap.Subjects(15, 100)).high == 2
+    assert np.isnan(bootstrap.score_interval("ece", 0.5, values, bootstrap.Subjects(1, 9))).all()
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=40), st.floats(-1, 1), st.integers(2, 50))
