@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from PIL import Image
 from benchmarks import child
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.replicas import Pattern, count_linked_images, write_store
-from datasets.cxr import IMAGES_PER_PART, cache_images, image_path
+from datasets.cxr import IMAGES_PER_PART, cache_images, image_path, read_image
 from datasets.schema import IMAGE_SIZE
 from datasets.store import Store
 from datasets.synthetic.images import SIGNS, XRay, draw_xray
@@ -42,6 +43,8 @@ class ImagesBenchmark:
 
     images: int = 512
     """Full-size JPEGs to cache."""
+    image_cache: int = IMAGE_SIZE
+    """Shorter side of the cached images in pixels."""
     distinct: int = 16
     """How many of them are drawn; the others are hard links to these."""
     stored: int = 10_000
@@ -83,22 +86,22 @@ def write_images(root: Path, count: int, distinct: int) -> pl.DataFrame:
     return table
 
 
-def decode(path: Path) -> None:
+def decode(path: Path, side: int) -> None:
     """Decode a JPEG at the scale at which the cache decodes it, and nothing else."""
     with Image.open(path, formats=["JPEG"]) as image:
-        image.draft("L", (IMAGE_SIZE, IMAGE_SIZE))
+        image.draft("L", (2 * side, 2 * side))
         image.load()
 
 
-def cached(images: pl.DataFrame, root: Path, folder: Path) -> np.ndarray:
-    """Return the complete cache [n, 256, 256].
+def cached(images: pl.DataFrame, root: Path, folder: Path, side: int) -> np.ndarray:
+    """Return the pixels of the complete cache.
 
     Raises:
         ValueError: An image was rejected.
     """
-    parts, reasons = cache_images(images, root, folder)
-    if any(reasons):
-        raise ValueError(f"{root}: {next(filter(None, reasons))}")
+    parts, outcomes = cache_images(images, root, folder, partial(read_image, side=side))
+    if rejected := [outcome for outcome in outcomes if isinstance(outcome, str)]:
+        raise ValueError(f"{root}: {rejected[0]}")
     return np.concatenate(list(parts))
 
 
@@ -106,28 +109,32 @@ def measure_cache(config: ImagesBenchmark, root: Path) -> list[Figure]:
     """Measure caching, and continuing after an interruption."""
     images = write_images(root, config.images, config.distinct)
     paths = [image_path(root, *row) for row in images.iter_rows()]
-    _, decoding_seconds, _ = timed(lambda: list(in_order(decode, paths, available_cpus(), 32)))
+    side = config.image_cache
+    read = partial(decode, side=side)
+    _, decoding_seconds, _ = timed(lambda: list(in_order(read, paths, available_cpus(), 32)))
     child.forget_peak()
-    cache, seconds, cpu_seconds = timed(lambda: cached(images, root, root / "cache"))
+    cache, seconds, cpu_seconds = timed(lambda: cached(images, root, root / "cache", side))
     peak = child.own_peak()
     removed = remove_later_half(root / "cache")
-    resumed, resumed_seconds, _ = timed(lambda: cached(images, root, root / "cache"))
+    resumed, resumed_seconds, _ = timed(lambda: cached(images, root, root / "cache", side))
     if not np.array_equal(cache, resumed):
         raise ValueError("the cache that was interrupted differs from the one that was not")
     size = np.mean([path.stat().st_size for path in paths]) / 1e6
-    work = f"cache {len(paths)} images of {COLUMNS}x{ROWS}, {size:.2f} MB"
+    work = f"cache {len(paths)} images of {COLUMNS}x{ROWS}, {size:.2f} MB, at {side}"
     images_per_core = len(paths) / available_cpus()
     rate = images_per_core / seconds
     decoding_rate = images_per_core / decoding_seconds
     print(f"cores kept busy: {cpu_seconds / seconds:.2f} of {available_cpus()}")
     release = MIMIC_IMAGES / available_cpus() / 3600
-    projected = f"projected from this: cache {MIMIC_IMAGES} images"
+    projected = f"projected from this: cache {MIMIC_IMAGES} images at {side}"
+    gigabytes = MIMIC_IMAGES * cache.nbytes / len(paths) / 1e9
     return [
         Figure(f"{work}, a core", "images/s", rate, "published", PUBLISHED_IMAGES, peak),
         Figure(f"{work}, a core", "images/s", rate, "decoding alone", decoding_rate, peak),
         Figure(f"{work}, all cores", "core-s/s", cpu_seconds / seconds, "cores", float(available_cpus())),
         Figure(f"{work}, {removed} interrupted parts again", "s", resumed_seconds, "the whole", seconds),
         Figure(projected, "h", release / rate, "published", release / PUBLISHED_IMAGES),
+        Figure(projected, "GB", gigabytes, "none", None),
     ]
 
 

@@ -16,7 +16,8 @@ from utils.files import write_array, write_text
 MEDIAN_HOURS, SIGMA, LONGEST_HOURS = 55.0, 1.04, 2000.0
 FIRST_HOUR = 5  # of the samples at each hour
 OPTIONS = {"protocol": "medmod", "timestep": 1.0, "uncertain": "zeros", "synthetic": True,
-           "synthetic_images": True}  # fmt: skip
+           "synthetic_images": True, "image_cache": IMAGE_SIZE}  # fmt: skip
+LONG_SIDE = 308  # of a stored MIMIC-CXR-JPG image, which had 2544 x 3056 pixels
 
 
 def icu_hours(draw: np.random.Generator, count: int) -> np.ndarray:
@@ -49,7 +50,8 @@ def write_random_store(
     write_array(folder / "hourly.npy", grid)
     number = np.arange(len(stays))
     images = pd.DataFrame({"stay_row": number[number % unpaired != unpaired - 1] if unpaired else number})
-    pixels = draw.integers(0, 256, (len(images), IMAGE_SIZE, IMAGE_SIZE), np.uint8)
+    images = images.assign(height=LONG_SIDE, width=IMAGE_SIZE)
+    pixels = draw.integers(0, 256, len(images) * LONG_SIDE * IMAGE_SIZE, np.uint8)
     write_array(folder / "cxr.npy", pixels)
     write_parquet(folder / "stays.parquet", pl.from_pandas(stays))
     write_parquet(folder / "cxr.parquet", pl.from_pandas(_images(images, stays)))

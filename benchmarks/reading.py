@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from benchmarks import child
+from benchmarks.random_store import LONG_SIDE
 from datasets.augment import random_views, warp
 from datasets.batches import Batches
+from datasets.image_batch import ImageBatch
 from datasets.samples import DataConfig, load_samples
 from datasets.schema import IMAGE_SIZE, Batch
 from datasets.store import Store
@@ -93,11 +95,12 @@ def copying(hours: list[int], width: int) -> float:
 
 def viewing(images: list[int], data: DataConfig) -> float:
     """Seconds of making views of as many images of one batch that is at hand."""
-    pixels = torch.zeros(max(images), IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    at_hand = ImageBatch.of(torch.zeros(max(images), LONG_SIDE, IMAGE_SIZE, dtype=torch.uint8))
     rng = np.random.default_rng(0)
     began = time.perf_counter()
     for count in images:
-        warp(pixels[:count], random_views(rng, count, data.transforms_cxr), data.image_size)
+        part = at_hand.take(slice(count))
+        warp(part, random_views(rng, part.aspect, data.transforms_cxr), data.image_size)
     return time.perf_counter() - began
 
 

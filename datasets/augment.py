@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets.schema import IMAGE_SIZE, Transforms
+from datasets.image_batch import ImageBatch
+from datasets.schema import Transforms
 
-CROP = 224  # pixels of the stored 256 x 256 that an evaluation view shows; also the published size of a view
-# Images per warp. On a CPU, few images stay in its cache, which is three times as fast.
+CROP = 224 / 256  # part of an image's shorter side that an evaluation view shows, as published
+# Images per warp. On a CPU, few images stay in its cache, which is three times as fast; on a GPU, the places
+# of their pixels take eight times their memory.
 CHUNK_SIZES = {"cpu": 8}
-DEFAULT_CHUNK_SIZE = 1024
+DEFAULT_CHUNK_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class ParameterRanges:
     translate: float  # shift along each axis, from -value to value, as a fraction of the side
     scale: tuple[float, float]
     shear: float  # along x in degrees, from -value to value
-    crop: tuple[float, float]  # side of the crop, as a fraction of the image's
+    crop: tuple[float, float]  # side of the crop, as a fraction of the image's shorter one
     jitter: float  # brightness and contrast factors, from 1 - value to 1 + value
     jitter_probability: float
     flip_probability: float = 0.5
@@ -35,19 +37,19 @@ class ParameterRanges:
 
 RANGES: dict[str, ParameterRanges] = {
     "simclrv2": ParameterRanges(45, 0.1, (0.7, 1.5), 25, (0.6, 1.0), 0.8, 0.8),
-    "supervised": ParameterRanges(45, 0.15, (0.85, 1.15), 0, (CROP / IMAGE_SIZE, CROP / IMAGE_SIZE), 0, 0),
+    "supervised": ParameterRanges(45, 0.15, (0.85, 1.15), 0, (CROP, CROP), 0, 0),
 }
 
 
 class Geometry(NamedTuple):
-    """Geometric parameters of n views, in coordinates (x, y) from -1 to 1 across the image."""
+    """Geometric parameters of n views, the same for images of any shape."""
 
     angle: np.ndarray  # [n], in radians
     shear: np.ndarray  # [n], along x, in radians
     scale: np.ndarray  # [n]
-    shift: np.ndarray  # [n, 2]; 2 is the side of the image
-    crop: np.ndarray  # [n], side of the crop, as a fraction of the image's
-    centre: np.ndarray  # [n, 2], of the crop
+    shift: np.ndarray  # [n, 2], along (x, y); 2 is the side of the image along it
+    crop: np.ndarray  # [n], side of the crop, as a fraction of the image's shorter one
+    place: np.ndarray  # [n, 2], of the crop along (x, y), from -1 (left, top) to 1 (right, bottom)
     flip: np.ndarray  # [n], -1 (left and right swapped) or 1
 
 
@@ -73,69 +75,87 @@ def draw_geometry(rng: np.random.Generator, count: int, ranges: ParameterRanges)
     crop = rng.uniform(*ranges.crop, count)
     # A crop of fixed size ("supervised") is taken at the centre, one of random size ("simclrv2") anywhere.
     is_random_crop = ranges.crop[0] < ranges.crop[1]
-    centre = rng.uniform(-1, 1, (count, 2)) * (1 - crop)[:, None] * is_random_crop
+    place = rng.uniform(-1, 1, (count, 2)) * is_random_crop
     flip = np.where(rng.random(count) < ranges.flip_probability, -1.0, 1.0)
-    return Geometry(angle, shear, scale, shift, crop, centre, flip)
+    return Geometry(angle, shear, scale, shift, crop, place, flip)
 
 
-def random_views(rng: np.random.Generator, count: int, transforms: Transforms) -> Views:
-    """Draw a training view for each of `count` images."""
-    ranges = RANGES[transforms]
+def random_views(rng: np.random.Generator, aspect: np.ndarray, transforms: Transforms) -> Views:
+    """Draw a training view for each image.
+
+    aspect: [n, 2], width and height as multiples of the shorter of both; ones squeeze an image to a square.
+    """
+    ranges, count = RANGES[transforms], len(aspect)
     geometry = draw_geometry(rng, count, ranges)
     jittered = rng.random(count) < ranges.jitter_probability
     factors = rng.uniform(1 - ranges.jitter, 1 + ranges.jitter, (2, count))
     brightness, contrast = np.where(jittered, factors, 1.0).astype(np.float32)
-    return Views(compose(geometry), brightness, contrast, rng.random(count) < 0.5)
+    return Views(compose(geometry, aspect), brightness, contrast, rng.random(count) < 0.5)
 
 
-def compose(geometry: Geometry) -> np.ndarray:
-    """Return view -> image matrices, float32 [n, 2, 3], of torchvision's affine, crop, resize and flip."""
+def compose(geometry: Geometry, aspect: np.ndarray) -> np.ndarray:
+    """Return view -> image matrices, float32 [n, 2, 3], of torchvision's affine, crop, resize and flip.
+
+    aspect: as in `random_views`.
+    """
     cosine, sine, tangent = np.cos(geometry.angle), np.sin(geometry.angle), np.tan(geometry.shear)
     # The inverse of scale * rotation * [[1, -tan(shear)], [0, 1]], as torchvision composes them.
     entries = np.stack([cosine - tangent * sine, sine + tangent * cosine, -sine, cosine], axis=1)
     inverse = entries.reshape(-1, 2, 2) / geometry.scale[:, None, None]
     zoom = np.stack([geometry.crop * geometry.flip, geometry.crop], axis=1)
-    offset = np.einsum("nij,nj->ni", inverse, geometry.centre - geometry.shift)
-    return np.concatenate([inverse * zoom[:, None, :], offset[:, :, None]], axis=2).astype(np.float32)
+    # Lengths count in halves of the shorter side until the last line, so that turns keep the shape.
+    centre = geometry.place * (aspect - geometry.crop[:, None])
+    offset = np.einsum("nij,nj->ni", inverse, centre - geometry.shift * aspect)
+    matrix = np.concatenate([inverse * zoom[:, None, :], offset[:, :, None]], axis=2)
+    scaled: np.ndarray = matrix / aspect[:, :, None]
+    return scaled.astype(np.float32)
 
 
-def warp(images: Tensor, views: Views, size: int) -> Tensor:
-    """Render P views of uint8 [P, 256, 256] as float32 [P, 1, size, size] in [0, 1], on the images' device.
+def warp(images: ImageBatch, views: Views, size: int, crop: float = CROP) -> Tensor:
+    """Render P views as float32 [P, 1, size, size] in [0, 1], on the images' device.
 
-    Interpolation is bilinear, outside is black; a view at most half as fine is of averaged pixels.
+    Interpolation is bilinear, outside is black; a view at most half as fine as `crop` of an image's shorter
+    side is of averaged pixels.
     """
-    step = CHUNK_SIZES.get(images.device.type, DEFAULT_CHUNK_SIZE)
+    step = CHUNK_SIZES.get(images.pixels.device.type, DEFAULT_CHUNK_SIZE)
     chunks = (slice(start, start + step) for start in range(0, max(len(images), 1), step))
-    return torch.cat([_warp_chunk(images[chunk], views.take(chunk), size) for chunk in chunks])
+    mean_of = _pixels_per_pixel(crop * images.side, size)
+    return torch.cat([_warp_chunk(images.take(chunk), views.take(chunk), size, mean_of) for chunk in chunks])
 
 
-def _warp_chunk(images: Tensor, views: Views, size: int) -> Tensor:
-    pixels = _average_pixels(images, size)
-    matrix = torch.from_numpy(views.matrix).to(images.device, non_blocking=images.is_cuda)
+def _warp_chunk(images: ImageBatch, views: Views, size: int, mean_of: int) -> Tensor:
+    device, corner = images.pixels.device, np.zeros(len(images), np.int64)
+    rows, columns = (
+        -(-int(side.max(initial=1)) // mean_of) * mean_of for side in (images.height, images.width)
+    )
+    pixels = images.windows(corner, corner, rows, columns, mean_of)
+    # An image lies in the upper left corner of its window, which is that of the largest.
+    part = np.stack([images.width / columns, images.height / rows], axis=1)[:, :, None]
+    in_window = views.matrix * part + np.pad(part - 1, ((0, 0), (0, 0), (2, 0)))
+    matrix = torch.from_numpy(in_window.astype(np.float32)).to(device, non_blocking=pixels.is_cuda)
     warped = functional.grid_sample(pixels, _grid(matrix, size), "bilinear", "zeros", align_corners=False)
     return _jitter(warped.mul_(1 / 255).clamp_(0, 1), views)
 
 
-def centre_view(images: Tensor, size: int) -> Tensor:
-    """Render the central 224 x 224 of uint8 [P, 256, 256] as float32 [P, 1, size, size] in [0, 1]."""
-    if size * _pixels_per_pixel(size) == CROP:
-        edge = (IMAGE_SIZE - CROP) // 2
-        return _average_pixels(images[:, edge : edge + CROP, edge : edge + CROP], size) / 255
-    count, zoom = len(images), CROP / IMAGE_SIZE
-    matrix = np.broadcast_to(np.array([[zoom, 0, 0], [0, zoom, 0]], np.float32), (count, 2, 3)).copy()
-    ones = np.ones(count, np.float32)
-    return warp(images, Views(matrix, ones, ones, ones > 0), size)
+def centre_view(images: ImageBatch, size: int, crop: float = CROP, square: bool = False) -> Tensor:
+    """Render the central square of P images as float32 [P, 1, size, size] in [0, 1].
+
+    Its side is `crop` of the image's shorter side. With `square`, images are squeezed to a square first.
+    """
+    side = round(crop * images.side)
+    mean_of = _pixels_per_pixel(side, size)
+    if side == size * mean_of and not (square and (images.height != images.width).any()):
+        top, left = (np.rint((length - side) / 2).astype(np.int64) for length in images[2:4])
+        return images.windows(top, left, side, side, mean_of) / 255
+    aspect = np.ones((len(images), 2)) if square else images.aspect
+    matrix = (crop * np.array([[1, 0, 0], [0, 1, 0]]) / aspect[:, :, None]).astype(np.float32)
+    ones = np.ones(len(images), np.float32)
+    return warp(images, Views(matrix, ones, ones, ones > 0), size, crop)
 
 
-def _pixels_per_pixel(size: int) -> int:
+def _pixels_per_pixel(side: float, size: int) -> int:
     """Return the image's pixels along one pixel of the view, rounded down to a power of two, at least 1."""
-    return 1 << max(0, math.floor(math.log2(CROP / size)))
-
-
-def _average_pixels(images: Tensor, size: int) -> Tensor:
-    """Average squares of k x k pixels: uint8 [P, H, W] -> float32 [P, 1, H / k, W / k], 0 to 255."""
-    pixels, k = images.unsqueeze(1).float(), _pixels_per_pixel(size)
-    return functional.avg_pool2d(pixels, k) if k > 1 else pixels
+    return 1 << max(0, math.floor(math.log2(side / size)))
 
 
 def _grid(matrix: Tensor, size: int) -> Tensor:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from datasets.augment import centre_view, random_views, warp
-from datasets.placement import Normalizer, ResidentArray, choose_placement
+from datasets.image_batch import aspect_of
+from datasets.placement import Normalizer, ResidentArray, ResidentImages, choose_placement
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, concat_ranges, load_samples
 from datasets.schema import Batch
 from datasets.store import Store
@@ -69,7 +70,8 @@ class Batches:
         in_memory = config.data_device != "disk"
         hours = needed_hours(samples) if in_memory and self.selection.ehr else NO_ROWS
         images = needed_images(samples) if in_memory and self.selection.cxr else NO_ROWS
-        self.placement = choose_placement(config.data_device, self.device, len(hours), len(images), world)
+        image_bytes = int(store.cxr.size[images].sum())
+        self.placement = choose_placement(config.data_device, self.device, len(hours), image_bytes, world)
         self._offset, self._partial_bin_row = samples.offset, samples.partial_bin_row
         self._cxr_row = samples.cxr_row if self.selection.cxr else np.full_like(samples.cxr_row, -1)
         if self.placement != "disk":  # rows then count in what was brought into memory
@@ -78,7 +80,8 @@ class Batches:
             self._cxr_row = _index_of(images, self._cxr_row)
         held = self.placement, self.device
         self._hours = ResidentArray(store.read_hours, store.hourly, hours, *held, Normalizer(store))
-        self._images = ResidentArray(store.read_images, store.cxr, images, *held)
+        self._images = ResidentImages(store.cxr, images, *held)
+        self._square = config.squeezes_cxr(store.manifest.protocol)
         # Samples with equal keys read the same stay from its first hour on; others have a partial bin.
         self._hours_key = np.where(self._partial_bin_row >= 0, -2 - self._partial_bin_row, self._offset)
         self._group_by_stay()
@@ -198,8 +201,12 @@ class Batches:
         image[present] = index
         images, size = self._images(cxr_row[used]), self.config.image_size
         if not self.train:
-            return centre_view(images, size), image
-        views = random_views(self._random(epoch, VIEWS, step), len(cxr_row), self.config.transforms_cxr)
+            return centre_view(images, size, square=self._square), image
+        aspect = np.ones((len(cxr_row), 2))
+        if not self._square:
+            shown = cxr_row[cxr_row >= 0]
+            aspect[cxr_row >= 0] = aspect_of(self._images.height[shown], self._images.width[shown])
+        views = random_views(self._random(epoch, VIEWS, step), aspect, self.config.transforms_cxr)
         return warp(images, views.take(used), size), image
 
 
@@ -298,7 +305,7 @@ def needed_hours(samples: Samples) -> np.ndarray:
 
 
 def needed_images(samples: Samples) -> np.ndarray:
-    """Return the rows of cxr.npy that samples read: each once, rising."""
+    """Return the rows of cxr.parquet that samples read: each once, rising."""
     return np.unique(samples.cxr_row[samples.cxr_row >= 0])
 
 

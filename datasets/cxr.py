@@ -14,6 +14,7 @@ import polars as pl
 from PIL import Image
 from tqdm import tqdm
 
+from datasets.pixels import PackedImages
 from datasets.raw.cells import FIRST_YEAR
 from datasets.raw.reading import check_unique_ids
 from datasets.schema import FINDINGS, IMAGE_SIZE
@@ -24,11 +25,14 @@ from utils.threads import in_order
 
 IMAGES_PER_PART = 256
 LOOKAHEAD = 32  # images per core that are decoded while a part is written
+LONGEST = 4  # longer side of a stored image at most, in shorter sides that images have
 SMALLEST_SIDE = 64  # pixels; a smaller image is not a radiograph
 MAX_PIXELS_PER_BYTE = 512  # JPEG needs at least one bit for each block of 8 x 8 pixels
 IMAGE_SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2}  # the first is preferred
 END_OF_IMAGE = b"\xff\xd9"
 END_SEARCHED = 4096  # bytes at the end of a file, among which the end-of-image marker must be
+
+Outcome = str | tuple[int, int]  # of an image: why it was rejected, or its height and width
 
 
 def study_time() -> pl.Expr:
@@ -171,8 +175,23 @@ def _files_below(root: Path) -> Iterator[Path]:
         visited.add(real)
 
 
-def read_image(path: Path) -> np.ndarray | str:
-    """Read a JPEG or PNG as greyscale uint8 [256, 256], or return the reason why it cannot be used."""
+def stored_shape(width: int, height: int, side: int) -> tuple[int, int]:
+    """Return width and height of a stored image: the shorter is `side`, the longer at most LONGEST sides.
+
+    >>> stored_shape(2544, 3056, 256), stored_shape(64, 2048, 256)
+    ((256, 308), (32, 1024))
+    """
+    scale = min(side / min(width, height), LONGEST * side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def read_image(path: Path, side: int = IMAGE_SIZE) -> np.ndarray | str:
+    """Read a JPEG or PNG as greyscale uint8 [height, width], its shape kept and its shorter side `side`.
+
+    Return the reason if it cannot be used. The decoder scales by a power of two, so that it is asked for at
+    least twice the pixels along each side. A filter then resizes them: the sharpness of an image would
+    otherwise jump where its own size passes a power of two times `side`.
+    """
     try:
         with Image.open(path, formats=["JPEG", "PNG"]) as image:
             width, height = image.size
@@ -181,8 +200,9 @@ def read_image(path: Path) -> np.ndarray | str:
                 return f"only {width}x{height} pixels"
             if image.mode.startswith(("I", "F")):
                 return "more than 8 bits a pixel: convert it to 8"
-            image.draft("L", (IMAGE_SIZE, IMAGE_SIZE))
-            pixels = image.convert("L").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR)
+            shape = stored_shape(width, height, side)
+            image.draft("L", (2 * shape[0], 2 * shape[1]))
+            pixels = image.convert("L").resize(shape, Image.Resampling.HAMMING)
     except FileNotFoundError:
         return "missing"
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -203,24 +223,27 @@ def _truncation(path: Path, width: int, height: int) -> str:
 
 @dataclass(frozen=True)
 class DecodedImages:
-    """The images of a store: `row` of each dicom_id in `pixels`, uint8 [n, 256, 256]."""
+    """The images of a store, by the row of each dicom_id; others are read with a shorter side of `side`."""
 
     row: Mapping[str, int]
-    pixels: np.ndarray
+    images: PackedImages | None
+    side: int
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: Path, side: int) -> Self:
         """Load cxr.parquet and cxr.npy of a folder; no image if one of the two is not there."""
         paths = folder / "cxr.parquet", folder / "cxr.npy"
         if not all(path.exists() for path in paths):
-            return cls({}, np.empty(0))
-        names = pl.read_parquet(paths[0], columns=["dicom_id"], glob=False)["dicom_id"]
-        return cls({name: row for row, name in enumerate(names)}, np.load(paths[1], mmap_mode="r"))
+            return cls({}, None, side)
+        table = pl.read_parquet(paths[0], columns=["dicom_id", "height", "width"], glob=False)
+        height, width = (table[name].to_numpy().astype(np.int64) for name in ("height", "width"))
+        images = PackedImages(np.load(paths[1], mmap_mode="r"), height, width, side)
+        return cls({name: row for row, name in enumerate(table["dicom_id"])}, images, side)
 
     def read(self, path: Path) -> np.ndarray | str:
         """Return an image that is here, or read it from its file."""
         row = self.row.get(path.stem)
-        return read_image(path) if row is None else self.pixels[row]
+        return read_image(path, self.side) if row is None or self.images is None else self.images[row]
 
 
 def any_readable(paths: Iterable[Path]) -> bool:
@@ -233,10 +256,10 @@ def cache_images(
     root: Path,
     folder: Path,
     read: Callable[[Path], np.ndarray | str] = read_image,
-) -> tuple[Iterator[np.ndarray], list[str | None]]:
+) -> tuple[Iterator[np.ndarray], list[Outcome]]:
     """Decode images on all cores into parts in `folder`, and keep the parts that are already there.
 
-    Return the parts, uint8 [n, 256, 256] without rejected images, and why each image was rejected, or None.
+    Return the parts, uint8 [pixels of the images that were not rejected], and what became of each image.
 
     Raises:
         ValueError: Every image was rejected.
@@ -246,7 +269,7 @@ def cache_images(
     starts = range(0, len(paths), IMAGES_PER_PART)
     missing = [start for start in starts if not _is_finished(folder, start, paths)]
     to_read = (path for start in missing for path in paths[start : start + IMAGES_PER_PART])
-    reasons: list[str | None] = []
+    outcomes: list[Outcome] = []
     with (
         closing(in_order(read, to_read, available_cpus(), LOOKAHEAD)) as decoded,
         tqdm(total=len(paths), desc="X-rays", unit="image", disable=None) as progress,
@@ -255,14 +278,14 @@ def cache_images(
             count = min(IMAGES_PER_PART, len(paths) - start)
             if start in missing:
                 _write_part(folder, start, list(islice(decoded, count)))
-            reasons += json.loads(_part_paths(folder, start)[1].read_text())
+            outcomes += _outcomes(folder, start)
             progress.update(count)
-    if paths and None not in reasons:
+    if paths and all(isinstance(outcome, str) for outcome in outcomes):
         raise ValueError(
-            f"none of the {len(paths)} X-rays can be used (first: {paths[0]}: {reasons[0]}); --mimic_cxr is "
+            f"none of the {len(paths)} X-rays can be used (first: {paths[0]}: {outcomes[0]}); --mimic_cxr is "
             "the folder that holds files/, or JPEG or PNG files whose names are the dicom_id"
         )
-    return (np.load(_part_paths(folder, start)[0]) for start in starts), reasons
+    return (np.load(_part_paths(folder, start)[0]) for start in starts), outcomes
 
 
 def _is_finished(folder: Path, start: int, paths: Sequence[Path]) -> bool:
@@ -270,17 +293,23 @@ def _is_finished(folder: Path, start: int, paths: Sequence[Path]) -> bool:
     files = _part_paths(folder, start)
     if not all(path.exists() for path in files):  # a run may have been killed while it removed them
         return False
-    reasons = json.loads(files[1].read_text())
-    return not any_readable(path for path, reason in zip(paths[start:], reasons, strict=False) if reason)
+    outcomes = zip(paths[start:], _outcomes(folder, start), strict=False)
+    return not any_readable(path for path, outcome in outcomes if isinstance(outcome, str))
+
+
+def _outcomes(folder: Path, start: int) -> list[Outcome]:
+    listed = json.loads(_part_paths(folder, start)[1].read_text())
+    return [outcome if isinstance(outcome, str) else tuple(outcome) for outcome in listed]
 
 
 def _part_paths(folder: Path, start: int) -> tuple[Path, Path]:
-    """Return the files of a part's images and of the reasons why others were rejected."""
+    """Return the files of a part's pixels and of what became of each image."""
     return folder / f"{start:08d}.npy", folder / f"{start:08d}.json"
 
 
 def _write_part(folder: Path, start: int, decoded: list[np.ndarray | str]) -> None:
-    images_path, reasons_path = _part_paths(folder, start)
-    images = [image for image in decoded if not isinstance(image, str)]
-    write_array(images_path, np.array(images, np.uint8).reshape(len(images), IMAGE_SIZE, IMAGE_SIZE))
-    write_text(reasons_path, json.dumps([image if isinstance(image, str) else None for image in decoded]))
+    pixels_path, outcomes_path = _part_paths(folder, start)
+    images = [image.reshape(-1) for image in decoded if not isinstance(image, str)]
+    write_array(pixels_path, np.concatenate([np.empty(0, np.uint8), *images]))
+    outcomes = [image if isinstance(image, str) else image.shape for image in decoded]
+    write_text(outcomes_path, json.dumps(outcomes))

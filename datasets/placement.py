@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.schema import IMAGE_SIZE, channel_count
+from datasets.image_batch import ImageBatch
+from datasets.pixels import PackedImages
+from datasets.schema import channel_count
 from datasets.store import Store
 from utils.device import to_device
 from utils.machine import free_memory
@@ -85,10 +87,55 @@ class ResidentArray:
         return rows.to(self.device, non_blocking=self.device.type == "cuda")
 
 
+class ResidentImages:
+    """Stored X-rays by index, from where they are held to the model's device.
+
+    Only `rows`, in rising order, are held: an index counts in these, but on disk in all rows.
+    """
+
+    def __init__(
+        self, images: PackedImages, rows: np.ndarray, placement: Placement, device: torch.device
+    ) -> None:
+        self.device, self.side = device, images.side
+        self.held: Tensor | None = None
+        self._stored = images
+        if placement == "disk":
+            rows = np.arange(len(images))
+        self.height, self.width, size = images.height[rows], images.width[rows], images.size[rows]
+        self._offset = np.cumsum(size) - size
+        if placement != "disk":
+            total, place = int(size.sum()), device if placement == "cuda" else torch.device("cpu")
+            self.held = torch.empty(total, dtype=torch.uint8, device=place)
+            at_once = max(1, BYTES_AT_ONCE // max(1, int(size.max(initial=1))))
+            for start in range(0, len(rows), at_once):
+                part = slice(start, start + at_once)
+                read = torch.empty(int(size[part].sum()), dtype=torch.uint8)
+                images.read(rows[part], read.numpy())
+                self.held[int(self._offset[start]) :][: len(read)] = read
+
+    def __call__(self, index: np.ndarray) -> ImageBatch:
+        """Return images on the model's device."""
+        shape = self.height[index], self.width[index]
+        if self.held is not None and self.held.device.type == self.device.type:
+            return ImageBatch(self.held, self._offset[index], *shape, self.side)
+        size = shape[0] * shape[1]
+        pixels = torch.empty(int(size.sum()), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        source = self._stored
+        if self.held is not None:
+            source = PackedImages(self.held.numpy(), self.height, self.width, self.side)
+        source.read(index, pixels.numpy())
+        on_device = pixels.to(self.device, non_blocking=self.device.type == "cuda")
+        return ImageBatch(on_device, np.cumsum(size) - size, *shape, self.side)
+
+
 def choose_placement(
-    wanted: Literal["auto", "cuda", "cpu", "disk"], device: torch.device, hours: int, images: int, world: int
+    wanted: Literal["auto", "cuda", "cpu", "disk"],
+    device: torch.device,
+    hours: int,
+    image_bytes: int,
+    world: int,
 ) -> Placement:
-    """Return where to hold a number of hours and images; "auto" takes the first that has enough space.
+    """Return where to hold a number of hours and X-rays; "auto" takes the first that has enough space.
 
     Raises:
         ValueError: GPU memory is wanted, and the model is on the CPU.
@@ -97,7 +144,7 @@ def choose_placement(
         raise ValueError("--data_device cuda needs --device cuda and a GPU; use --data_device cpu or auto")
     if wanted != "auto":
         return wanted
-    size = hours * channel_count() * 4 + images * IMAGE_SIZE**2
+    size = hours * channel_count() * 4 + image_bytes
     if device.type == "cuda" and size < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "cuda"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # that share this machine's memory

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from datasets.schema import IMAGE_SIZE, SAMPLE_COLUMNS, SMALLEST_IMAGE, SPLITS, Transforms
+from datasets.schema import (
+    LARGEST_IMAGE,
+    SAMPLE_COLUMNS,
+    SMALLEST_IMAGE,
+    SPLITS,
+    CXRShape,
+    Transforms,
+)
 from utils.config import neutral, resumable
 
 if TYPE_CHECKING:
@@ -80,13 +87,16 @@ class DataConfig:
     """Side of the square that the image encoder sees, in pixels; 224 is the published."""
     transforms_cxr: Transforms = "simclrv2"
     """Random views of X-rays in training: strong ones with jitter, or those of the supervised baselines."""
+    cxr_shape: CXRShape = "auto"
+    """Shape of X-rays in views: as taken (kept), or squeezed to a square. auto: in a store of --protocol
+    medmod as published, which is square with simclrv2 and kept with supervised; else kept."""
 
     def __post_init__(self) -> None:
         selection = SAMPLE_SELECTIONS[self.data_pairs]
         if self.batch_size < 1:
             raise ValueError(f"--batch_size must be 1 or more, not {self.batch_size}")
-        if not SMALLEST_IMAGE <= self.image_size <= 4 * IMAGE_SIZE:
-            allowed = f"{SMALLEST_IMAGE} to {4 * IMAGE_SIZE} pixels"
+        if not SMALLEST_IMAGE <= self.image_size <= LARGEST_IMAGE:
+            allowed = f"{SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
             raise ValueError(f"--image_size must be {allowed}, not {self.image_size}")
         if self.every_hours < 1:
             raise ValueError(f"--every_hours must be 1 or more, not {self.every_hours}")
@@ -108,6 +118,12 @@ class DataConfig:
             raise ValueError(
                 f"--retrieve_cxr all: --data_pairs {self.data_pairs} reads no X-rays; leave it out"
             )
+
+    def squeezes_cxr(self, protocol: str) -> bool:
+        """Return whether X-rays of a store of a protocol are squeezed to a square in views."""
+        if self.cxr_shape == "auto":
+            return protocol == "medmod" and self.transforms_cxr == "simclrv2"
+        return self.cxr_shape == "square"
 
 
 def check_pairs(config: DataConfig) -> None:
@@ -134,7 +150,7 @@ class Samples:
     offset: np.ndarray  # int64 [n], first row of the stay in hourly.npy
     bins: np.ndarray  # int64 [n], hours that the sample reads from there
     partial_bin_row: np.ndarray  # int64 [n], for Store.read_hours: replaces the last hour (-1: none)
-    cxr_row: np.ndarray  # int64 [n], row in cxr.npy (-1: none)
+    cxr_row: np.ndarray  # int64 [n], row in cxr.parquet (-1: none)
     end_hours: np.ndarray  # float64 [n], prediction time since ICU admission
     gap_days: np.ndarray  # float32 [n], from the image to the prediction time; NaN without an image
     labels: np.ndarray  # float32 [n, L], targets; NaN where unknown
@@ -233,7 +249,7 @@ def _check_arrays(store: Store, stays: pd.DataFrame) -> None:
     """Check that the arrays hold the hours and images that the tables list."""
     cure = "copy the store again from where it was made"
     length = stays["length"]
-    hours, images = length.sum(), len(store.images(["stay_row"]))
+    hours = length.sum()
     if not len(stays):
         raise ValueError(f"{store.folder}: stays.parquet holds no stay; {cure}")
     if (length < 0).any() or (stays["offset"] != length.cumsum() - length).any():
@@ -242,8 +258,7 @@ def _check_arrays(store: Store, stays: pd.DataFrame) -> None:
         raise ValueError(
             f"{store.folder}: hourly.npy does not hold the {hours} hours of stays.parquet; {cure}"
         )
-    if len(store.cxr) != images:
-        raise ValueError(f"{store.folder}: cxr.npy does not hold the {images} images of cxr.parquet; {cure}")
+    _ = store.cxr  # checks that its pixels are those of the images
 
 
 def _check_samples(rows: pd.DataFrame, store: Store, task: str, stays: pd.DataFrame, split: str) -> None:
@@ -270,7 +285,7 @@ def _check_samples(rows: pd.DataFrame, store: Store, task: str, stays: pd.DataFr
     is_row = (partial >= -1) & (partial < partial_bins)
     require("partial_bin_row is -1 or a row of partial_bins.npy", is_row)
     cxr_row, stay_of_image = columns["cxr_row"], store.images(["stay_row"])["stay_row"].to_numpy()
-    require("cxr_row is -1 or a row of cxr.npy", (cxr_row >= -1) & (cxr_row < len(stay_of_image)))
+    require("cxr_row is -1 or a row of cxr.parquet", (cxr_row >= -1) & (cxr_row < len(stay_of_image)))
     require("the image is of the stay", (cxr_row < 0) | (np.append(stay_of_image, 0)[cxr_row] == stay_row))
 
 

@@ -15,10 +15,12 @@ if TYPE_CHECKING:  # the extraction needs no torch
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
 
-STORE_VERSION = 2
+STORE_VERSION = 3
 MOST_VARIABLES = 127  # that the tables of events can number
-IMAGE_SIZE = 256  # side of a stored X-ray, in pixels
+IMAGE_SIZE = 256  # shorter side of a stored X-ray in pixels, unless --image_cache says another
+CXRShape = Literal["auto", "kept", "square"]  # of X-rays in views, see datasets.samples
 Transforms = Literal["simclrv2", "supervised"]  # of X-rays in training, see datasets.augment
+LARGEST_IMAGE = 1024  # side of a view in pixels
 SMALLEST_IMAGE = 32  # that an encoder can read: every backbone halves the image five times
 SPLITS = ("train", "val", "test")
 RESOURCES = Path(__file__).parent / "resources"
@@ -33,7 +35,7 @@ FINDINGS = (
 
 # Columns of a listfile after the labels: the subject, the prediction time in hours since ICU admission, the
 # stay's row in stays.parquet, the number of hourly bins, the row of the task's partial_bins.npy that replaces
-# the last bin where the sample ends inside it, and the row of its image in cxr.npy (-1: none).
+# the last bin where the sample ends inside it, and the row of its image in cxr.parquet (-1: none).
 SAMPLE_COLUMNS = ("subject_id", "end_hours", "stay_row", "bins", "partial_bin_row", "cxr_row")
 
 

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from pydantic import Field, FiniteFloat, StrictBool, StrictInt, TypeAdapter, ValidationError
 
+from datasets.pixels import PackedImages
 from datasets.schema import (
-    IMAGE_SIZE,
     SAMPLE_COLUMNS,
     STORE_VERSION,
     channel_count,
@@ -33,7 +33,9 @@ WORK = ".work"  # folder in a store that is being written
 RAW_FOLDERS = ("icu", "core", "files", "mimic-iv", "mimic-cxr-jpg")  # some of them lie in a raw release
 PARTIAL_BINS = "partial_bins.npy"  # of a task
 COPY_OR_EXTRACT = "copy it again from where the store was made, or extract again"
-INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPLE_COLUMNS} - {"end_hours"}
+INTEGER_COLUMNS = {
+    "subject_id", "stay_id", "events", "offset", "length", "height", "width", *SAMPLE_COLUMNS
+} - {"end_hours"}  # fmt: skip
 FLOAT_COLUMNS = ("hours", "los_hours")
 HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
@@ -71,6 +73,7 @@ class StoreManifest:
     stays: StrictInt
     images: StrictInt
     hours: StrictInt
+    image_cache: Annotated[StrictInt, Field(gt=0)]
     files: dict[str, FileDigest]
     meds: MEDSNotes = field(default_factory=MEDSNotes)
     variables: Any = None  # what `grid_layout` returned; None if it was not recorded
@@ -161,9 +164,21 @@ class Store:
         return self._mapped("hourly.npy", np.float32, (channel_count(),))
 
     @cached_property
-    def cxr(self) -> np.ndarray:
-        """[images, 256, 256] uint8, memory-mapped."""
-        return self._mapped("cxr.npy", np.uint8, (IMAGE_SIZE, IMAGE_SIZE))
+    def cxr(self) -> PackedImages:
+        """All X-rays, memory-mapped.
+
+        Raises:
+            ValueError: cxr.npy does not hold as many pixels as cxr.parquet says.
+        """
+        shape = self.images(["height", "width"]).to_numpy(np.int64)
+        pixels = self._mapped("cxr.npy", np.uint8, ())
+        images = PackedImages(pixels, shape[:, 0], shape[:, 1], self.manifest.image_cache)
+        if (shape < 1).any() or images.size.sum() != len(pixels):
+            raise ValueError(
+                f"{self.folder}: cxr.npy does not hold the {len(shape)} images of cxr.parquet; copy the "
+                "store again from where it was made"
+            )
+        return images
 
     def partial_bins(self, task: str) -> np.ndarray:
         """Return the last rows of a task's samples that end inside a bin: [n, C], as `hourly`."""
@@ -187,11 +202,6 @@ class Store:
                 in_task = np.flatnonzero((task_rows >= 0) & (task_rows < manifest.partial_bins))
                 if len(in_task):
                     out[in_task] = self.partial_bins(name)[task_rows[in_task]]
-
-    def read_images(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Copy images [n] into `out` [n, 256, 256]."""
-        if len(rows):
-            np.take(self.cxr, rows, axis=0, out=out, mode="clip")
 
     def stays(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per stay; all columns, or those named."""

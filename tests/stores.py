@@ -21,7 +21,7 @@ from utils.files import sha256, write_array
 LONG_HOURS = 48
 START = pd.Timestamp("2150-01-01")
 OPTIONS = {"protocol": "medmod", "timestep": 1.0, "uncertain": "zeros", "synthetic": True,
-           "synthetic_images": True}  # fmt: skip
+           "synthetic_images": True, "image_cache": IMAGE_SIZE}  # fmt: skip
 
 
 def write_store(folder: Path, stays: int = 60, images: int = 40, seed: int = 0) -> Path:
@@ -36,7 +36,9 @@ def write_store(folder: Path, stays: int = 60, images: int = 40, seed: int = 0) 
     xrays = xrays.sort_values(["stay_row", "hours"]).reset_index(drop=True)
     hours = _hours(rng, np.repeat(np.arange(stays), table["length"]))
     write_array(folder / "hourly.npy", hours)
-    write_array(folder / "cxr.npy", rng.integers(0, 256, (images, IMAGE_SIZE, IMAGE_SIZE), np.uint8))
+    shape = xray_shapes(images)
+    write_array(folder / "cxr.npy", rng.integers(0, 256, shape.prod(axis=1).sum(), np.uint8))
+    xrays = xrays.assign(height=shape[:, 0], width=shape[:, 1])
     write_parquet(folder / "stays.parquet", pl.from_pandas(table))
     write_parquet(folder / "cxr.parquet", pl.from_pandas(_identified(xrays, table)))
     _write_normalizer(folder / "normalizer.json", rng)
@@ -47,6 +49,12 @@ def write_store(folder: Path, stays: int = 60, images: int = 40, seed: int = 0) 
         with write_samples(folder, name, task.labels, table) as files:
             files.write(samples, _hours(rng, owners))
     return folder
+
+
+def xray_shapes(count: int) -> np.ndarray:
+    """Height and width of X-rays of three shapes in turn, int32 [count, 2]."""
+    shapes = [(IMAGE_SIZE, IMAGE_SIZE), (IMAGE_SIZE + 20, IMAGE_SIZE), (IMAGE_SIZE, IMAGE_SIZE + 12)]
+    return np.array(shapes, np.int32)[np.arange(count) % 3]
 
 
 def extract_with_samples(config: ExtractConfig, tasks: Mapping[str, Task] = TASKS) -> None:

@@ -172,14 +172,15 @@ def test_only_the_own_xray_of_a_sample_has_a_say(tmp_path: Path, fusion: str) ->
     has_cxr = samples.cxr_row >= 0
     assert has_cxr.any() and not has_cxr.all()
     read = np.unique(samples.cxr_row[has_cxr])
-    invert_images(folder, np.setdiff1d(np.arange(len(np.load(folder / "cxr.npy"))), read))
+    invert_images(folder, np.setdiff1d(np.arange(len(Store.open(folder).cxr)), read))
     assert np.array_equal(mortality(folder, fusion)[1], before)
     invert_images(folder, read)
     assert np.array_equal(mortality(folder, fusion)[1] != before, has_cxr)
 
 
 def invert_images(folder: Path, rows: np.ndarray) -> None:
-    pixels = np.load(folder / "cxr.npy")
-    pixels[rows] ^= 255
+    images, pixels = Store.open(folder).cxr, np.load(folder / "cxr.npy")
+    for start, size in zip(images.offset[rows], images.size[rows], strict=True):
+        pixels[start : start + size] ^= 255
     np.save(folder / "cxr.npy", pixels)
     refresh_manifests(folder)

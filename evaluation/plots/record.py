@@ -88,7 +88,7 @@ class Stay:
     events: pd.DataFrame  # hours, variable, value
     image_hours: np.ndarray  # [k]
     views: list[str]  # [k], view positions
-    images: np.ndarray  # uint8 [k, S, S]
+    images: Sequence[np.ndarray]  # uint8 [height, width] each, k of them
 
     @property
     def edges(self) -> np.ndarray:
@@ -128,7 +128,7 @@ def read_stay(store: Store, stay_id: int) -> Stay:
         store.events(stays["events"].to_numpy(), slice(row, row + 1)),
         images["hours"].to_numpy()[image_rows],
         images["view"].iloc[image_rows].tolist(),
-        store.cxr[image_rows],
+        [store.cxr[image] for image in image_rows],
     )
 
 
@@ -353,9 +353,11 @@ def draw_images(axis: Axes, stay: Stay) -> None:
     base = 0.88 - height
     centres = spread(stay.image_hours[chosen], 1.05 * width, low, high)
     for centre, k in zip(centres, chosen, strict=True):
-        left, right = centre - width / 2, centre + width / 2
-        extent = (left, right, base, 0.88)
-        axis.imshow(stay.images[k], cmap="gray", vmin=0, vmax=255, aspect="auto", extent=extent, zorder=3)
+        image = stay.images[k]
+        down, across = (length / max(image.shape) for length in image.shape)  # its shape, in thumbnails
+        left, right = centre - across * width / 2, centre + across * width / 2
+        extent = (left, right, 0.88 - down * height, 0.88)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=extent, zorder=3)
         axis.plot([centre, stay.image_hours[k]], [base, 0], color=XRAY, linewidth=0.9, zorder=1)
         text = f"{stay.views[k]}, {stay.image_hours[k]:.1f} h"
         axis.text(centre, 0.91, text, ha="center", va="bottom", fontsize=TINY_TEXT)

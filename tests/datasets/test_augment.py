@@ -11,20 +11,28 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as reference
 
-from datasets.augment import (
-    CROP,
-    RANGES,
-    Geometry,
-    Views,
-    centre_view,
-    compose,
-    draw_geometry,
-    random_views,
-    warp,
-)
+from datasets import augment
+from datasets.augment import RANGES, Geometry, Views, compose, draw_geometry
+from datasets.image_batch import ImageBatch, _copied, _gathered
 from datasets.schema import IMAGE_SIZE
 
 SIDE = IMAGE_SIZE
+CROP = 224
+
+
+def warp(images: Tensor, views: Views, size: int) -> Tensor:
+    """Views of square images."""
+    return augment.warp(ImageBatch.of(images), views, size)
+
+
+def centre_view(images: Tensor, size: int) -> Tensor:
+    """Central views of square images."""
+    return augment.centre_view(ImageBatch.of(images), size)
+
+
+def random_views(rng: np.random.Generator, count: int, transforms: str) -> Views:
+    """Random views of square images."""
+    return augment.random_views(rng, np.ones((count, 2)), transforms)
 
 
 def noise(count: int, seed: int = 0) -> Tensor:
@@ -51,13 +59,12 @@ def view(
     contrast: float = 1,
     brightness_first: bool = True,
 ) -> Views:
-    """One view; angles in degrees, shift and centre as of datasets.augment.compose."""
+    """One view of a square; angles in degrees, shift and centre in halves of its side."""
     numbers = [np.array([value], float) for value in (math.radians(angle), math.radians(shear), scale)]
-    geometry = Geometry(
-        *numbers, np.array([shift], float), np.array([crop]), np.array([centre], float), np.array([flip])
-    )
+    place = np.array([centre], float) / (1 - crop) if crop < 1 else np.zeros((1, 2))
+    geometry = Geometry(*numbers, np.array([shift], float), np.array([crop]), place, np.array([flip]))
     jitter = (np.array([brightness], np.float32), np.array([contrast], np.float32))
-    return Views(compose(geometry), *jitter, np.array([brightness_first]))
+    return Views(compose(geometry, np.ones((1, 2))), *jitter, np.array([brightness_first]))
 
 
 def slow_pixel(image: np.ndarray, x: float, y: float) -> float:
@@ -231,21 +238,20 @@ def test_supervised_views_span_the_published_ranges() -> None:
     assert spans(np.degrees(geometry.angle), -45, 45) and not geometry.shear.any()
     assert spans(geometry.scale, 0.85, 1.15) and (geometry.crop == 224 / 256).all()
     assert all(spans(shift / 2, -0.15, 0.15) for shift in geometry.shift.T)
-    assert not geometry.centre.any()
+    assert not geometry.place.any()
     assert abs((geometry.flip < 0).mean() - 0.5) < 0.02
 
 
 def test_a_crop_lies_anywhere_inside_the_image() -> None:
     geometry = drawn("simclrv2")
-    room = 1 - geometry.crop
-    assert all(spans(centre / room, -1, 1) for centre in geometry.centre.T)
+    assert all(spans(place, -1, 1) for place in geometry.place.T)
 
 
 @pytest.mark.parametrize("transforms", ["simclrv2", "supervised"])
 def test_views_have_the_geometry_that_is_drawn(transforms: str) -> None:
     views = random_views(np.random.default_rng(0), 100, transforms)
     geometry = draw_geometry(np.random.default_rng(0), 100, RANGES[transforms])
-    assert np.array_equal(views.matrix, compose(geometry))
+    assert np.array_equal(views.matrix, compose(geometry, np.ones((100, 2))))
 
 
 def test_supervised_views_keep_the_grey() -> None:
@@ -290,3 +296,91 @@ def test_rounding_makes_no_white_whiter() -> None:
 def test_no_image_gives_no_view() -> None:
     nothing = random_views(np.random.default_rng(8), 0, "simclrv2")
     assert warp(noise(0), nothing, 224).shape == centre_view(noise(0), 224).shape == (0, 1, 224, 224)
+
+
+def ragged(count: int, seed: int = 0) -> ImageBatch:
+    """Smooth images of five shapes in turn, the third of them extremely long."""
+    shapes = np.array([(SIDE, SIDE), (308, SIDE), (SIDE // 2, 4 * SIDE // 2), (SIDE, 300), (290, SIDE)])
+    height, width = shapes[np.arange(count) % 5].T
+    phase = np.random.default_rng(seed).uniform(20, 40, count)
+    images = [
+        127 + 100 * np.sin(np.arange(w) / p)[None] * np.cos(np.arange(h) / p)[:, None]
+        for h, w, p in zip(height, width, phase, strict=True)
+    ]
+    pixels = torch.from_numpy(np.concatenate([image.round().astype(np.uint8).ravel() for image in images]))
+    return ImageBatch(pixels, np.cumsum(height * width) - height * width, height, width, SIDE)
+
+
+def one(images: ImageBatch, row: int) -> Tensor:
+    """An image of a batch, uint8 [1, H, W]."""
+    start, height, width = (int(part[row]) for part in images[1:4])
+    return images.pixels[start : start + height * width].view(1, height, width)
+
+
+@pytest.mark.parametrize(("side", "across", "down"), [(308, 0, 0), (100, 37, 51), (350, -20, -7)])
+def test_windows_are_cut_alike_one_by_one_and_all_at_once(side: int, across: int, down: int) -> None:
+    images = ragged(7)
+    corner = np.full(7, down), np.full(7, across)
+    windows = _copied(images, *corner, side, side)
+    assert torch.equal(windows, _gathered(images, *corner, side, side))
+    for row in range(7):
+        padded = torch.nn.functional.pad(one(images, row), [400] * 4)
+        top, left = 400 + down, 400 + across
+        assert torch.equal(windows[row], padded[:, top : top + side, left : left + side].float())
+
+
+@pytest.mark.parametrize(
+    ("angle", "scale", "shift"),
+    [(30, 1, (0, 0)), (-45, 0.85, (20, -30)), (12, 1.15, (-25, 6)), (0, 1, (0, 0))],
+)
+def test_a_supervised_view_of_any_shape_is_torchvisions(
+    angle: float, scale: float, shift: tuple[int, int]
+) -> None:
+    """Affine of the image with its shape kept, then the central 224 x 224."""
+    images = ragged(5).take(np.array([0, 1, 3, 4]))
+    numbers = (np.full(4, value, float) for value in (math.radians(angle), 0, scale))
+    moved = 2 * np.array(shift) / np.stack([images.width, images.height], axis=1)
+    geometry = Geometry(*numbers, moved, np.full(4, 224 / 256), np.zeros((4, 2)), np.ones(4))
+    plain = np.ones(4, np.float32)
+    seen = augment.warp(images, Views(compose(geometry, images.aspect), plain, plain, plain > 0), 224)
+    bilinear = InterpolationMode.BILINEAR
+    for row in range(4):
+        moved_image = reference.affine(
+            one(images, row) / 255, angle, list(shift), scale, [0.0, 0.0], bilinear
+        )
+        height, width = moved_image.shape[1:]
+        top, left = (height - 224) / 2, (width - 224) / 2
+        whole = top == int(top) and left == int(left)
+        expected = reference.center_crop(moved_image, [224, 224])
+        assert (seen[row] - expected).abs().mean() < (5e-4 if whole else 4e-3)
+
+
+def test_the_centre_of_any_shape_is_torchvisions_crop() -> None:
+    images = ragged(5).take(np.array([0, 1, 3, 4]))
+    seen = augment.centre_view(images, 224)
+    for row in range(4):
+        assert torch.equal(seen[row], reference.center_crop(one(images, row), [224, 224]) / 255)
+
+
+def test_a_squeezed_centre_is_that_of_the_image_resized_to_a_square() -> None:
+    images = ragged(5)
+    seen = augment.centre_view(images, 224, square=True)
+    for row in range(5):
+        square = reference.resize(one(images, row) / 255, [SIDE, SIDE], antialias=False)
+        assert (seen[row] - reference.center_crop(square, [224, 224])).abs().mean() < 2e-3
+
+
+@pytest.mark.parametrize("square", [False, True])
+@pytest.mark.parametrize("size", [224, 64])
+def test_a_view_does_not_depend_on_neighbours_of_other_shapes(square: bool, size: int) -> None:
+    images = ragged(10)
+    aspect = np.ones((10, 2)) if square else images.aspect
+    views = augment.random_views(np.random.default_rng(3), aspect, "simclrv2")
+    together = augment.warp(images, views, size)
+    central = augment.centre_view(images, size, square=square)
+    for row in range(10):
+        alone = images.take(slice(row, row + 1))
+        mine = views.take(slice(row, row + 1))
+        assert torch.allclose(together[row : row + 1], augment.warp(alone, mine, size), atol=1e-4)
+        centre = augment.centre_view(alone, size, square=square)
+        assert torch.allclose(central[row : row + 1], centre, atol=1e-4)

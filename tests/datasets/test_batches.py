@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from datasets import augment, placement
 from datasets.augment import centre_view
 from datasets.batches import Batches, By, check_batch_size, packed_rows, split_evenly
+from datasets.image_batch import ImageBatch
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS, Batch, channel_count
 from datasets.store import Store
@@ -68,6 +69,11 @@ def hours_of(batch: Batch) -> list[Tensor]:
     stays = unpack_sequence(batch.ehr)
     assert torch.equal(batch.last, batch.hours - 1)
     return [stays[stay][:hours] for stay, hours in zip(batch.stay, batch.hours, strict=True)]
+
+
+def one_view(image: np.ndarray, size: int) -> Tensor:
+    """The central view of an image, squeezed to a square."""
+    return centre_view(ImageBatch.of(torch.from_numpy(image)[None]), size, square=True)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -167,7 +173,8 @@ def test_every_image_is_that_of_its_sample(store: Store) -> None:
     batch = next(batches.epoch(0, 1))
     image = batches.samples.cxr_row[batch.row][batch.has_cxr]
     assert 0 < len(image) < 64 and (batches.samples.cxr_row[batch.row][~batch.has_cxr] == -1).all()
-    assert torch.equal(batch.cxr, centre_view(torch.from_numpy(store.cxr[image]), 224))
+    expected = [one_view(store.cxr[row], 224) for row in image]
+    assert torch.allclose(batch.cxr, torch.cat(expected), atol=1e-5)
     assert torch.equal(torch.isnan(batch.gap_days), ~batch.has_cxr)
 
 
@@ -526,7 +533,8 @@ def test_memory_holds_what_the_split_needs_and_no_more(store: Store) -> None:
         longest[offset] = max(bins, longest.get(offset, 0))
     tails = len(set(samples.partial_bin_row[samples.partial_bin_row >= 0]))
     assert len(batches._hours.held) == sum(longest.values()) + tails
-    assert len(batches._images.held) == len(samples) < len(store.cxr)
+    assert len(batches._images.height) == len(samples) < len(store.cxr)
+    assert len(batches._images.held) == store.cxr.size[np.unique(samples.cxr_row)].sum()
     assert not len(batches_of(store, "radiology", "val", data_device="cpu", data_pairs="ehr")._images.held)
 
 

@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from datasets import cxr
+from datasets.augment import Geometry, Views, centre_view, compose, warp
 from datasets.cxr import cache_images, image_path, link_images, read_image, study_time
+from datasets.image_batch import ImageBatch
+from datasets.pixels import PackedImages
 from datasets.raw.reading import read_table
 from tests.raw_tables import CXR_COLUMNS, write_mimic_cxr, write_table
 
@@ -199,8 +203,8 @@ def test_a_jpeg_of_any_mode_becomes_grey(tmp_path: Path, mode: str) -> None:
     ramp = np.linspace(0, 255, 1024, dtype=np.uint8)[None].repeat(768, 0)
     Image.fromarray(ramp).convert(mode).save(tmp_path / "a.jpg", quality=95)
     pixels = read_image(tmp_path / "a.jpg")
-    assert isinstance(pixels, np.ndarray) and pixels.shape == (256, 256) and pixels.dtype == np.uint8
-    wanted = np.linspace(0, 255, 256)[None].repeat(256, 0)
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (256, 341) and pixels.dtype == np.uint8
+    wanted = np.linspace(0, 255, 341)[None].repeat(256, 0)
     assert np.abs(pixels.astype(float) - wanted).mean() < 4
 
 
@@ -211,9 +215,11 @@ def test_the_cache_keeps_good_images_in_order_and_goes_on_where_it_stopped(tmp_p
         image_path(tmp_path, 1, 7, f"d{broken:03d}").write_bytes(b"broken")
     parts, reasons = cache_images(images, tmp_path, tmp_path / "parts")
     pixels = np.concatenate(list(parts))
-    assert [i for i, reason in enumerate(reasons) if reason] == [3, 39]
+    assert [i for i, reason in enumerate(reasons) if isinstance(reason, str)] == [3, 39]
     kept = [50 + i for i in range(40) if i not in (3, 39)]
-    np.testing.assert_allclose(pixels[:, 128, 128], kept, atol=2)
+    shapes = np.array([shape for shape in reasons if not isinstance(shape, str)])
+    packed = PackedImages(pixels, shapes[:, 0], shapes[:, 1], 256)
+    np.testing.assert_allclose([packed[row][128, 128] for row in range(38)], kept, atol=2)
     for path in (tmp_path / "files").rglob("*.jpg"):
         path.unlink()
     again, reasons_again = cache_images(images, tmp_path, tmp_path / "parts")
@@ -247,6 +253,57 @@ def test_parts_have_their_share_of_images_and_the_bar_counts_all(
     for broken in (1, 4, 5, 6, 7):
         image_path(tmp_path, 1, 7, f"d{broken}").write_bytes(b"broken")
     parts, reasons = cache_images(images, tmp_path, tmp_path / "new" / "parts")
-    assert [part.shape for part in parts] == [(3, 256, 256), (0, 256, 256), (2, 256, 256)]
-    assert [reason is None for reason in reasons] == [i not in (1, 4, 5, 6, 7) for i in range(10)]
+    assert [len(part) / 256**2 for part in parts] == [3, 0, 2]
+    assert [reason == (256, 256) for reason in reasons] == [i not in (1, 4, 5, 6, 7) for i in range(10)]
     assert [(bar.total, bar.n) for bar in bars] == [(10, 10)]
+
+
+def film(height: int, width: int, bright: float) -> np.ndarray:
+    """A texture with much fine structure, and a circle in the middle that is brighter, uint8."""
+    rng = np.random.default_rng(0)
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    spectrum = np.fft.rfft2(rng.standard_normal((height, width))) / np.maximum(frequency, 1 / width)
+    texture = np.fft.irfft2(spectrum, (height, width))
+    y, x = np.arange(height)[:, None] - height / 2, np.arange(width)[None] - width / 2
+    circle = np.hypot(x, y) < 0.3 * min(height, width)
+    return np.clip(90 + 30 * texture / texture.std() + bright * circle, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("side", [256, 384])
+def test_sharpness_does_not_jump_where_a_side_passes_a_power_of_two(tmp_path: Path, side: int) -> None:
+    whole = Image.fromarray(film(2048, 2048, 0))
+    deviations = []
+    for length in (2047, 2048):
+        path = tmp_path / f"{length}.jpg"
+        whole.resize((length, length), Image.Resampling.LANCZOS).save(path, quality=88)
+        pixels = read_image(path, side)
+        assert isinstance(pixels, np.ndarray) and pixels.shape == (side, side)
+        view = centre_view(ImageBatch.of(torch.from_numpy(pixels.copy())[None]), 224)
+        deviations.append((view.std().item(), view.diff().std().item()))
+    (before, fine_before), (after, fine_after) = deviations
+    assert after == pytest.approx(before, rel=0.02)
+    assert fine_after == pytest.approx(fine_before, rel=0.05)  # 14 % apart if resized bilinearly
+
+
+def test_a_circle_in_a_film_is_a_circle_in_the_view(tmp_path: Path) -> None:
+    path = tmp_path / "film.jpg"
+    Image.fromarray(film(3056, 2544, 100)).save(path, quality=88)
+    pixels = read_image(path)
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (308, 256)
+    images = ImageBatch.of(torch.from_numpy(pixels.copy())[None])
+    for square, ratio in ((False, 1.0), (True, 256 / 308)):
+        bright = centre_view(images, 224, square=square)[0, 0] > 150 / 255
+        down, across = (int(bright.float().mean(axis).gt(0.05).sum()) for axis in (1, 0))
+        assert down / across == pytest.approx(ratio, abs=0.02)
+    ones, nothing = np.ones(1), np.zeros(1)
+    turned = Geometry(np.radians(30) * ones, nothing, ones, nothing[None], 0.875 * ones, nothing[None], ones)
+    plain = np.ones(1, np.float32)
+    view = warp(images, Views(compose(turned, images.aspect), plain, plain, plain > 0), 224)[0, 0] > 150 / 255
+    down, across = (int(view.float().mean(axis).gt(0.05).sum()) for axis in (1, 0))
+    assert down / across == pytest.approx(1, abs=0.02)
+
+
+def test_an_extremely_long_image_keeps_its_shape_too(tmp_path: Path) -> None:
+    Image.new("L", (64, 1600)).save(tmp_path / "long.jpg")
+    pixels = read_image(tmp_path / "long.jpg", 100)
+    assert isinstance(pixels, np.ndarray) and pixels.shape == (400, 16)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import yaml
 
-from datasets.schema import FINDINGS, IMAGE_SIZE, SAMPLE_COLUMNS, SPLITS, channel_count, continuous_channels
+from datasets.schema import FINDINGS, SAMPLE_COLUMNS, SPLITS, channel_count, continuous_channels
 from datasets.store import Store
 from tasks import TASKS
-from tests.stores import refresh_manifests, write_store
+from tests.stores import refresh_manifests, write_store, xray_shapes
 
 LISTFILE = "radiology/test_listfile.csv"
 
@@ -235,13 +235,14 @@ def test_opening_reads_no_array(folder: Path) -> None:
 
 def test_arrays_are_mapped_not_read(written: Path) -> None:
     store = Store.open(written)
-    for array in (store.hourly, store.cxr):
+    for array in (store.hourly, store.cxr.pixels):
         assert type(array) is np.ndarray and not array.flags.writeable
         while isinstance(array.base, np.ndarray):
             array = array.base
         assert isinstance(array.base, mmap.mmap)
     assert store.hourly.shape == (store.manifest.hours, channel_count()) and store.hourly.dtype == np.float32
-    assert store.cxr.shape == (12, IMAGE_SIZE, IMAGE_SIZE) and store.cxr.dtype == np.uint8
+    assert len(store.cxr) == 12 and store.cxr.pixels.dtype == np.uint8
+    assert [list(store.cxr[row].shape) for row in range(12)] == xray_shapes(12).tolist()
 
 
 def test_tables_give_the_columns_that_are_asked_for(written: Path) -> None:
@@ -312,7 +313,7 @@ def test_a_normaliser_of_other_channels_is_refused(folder: Path) -> None:
 
 def test_a_store_may_have_no_image(tmp_path: Path) -> None:
     store = Store.open(write_store(tmp_path / "none", stays=10, images=0))
-    assert store.cxr.shape == (0, IMAGE_SIZE, IMAGE_SIZE) and not len(store.images())
+    assert not len(store.cxr) and not len(store.images())
     assert not len(store.listfile("radiology", "train"))
 
 

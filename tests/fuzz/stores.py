@@ -111,7 +111,7 @@ def other_array(draw: Draw, store: Path, workspace: Workspace) -> None:
     flat = array.reshape(len(array), -1)
     others = (
         array.astype(np.float64), array[..., :-1], flat[:, 0], array[:5], array[:0], array.astype(">f4"),
-        array.astype(np.complex64), np.asfortranarray(array)[:, :-1], array[None],
+        array.astype(np.complex64), np.asfortranarray(array)[..., :-1], array[None],
     )  # fmt: skip
     np.save(path, pick(draw, others))
     agree(store)
