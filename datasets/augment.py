@@ -140,17 +140,20 @@ def _warp_chunk(images: ImageBatch, views: Views, size: int, mean_of: int) -> Te
 def centre_view(images: ImageBatch, size: int, crop: float = CROP, square: bool = False) -> Tensor:
     """Render the central square of P images as float32 [P, 1, size, size] in [0, 1].
 
-    Its side is `crop` of the image's shorter side. With `square`, images are squeezed to a square first.
+    Its side is `crop` of the image's shorter side; 0: it shows the whole image, on black. With `square`,
+    images are squeezed to a square first.
     """
-    side = round(crop * images.side)
+    side = round((crop or 1.0) * images.side)
     mean_of = _pixels_per_pixel(side, size)
-    if side == size * mean_of and not (square and (images.height != images.width).any()):
+    keeps_pixels = not (square or crop == 0) or bool((images.height == images.width).all())
+    if side == size * mean_of and keeps_pixels:
         top, left = (np.rint((length - side) / 2).astype(np.int64) for length in images[2:4])
         return images.windows(top, left, side, side, mean_of) / 255
     aspect = np.ones((len(images), 2)) if square else images.aspect
-    matrix = (crop * np.array([[1, 0, 0], [0, 1, 0]]) / aspect[:, :, None]).astype(np.float32)
+    shown = np.full(len(images), crop) if crop else aspect.max(axis=1, initial=1)
+    matrix = (shown[:, None, None] * np.array([[1, 0, 0], [0, 1, 0]]) / aspect[:, :, None]).astype(np.float32)
     ones = np.ones(len(images), np.float32)
-    return warp(images, Views(matrix, ones, ones, ones > 0), size, crop)
+    return warp(images, Views(matrix, ones, ones, ones > 0), size, crop or 1.0)
 
 
 def _pixels_per_pixel(side: float, size: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from datasets.augment import centre_view, random_views, warp
+from datasets.augment import CROP, centre_view, random_views, warp
 from datasets.image_batch import aspect_of
 from datasets.placement import Normalizer, ResidentArray, ResidentImages, choose_placement
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, concat_ranges, load_samples
@@ -40,9 +40,11 @@ class Batches:
     ("stay"), or with batch_size distinct hours or X-rays in all ("input"), to within one stay.
 
     In training, an epoch's order depends on (seed, epoch), and views on (seed, epoch, step), whatever the
-    number of ranks. In evaluation stays are in order and views central. Each rank takes a contiguous part of
-    every batch; no sample is repeated or padded, so the last batch may be empty on some ranks. No sample is
-    dropped, except that a training batch of whole stays with fewer samples than ranks is empty on all.
+    number of ranks. In evaluation stays are in order and views central; `crop` is what these show, as of
+    `centre_view`, for an encoder that expects another part than the published one; X-rays keep their shape
+    then. Each rank takes a contiguous part of every batch; no sample is repeated or padded, so the last
+    batch may be empty on some ranks. No sample is dropped, except that a training batch of whole stays with
+    fewer samples than ranks is empty on all.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         by: By = "sample",
+        crop: float | None = None,
     ) -> None:
         self.samples = samples
         self.config = config
@@ -81,7 +84,8 @@ class Batches:
         held = self.placement, self.device
         self._hours = ResidentArray(store.read_hours, store.hourly, hours, *held, Normalizer(store))
         self._images = ResidentImages(store.cxr, images, *held)
-        self._square = config.squeezes_cxr(store.manifest.protocol)
+        self._crop = CROP if crop is None else crop
+        self._square = config.squeezes_cxr(store.manifest.protocol if crop is None else "corrected")
         # Samples with equal keys read the same stay from its first hour on; others have a partial bin.
         self._hours_key = np.where(self._partial_bin_row >= 0, -2 - self._partial_bin_row, self._offset)
         self._group_by_stay()
@@ -201,7 +205,7 @@ class Batches:
         image[present] = index
         images, size = self._images(cxr_row[used]), self.config.image_size
         if not self.train:
-            return centre_view(images, size, square=self._square), image
+            return centre_view(images, size, self._crop, self._square), image
         aspect = np.ones((len(cxr_row), 2))
         if not self._square:
             shown = cxr_row[cxr_row >= 0]

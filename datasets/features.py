@@ -29,10 +29,16 @@ K = TypeVar("K", bound=Hashable)
 
 
 class UniqueInputs:
-    """The `count` hours or X-rays that samples read, each once, in `batches`."""
+    """The `count` hours or X-rays that samples read, each once, in `batches`; `crop` as of Batches."""
 
     def __init__(
-        self, store: Store, samples: Mapping[K, Samples], modality: str, config: DataConfig, process: Process
+        self,
+        store: Store,
+        samples: Mapping[K, Samples],
+        modality: str,
+        config: DataConfig,
+        process: Process,
+        crop: float | None = None,
     ) -> None:
         unique, rows = unique_inputs(list(samples.values()), modality)
         self.count = len(unique)
@@ -48,6 +54,7 @@ class UniqueInputs:
             rank=process.rank,
             world=process.world,
             by="input",
+            crop=crop,
         )
 
     def rows_of(self, name: Hashable) -> Tensor:

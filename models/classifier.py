@@ -14,8 +14,10 @@ from models.encoders import (
     Encoder,
     EncoderConfig,
     build_encoders,
+    is_torchvision,
     load_external,
 )
+from models.encoders.families import FAMILIES, weights_label
 from models.fusion import (
     FUSIONS,
     BranchLogits,
@@ -33,7 +35,7 @@ from utils import checkpoint
 from utils.config import from_dict, to_dict
 from utils.device import float64_device
 from utils.log import logger
-from utils.state_dict import EXTERNAL, is_state_dict_file
+from utils.state_dict import is_state_dict_file
 
 
 class OutputHead(NamedTuple):
@@ -56,8 +58,8 @@ class ClassifierConfig:
 
     `fusion_layer` 0 classifies from the outputs of the encoders, 3 from those of their projection heads,
     which have this `width`. `objective` is what trained the encoders before ("supervised" and "random" mean
-    nothing did, "external" that their weights are from elsewhere), `checkpoint` the file they were loaded
-    from. If the two encoders differ, both fields name both: "simclr + supervised".
+    nothing did; weights from elsewhere are "external", or the name of their family), `checkpoint` the file
+    they were loaded from. If the two encoders differ, both fields name both: "simclr + supervised".
     """
 
     fusion: str
@@ -209,6 +211,10 @@ def start_classifier(
         assert isinstance(encoder, Encoder)
         with checkpoint.error_context(path, f"{backbone} is what --vision_backbone says; give the file's"):
             logger.info(f"loaded {load_external(encoder, backbone, Path(path))} of {path}")
+        if backbone in FAMILIES and (note := FAMILIES[backbone].note):
+            logger.warning(
+                f"{backbone} {note} when it was trained: its scores may be too good; tables say so"
+            )
     return classifier, config
 
 
@@ -217,7 +223,8 @@ def _built_from(
 ) -> ClassifierConfig:
     """Return how a classifier is built from sources by modality; `states` are those that are checkpoints.
 
-    The others are weights from elsewhere: images are normalised as for ImageNet, as theirs were.
+    The others are weights from elsewhere, for which images are normalised as theirs were: torchvision's as
+    ImageNet's, others as their encoder says.
     """
     pretrainings = {modality: read_pretraining(state) for modality, state in states.items()}
     settings = {
@@ -225,9 +232,11 @@ def _built_from(
         for modality, pretraining in pretrainings.items()
         for name in FIELDS_OF_ENCODER[modality]
     }
+    backbone = config.encoders.vision_backbone
     if sources.keys() - states.keys():
-        settings["pretrained"] = True
-    objectives = [pretrainings[m].objective if m in pretrainings else EXTERNAL for m in sources]
+        settings["pretrained"] = is_torchvision(backbone)
+    label = weights_label(backbone)
+    objectives = [pretrainings[m].objective if m in pretrainings else label for m in sources]
     return replace(
         config,
         encoders=replace(config.encoders, **settings),

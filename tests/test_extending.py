@@ -107,10 +107,10 @@ def test_a_fusion_takes_at_most_four_files(copy: Path) -> None:
     assert len(list(copy.glob("tasks/*/*/gated.sh"))) == 12
 
 
-def test_a_cohort_an_image_encoder_and_a_variable_take_no_code(copy: Path) -> None:
+def test_a_cohort_an_image_encoder_and_a_variable_take_little_code(copy: Path) -> None:
     write_random_store(copy / "data/demo/store")
-    follow("An image encoder", copy)
-    assert set(pd.read_csv(copy / "results/phenotyping.csv")["objective"]) == {"external"}
+    assert len(follow("An image encoder", copy)) == 2
+    assert set(pd.read_csv(copy / "results/phenotyping.csv")["objective"]) == {"external", "stripes"}
     synthetic = "--patients 80 --image_size 64 --paired 0.9 --workers 0"
     run(copy, f"python -m datasets.synthetic --out data/demo/raw {synthetic}")
     labs = copy / "data/demo/raw/mimic-iv/hosp/labevents.csv.gz"

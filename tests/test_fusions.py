@@ -12,7 +12,7 @@ from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from models.classifier import ClassifierConfig, build_classifier
-from models.encoders import EncoderConfig
+from models.encoders import EncoderConfig, vision
 from models.fusion import FUSIONS
 from tasks import TASKS
 from tests.random_store import STAYS, write_random_store
@@ -126,6 +126,14 @@ def test_a_modality_that_the_fusion_does_not_use_is_not_loaded(
             "use --fusion ehr, cxr or concatenation",
         ),
         ("--protocol supervised --fusion joint --layer_after 2", "no setting --layer_after"),
+        ("--protocol supervised --load_state_cxr x.pth", "takes a checkpoint of this.*with --cxr_weights"),
+        ("--protocol supervised --cxr_weights x.ckpt", "takes files that end in .*with --load_state_cxr"),
+        ("--protocol supervised --cxr_weights x.pth --load_state_cxr y.ckpt", "both start the image encoder"),
+        ("--protocol supervised --cxr_weights x.pth --fusion ehr", "does not use --cxr_weights"),
+        (
+            "--protocol lineareval --fusion cxr --cxr_weights x.pth --vision_backbone rad-dino",
+            "--vision_backbone rad-dino reads images of 518 pixels; use --image_size 518",
+        ),
         (
             "--protocol supervised --fusion medfuse --data_pairs ehr",
             "--data_pairs ehr has no X-rays, which --fusion medfuse needs; use",
@@ -184,3 +192,21 @@ def invert_images(folder: Path, rows: np.ndarray) -> None:
         pixels[start : start + size] ^= 255
     np.save(folder / "cxr.npy", pixels)
     refresh_manifests(folder)
+
+
+def test_an_encoder_with_weights_of_a_family_is_tested_as_it_was_trained(store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "eva_x.pt"
+    torch.save(vision._eva_x(192, 3).state_dict(), path)
+    flags = ("--protocol", "lineareval", "--task", "phenotyping", "--fusion", "cxr", "--data_pairs", "cxr")
+    encoder = ("--vision_backbone", "eva-x-tiny", "--cxr_weights", path)
+    run(store, tmp_path, *flags, *encoder, "--image_size", "224", "--name", "it")
+    best = tmp_path / "it" / "best.ckpt"
+    state = checkpoint.load(best)["parts"]["cxr_encoder"]["preprocessing"]
+    assert state.tolist() == pytest.approx([224, 1, *[0.49185] * 3, *[0.28509] * 3])
+    test = ("--mode", "eval", "--load_state", best)
+    run(store, tmp_path, *flags, *test, "--image_size", "224", "--name", "again")
+    assert np.array_equal(probabilities(tmp_path / "it"), probabilities(tmp_path / "again"))
+    rows = pd.read_csv(tmp_path / "results" / "phenotyping.csv")
+    assert set(rows["objective"]) == {"eva-x-tiny (may have seen MIMIC-CXR)"}
+    with pytest.raises(ValueError, match="eva-x-tiny reads images of 224 pixels; use --image_size 224"):
+        run(store, tmp_path, *flags, *test, "--name", "small")

@@ -38,7 +38,8 @@ from models.classifier import (
     read_classifier,
     start_classifier,
 )
-from models.encoders import Encoder
+from models.encoders import Encoder, crop_of
+from models.encoders.families import FAMILIES
 from models.fusion import FUSIONS, FusionConfig, LinearFusion
 from models.linear_probe import LinearProbe
 from tasks import TASKS
@@ -56,6 +57,7 @@ from utils.files import sha256
 from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import Run, start_run
+from utils.state_dict import EXTERNAL
 
 ClassifierBatches = batch_protocol.Batches[Batch | FeatureBatch]
 
@@ -187,7 +189,10 @@ def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -
     """
     if config.mode == "eval":
         return f"{Path(config.load_state).resolve().parent.name}-eval"
-    objectives = [RANDOM] if config.load_state == RANDOM else [source.objective for source in sources]
+    backbone = config.encoders.vision_backbone
+    own = backbone if backbone in FAMILIES else EXTERNAL  # weights from elsewhere
+    named = [own if source.objective == EXTERNAL else source.objective for source in sources]
+    objectives = [RANDOM] if config.load_state == RANDOM else named
     others = "+".join(name for name in dict.fromkeys(objectives) if name != config.protocol)
     parts = (config.task, config.protocol, config.fusion, others, f"seed{config.run.seed}")
     return "-".join(filter(None, parts))
@@ -219,11 +224,14 @@ def prepare(
     """Return the model to train (for lineareval its linear layer, on features), and the batches by split."""
     if experiment.config.protocol == "lineareval":
         return prepare_probe(experiment, classifier, samples)
-    batches = {split: read_batches(experiment, part, split == "train") for split, part in samples.items()}
+    crop = crop_of(classifier)
+    batches = {
+        split: read_batches(experiment, part, split == "train", crop) for split, part in samples.items()
+    }
     return classifier.to(experiment.run.process.device), batches
 
 
-def read_batches(experiment: Experiment, samples: Samples, train: bool) -> Batches:
+def read_batches(experiment: Experiment, samples: Samples, train: bool, crop: float | None = None) -> Batches:
     """Return batches that load only the modalities of the fusion; for training shuffled and augmented."""
     process, config = experiment.run.process, experiment.config
     fusion = FUSIONS[config.fusion]
@@ -249,6 +257,7 @@ def read_batches(experiment: Experiment, samples: Samples, train: bool) -> Batch
         rank=process.rank,
         world=process.world,
         by=by,
+        crop=crop,
     )
 
 
@@ -283,7 +292,9 @@ def compute_features(
     """Compute the features [n, feature_dim] of each split."""
     process = experiment.run.process
     inputs = {
-        modality: UniqueInputs(experiment.store, samples, modality, experiment.config.data, process)
+        modality: UniqueInputs(
+            experiment.store, samples, modality, experiment.config.data, process, crop_of(fusion)
+        )
         for modality in fusion.modalities
     }
     shared = SharedFeatures(fusion, inputs, process.device)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
+from models.encoders.families import FAMILIES
 from models.fusion import FUSIONS, FusionConfig, FusionName
 from tasks import TASKS, TaskName
 from training.early_stopping import PatienceConfig
@@ -15,7 +16,7 @@ from training.optim import OptimConfig, check_flag
 from utils.choices import require_choice
 from utils.config import neutral, resumable
 from utils.run_config import RunConfig
-from utils.state_dict import is_state_dict_file
+from utils.state_dict import SUFFIXES, is_state_dict_file
 
 if TYPE_CHECKING:
     from models.classifier import ClassifierConfig
@@ -64,8 +65,10 @@ class ClassifyConfig:
     """Checkpoint of the EHR encoder, from a pretraining or from a classifier such as --fusion ehr. With every
     --protocol; overrides --load_state for this encoder."""
     load_state_cxr: str = neutral("")
-    """The same for the image encoder; or a state dict of torchvision or timm (.pth, .pt, .bin or
-    .safetensors) for --vision_backbone. Tables call such weights external."""
+    """The same for the image encoder."""
+    cxr_weights: str = neutral("")
+    """File of weights of --vision_backbone that were trained elsewhere, in place of --load_state_cxr: a state
+    dict (.pth, .pt, .bin) or .safetensors. Every tensor must fit, and nothing is unpickled."""
     fusion_layer: Literal[0, 3] = 0
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
     results_dir: Path = neutral(Path("results"))
@@ -93,10 +96,8 @@ class ClassifyConfig:
     @property
     def encoder_checkpoints(self) -> dict[str, str]:
         """Path of the checkpoint of each encoder of the fusion that starts from one, by modality."""
-        paths = {
-            modality: getattr(self, f"load_state_{modality}") or self.load_state
-            for modality in FUSIONS[self.fusion].encoder_names()
-        }
+        own = {"ehr": self.load_state_ehr, "cxr": self.load_state_cxr or self.cxr_weights}
+        paths = {name: own[name] or self.load_state for name in FUSIONS[self.fusion].encoder_names()}
         return {modality: path for modality, path in paths.items() if path not in ("", RANDOM)}
 
     @property
@@ -138,10 +139,22 @@ def check_config(config: ClassifyConfig) -> None:
     if config.bootstrap < 0:
         raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
     check_batch_by(config)
+    check_image_size(config)
     check_load_state(config)
     check_encoder_flags(config)
     check_encoder_checkpoints(config)
     check_modalities(config.fusion, config.data.data_pairs)
+
+
+def check_image_size(config: ClassifyConfig) -> None:
+    """Raise ValueError if an image encoder of a family that is asked for reads images of another size."""
+    name = config.encoders.vision_backbone
+    family = FAMILIES.get(name)
+    if family and "cxr" in FUSIONS[config.fusion].modalities and config.data.image_size != family.size:
+        raise ValueError(
+            f"--image_size {config.data.image_size}: --vision_backbone {name} reads images of {family.size} "
+            f"pixels; use --image_size {family.size}"
+        )
 
 
 def check_batch_by(config: ClassifyConfig) -> None:
@@ -189,18 +202,24 @@ def check_encoder_checkpoints(config: ClassifyConfig) -> None:
     """Raise ValueError if a checkpoint of a single encoder is not used, or is missing."""
     fusion = FUSIONS[config.fusion]
     loads_encoders = config.mode == "train" and config.load_state != RANDOM
-    for flag in ("load_state", "load_state_ehr"):
+    for flag in ("load_state", "load_state_ehr", "load_state_cxr"):
         if is_state_dict_file(getattr(config, flag)):
             raise ValueError(
-                f"--{flag} {getattr(config, flag)}: only --load_state_cxr takes weights from elsewhere; give "
-                "a checkpoint of this project (.ckpt)"
+                f"--{flag} {getattr(config, flag)}: takes a checkpoint of this project (.ckpt); give weights "
+                "of an image encoder from elsewhere with --cxr_weights"
             )
-    for modality in FIELDS_OF_ENCODER:
-        is_used = loads_encoders and modality in fusion.encoder_names()
-        if getattr(config, f"load_state_{modality}") and not is_used:
+    if config.cxr_weights and not is_state_dict_file(config.cxr_weights):
+        raise ValueError(
+            f"--cxr_weights {config.cxr_weights}: takes files that end in {', '.join(SUFFIXES)}; give a "
+            "checkpoint of this project with --load_state_cxr"
+        )
+    if config.cxr_weights and config.load_state_cxr:
+        raise ValueError("--cxr_weights and --load_state_cxr both start the image encoder; leave out one")
+    for flag in ("load_state_ehr", "load_state_cxr", "cxr_weights"):
+        is_used = loads_encoders and ("ehr" if flag == "load_state_ehr" else "cxr") in fusion.encoder_names()
+        if getattr(config, flag) and not is_used:
             raise ValueError(
-                f"--mode {config.mode} --fusion {config.fusion} does not use --load_state_{modality}; "
-                "leave it out"
+                f"--mode {config.mode} --fusion {config.fusion} does not use --{flag}; leave it out"
             )
     if fusion.freezes_encoders and config.mode == "train" and not config.has_all_checkpoints:
         raise ValueError(

@@ -31,7 +31,7 @@ def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[st
         if is_state_dict_file(path):
             logger.warning(
                 f"{path} does not say on whose images it was trained: if MIMIC-CXR was among them, so may be "
-                "patients of the test split; tables call its weights external"
+                "patients of the test split; tables name its weights"
             )
         else:
             records.append(check_no_leakage(store, path))

@@ -23,6 +23,7 @@ from evaluation.plots.figures import save
 from evaluation.plots.robustness import Robustness
 from evaluation.scoring import compute_scores
 from models.classifier import read_classifier
+from models.encoders import crop_of
 from models.fusion import FUSIONS
 from tasks import TASKS
 from tasks.task import Task
@@ -132,7 +133,15 @@ def predict_run(folder: Path, config: ClassifyConfig) -> TestedRun:
     read = replace(data, data_pairs=LOADS[FUSIONS[config.fusion].modalities])
 
     def probability(of: Samples) -> np.ndarray:
-        batches = Batches(store, of, read, seed=config.run.seed, device=torch.device("cpu"), train=False)
+        batches = Batches(
+            store,
+            of,
+            read,
+            seed=config.run.seed,
+            device=torch.device("cpu"),
+            train=False,
+            crop=crop_of(classifier),
+        )
         return predict(classifier.predict, batches)
 
     whole, without = probability(samples), probability(drop_cxr(samples, 1.0, 0))

@@ -13,7 +13,12 @@ if TYPE_CHECKING:  # settings look at names of files, and need no torch
 
 EXTERNAL = "external"  # the objective of such weights in tables
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")  # our own checkpoints end in .ckpt
-WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training programs keep state dicts
+WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "module",
+)  # keys under which training programs keep state dicts
 DTYPES = {  # names of safetensors and of torch
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
@@ -29,8 +34,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a state dict by name.
 
     A .safetensors file is read as its format says (https://github.com/huggingface/safetensors), any other by
-    torch.load with weights_only=True. A state dict that a training program has put under the key state_dict,
-    model or model_state_dict is found.
+    torch.load with weights_only=True. A state dict that a training program has put under one of the keys
+    WRAPPERS is found.
 
     Raises:
         FileNotFoundError: There is no such file.

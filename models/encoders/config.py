@@ -25,7 +25,9 @@ class EncoderConfig:
     ehr_dropout: float = 0.0
     """Dropout probability between the layers of the LSTM and on its feature, 0 to 1."""
     vision_backbone: str = "resnet34"
-    """Name of any torchvision ResNet or DenseNet."""
+    """Image encoder: a ResNet or DenseNet of torchvision, any network of timm, or one that was trained on
+    X-rays elsewhere and has its own preprocessing: rad-dino, xrv-densenet121, xrv-resnet50-512, biovil-t,
+    chexzero, eva-x-tiny, eva-x-small, eva-x-base. timm/NAME: timm's, if torchvision has the name too."""
     pretrained: bool = False
     """Start from ImageNet weights, which torchvision downloads, and normalise images as ImageNet was."""
 

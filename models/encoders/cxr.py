@@ -1,4 +1,4 @@
-"""The image encoder: a torchvision ResNet or DenseNet without its classifier."""
+"""Image encoders: a torchvision ResNet or DenseNet without its classifier, and what all encoders share."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -58,7 +58,37 @@ class Stages(nn.Sequential):
         return maps
 
 
-class CXREncoder(Encoder):
+class ImageEncoder(Encoder):
+    """What image encoders share: `crop`, what their central view shows, and batch norm of few images.
+
+    crop: part of an image's shorter side; 0: the whole image, on black; None: as published.
+    """
+
+    crop: float | None = None
+
+    def safe_batch_norm(self, images: int) -> AbstractContextManager[None]:
+        """Return the context in which to run the network on this process's number of images.
+
+        Fewer than two images have no batch statistics: PyTorch refuses a single value per channel, and an
+        empty batch would make the running statistics NaN. In training they are normalised with the running
+        statistics, which are not updated.
+        """
+        return running_statistics(self, active=self._batch_norm_images(images) < 2)
+
+    def _batch_norm_images(self, images: int) -> float:
+        """Return how many images batch norm averages over: those of all processes if it is synchronised."""
+        layers = (nn.SyncBatchNorm, CPUSyncBatchNorm)
+        is_synchronised = any(isinstance(module, layers) for module in self.modules())
+        return all_reduce_sum(images) if is_synchronised and self.training else images
+
+
+def crop_of(module: nn.Module) -> float | None:
+    """Return `crop` of the image encoder in a module, None without one."""
+    encoders = (part for part in module.modules() if isinstance(part, ImageEncoder))
+    return next((encoder.crop for encoder in encoders), None)
+
+
+class CXREncoder(ImageEncoder):
     """A torchvision ResNet or DenseNet without its classifier.
 
     With `pretrained` the weights are ImageNet's and images are normalised as ImageNet was; without it images
@@ -116,21 +146,6 @@ class CXREncoder(Encoder):
         with self.safe_batch_norm(len(cxr)):
             output: Tensor = self.stages(maps)
         return output
-
-    def safe_batch_norm(self, images: int) -> AbstractContextManager[None]:
-        """Return the context in which to run the stages on this process's number of images.
-
-        Fewer than two images have no batch statistics: PyTorch refuses a single value per channel, and an
-        empty batch would make the running statistics NaN. In training they are normalised with the running
-        statistics, which are not updated.
-        """
-        return running_statistics(self, active=self._batch_norm_images(images) < 2)
-
-    def _batch_norm_images(self, images: int) -> float:
-        """Return how many images batch norm averages over: those of all processes if it is synchronised."""
-        layers = (nn.SyncBatchNorm, CPUSyncBatchNorm)
-        is_synchronised = any(isinstance(module, layers) for module in self.modules())
-        return all_reduce_sum(images) if is_synchronised and self.training else images
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Weights of an image encoder that were trained elsewhere: a state dict with the names of torchvision."""
+"""Weights of an image encoder that were trained elsewhere: a state dict with the names of its library."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torchvision import models as torchvision_models
 
 from models.encoders.base import Encoder
 from models.encoders.cxr import stages_of
+from models.encoders.vision import VisionEncoder
 from utils.checkpoint import load_part
 from utils.state_dict import read_state_dict
 
@@ -17,22 +18,35 @@ CLASSIFIERS = ("fc", "classifier")  # of torchvision's and timm's ResNets and De
 
 
 def load_external(encoder: Encoder, backbone: str, path: Path) -> str:
-    """Load a state dict of torchvision, or of timm where its names are the same, into a CXREncoder, strictly.
+    """Load the weights of an image encoder, strictly.
 
-    A prefix that all names share, such as `module.`, is removed, and the classifier left out.
+    A CXREncoder takes a state dict of torchvision, or of timm where its names are the same; a prefix that all
+    names share, such as `module.`, is removed. A VisionEncoder takes the published file of its family, or a
+    state dict of timm. Parts that give no features, such as a classifier, are left out.
 
     Returns:
-        A message such as "cxr_encoder: 216/216 tensors".
+        A message such as "cxr_encoder: 216/216 tensors (2 others left out)".
 
     Raises:
         ValueError: Keys are missing, unexpected or of another shape.
     """
+    state = read_state_dict(path)
+    if isinstance(encoder, VisionEncoder):
+        weights = encoder.weights(state)
+        message = load_part(encoder.network, {"parts": {"cxr_encoder": weights}}, "cxr_encoder")
+        used = sum(tensor.numel() for tensor in weights.values())
+        others = sum(tensor.numel() for tensor in state.values()) - used
+        return f"{message}, {others:,} numbers of other parts left out"
+    return _load_stages(encoder, backbone, state)
+
+
+def _load_stages(encoder: Encoder, backbone: str, state: Mapping[str, Tensor]) -> str:
     network = torchvision_models.get_model(backbone, weights=None)
     for name in CLASSIFIERS:
         if hasattr(network, name):
             setattr(network, name, nn.Identity())
     expected = network.state_dict()
-    given = _with_names_of(read_state_dict(path), expected)
+    given = _with_names_of(state, expected)
     message = load_part(network, {"parts": {"cxr_encoder": given}}, "cxr_encoder")
     loaded = stages_of(network).state_dict()
     encoder.load_state_dict({f"stages.{name}": tensor for name, tensor in loaded.items()})

@@ -150,7 +150,8 @@ PROGRAMS = {
     simclr_trainer.SimCLRConfig: "monitor mode",
     vicreg_trainer.VICRegConfig: "monitor mode",
     align_trainer.AlignConfig: "monitor mode",
-    ClassifyConfig: "head_lr load_state load_state_ehr load_state_cxr results_dir bootstrap subgroups",
+    ClassifyConfig: "head_lr load_state load_state_ehr load_state_cxr cxr_weights results_dir bootstrap "
+    "subgroups",
 }
 
 
