@@ -18,7 +18,7 @@ from datasets.augment import CROP, centre_view, random_views, warp
 from datasets.image_batch import aspect_of
 from datasets.placement import Normalizer, ResidentArray, ResidentImages, choose_placement
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, concat_ranges, load_samples
-from datasets.schema import Batch
+from datasets.schema import Batch, ImageFeatures
 from datasets.store import Store
 from utils.device import to_device
 from utils.distributed import Process
@@ -60,6 +60,7 @@ class Batches:
         world: int = 1,
         by: By = "sample",
         crop: float | None = None,
+        features: ImageFeatures | None = None,
     ) -> None:
         self.samples = samples
         self.config = config
@@ -72,7 +73,7 @@ class Batches:
         self.selection = SAMPLE_SELECTIONS[config.data_pairs]
         in_memory = config.data_device != "disk"
         hours = needed_hours(samples) if in_memory and self.selection.ehr else NO_ROWS
-        images = needed_images(samples) if in_memory and self.selection.cxr else NO_ROWS
+        images = needed_images(samples) if in_memory and self.selection.cxr and not features else NO_ROWS
         image_bytes = int(store.cxr.size[images].sum())
         self.placement = choose_placement(config.data_device, self.device, len(hours), image_bytes, world)
         self._offset, self._partial_bin_row = samples.offset, samples.partial_bin_row
@@ -81,6 +82,10 @@ class Batches:
             self._offset = np.searchsorted(hours, self._offset)
             self._partial_bin_row = _index_of(hours, self._partial_bin_row)
             self._cxr_row = _index_of(images, self._cxr_row)
+        self._features = None
+        if features is not None:  # rows then count in these
+            self._cxr_row = _index_of(features.rows, samples.cxr_row)
+            self._features = features.features.to(self.device)
         held = self.placement, self.device
         self._hours = ResidentArray(store.read_hours, store.hourly, hours, *held, Normalizer(store))
         self._images = ResidentImages(store.cxr, images, *held)
@@ -190,7 +195,7 @@ class Batches:
     def _cxr(
         self, rows: np.ndarray, mine: np.ndarray, epoch: int, step: int
     ) -> tuple[Tensor | None, np.ndarray]:
-        """Return the X-rays [P, 1, S, S] of this rank's samples, and which of these each sample has.
+        """Return this rank's X-rays [P, 1, S, S], or their features, and which of these each sample has.
 
         In training, views are drawn for all ranks: one for each sample, or for each X-ray if they are shared.
         """
@@ -203,6 +208,8 @@ class Batches:
         used, index = np.unique(view[mine][present], return_inverse=True)
         image = np.full(len(mine), -1)
         image[present] = index
+        if self._features is not None:
+            return self._features[self._to_device(cxr_row[used])], image
         images, size = self._images(cxr_row[used]), self.config.image_size
         if not self.train:
             return centre_view(images, size, self._crop, self._square), image

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from functools import cached_property, partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -41,13 +42,13 @@ class UniqueInputs:
         crop: float | None = None,
     ) -> None:
         unique, rows = unique_inputs(list(samples.values()), modality)
-        self.count = len(unique)
+        self.count, self.samples = len(unique), unique
         self._rows: dict[Hashable, np.ndarray] = dict(zip(samples, rows, strict=True))
         reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
-        self.batches = Batches(
+        self._read = partial(
+            Batches,
             store,
-            unique,
-            reading,
+            config=reading,
             seed=0,
             device=process.device,
             train=False,
@@ -56,6 +57,15 @@ class UniqueInputs:
             by="input",
             crop=crop,
         )
+
+    @cached_property
+    def batches(self) -> Batches:
+        """All of them."""
+        return self._read(self.samples)
+
+    def part(self, index: np.ndarray) -> Batches:
+        """Return batches of some of them."""
+        return self._read(self.samples.take(index))
 
     def rows_of(self, name: Hashable) -> Tensor:
         """Return the index of each sample's input among the unique ones, int64 [n]; -1 if it has none."""

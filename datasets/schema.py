@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from utils.config import load_yaml
 
 if TYPE_CHECKING:  # the extraction needs no torch
+    import numpy as np
     from torch import Tensor
     from torch.nn.utils.rnn import PackedSequence
 
@@ -49,7 +50,7 @@ class Batch(NamedTuple):
     stay: Tensor  # int64 [B], index of the sample's stay among the S
     last: Tensor  # int64 [B], last hour that the sample reads, counted from 0
     hours: Tensor  # int64 [B], number of hours that the sample reads, on the CPU
-    cxr: Tensor | None  # float32 [P, 1, S, S] in [0, 1]
+    cxr: Tensor | None  # float32 [P, 1, S, S] in [0, 1]; or [P, D], features of a frozen encoder
     image: Tensor  # int64 [B], index of the sample's X-ray among the P, -1 without one
     paired: Tensor  # int64 [Q], the Q samples that have an X-ray, rising
     has_ehr: Tensor  # bool [B]
@@ -57,6 +58,13 @@ class Batch(NamedTuple):
     labels: Tensor  # float32 [B, L], NaN where unknown
     row: Tensor  # int64 [B], index of the sample in its split
     gap_days: Tensor  # float32 [B], days between image and prediction time, NaN without an image
+
+
+class ImageFeatures(NamedTuple):
+    """Features [n, D] of X-rays by a frozen encoder, and their rows in cxr.parquet, int64 [n], rising."""
+
+    rows: np.ndarray
+    features: Tensor
 
 
 class FeatureBatch(NamedTuple):

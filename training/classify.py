@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from datasets.batches import Batches, By, check_batch_size
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.samples import Samples, is_hourly, load_samples
-from datasets.schema import SPLITS, Batch, FeatureBatch
+from datasets.schema import SPLITS, Batch, FeatureBatch, ImageFeatures
 from datasets.store import Store
 from evaluation import metrics, results
 from evaluation.calibration import calibrate
@@ -40,13 +40,14 @@ from models.classifier import (
 )
 from models.encoders import Encoder, crop_of
 from models.encoders.families import FAMILIES
-from models.fusion import FUSIONS, FusionConfig, LinearFusion
+from models.fusion import FUSIONS, Fusion, FusionConfig, LinearFusion
 from models.linear_probe import LinearProbe
 from tasks import TASKS
 from tasks.task import Task
 from training import batches as batch_protocol
 from training.classify_config import RANDOM, ClassifierOptim, ClassifyConfig, check_config, classifier_config
 from training.early_stopping import StoppingConfig
+from training.feature_cache import FeatureCache, cached_features
 from training.features import SharedFeatures
 from training.loop import fit
 from training.predict import Predictions, predict
@@ -225,13 +226,38 @@ def prepare(
     if experiment.config.protocol == "lineareval":
         return prepare_probe(experiment, classifier, samples)
     crop = crop_of(classifier)
+    classifier = classifier.to(experiment.run.process.device)
+    features = None
+    if experiment.config.frozen_views == "central":
+        features = frozen_features(experiment, classifier, samples)
     batches = {
-        split: read_batches(experiment, part, split == "train", crop) for split, part in samples.items()
+        split: read_batches(experiment, part, split == "train", crop, features)
+        for split, part in samples.items()
     }
-    return classifier.to(experiment.run.process.device), batches
+    return classifier, batches
 
 
-def read_batches(experiment: Experiment, samples: Samples, train: bool, crop: float | None = None) -> Batches:
+def frozen_features(
+    experiment: Experiment, classifier: Classifier, samples: Mapping[str, Samples]
+) -> ImageFeatures:
+    """Return the features of all X-rays of some samples by the frozen encoder of a classifier."""
+    fusion, process = classifier.fusion, experiment.run.process
+    assert isinstance(fusion, Fusion), "linear evaluation alone has another module"
+    inputs = UniqueInputs(
+        experiment.store, samples, "cxr", experiment.config.data, process, crop_of(classifier)
+    )
+    features = torch.from_numpy(encode_images(experiment, fusion, inputs))
+    fusion.train()
+    return ImageFeatures(inputs.samples.cxr_row, features)
+
+
+def read_batches(
+    experiment: Experiment,
+    samples: Samples,
+    train: bool,
+    crop: float | None = None,
+    features: ImageFeatures | None = None,
+) -> Batches:
     """Return batches that load only the modalities of the fusion; for training shuffled and augmented."""
     process, config = experiment.run.process, experiment.config
     fusion = FUSIONS[config.fusion]
@@ -258,6 +284,7 @@ def read_batches(experiment: Experiment, samples: Samples, train: bool, crop: fl
         world=process.world,
         by=by,
         crop=crop,
+        features=features,
     )
 
 
@@ -297,11 +324,34 @@ def compute_features(
         )
         for modality in fusion.modalities
     }
-    shared = SharedFeatures(fusion, inputs, process.device)
+    known = {"cxr": encode_images(experiment, fusion, inputs["cxr"])} if "cxr" in inputs else {}
+    shared = SharedFeatures(fusion, inputs, process.device, known)
     features = {split: shared.features_of(split) for split in samples}
     for split, table in features.items():
         logger.info(f"features of {split}: {table.shape[0]} samples x {table.shape[1]}")
     return features
+
+
+def encode_images(experiment: Experiment, fusion: Fusion, inputs: UniqueInputs) -> np.ndarray:
+    """Return the features of distinct X-rays by a frozen encoder, [n, D]; those that are kept are read."""
+    fusion.eval()
+    cache = feature_cache(experiment, fusion.cxr_encoder)
+    if cache is None:
+        return predict(fusion.encode_cxr, inputs.batches)
+    return cached_features(cache, fusion.encode_cxr, inputs)
+
+
+def feature_cache(experiment: Experiment, encoder: Encoder) -> FeatureCache | None:
+    """Return where the features of a frozen image encoder are kept; None for --no-keep_features."""
+    config, store = experiment.config, experiment.store
+    if not config.keep_features:
+        return None
+    crop = crop_of(encoder)
+    square = config.data.squeezes_cxr(store.manifest.protocol if crop is None else "corrected")
+    shown = f"{config.data.image_size}-{'square' if square else 'kept'}"
+    cache = FeatureCache.of(store, encoder, shown if crop is None else f"{shown}-{crop:g}")
+    cannot = distributed.is_main() and not cache.can_write()
+    return None if distributed.any_flag(cannot) else cache
 
 
 def write_test_embeddings(experiment: Experiment, features: Tensor, test: Samples) -> None:

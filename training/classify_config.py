@@ -69,6 +69,12 @@ class ClassifyConfig:
     cxr_weights: str = neutral("")
     """File of weights of --vision_backbone that were trained elsewhere, in place of --load_state_cxr: a state
     dict (.pth, .pt, .bin) or .safetensors. Every tensor must fit, and nothing is unpickled."""
+    keep_features: bool = neutral(True)
+    """Keep the features of a frozen image encoder beside the store, in STORE.features, for later runs with
+    the same weights; each X-ray is then encoded once."""
+    frozen_views: Literal["random", "central"] = "random"
+    """Views of X-rays in training where the image encoder is frozen (--fusion early): random, as published,
+    or central, of which each X-ray is encoded once. Linear evaluation always takes central ones."""
     fusion_layer: Literal[0, 3] = 0
     """Classify from the outputs of the encoders (0) or of their projection heads (3)."""
     results_dir: Path = neutral(Path("results"))
@@ -140,6 +146,7 @@ def check_config(config: ClassifyConfig) -> None:
         raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
     check_batch_by(config)
     check_image_size(config)
+    check_frozen_views(config)
     check_load_state(config)
     check_encoder_flags(config)
     check_encoder_checkpoints(config)
@@ -154,6 +161,17 @@ def check_image_size(config: ClassifyConfig) -> None:
         raise ValueError(
             f"--image_size {config.data.image_size}: --vision_backbone {name} reads images of {family.size} "
             f"pixels; use --image_size {family.size}"
+        )
+
+
+def check_frozen_views(config: ClassifyConfig) -> None:
+    """Raise ValueError if --frozen_views has no effect, because no fusion with frozen encoders is trained."""
+    if config.frozen_views != "random" and (
+        config.mode == "eval" or not FUSIONS[config.fusion].freezes_encoders
+    ):
+        raise ValueError(
+            f"--frozen_views {config.frozen_views} is for training a fusion with frozen encoders; leave it "
+            "out, or use --fusion early"
         )
 
 

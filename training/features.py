@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,15 +30,25 @@ class Inputs(Protocol):
 class SharedFeatures:
     """Features of frozen encoders for sets of samples; each distinct input is encoded once, in eval mode."""
 
-    def __init__(self, fusion: LinearFusion, inputs: Mapping[str, Inputs], device: torch.device) -> None:
+    def __init__(
+        self,
+        fusion: LinearFusion,
+        inputs: Mapping[str, Inputs],
+        device: torch.device,
+        known: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        """Encode the inputs of each modality, but those whose features [count, D] are `known`."""
         fusion.eval()
         self.inputs = inputs
         self.device = device
         encode = {"ehr": fusion.encode_ehr, "cxr": fusion.encode_cxr}
-        self.features = {
-            name: torch.from_numpy(predict(encode[name], inputs[name].batches)).to(device)
+        features = {
+            name: predict(encode[name], inputs[name].batches)
             for name in fusion.modalities
+            if name not in (known or {})
         }
+        features |= known or {}
+        self.features = {name: torch.from_numpy(features[name]).to(device) for name in fusion.modalities}
 
     def features_of(self, name: Hashable) -> Tensor:
         """[n, feature_dim] float32 for a set of samples, in their order, as from `LinearFusion.features`."""

@@ -95,9 +95,11 @@ class Fusion(nn.Module, ABC):
     def encode_cxr(self, batch: Batch, then: nn.Module | None = None) -> Tensor:
         """Return the image features of B samples, [B, D], zeros without an image; each image is encoded once.
 
-        `then` is applied to the features of the images, such as a projection.
+        `then` is applied to the features of the images, such as a projection. A batch may hold features of
+        the frozen encoder in place of images.
         """
-        features = self.cxr_encoder(batch.cxr)
+        assert batch.cxr is not None, "a batch has the modalities of its fusion"
+        features = batch.cxr if batch.cxr.ndim == 2 else self.cxr_encoder(batch.cxr)
         return take_rows(features if then is None else then(features), batch.image)
 
     @abstractmethod

@@ -151,7 +151,7 @@ PROGRAMS = {
     vicreg_trainer.VICRegConfig: "monitor mode",
     align_trainer.AlignConfig: "monitor mode",
     ClassifyConfig: "head_lr load_state load_state_ehr load_state_cxr cxr_weights results_dir bootstrap "
-    "subgroups",
+    "subgroups keep_features",
 }
 
 
