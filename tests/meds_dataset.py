@@ -53,8 +53,9 @@ def events_of(tables: Tables, lab_time: str) -> Iterator[dict[str, Any]]:
         hadm = {"subject_id": row["subject_id"], "hadm_id": row["hadm_id"]}
         died.setdefault(row["subject_id"], row.get("deathtime") or None)
         died[row["subject_id"]] = died[row["subject_id"]] or row.get("deathtime") or None
+        kind = row.get("admission_type") or "UNK"
         race = {"race": row["race"]} if lab_time == "charttime" else {}
-        yield hadm | race | at(row["admittime"]) | {"code": "HOSPITAL_ADMISSION//URGENT//UNK"}
+        yield hadm | race | at(row["admittime"]) | {"code": f"HOSPITAL_ADMISSION//{kind}//UNK"}
         if not race:
             yield hadm | at(row["admittime"]) | {"code": f"RACE//{row['race']}"}
         place = row.get("discharge_location") or "UNK"

@@ -17,6 +17,7 @@ from utils.cli import run_cli
 
 STAYS_AT_ONCE = 256
 PLACE_COLUMNS = ["offset"]  # of stays.parquet: where a stay's hours lie in the file, and no content
+HOURS_DIGITS = 5  # of the end of a sample, by which it is matched
 TOLERANCE = 1e-6  # of the columns of stays: a length of stay is text of ten decimals in the release
 
 
@@ -166,6 +167,7 @@ def _samples_of(store: Store, task: str) -> pd.DataFrame:
     if task not in store.tasks:
         return pd.DataFrame(columns=[*keys, "number"]).set_index([*keys, "number"])
     rows = pd.concat([store.listfile(task, split).assign(split=split) for split in SPLITS])
+    rows["end_hours"] = rows["end_hours"].round(HOURS_DIGITS)
     rows["number"] = rows.groupby(keys).cumcount()
     return rows.set_index([*keys, "number"])[store.tasks[task].labels]
 

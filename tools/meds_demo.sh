@@ -72,7 +72,7 @@ PY
 
 for lab_time in charttime storetime; do
   meds="$out/meds_$lab_time"
-  if [ ! -d "$meds/data" ]; then
+  if [ ! -d "$meds/data" ]; then # its pipeline looks for the command of each stage on the path
     PATH="$out/env/bin:$PATH" meds-extract-run spec="$out/$lab_time.yaml" output_dir="$meds" do_download=false \
       input_dir="$raw" dataset_version=2.2
   fi

@@ -46,7 +46,7 @@ def cohort_tables(records: pl.DataFrame, has_hadm_id: bool, has_stay_id: bool) -
     of_subject = races.filter(pl.col("hadm_id").is_null()).select("subject_id", race_of_subject="race_code")
     admissions = (
         _one_each(admitted.drop_nulls("hadm_id"), "hadm_id")
-        .select("subject_id", "hadm_id", "race", admittime="time")
+        .select("subject_id", "hadm_id", "race", admittime="time", admission_type="value")
         .join(_one_each(left, "hadm_id"), on="hadm_id", how="left", maintain_order="left")
         .join(_one_each(races.drop("subject_id"), "hadm_id"), on="hadm_id", how="left", maintain_order="left")
         .join(_one_each(of_subject, "subject_id"), on="subject_id", how="left", maintain_order="left")

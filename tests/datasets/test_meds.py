@@ -304,7 +304,7 @@ def test_observations_without_hadm_id_are_placed_by_their_times_if_asked_for(
 
 def test_records_of_the_subject_and_other_words_are_understood(tmp_path: Path) -> None:
     """A race without an admission is the subject's, EXPIRED a place of death, and a hidden file no shard."""
-    ends = admission(discharge_location="EXPIRED")
+    ends = admission(discharge_location="EXPIRED", admission_type="URGENT")
     meds = write_meds(tmp_path / "meds", tables_of_one(admissions=[ends], chartevents=[chart(220045, "80")]))
 
     def without_admission(rows: pl.DataFrame) -> pl.DataFrame:
@@ -318,6 +318,7 @@ def test_records_of_the_subject_and_other_words_are_understood(tmp_path: Path) -
     extract(ExtractConfig(None, tmp_path / "store", meds=meds, protocol="corrected"))
     stays = Store.open_without_samples(tmp_path / "store").stays()
     assert stays["race"].tolist() == ["ASIAN"] and stays["mortality"].tolist() == [1]
+    assert stays["admission_type"].tolist() == ["URGENT"]
 
 
 def test_without_diagnoses_phenotyping_is_refused(tmp_path: Path) -> None:
