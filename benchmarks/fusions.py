@@ -69,7 +69,9 @@ def make_batch(config: FusionsBenchmark) -> Batch:
 
 def make_classifier(config: FusionsBenchmark, fusion: str) -> Classifier:
     """Build a classifier of 25 labels in the published shape."""
-    encoders = EncoderConfig(config.ehr_dim, 2, 0.3, config.vision_backbone)
+    encoders = EncoderConfig(
+        ehr_dim=config.ehr_dim, ehr_layers=2, ehr_dropout=0.3, vision_backbone=config.vision_backbone
+    )
     built = ClassifierConfig(fusion, "multilabel", 25, encoders, fusion_settings=FusionConfig())
     return build_classifier(built, download=False).train()
 

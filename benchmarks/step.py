@@ -27,7 +27,7 @@ from datasets.samples import DataConfig
 from datasets.schema import Batch
 from datasets.store import Store
 from evaluation.results import read_rows
-from models.encoders import EHREncoder, EncoderConfig, build_encoders
+from models.encoders import EncoderConfig, LSTMEncoder, build_encoders
 from models.heads import build_heads
 from models.objectives.base import PairObjective
 from simclr_trainer import PUBLISHED, SimCLRConfig
@@ -212,7 +212,7 @@ def number_formats(config: SimCLRConfig, batches: Resident[Batch], device: str) 
 
 def lstm_seconds(batches: Resident[Batch], device: torch.device, padded: bool) -> float:
     """Return the mean seconds of the EHR encoder's forward and backward pass, after a warm-up."""
-    encoder, times = EHREncoder().to(device), []
+    encoder, times = LSTMEncoder().to(device), []
     for batch in batches.batches[:LSTM_BATCHES]:
         hours = fill_up(batch.ehr) if padded else batch.ehr
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from datasets.schema import Batch, FeatureBatch, grid_layout
 from models.encoders import (
+    EHR_ENCODERS,
     FIELDS_OF_ENCODER,
+    CausalEncoder,
     Encoder,
     EncoderConfig,
     build_encoders,
@@ -85,6 +87,13 @@ class ClassifierConfig:
             raise ValueError(
                 f"--fusion {self.fusion} acts inside the encoders, which then have no projection heads; use "
                 "--fusion_layer 0"
+            )
+        encoder = self.encoders.ehr_encoder
+        if fusion.intermediate and not issubclass(EHR_ENCODERS[encoder], CausalEncoder):
+            able = [name for name, kind in EHR_ENCODERS.items() if issubclass(kind, CausalEncoder)]
+            raise ValueError(
+                f"--fusion {self.fusion} changes the states of the hours, and --ehr_encoder {encoder} has "
+                f"none; use {', '.join(able)}"
             )
         if self.protocol == "lineareval" and not issubclass(fusion, LinearFusion):
             raise ValueError(

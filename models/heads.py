@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from models.encoders import EHREncoder, Encoder
+from datasets.schema import Batch
+from models.encoders import Encoder
 
 UNIT = 128  # width of the published heads at --width 1
 LINEAR_DIM = 512  # width of ALIGN's head
@@ -52,10 +53,10 @@ class HeadedEncoder(Encoder):
         feature: Tensor = self.head(self.encoder(modality))
         return feature
 
-    def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
-        """Return the features of cut stays, [n, feature_dim]; see EHREncoder.prefix_features."""
-        assert isinstance(self.encoder, EHREncoder), "only hours have prefixes"
-        feature: Tensor = self.head(self.encoder.prefix_features(ehr, stay, last))
+    def sample_features(self, batch: Batch) -> Tensor:
+        """Return the features of the records of B samples, [B, feature_dim]."""
+        assert isinstance(self.encoder, Encoder)
+        feature: Tensor = self.head(self.encoder.sample_features(batch))
         return feature
 
 

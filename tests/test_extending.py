@@ -107,6 +107,13 @@ def test_a_fusion_takes_at_most_four_files(copy: Path) -> None:
     assert len(list(copy.glob("tasks/*/*/gated.sh"))) == 12
 
 
+def test_a_record_encoder_takes_two_files(copy: Path) -> None:
+    write_random_store(copy / "data/demo/store")
+    assert len(follow("A record encoder", copy)) == 2
+    (state,) = copy.glob("runs/*gru*/best.ckpt")
+    assert checkpoint.load(state)["config"]["encoders"]["ehr_encoder"] == "gru"
+
+
 def test_a_cohort_an_image_encoder_and_a_variable_take_little_code(copy: Path) -> None:
     write_random_store(copy / "data/demo/store")
     assert len(follow("An image encoder", copy)) == 2

@@ -14,7 +14,7 @@ import yaml
 import training.pretrain
 from align_trainer import AlignConfig
 from datasets.batches import Batches, load_batches
-from models.encoders import EncoderConfig
+from models.encoders import EncoderConfig, with_shape
 from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
@@ -145,7 +145,7 @@ def test_aligns_launcher_asks_for_the_published_settings_and_the_line_wins() -> 
     program, *flags = shown.split()
     config, default = parse(AlignConfig, flags), AlignConfig()
     assert program == "align_trainer.py" and os.access(script, os.X_OK) and config.swap == 0
-    assert (config.encoders, config.optim) == (default.encoders, default.optim)
+    assert config.encoders == with_shape(default.encoders, 256) and config.optim == default.optim
     same = ("task", "temperature", "denominator", "width")
     assert all(getattr(config, name) == getattr(default, name) for name in same)
 
@@ -153,9 +153,9 @@ def test_aligns_launcher_asks_for_the_published_settings_and_the_line_wins() -> 
 def test_the_defaults_are_the_published_settings() -> None:
     align, vicreg = AlignConfig(), VICRegConfig()
     assert (align.optim.optimizer, align.optim.lr, align.optim.weight_decay) == ("adamw", 6.026e-5, 1e-4)
-    assert (align.encoders.ehr_dim, align.temperature, align.width) == (256, 0.07, 0)
+    assert (align.published_ehr_dim, align.temperature, align.width) == (256, 0.07, 0)
     assert (vicreg.optim.optimizer, vicreg.optim.lr, vicreg.optim.warmup_epochs) == ("lars", 0.5989, 10)
-    assert (vicreg.encoders.ehr_dim, vicreg.width) == (128, 1)
+    assert (vicreg.published_ehr_dim, vicreg.width) == (128, 1)
     for config in (align, vicreg, SimCLRConfig()):
         assert (config.optim.epochs, config.optim.schedule, config.data.batch_size) == (300, "cosine", 256)
 

@@ -195,7 +195,8 @@ def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -
     named = [own if source.objective == EXTERNAL else source.objective for source in sources]
     objectives = [RANDOM] if config.load_state == RANDOM else named
     others = "+".join(name for name in dict.fromkeys(objectives) if name != config.protocol)
-    parts = (config.task, config.protocol, config.fusion, others, f"seed{config.run.seed}")
+    encoder = "" if config.encoders.ehr_encoder == "lstm" else config.encoders.ehr_encoder
+    parts = (config.task, config.protocol, config.fusion, encoder, others, f"seed{config.run.seed}")
     return "-".join(filter(None, parts))
 
 

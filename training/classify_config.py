@@ -120,13 +120,14 @@ class ClassifyConfig:
 def classifier_config(config: ClassifyConfig) -> ClassifierConfig:
     """Return how to build the classifier; the checkpoints of its encoders override their architecture."""
     from models.classifier import ClassifierConfig  # with PyTorch, which --help does not need
+    from models.encoders import with_shape
 
     task = TASKS[config.task]
     return ClassifierConfig(
         fusion=config.fusion,
         kind=task.kind,
         outputs=task.outputs,
-        encoders=config.encoders,
+        encoders=with_shape(config.encoders),
         fusion_layer=config.fusion_layer,
         objective=RANDOM if config.load_state == RANDOM else "supervised",
         task=task.name,
@@ -207,6 +208,11 @@ def check_encoder_flags(config: ClassifyConfig) -> None:
     if config.fusion_layer == 3 and not config.has_all_checkpoints:
         raise ValueError("untrained encoders have no projection heads; use --fusion_layer 0")
     default = EncoderConfig()
+    if (
+        config.encoders.ehr_encoder != default.ehr_encoder
+        and "ehr" not in FUSIONS[config.fusion].encoder_names()
+    ):
+        raise ValueError(f"--fusion {config.fusion} has no record encoder; leave out --ehr_encoder")
     for modality, names in FIELDS_OF_ENCODER.items():
         path = config.encoder_checkpoints.get(modality)
         if (config.allows_untrained_encoders and path is None) or (path and is_state_dict_file(path)):

@@ -11,7 +11,7 @@ from datasets.batches import check_batch_size, load_batches
 from datasets.samples import DataConfig, check_pairs
 from datasets.store import Store
 from models.embeddings import COLLAPSE_COLUMNS
-from models.encoders import EncoderConfig, build_encoders
+from models.encoders import EncoderConfig, build_encoders, with_shape
 from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.pretraining import Pretraining, pretraining_checkpoint
@@ -64,10 +64,7 @@ def config_for(objective: str) -> type[PretrainConfig]:
     (25.0, 'lars')
     """
     settings = OBJECTIVES[objective]
-    defaults = [
-        ("encoders", EncoderConfig, EncoderConfig(ehr_dim=settings.published_ehr_dim)),
-        ("optim", OptimConfig, resumable(published_optim(objective))),
-    ]
+    defaults = [("optim", OptimConfig, resumable(published_optim(objective)))]
     docstring = f"Pretrain both encoders with {settings.title} on pairs of a stay's record and its X-ray."
     config = make_dataclass(
         objective,  # a subcommand's name
@@ -99,7 +96,9 @@ def pretrain(config: PretrainConfig) -> None:
     """Pretrain both encoders with an objective; a checkpoint of each epoch goes to the run's folder."""
     settings = check(config)
     task, store = get_task(config.task), Store.open(config.data.store)
-    name = f"{settings.name}-{task.name}-seed{config.run.seed}"
+    encoder_config = with_shape(config.encoders, settings.published_ehr_dim)
+    other = [] if encoder_config.ehr_encoder == "lstm" else [encoder_config.ehr_encoder]
+    name = "-".join([settings.name, *other, task.name, f"seed{config.run.seed}"])
     run = start_run(config, name, store.data_description, store.fingerprint_of(task.name))
     check_batch_size(config.data.batch_size, run.process.world)
     train, val = (
@@ -108,16 +107,16 @@ def pretrain(config: PretrainConfig) -> None:
     check_compares(train.samples.cxr_row, len(train.samples), "train", "use more stays")
     if config.stopping.monitor.startswith("val_"):
         check_compares(val.samples.cxr_row, config.data.batch_size, "validation", VAL_CURE)
-    encoders = build_encoders(config.encoders)
+    encoders = build_encoders(encoder_config)
     heads = build_heads(encoders, settings.width)
     objective = settings.build(encoders, heads)
-    pretraining = Pretraining(settings.name, config.encoders, settings.width)
+    pretraining = Pretraining(settings.name, encoder_config, settings.width)
     subjects = training_subjects(store)
     probes = None
     if config.selection.probe:
         from training.epoch_probes import EpochProbes  # with matplotlib, which takes time to import
 
-        probes = EpochProbes(config.selection, config.data, config.encoders, encoders, store, run)
+        probes = EpochProbes(config.selection, config.data, encoder_config, encoders, store, run)
     logger.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
     fit(
         objective,

@@ -1,22 +1,24 @@
-"""Encoders of the two modalities: an LSTM over the hours of a stay, a vision network over its X-ray."""
+"""Encoders of the two modalities: a record encoder for a stay, a vision network for its X-ray."""
 
 from typing import TYPE_CHECKING
 
-from models.encoders.config import FIELDS_OF_ENCODER, EncoderConfig
+from models.encoders.config import EHR_ENCODERS, FIELDS_OF_ENCODER, EncoderConfig
 from utils.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from models.encoders.base import Encoder
-    from models.encoders.build import build_encoders, is_torchvision
+    from models.encoders.build import build_encoders, is_torchvision, with_shape
     from models.encoders.cxr import CXREncoder, ImageEncoder, crop_of
-    from models.encoders.ehr import EHREncoder, HourlyStates, run_lstm
+    from models.encoders.ehr import CausalEncoder, EHREncoder
     from models.encoders.external import load_external
+    from models.encoders.hours import HourlyStates
+    from models.encoders.lstm import LSTMEncoder, run_lstm
     from models.encoders.vision import VisionEncoder
 
 __all__ = [
-    "FIELDS_OF_ENCODER", "CXREncoder", "EHREncoder", "Encoder", "EncoderConfig", "HourlyStates",
-    "ImageEncoder", "VisionEncoder", "build_encoders", "crop_of", "is_torchvision", "load_external",
-    "run_lstm",
+    "EHR_ENCODERS", "FIELDS_OF_ENCODER", "CXREncoder", "CausalEncoder", "EHREncoder", "Encoder",
+    "EncoderConfig", "HourlyStates", "ImageEncoder", "LSTMEncoder", "VisionEncoder", "build_encoders",
+    "crop_of", "is_torchvision", "load_external", "run_lstm", "with_shape",
 ]  # fmt: skip
 
 __getattr__ = lazy_exports(
@@ -24,14 +26,17 @@ __getattr__ = lazy_exports(
     {
         "Encoder": "base",
         "build_encoders": "build",
-        "crop_of": "cxr",
         "is_torchvision": "build",
+        "with_shape": "build",
+        "crop_of": "cxr",
         "CXREncoder": "cxr",
+        "CausalEncoder": "ehr",
         "EHREncoder": "ehr",
-        "HourlyStates": "ehr",
         "ImageEncoder": "cxr",
         "VisionEncoder": "vision",
         "load_external": "external",
-        "run_lstm": "ehr",
+        "HourlyStates": "hours",
+        "LSTMEncoder": "lstm",
+        "run_lstm": "lstm",
     },
 )

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+
+from datasets.schema import Batch
 
 
 class Encoder(nn.Module):
@@ -12,6 +13,6 @@ class Encoder(nn.Module):
     feature_dim: int
     __call__: Callable[..., Tensor]
 
-    def prefix_features(self, ehr: PackedSequence, stay: Tensor, last: Tensor) -> Tensor:
-        """Return the features [n, feature_dim] of stays that are cut after an hour; stay, last: int64 [n]."""
-        raise TypeError(f"{type(self).__name__} reads no hours")
+    def sample_features(self, batch: Batch) -> Tensor:
+        """Return the features [B, feature_dim] of the records of B samples."""
+        raise TypeError(f"{type(self).__name__} reads no records")

@@ -1,11 +1,13 @@
 """How to build both encoders from their settings."""
 
+import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from datasets.schema import channel_count
 from models.encoders.base import Encoder
-from models.encoders.config import EncoderConfig
-from models.encoders.ehr import EHREncoder
+from models.encoders.config import EHR_ENCODERS, EncoderConfig
+
+EHR_SHAPE = ("dim", "layers", "dropout")  # arguments of a record encoder, fields ehr_* of EncoderConfig
 
 
 def build_encoders(
@@ -17,10 +19,32 @@ def build_encoders(
     {'ehr': 128, 'cxr': 512}
     """
     builders: dict[str, Callable[[], Encoder]] = {
-        "ehr": lambda: EHREncoder(channel_count(), config.ehr_dim, config.ehr_layers, config.ehr_dropout),
+        "ehr": lambda: _build_ehr_encoder(config),
         "cxr": lambda: build_image_encoder(config, download),
     }
     return {modality: builders[modality]() for modality in modalities}
+
+
+def _build_ehr_encoder(config: EncoderConfig) -> Encoder:
+    constructor: Callable[..., Encoder] = EHR_ENCODERS[config.ehr_encoder]
+    shape = with_shape(config)
+    return constructor(**{name: getattr(shape, f"ehr_{name}") for name in EHR_SHAPE})
+
+
+def with_shape(config: EncoderConfig, lstm_dim: int | None = None) -> EncoderConfig:
+    """Return settings in which the published shape of the record encoder stands for each None.
+
+    `lstm_dim` is the LSTM's width, if an objective has its own.
+
+    >>> with_shape(EncoderConfig(ehr_encoder="transformer", ehr_layers=3)).ehr_dim
+    64
+    """
+    published = inspect.signature(EHR_ENCODERS[config.ehr_encoder]).parameters
+    shape = {f"ehr_{name}": published[name].default for name in EHR_SHAPE}
+    if lstm_dim is not None and config.ehr_encoder == "lstm":
+        shape["ehr_dim"] = lstm_dim
+    given = {name: getattr(config, name) for name in shape}
+    return replace(config, **{name: shape[name] if given[name] is None else given[name] for name in shape})
 
 
 def build_image_encoder(config: EncoderConfig, download: bool) -> Encoder:

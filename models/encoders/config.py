@@ -1,7 +1,27 @@
-"""The settings of both encoders."""
+"""The settings of both encoders, and the record encoders by name; a new one is a file here and a line."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from utils.choices import one_of, require_choice
+from utils.lazy import LazyTable
+
+if TYPE_CHECKING:
+    from models.encoders.ehr import EHREncoder
+
+EHR_ENCODERS: Mapping[str, type[EHREncoder]] = LazyTable(
+    {
+        "lstm": "models.encoders.lstm:LSTMEncoder",
+        "gru_d": "models.encoders.gru_d:GRUDEncoder",
+        "tcn": "models.encoders.tcn:TCNEncoder",
+        "transformer": "models.encoders.transformer:TransformerEncoder",
+    }
+)
+
+EHREncoderName = Annotated[str, one_of(EHR_ENCODERS)]
 
 
 @dataclass(frozen=True)
@@ -9,6 +29,8 @@ class EncoderConfig:
     """Architecture of the two encoders. Checkpoints store it, so that later programs need not ask again."""
 
     synonyms: ClassVar = {
+        "ehr_model": "ehr_encoder",
+        "record_encoder": "ehr_encoder",
         "hidden_size": "ehr_dim",
         "hidden_dim": "ehr_dim",
         "num_layers": "ehr_layers",
@@ -18,12 +40,16 @@ class EncoderConfig:
         "imagenet": "pretrained",
     }
 
-    ehr_dim: int = 128
-    """Hidden units of each layer of the LSTM, and width of its feature."""
-    ehr_layers: int = 1
-    """Layers of the LSTM."""
-    ehr_dropout: float = 0.0
-    """Dropout probability between the layers of the LSTM and on its feature, 0 to 1."""
+    ehr_encoder: EHREncoderName = "lstm"
+    """Network that reads the records; docs/encoders.md compares them."""
+    ehr_dim: int | None = None
+    """Width of the record encoder's layers, of the LSTM also of its feature; None is the published width of
+    each encoder, 128 for the LSTM (256 in ALIGN)."""
+    ehr_layers: int | None = None
+    """Layers of the record encoder; None is the published number of each, 1 for the LSTM."""
+    ehr_dropout: float | None = None
+    """Dropout probability of the record encoder, 0 to 1, of the LSTM between its layers and on its feature;
+    None is the published one of each, 0 for the LSTM."""
     vision_backbone: str = "resnet34"
     """Image encoder: a ResNet or DenseNet of torchvision, any network of timm, or one that was trained on
     X-rays elsewhere and has its own preprocessing: rad-dino, xrv-densenet121, xrv-resnet50-512, biovil-t,
@@ -31,8 +57,16 @@ class EncoderConfig:
     pretrained: bool = False
     """Start from ImageNet weights, which torchvision downloads, and normalise images as ImageNet was."""
 
+    def __post_init__(self) -> None:
+        require_choice(EHR_ENCODERS, self.ehr_encoder, "ehr_encoder")
+        for name, smallest in (("ehr_dim", 1), ("ehr_layers", 1)):
+            if (value := getattr(self, name)) is not None and value < smallest:
+                raise ValueError(f"--{name} must be {smallest} or more, not {value}")
+        if self.ehr_dropout is not None and not 0 <= self.ehr_dropout <= 1:
+            raise ValueError(f"--ehr_dropout must be 0 to 1, not {self.ehr_dropout}")
+
 
 FIELDS_OF_ENCODER = {  # the fields of EncoderConfig that shape each encoder
-    "ehr": ("ehr_dim", "ehr_layers", "ehr_dropout"),
+    "ehr": ("ehr_encoder", "ehr_dim", "ehr_layers", "ehr_dropout"),
     "cxr": ("vision_backbone", "pretrained"),
 }

@@ -88,9 +88,8 @@ class Fusion(nn.Module, ABC):
         return tuple(name for name in cls.modalities if name in cls.encoded)
 
     def encode_ehr(self, batch: Batch) -> Tensor:
-        """Return the EHR features of B samples, [B, feature_dim]; each stay is encoded once."""
-        assert batch.ehr is not None, "a batch has the modalities of its fusion"
-        return self.ehr_encoder.prefix_features(batch.ehr, batch.stay, batch.last)
+        """Return the EHR features of B samples, [B, feature_dim]."""
+        return self.ehr_encoder.sample_features(batch)
 
     def encode_cxr(self, batch: Batch, then: nn.Module | None = None) -> Tensor:
         """Return the image features of B samples, [B, D], zeros without an image; each image is encoded once.

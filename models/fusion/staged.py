@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import CXREncoder, EHREncoder, Encoder, HourlyStates
+from models.encoders import CausalEncoder, CXREncoder, Encoder, HourlyStates
 from models.fusion.base import Fusion
 from models.fusion.settings import StagedSettings
 from models.rows import take_rows
@@ -34,7 +34,7 @@ class StagedFusion(Fusion):
     changes_maps: ClassVar[bool] = False
     settings = StagedSettings
     intermediate = True
-    ehr_encoder: EHREncoder
+    ehr_encoder: CausalEncoder
     cxr_encoder: CXREncoder
 
     def __init__(

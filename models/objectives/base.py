@@ -35,9 +35,9 @@ class PairObjective(nn.Module):
     def embed(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the image and EHR embeddings, [P, D] each, of this process's pairs."""
         encoder = self.encoders["ehr"]
-        assert isinstance(encoder, Encoder) and batch.ehr is not None, "pairs have hours"
+        assert isinstance(encoder, Encoder)
         image = self.heads["cxr"](self.encoders["cxr"](batch.cxr))
-        ehr = self.heads["ehr"](encoder.prefix_features(batch.ehr, batch.stay, batch.last))
+        ehr = self.heads["ehr"](encoder.sample_features(batch))
         return image, ehr.index_select(0, batch.paired)
 
     def pairs(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from benchmarks import ddp, epoch_evaluation, step
 from benchmarks.random_store import icu_hours
 from benchmarks.record import NOT_MEASURED
 from datasets.schema import channel_count
-from models.encoders import EHREncoder
+from models.encoders import LSTMEncoder
 from simclr_trainer import SimCLRConfig
 from utils.config import parse
 
@@ -57,7 +57,7 @@ def test_padded_stays_are_as_long_as_the_longest() -> None:
     stays = pack_sequence([torch.ones(hours, channel_count()) for hours in (3, 9, 9)], enforce_sorted=False)
     filled = step.fill_up(stays)
     assert filled.data.shape == (27, channel_count()) and filled.batch_sizes.tolist() == [3] * 9
-    assert EHREncoder(feature_dim=4)(filled).shape == (3, 4)
+    assert LSTMEncoder(dim=4)(filled).shape == (3, 4)
 
 
 def test_features_once_are_measured_against_features_anew(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
-from models.encoders import EHREncoder
+from models.encoders import LSTMEncoder
 from models.fusion import FUSIONS
 from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
@@ -198,9 +198,9 @@ def test_a_gpu_has_the_loss_and_the_gradients_of_a_cpu(exact: None, name: str, i
 def test_a_recurrence_of_many_hours_is_float32() -> None:
     """TF32 products would leave an error of 3e-4, bf16 ones of 3e-3."""
     set_precision(RunConfig(), DEVICE)
-    encoder = EHREncoder(feature_dim=32)
+    encoder = LSTMEncoder(dim=32)
     batch = random_batch([600, 40, 7], [False] * 3)
-    expected = EHREncoder(feature_dim=32).double()
+    expected = LSTMEncoder(dim=32).double()
     expected.load_state_dict(encoder.state_dict())
     exact_states = expected(batch.ehr.to(torch.float64)).detach()
     states = encoder.to(DEVICE)(on_device(batch).ehr).detach().double().cpu()

@@ -13,13 +13,13 @@ from torchvision.models import resnet18
 from datasets.schema import channel_count
 from models.encoders import (
     CXREncoder,
-    EHREncoder,
     EncoderConfig,
     HourlyStates,
+    LSTMEncoder,
     build_encoders,
 )
 from models.encoders.cxr import IMAGENET_MEAN, IMAGENET_STD
-from models.encoders.ehr import CHUNK_HOURS, _run_lstm_in_chunks, _run_lstm_padded
+from models.encoders.lstm import CHUNK_HOURS, _run_lstm_in_chunks, _run_lstm_padded
 
 
 def stays(*hours: int) -> list[torch.Tensor]:
@@ -32,7 +32,7 @@ def packed(*hours: int) -> PackedSequence:
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_each_stay_of_a_batch_is_encoded_as_if_alone_and_in_its_place(layers: int) -> None:
-    encoder = EHREncoder(feature_dim=16, layers=layers).eval()
+    encoder = LSTMEncoder(dim=16, layers=layers).eval()
     together = encoder(packed(5, 48, 1, 17))
     alone = torch.cat([encoder(packed(n)) for n in (5, 48, 1, 17)])
     assert torch.allclose(together, alone, atol=1e-6)
@@ -41,7 +41,7 @@ def test_each_stay_of_a_batch_is_encoded_as_if_alone_and_in_its_place(layers: in
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
     encoder, network = (
-        EHREncoder(feature_dim=8, layers=layers).eval(),
+        LSTMEncoder(dim=8, layers=layers).eval(),
         torch.nn.LSTM(channel_count(), 8, layers),
     )
     weights = dict(encoder.lstm.named_parameters())
@@ -70,7 +70,7 @@ def test_chunks_of_hours_and_padded_stays_give_the_states_and_gradients_of_nn_ls
 
 @pytest.mark.parametrize("layers", [1, 2])
 def test_the_features_at_an_hour_are_those_of_a_stay_that_ends_there(layers: int) -> None:
-    encoder = EHREncoder(feature_dim=8, layers=layers).eval()
+    encoder = LSTMEncoder(dim=8, layers=layers).eval()
     stay, last = torch.tensor([1, 0, 1, 2]), torch.tensor([47, 4, 20, 0])
     cut = [stays(5, 48, 1)[s][: hour + 1] for s, hour in zip(stay, last, strict=True)]
     expected = encoder(pack_sequence(cut, enforce_sorted=False))
@@ -79,14 +79,14 @@ def test_the_features_at_an_hour_are_those_of_a_stay_that_ends_there(layers: int
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_lower_then_upper_layers_are_the_forward_pass(layers: int) -> None:
-    encoder, ehr = EHREncoder(feature_dim=8, layers=layers).eval(), packed(5, 48, 1, 17)
+    encoder, ehr = LSTMEncoder(dim=8, layers=layers).eval(), packed(5, 48, 1, 17)
     hours = encoder.encode_lower_layers(ehr, torch.arange(4), torch.tensor([5, 48, 1, 17]))
     assert hours.states.shape == (5 + 48 + 1 + 17, 8) and hours.lengths.tolist() == [5, 48, 1, 17]
     assert torch.allclose(encoder.encode_top_layer(hours), encoder(ehr), atol=1e-6)
 
 
 def test_dropout_acts_between_layers_and_on_the_feature() -> None:
-    encoder, ehr = EHREncoder(feature_dim=64, layers=2, dropout=0.5), packed(4)
+    encoder, ehr = LSTMEncoder(dim=64, layers=2, dropout=0.5), packed(4)
     hours = encoder.encode_lower_layers(ehr, torch.tensor([0]), torch.tensor([4]))
     kept = [encoder.encode_top_layer(hours)[0], encoder(ehr)[0]]
     evaluated = encoder.eval()(ehr)[0]
@@ -118,7 +118,7 @@ def test_samples_have_the_states_of_their_first_hours() -> None:
 
 
 def test_the_lstm_agrees_with_its_equations_written_out() -> None:
-    encoder = EHREncoder(feature_dim=4).eval()
+    encoder = LSTMEncoder(dim=4).eval()
     (stay,) = stays(6)
     weights = {name.removesuffix("_l0"): w.detach() for name, w in encoder.lstm.named_parameters()}
     hidden, cell = torch.zeros(4), torch.zeros(4)
@@ -132,7 +132,7 @@ def test_the_lstm_agrees_with_its_equations_written_out() -> None:
 
 
 def test_recurrent_weights_are_orthogonal_input_weights_xavier_and_biases_zero() -> None:
-    encoder = EHREncoder(feature_dim=32, layers=2)
+    encoder = LSTMEncoder(dim=32, layers=2)
     for lstm, width in ((encoder.lstm, channel_count()), (encoder.top, 32)):
         weights = dict(lstm.named_parameters())
         recurrent, entry = weights["weight_hh_l0"], weights["weight_ih_l0"]
@@ -143,14 +143,14 @@ def test_recurrent_weights_are_orthogonal_input_weights_xavier_and_biases_zero()
 
 
 def test_dropout_acts_in_training_alone() -> None:
-    encoder = EHREncoder(feature_dim=64, dropout=0.5)
+    encoder = LSTMEncoder(dim=64, dropout=0.5)
     assert (encoder(packed(4)) == 0).any()
     encoder.eval()
     assert torch.equal(encoder(packed(4)), encoder(packed(4)))
 
 
 def test_the_recurrence_stays_in_float32_under_autocast() -> None:
-    encoder = EHREncoder(feature_dim=8).eval()
+    encoder = LSTMEncoder(dim=8).eval()
     with torch.autocast("cpu", torch.bfloat16):
         inside = encoder(packed(30))
     assert inside.dtype == torch.float32 and torch.equal(inside, encoder(packed(30)))

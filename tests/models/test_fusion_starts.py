@@ -54,7 +54,7 @@ def test_each_encoder_comes_from_its_own_checkpoint_in_the_shape_it_has_there(st
     sources = {name: states[name] for name in ("ehr", "cxr")}
     classifier, built = start_classifier(config_of("medfuse"), sources)
     assert holds(classifier, "ehr_encoder", states["ehr"]) and holds(classifier, "cxr_encoder", states["cxr"])
-    assert built.encoders == EncoderConfig(12, 2, 0.25, "resnet18")
+    assert built.encoders == EncoderConfig("lstm", 12, 2, 0.25, "resnet18")
     assert built.objective == "supervised" and built.checkpoint == f"{states['ehr']} + {states['cxr']}"
 
 

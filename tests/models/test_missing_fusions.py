@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from datasets.schema import Batch, variables
 from models.classifier import Classifier
-from models.encoders import EHREncoder, Encoder
+from models.encoders import Encoder, LSTMEncoder
 from models.fusion import FUSIONS, FusionConfig, build_fusion, losses
 from models.fusion.base import raw_hours
 from models.fusion.flexmoe import EHR_ONLY, FULL, TOKENS, Gates, combinations
@@ -55,7 +55,7 @@ class TinyCXR(Encoder):
 
 def make(name: str, kind: str = "multilabel", settings: FusionConfig = SMALL, seed: int = 0) -> Classifier:
     torch.manual_seed(seed)
-    encoders: dict[str, Encoder] = {"ehr": EHREncoder(feature_dim=8), "cxr": TinyCXR()}
+    encoders: dict[str, Encoder] = {"ehr": LSTMEncoder(dim=8), "cxr": TinyCXR()}
     return Classifier(build_fusion(name, encoders, KINDS[kind][0], kind, settings), kind).double()
 
 

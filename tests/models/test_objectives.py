@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from datasets.schema import Batch
 from models import losses
 from models.batch_norm import convert_sync_batch_norm
-from models.encoders import EncoderConfig, build_encoders
+from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.objectives.align import MAX_SWAP, ALIGNSettings, swap_two_blocks
@@ -29,12 +29,13 @@ SETTINGS: dict[str, ObjectiveSettings] = {
     **{name: settings() for name, settings in OBJECTIVES.items()},
     "full": SimCLRSettings(denominator="full"),
 }
+ENCODERS = [name for name in EHR_ENCODERS if name != "lstm"]
 every_objective = pytest.mark.parametrize("name", SETTINGS)
 
 
-def make_objective(name: str) -> PairObjective:
+def make_objective(name: str, encoder: str = "lstm") -> PairObjective:
     torch.manual_seed(0)
-    encoders = build_encoders(EncoderConfig(ehr_dim=16, vision_backbone="resnet18"))
+    encoders = build_encoders(EncoderConfig(encoder, ehr_dim=16, ehr_dropout=0, vision_backbone="resnet18"))
     return SETTINGS[name].build(encoders, build_heads(encoders, SETTINGS[name].width))
 
 
@@ -188,12 +189,12 @@ def global_batch() -> Batch:
     )
 
 
-def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
+def train_three_steps(name: str, process: Process | None, encoder: str = "lstm") -> dict[str, object]:
     """Train on all rows, or on a rank's rows weighted by count as the loop does.
 
     Return loss, gradients and running statistics of the first step, and the weights after the last.
     """
-    objective = make_objective(name).double().train()
+    objective = make_objective(name, encoder).double().train()
     batch, model = global_batch(), objective
     if process is not None:
         model = DistributedDataParallel(convert_sync_batch_norm(objective, process.device))
@@ -220,7 +221,8 @@ def train_three_steps(name: str, process: Process | None) -> dict[str, object]:
 
 
 def train_all(process: Process, folder: Path) -> dict[str, dict[str, object]]:
-    return {name: train_three_steps(name, process) for name in SETTINGS}
+    trained = {name: train_three_steps(name, process) for name in SETTINGS}
+    return trained | {name: train_three_steps("simclr", process, name) for name in ENCODERS}
 
 
 @pytest.fixture(scope="module")
@@ -228,11 +230,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, 
     return run_on_ranks(train_all, tmp_path_factory.mktemp("ranks"))
 
 
-@every_objective
+@pytest.mark.parametrize("name", [*SETTINGS, *ENCODERS])
 def test_two_processes_train_like_one_with_the_whole_batch(
     ranks: list[dict[str, dict[str, object]]], name: str
 ) -> None:
-    alone = train_three_steps(name, None)
+    alone = train_three_steps(name, None) if name in SETTINGS else train_three_steps("simclr", None, name)
     for rank in ranks:
         assert abs(rank[name]["loss"] - alone["loss"]) <= 1e-10 * abs(alone["loss"])
         assert rank[name]["accuracy"] == alone["accuracy"]
