@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow.parquet as pq
 
+from datasets.events.cleaning import EVENT_DTYPE
 from datasets.schema import FINDINGS, IMAGE_SIZE, channel_count, continuous_channels, variables
-from datasets.store_writer import write_manifest, write_parquet, write_samples
+from datasets.store_writer import events_table, write_manifest, write_parquet, write_samples
 from tasks import TASKS
 from utils.files import write_array, write_text
 
@@ -50,6 +52,9 @@ def write_random_store(
     write_array(folder / "hourly.npy", grid)
     number = np.arange(len(stays))
     images = pd.DataFrame({"stay_row": number[number % unpaired != unpaired - 1] if unpaired else number})
+    events = _events(stays, grid)
+    stays["events"] = np.bincount(events["stay_row"], minlength=len(stays))
+    pq.write_table(events_table(events, stays["stay_id"].to_numpy()), folder / "events.parquet")
     images = images.assign(height=LONG_SIDE, width=IMAGE_SIZE)
     pixels = draw.integers(0, 256, len(images) * LONG_SIDE * IMAGE_SIZE, np.uint8)
     write_array(folder / "cxr.npy", pixels)
@@ -79,6 +84,26 @@ def _stays(hours: Mapping[str, np.ndarray]) -> pd.DataFrame:
             "length": length,
         }
     )
+
+
+def _events(stays: pd.DataFrame, grid: np.ndarray) -> np.ndarray:
+    """Return an observation for each variable whose mask is above 1 in an hour, as EVENT_DTYPE.
+
+    Each lies half an hour after the hour's begin, and has the value of the grid or its largest category.
+    """
+    hour = np.concatenate([np.arange(length) for length in stays["length"]])
+    stay_row = np.repeat(stays.index.to_numpy(), stays["length"])
+    parts = []
+    for index, variable in enumerate(variables()):
+        rows = np.flatnonzero(grid[:, variable.mask_channel] > 1)
+        values = grid[rows, variable.first_channel : variable.first_channel + variable.width]
+        part = np.zeros(len(rows), EVENT_DTYPE)
+        part["stay_row"], part["second"], part["variable"] = stay_row[rows], hour[rows] * 3600 + 1800, index
+        part["value"] = values.argmax(axis=1) if variable.categories else values[:, 0]
+        parts.append(part)
+    events = np.concatenate(parts)
+    ordered: np.ndarray = events[np.lexsort((events["second"], events["stay_row"]))]
+    return ordered
 
 
 def _images(images: pd.DataFrame, stays: pd.DataFrame) -> pd.DataFrame:

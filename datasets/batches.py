@@ -17,9 +17,11 @@ from torch.nn.utils.rnn import PackedSequence
 from datasets.augment import CROP, centre_view, random_views, warp
 from datasets.image_batch import aspect_of
 from datasets.placement import Normalizer, ResidentArray, ResidentImages, choose_placement
-from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, concat_ranges, load_samples
-from datasets.schema import Batch, ImageFeatures
+from datasets.ranges import concat_ranges, longest_of_groups
+from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, load_samples
+from datasets.schema import SHARES_STAYS, Batch, ImageFeatures, RecordNeeds
 from datasets.store import Store
+from datasets.triplets import TripletReader, count_triplets
 from utils.device import to_device
 from utils.distributed import Process
 from utils.threads import in_order
@@ -37,7 +39,8 @@ class Batches:
     """The batches of a split, an epoch at a time.
 
     `by` says what a batch holds: batch_size samples ("sample"); whole stays with batch_size samples in all
-    ("stay"), or with batch_size distinct hours or X-rays in all ("input"), to within one stay.
+    ("stay"), or with batch_size distinct hours or X-rays in all ("input"), to within one stay. `needs` is
+    what reads the records; "input" is "stay" if it shares nothing between the samples of a stay.
 
     In training, an epoch's order depends on (seed, epoch), and views on (seed, epoch, step), whatever the
     number of ranks. In evaluation stays are in order and views central; `crop` is what these show, as of
@@ -61,6 +64,7 @@ class Batches:
         by: By = "sample",
         crop: float | None = None,
         features: ImageFeatures | None = None,
+        needs: RecordNeeds = SHARES_STAYS,
     ) -> None:
         self.samples = samples
         self.config = config
@@ -69,13 +73,15 @@ class Batches:
         self.seed = seed
         self.rank = rank
         self.world = world
-        self.by = by
+        self.by: By = "stay" if by == "input" and not needs.shares_stays else by
         self.selection = SAMPLE_SELECTIONS[config.data_pairs]
         in_memory = config.data_device != "disk"
         hours = needed_hours(samples) if in_memory and self.selection.ehr else NO_ROWS
         images = needed_images(samples) if in_memory and self.selection.cxr and not features else NO_ROWS
-        image_bytes = int(store.cxr.size[images].sum())
-        self.placement = choose_placement(config.data_device, self.device, len(hours), image_bytes, world)
+        reads_triplets = needs.triplets and self.selection.ehr
+        triplets = count_triplets(store, samples) if in_memory and reads_triplets else 0
+        sizes = len(hours), int(store.cxr.size[images].sum()), triplets
+        self.placement = choose_placement(config.data_device, self.device, sizes, world)
         self._offset, self._partial_bin_row = samples.offset, samples.partial_bin_row
         self._cxr_row = samples.cxr_row if self.selection.cxr else np.full_like(samples.cxr_row, -1)
         if self.placement != "disk":  # rows then count in what was brought into memory
@@ -91,6 +97,7 @@ class Batches:
         self._images = ResidentImages(store.cxr, images, *held)
         self._crop = CROP if crop is None else crop
         self._square = config.squeezes_cxr(store.manifest.protocol if crop is None else "corrected")
+        self._triplets = TripletReader(store, samples, *held) if reads_triplets else None
         # Samples with equal keys read the same stay from its first hour on; others have a partial bin.
         self._hours_key = np.where(self._partial_bin_row >= 0, -2 - self._partial_bin_row, self._offset)
         self._group_by_stay()
@@ -170,6 +177,7 @@ class Batches:
             labels=self._to_device(self.samples.labels[row]),
             row=torch.from_numpy(row),
             gap_days=self._to_device(self.samples.gap_days[row]),
+            triplets=None if self._triplets is None else self._triplets(row),
         )
 
     def _to_device(self, values: np.ndarray) -> Tensor:
@@ -231,7 +239,13 @@ def check_batch_size(batch_size: int, world: int) -> None:
 
 
 def load_batches(
-    store: Store, task: LabeledTask, split: str, config: DataConfig, seed: int, process: Process
+    store: Store,
+    task: LabeledTask,
+    split: str,
+    config: DataConfig,
+    seed: int,
+    process: Process,
+    needs: RecordNeeds = SHARES_STAYS,
 ) -> Batches:
     """Return batches of a split's samples; shuffled and with random views in training. See `load_samples`."""
     return Batches(
@@ -243,6 +257,7 @@ def load_batches(
         train=split == "train",
         rank=process.rank,
         world=process.world,
+        needs=needs,
     )
 
 
@@ -278,20 +293,6 @@ def split_evenly(weights: np.ndarray, parts: int) -> np.ndarray:
     cuts = np.maximum(np.searchsorted(middle, weights.sum() * number / parts), number)
     cuts = np.maximum.accumulate(cuts - number) + number  # at least one stay each, from the left
     return np.concatenate([[0], np.minimum(cuts, len(weights) - parts + number), [len(weights)]])
-
-
-def longest_of_groups(group: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the index of the longest of each group, and each element's group among these.
-
-    >>> [part.tolist() for part in longest_of_groups(np.array([7, 5, 7]), np.array([2, 9, 3]))]
-    [[1, 2], [1, 0, 1]]
-    """
-    order = np.lexsort((-length, group))
-    ordered = group[order]
-    is_first = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
-    index = np.empty_like(order)
-    index[order] = np.cumsum(is_first) - 1
-    return order[is_first], index
 
 
 def distinct_of_groups(group: np.ndarray, value: np.ndarray) -> np.ndarray:

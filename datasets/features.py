@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datasets.batches import Batches
 from datasets.samples import DataConfig, Samples
-from datasets.schema import FeatureBatch
+from datasets.schema import SHARES_STAYS, FeatureBatch, RecordNeeds
 from datasets.store import Store
 from utils.device import to_device
 from utils.distributed import Process
@@ -40,6 +40,7 @@ class UniqueInputs:
         config: DataConfig,
         process: Process,
         crop: float | None = None,
+        needs: RecordNeeds = SHARES_STAYS,
     ) -> None:
         unique, rows = unique_inputs(list(samples.values()), modality)
         self.count, self.samples = len(unique), unique
@@ -56,6 +57,7 @@ class UniqueInputs:
             world=process.world,
             by="input",
             crop=crop,
+            needs=needs,
         )
 
     @cached_property

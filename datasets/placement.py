@@ -19,6 +19,7 @@ from utils.machine import free_memory
 
 Placement = Literal["cuda", "cpu", "disk"]
 
+TRIPLET_BYTES = 12
 BYTES_AT_ONCE = 1 << 26  # brought into memory at once
 GPU_SHARE, MEMORY_SHARE = 0.35, 0.5  # of the free memory that "auto" lets the data take
 
@@ -131,11 +132,12 @@ class ResidentImages:
 def choose_placement(
     wanted: Literal["auto", "cuda", "cpu", "disk"],
     device: torch.device,
-    hours: int,
-    image_bytes: int,
+    sizes: tuple[int, int, int],
     world: int,
 ) -> Placement:
-    """Return where to hold a number of hours and X-rays; "auto" takes the first that has enough space.
+    """Return where to hold data; "auto" takes the first place that has enough space.
+
+    `sizes` are a number of hours, the bytes of X-rays, and a number of triplets.
 
     Raises:
         ValueError: GPU memory is wanted, and the model is on the CPU.
@@ -144,7 +146,8 @@ def choose_placement(
         raise ValueError("--data_device cuda needs --device cuda and a GPU; use --data_device cpu or auto")
     if wanted != "auto":
         return wanted
-    size = hours * channel_count() * 4 + image_bytes
+    hours, image_bytes, triplets = sizes
+    size = hours * channel_count() * 4 + image_bytes + triplets * TRIPLET_BYTES
     if device.type == "cuda" and size < GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "cuda"
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", world))  # that share this machine's memory

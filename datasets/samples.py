@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from datasets.ranges import concat_ranges
 from datasets.schema import (
     LARGEST_IMAGE,
     SAMPLE_COLUMNS,
@@ -339,14 +340,3 @@ def _with_every_image(samples: Samples, store: Store) -> Samples:
     row, image = concat_ranges(first, samples.cxr_row - first + 1)
     repeated = samples.take(row)
     return replace(repeated, cxr_row=image, gap_days=_gap_days(store, image, repeated.end_hours))
-
-
-def concat_ranges(start: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return ranges of consecutive numbers one after another: the range's index, and the number.
-
-    >>> [part.tolist() for part in concat_ranges(np.array([7, 20]), np.array([2, 3]))]
-    [[0, 0, 1, 1, 1], [7, 8, 20, 21, 22]]
-    """
-    index = np.repeat(np.arange(len(start)), length)
-    first = np.cumsum(length) - length
-    return index, np.arange(len(index)) + (start - first)[index]

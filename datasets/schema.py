@@ -40,10 +40,38 @@ FINDINGS = (
 SAMPLE_COLUMNS = ("subject_id", "end_hours", "stay_row", "bins", "partial_bin_row", "cxr_row")
 
 
+class RecordNeeds(NamedTuple):
+    """What an encoder needs of a record: the triplets beside the hours; and whether samples share a stay.
+
+    They do if one pass of the encoder over a stay gives the features of all its samples.
+    """
+
+    triplets: bool = False
+    shares_stays: bool = False
+
+
+SHARES_STAYS = RecordNeeds(shares_stays=True)  # of an encoder that looks back only
+
+
+class Triplets(NamedTuple):
+    """The observations of some stays, one stay after the other, each in order of time, without padding.
+
+    A sample of the B in a batch reads the first ones of its stay, those until its end.
+    """
+
+    hours: Tensor  # float32 [N], since ICU admission
+    channel: Tensor  # int64 [N], of the grid: the variable's, or the observed category's
+    value: Tensor  # float32 [N], normalised as the hours are; 1 for a category
+    first: Tensor  # int64 [B], the first observation of the sample's stay, on the CPU
+    counts: Tensor  # int64 [B], observations that the sample reads from there, on the CPU
+    end: Tensor  # float32 [B], hours since ICU admission at which the sample ends
+
+
 class Batch(NamedTuple):
     """One batch of B samples, which together read the hours of S stays and P X-rays.
 
-    Samples whose hours are the beginning of another's share these. A modality that is not read is None.
+    Samples whose hours are the beginning of another's share these. A modality that is not read is None, and
+    so are triplets that no encoder needs.
     """
 
     ehr: PackedSequence | None  # float32 [sum of hours, C channels], normalised
@@ -58,6 +86,7 @@ class Batch(NamedTuple):
     labels: Tensor  # float32 [B, L], NaN where unknown
     row: Tensor  # int64 [B], index of the sample in its split
     gap_days: Tensor  # float32 [B], days between image and prediction time, NaN without an image
+    triplets: Triplets | None = None
 
 
 class ImageFeatures(NamedTuple):

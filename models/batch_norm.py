@@ -15,28 +15,35 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
     All processes call it together, each with any number of samples, also none.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
-
     def forward(self, input: Tensor) -> Tensor:
         """[n, C, H, W] -> the same shape, normalized per channel over the samples of all processes."""
-        if not self.training:
-            return super().forward(input)
-        upcast = input.to(torch.promote_types(input.dtype, torch.float32))
-        count = all_reduce_sum(input.numel() / input.shape[1])
-        mean = sum_with_gradient(upcast.sum((0, 2, 3))) / count
-        centred = upcast - mean[:, None, None]
-        variance = sum_with_gradient(centred.square().sum((0, 2, 3))) / count
-        self._update_statistics(mean.detach(), variance.detach() * count / (count - 1))
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        return _over_processes(self, input) if self.training else super().forward(input)
 
-    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        self.num_batches_tracked += 1
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+class CPUSyncBatchNorm1d(nn.BatchNorm1d):
+    """The same for vectors."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[n, C] -> the same shape, normalized per channel over the samples of all processes."""
+        return _over_processes(self, input) if self.training else super().forward(input)
+
+
+def _over_processes(layer: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
+    """Apply a batch norm in training, with the samples [n, C, ...] of all processes."""
+    assert layer.running_mean is not None and layer.running_var is not None and layer.momentum is not None
+    assert layer.num_batches_tracked is not None
+    upcast = input.to(torch.promote_types(input.dtype, torch.float32))
+    count = all_reduce_sum(input.numel() / input.shape[1])
+    others, of_channel = (0, *range(2, input.ndim)), (-1, *[1] * (input.ndim - 2))
+    mean = sum_with_gradient(upcast.sum(others)) / count
+    centred = upcast - mean.view(of_channel)
+    variance = sum_with_gradient(centred.square().sum(others)) / count
+    layer.num_batches_tracked += 1
+    unbiased = variance.detach() * count / (count - 1)
+    for running, statistic in ((layer.running_mean, mean.detach()), (layer.running_var, unbiased)):
+        running.lerp_(statistic.to(running.dtype), layer.momentum)
+    scale = layer.weight * (variance + layer.eps).rsqrt()
+    return (centred * scale.view(of_channel) + layer.bias.view(of_channel)).to(input.dtype)
 
 
 class CUDASyncBatchNorm(nn.SyncBatchNorm):
@@ -63,4 +70,5 @@ def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Modul
     if device.type == "cuda":
         converted = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         return replace_layers(converted, nn.SyncBatchNorm, CUDASyncBatchNorm)
-    return replace_layers(module, nn.BatchNorm2d, CPUSyncBatchNorm)
+    module = replace_layers(module, nn.BatchNorm2d, CPUSyncBatchNorm)
+    return replace_layers(module, nn.BatchNorm1d, CPUSyncBatchNorm1d)

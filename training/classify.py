@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from datasets.batches import Batches, By, check_batch_size
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.samples import Samples, is_hourly, load_samples
-from datasets.schema import SPLITS, Batch, FeatureBatch, ImageFeatures
+from datasets.schema import SHARES_STAYS, SPLITS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
 from datasets.store import Store
 from evaluation import metrics, results
 from evaluation.calibration import calibrate
@@ -38,7 +38,7 @@ from models.classifier import (
     read_classifier,
     start_classifier,
 )
-from models.encoders import Encoder, crop_of
+from models.encoders import Encoder, crop_of, record_needs
 from models.encoders.families import FAMILIES
 from models.fusion import FUSIONS, Fusion, FusionConfig, LinearFusion
 from models.linear_probe import LinearProbe
@@ -226,13 +226,13 @@ def prepare(
     """Return the model to train (for lineareval its linear layer, on features), and the batches by split."""
     if experiment.config.protocol == "lineareval":
         return prepare_probe(experiment, classifier, samples)
-    crop = crop_of(classifier)
+    crop, needs = crop_of(classifier), record_needs(classifier)
     classifier = classifier.to(experiment.run.process.device)
     features = None
     if experiment.config.frozen_views == "central":
         features = frozen_features(experiment, classifier, samples)
     batches = {
-        split: read_batches(experiment, part, split == "train", crop, features)
+        split: read_batches(experiment, part, split == "train", needs, crop, features)
         for split, part in samples.items()
     }
     return classifier, batches
@@ -256,6 +256,7 @@ def read_batches(
     experiment: Experiment,
     samples: Samples,
     train: bool,
+    needs: RecordNeeds = SHARES_STAYS,
     crop: float | None = None,
     features: ImageFeatures | None = None,
 ) -> Batches:
@@ -286,6 +287,7 @@ def read_batches(
         by=by,
         crop=crop,
         features=features,
+        needs=needs,
     )
 
 
@@ -321,7 +323,13 @@ def compute_features(
     process = experiment.run.process
     inputs = {
         modality: UniqueInputs(
-            experiment.store, samples, modality, experiment.config.data, process, crop_of(fusion)
+            experiment.store,
+            samples,
+            modality,
+            experiment.config.data,
+            process,
+            crop_of(fusion),
+            record_needs(fusion),
         )
         for modality in fusion.modalities
     }

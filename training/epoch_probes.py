@@ -76,7 +76,7 @@ class EpochProbes:
         if missing := missing_rows(self.job):
             probe_epochs(self.job, missing)
         self.samples = load_sample_sets(self.job, self.job.tasks)
-        self.inputs = unique_inputs(self.job, self.samples)
+        self.inputs = unique_inputs(self.job, self.samples, encoder_config)
         self.encoders = encoders
         built = ClassifierConfig(config.fusion, "binary", 1, encoder_config, config.fusion_layer)
         classifier = build_classifier(built, download=False)

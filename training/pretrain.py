@@ -11,7 +11,7 @@ from datasets.batches import check_batch_size, load_batches
 from datasets.samples import DataConfig, check_pairs
 from datasets.store import Store
 from models.embeddings import COLLAPSE_COLUMNS
-from models.encoders import EncoderConfig, build_encoders, with_shape
+from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders, with_shape
 from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.pretraining import Pretraining, pretraining_checkpoint
@@ -101,8 +101,10 @@ def pretrain(config: PretrainConfig) -> None:
     name = "-".join([settings.name, *other, task.name, f"seed{config.run.seed}"])
     run = start_run(config, name, store.data_description, store.fingerprint_of(task.name))
     check_batch_size(config.data.batch_size, run.process.world)
+    needs = EHR_ENCODERS[encoder_config.ehr_encoder].needs
     train, val = (
-        load_batches(store, task, split, config.data, run.seed, run.process) for split in ("train", "val")
+        load_batches(store, task, split, config.data, run.seed, run.process, needs)
+        for split in ("train", "val")
     )
     check_compares(train.samples.cxr_row, len(train.samples), "train", "use more stays")
     if config.stopping.monitor.startswith("val_"):

@@ -23,7 +23,7 @@ from evaluation.plots.figures import save
 from evaluation.plots.robustness import Robustness
 from evaluation.scoring import compute_scores
 from models.classifier import read_classifier
-from models.encoders import crop_of
+from models.encoders import crop_of, record_needs
 from models.fusion import FUSIONS
 from tasks import TASKS
 from tasks.task import Task
@@ -141,6 +141,7 @@ def predict_run(folder: Path, config: ClassifyConfig) -> TestedRun:
             device=torch.device("cpu"),
             train=False,
             crop=crop_of(classifier),
+            needs=record_needs(classifier),
         )
         return predict(classifier.predict, batches)
 

@@ -30,8 +30,9 @@ from evaluation.plots.curves import draw_epochs
 from evaluation.plots.figures import save
 from evaluation.scoring import check_learnable, compute_scores
 from models.classifier import ClassifierConfig, start_classifier
-from models.encoders import EncoderConfig
+from models.encoders import EHR_ENCODERS, EncoderConfig
 from models.fusion import FUSIONS, LinearFusion
+from models.pretraining import read_pretraining
 from tasks import get_task
 from tasks.task import Task
 from training.classify_config import check_modalities
@@ -39,7 +40,7 @@ from training.epoch_table import best_epoch, epoch_columns, epoch_row, lineareva
 from training.features import SharedFeatures
 from training.probe import ProbeConfig, train_probe
 from training.provenance import check_no_leakage
-from utils import distributed
+from utils import checkpoint, distributed
 from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
 from utils.files import write_text
@@ -202,7 +203,8 @@ def missing_rows(job: EpochSelection) -> dict[int, list[Task]]:
 def probe_epochs(job: EpochSelection, missing: Mapping[int, list[Task]]) -> None:
     """Add the missing rows; the features of a checkpoint are computed once for all tasks."""
     samples = load_sample_sets(job, [task for task in job.tasks if any(task in m for m in missing.values())])
-    inputs = unique_inputs(job, samples)
+    first = job.checkpoints[next(iter(missing))]
+    inputs = unique_inputs(job, samples, read_pretraining(checkpoint.load(first)).encoders)
     count = sum(map(len, missing.values()))
     logger.info(f"{count} probes on {len(missing)} checkpoints, {job.store.data_description}")
     for modality, unique in inputs.items():
@@ -235,10 +237,13 @@ def load_sample_sets(job: EpochSelection, tasks: Iterable[Task]) -> SampleSets:
     return samples
 
 
-def unique_inputs(job: EpochSelection, samples: SampleSets) -> dict[str, UniqueInputs]:
-    """Return the distinct inputs of all samples, by modality."""
+def unique_inputs(
+    job: EpochSelection, samples: SampleSets, encoders: EncoderConfig | None = None
+) -> dict[str, UniqueInputs]:
+    """Return the distinct inputs of all samples, by modality, as the encoders of a pretraining read them."""
+    needs = EHR_ENCODERS[(encoders or EncoderConfig()).ehr_encoder].needs
     return {
-        modality: UniqueInputs(job.store, samples, modality, job.config.data, job.process)
+        modality: UniqueInputs(job.store, samples, modality, job.config.data, job.process, needs=needs)
         for modality in FUSIONS[job.config.fusion].modalities
     }
 

@@ -18,6 +18,8 @@ EHR_ENCODERS: Mapping[str, type[EHREncoder]] = LazyTable(
         "gru_d": "models.encoders.gru_d:GRUDEncoder",
         "tcn": "models.encoders.tcn:TCNEncoder",
         "transformer": "models.encoders.transformer:TransformerEncoder",
+        "strats": "models.encoders.strats:STraTSEncoder",
+        "duett": "models.encoders.duett:DuETTEncoder",
     }
 )
 

@@ -3,10 +3,10 @@
 from abc import abstractmethod
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from datasets.schema import Batch
+from datasets.schema import SHARES_STAYS, Batch, RecordNeeds
 from models.encoders.base import Encoder
 from models.encoders.hours import HourlyStates
 from utils.device import to_device
@@ -19,10 +19,10 @@ class EHREncoder(Encoder):
     --ehr_dim, --ehr_layers and --ehr_dropout. `feature_dim` is the width of its features.
 
     Attributes:
-        shares_stays: Whether one pass over a stay gives the features of all samples of this stay.
+        needs: What it reads beside the hours, and whether one pass over a stay serves all of its samples.
     """
 
-    shares_stays: ClassVar[bool] = False
+    needs: ClassVar[RecordNeeds] = RecordNeeds()
 
     def sample_features(self, batch: Batch) -> Tensor:
         """Return the features [B, feature_dim] of B samples; here each sample is read on its own."""
@@ -38,7 +38,7 @@ class CausalEncoder(EHREncoder):
     hour: the feature of a stay is the state in its last hour.
     """
 
-    shares_stays = True
+    needs = SHARES_STAYS
 
     @abstractmethod
     def states(self, ehr: PackedSequence) -> PackedSequence:
@@ -75,3 +75,9 @@ class CausalEncoder(EHREncoder):
     def encode_top_layer(self, hours: HourlyStates) -> Tensor:
         """Return the features [B, feature_dim], float32, of what `encode_lower_layers` returned."""
         return self.finish(hours.last())
+
+
+def record_needs(module: nn.Module) -> RecordNeeds:
+    """Return what the record encoder in a module needs; without one, what a causal encoder does."""
+    found = (part.needs for part in module.modules() if isinstance(part, EHREncoder))
+    return next(found, CausalEncoder.needs)

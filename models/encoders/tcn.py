@@ -60,6 +60,7 @@ class Block(nn.Module):
         ]
         hidden = hours
         for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv1d) and convolution.bias is not None
             weight = convolution.weight.permute(2, 0, 1)  # [KERNEL, outputs, inputs]
             products = functional.linear(hidden, weight.flatten(0, 1)).chunk(KERNEL, dim=1)
             hidden = products[-1] + convolution.bias

@@ -69,7 +69,7 @@ class Layer(nn.Module):
 
     def forward(self, tokens: Tensor, blocks: Blocks) -> Tensor:
         """Map packed tokens [N, dim] to [N, dim]."""
-        parts = self.query_key_value(self.attention_norm(tokens)).chunk(3, dim=1)
-        tokens = tokens + self.dropout(self.output(attend_to_earlier(blocks, *parts, heads=HEADS)))
+        query, key, value = self.query_key_value(self.attention_norm(tokens)).chunk(3, dim=1)
+        tokens = tokens + self.dropout(self.output(attend_to_earlier(blocks, query, key, value, HEADS)))
         output: Tensor = tokens + self.dropout(self.feed_forward(self.feed_forward_norm(tokens)))
         return output

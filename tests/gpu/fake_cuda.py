@@ -29,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 
 from datasets.batches import packed_rows
-from datasets.schema import Batch, channel_count
+from datasets.schema import Batch, Triplets, channel_count
 from training.loop import _Trainer
 from training.metrics_accumulator import AsyncMetrics, MetricSums, StepMetrics
 
@@ -201,6 +201,7 @@ def fake_batch(hours: list[int], images: int, labels: int = 1, size: int = 64) -
     rows, sizes = packed_rows(np.zeros(len(bins), np.int64), bins[order], np.full(len(bins), -1))
     count = len(hours)
     real = [torch.from_numpy(array) for array in (sizes, bins, np.arange(count))]
+    first, counts = 2 * (real[1].cumsum(0) - real[1]), 2 * real[1]  # two triplets in an hour
     with FAKE:
         order_on_gpu, place = (torch.empty(count, dtype=torch.int64, device=CUDA) for _ in range(2))
         data = torch.empty(len(rows), channel_count(), device=CUDA)
@@ -217,6 +218,15 @@ def fake_batch(hours: list[int], images: int, labels: int = 1, size: int = 64) -
             labels=torch.empty(count, labels, device=CUDA),
             row=real[2],
             gap_days=torch.empty(count, device=CUDA),
+            triplets=Triplets(
+                *(
+                    torch.empty(2 * len(rows), dtype=t, device=CUDA)
+                    for t in (torch.float32, torch.int64, None)
+                ),
+                first=first,
+                counts=counts,
+                end=torch.empty(count, device=CUDA),
+            ),
         )
 
 

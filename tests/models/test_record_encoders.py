@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from datasets.schema import Batch, channel_count, variables
+from datasets.schema import Batch, Triplets, channel_count, variables
 from models.classifier import ClassifierConfig
 from models.encoders import (
     EHR_ENCODERS,
@@ -17,14 +17,17 @@ from models.encoders import (
     EncoderConfig,
     LSTMEncoder,
     build_encoders,
+    strats,
     with_shape,
 )
 from models.encoders.hours import Blocks, earlier_rows
 from models.encoders.transformer import LONGEST_WAVE
-from tests.random_batches import random_batch, take_samples
+from tests.random_batches import random_batch, random_triplets, take_samples
 
+READS_HOURS = [name for name, kind in EHR_ENCODERS.items() if not kind.needs.triplets]
+READS_TRIPLETS = [name for name in EHR_ENCODERS if name not in READS_HOURS]
 CAUSAL = [name for name, kind in EHR_ENCODERS.items() if issubclass(kind, CausalEncoder)]
-DIMS = {"transformer": 16}
+DIMS = {"transformer": 16, "strats": 16}
 HOURS = (5, 48, 1, 17, 2)
 
 
@@ -59,7 +62,14 @@ def make_batch() -> Batch:
         labels=torch.zeros(size, 1),
         row=torch.arange(size),
         gap_days=torch.full((size,), torch.nan),
+        triplets=random_triplets(HOURS, stay, hours.double()),
     )
+
+
+def as_float32(batch: Batch) -> Batch:
+    parts = (part.float() if part.is_floating_point() else part for part in batch.triplets)
+    ehr = batch.ehr._replace(data=batch.ehr.data.float())
+    return batch._replace(ehr=ehr, triplets=Triplets(*parts))
 
 
 @pytest.mark.parametrize("name", EHR_ENCODERS)
@@ -75,7 +85,7 @@ def test_a_sample_is_encoded_as_if_its_hours_were_all_there_is(name: str) -> Non
         assert torch.allclose(feature, alone[0], atol=1e-12)
 
 
-@pytest.mark.parametrize("name", EHR_ENCODERS)
+@pytest.mark.parametrize("name", READS_HOURS)
 def test_a_feature_depends_on_each_of_its_hours_and_on_no_other(name: str) -> None:
     encoder, batch = make_encoder(name), make_batch()
     data = batch.ehr.data.requires_grad_()
@@ -87,10 +97,34 @@ def test_a_feature_depends_on_each_of_its_hours_and_on_no_other(name: str) -> No
     assert read[19] and not read[20:].any()
 
 
+@pytest.mark.parametrize("name", READS_TRIPLETS)
+def test_a_feature_depends_on_each_of_its_triplets_and_on_no_other(name: str) -> None:
+    encoder, batch = make_encoder(name), make_batch()
+    hours, value = (part.requires_grad_() for part in (batch.triplets.hours, batch.triplets.value))
+    feature = encoder.sample_features(batch._replace(ehr=None))[2]
+    first, count = batch.triplets.first[2], batch.triplets.counts[2]
+    read = torch.zeros(len(value), dtype=torch.bool)
+    read[first : first + count] = True
+    assert 30 < count < 2 * 48 and (hours[read] <= 20).all()
+    for gradient in torch.autograd.grad(feature.square().sum(), (value, hours), allow_unused=True):
+        if gradient is not None:
+            assert torch.equal(gradient != 0, read)
+
+
+@pytest.mark.parametrize("name", READS_TRIPLETS)
+def test_a_sample_without_a_triplet_has_a_feature(name: str) -> None:
+    encoder, batch = make_encoder(name).train(), make_batch()
+    for count in (batch.triplets.counts * (batch.row != 1), 0 * batch.triplets.counts):
+        empty = batch._replace(triplets=batch.triplets._replace(counts=count))
+        features = encoder.sample_features(empty)
+        assert features.shape == (len(batch.row), encoder.feature_dim) and features.isfinite().all()
+        features.square().sum().backward()
+        assert all(weight.grad.isfinite().all() for weight in encoder.parameters())
+
+
 @pytest.mark.parametrize("name", EHR_ENCODERS)
 def test_every_weight_learns_and_features_are_float32_under_autocast(name: str) -> None:
-    encoder, batch = make_encoder(name).float().train(), make_batch()
-    batch = batch._replace(ehr=batch.ehr._replace(data=batch.ehr.data.float()))
+    encoder, batch = make_encoder(name).float().train(), as_float32(make_batch())
     with torch.autocast("cpu", torch.bfloat16):
         features = encoder.sample_features(batch)
     assert features.dtype == torch.float32
@@ -142,7 +176,7 @@ class Backwards(EHREncoder):
 
 def test_an_encoder_that_also_looks_ahead_reads_each_sample_on_its_own() -> None:
     encoder, batch = Backwards(), make_batch()
-    assert not encoder.shares_stays
+    assert not encoder.needs.shares_stays
     cut = take_samples(batch, range(len(batch.row)))
     assert torch.allclose(encoder.sample_features(batch), encoder(cut.ehr), atol=1e-12)
 
@@ -190,6 +224,126 @@ def slow_gru_d(weights: dict[str, list], hours: list[list[float]], dim: int) -> 
             after.append((1 - update) * new + update * state[row])
         state = after
     return state
+
+
+def test_strats_is_its_published_equations() -> None:
+    """Sample by sample, head by head and triplet by triplet, with the weights of the encoder."""
+    encoder, batch = make_encoder("strats"), make_batch()
+    features = encoder.sample_features(batch)
+    for row in (0, 2, 6):
+        part = slice(
+            int(batch.triplets.first[row]), int(batch.triplets.first[row] + batch.triplets.counts[row])
+        )
+        hours, channel, value = (values[part] for values in batch.triplets[:3])
+        time = 2 * hours / batch.hours[row] - 1
+        tokens = encoder.channel.weight[channel]
+        for embedding, numbers in ((encoder.time, time), (encoder.value, value)):
+            hidden = (numbers[:, None] @ embedding.layers[0].weight.T + embedding.layers[0].bias).tanh()
+            tokens = tokens + hidden @ embedding.layers[2].weight.T
+        for layer in encoder.layers:
+            mixed = []
+            for head in range(16):
+                query, key, values = (
+                    tokens @ part.weight[head : head + 1].T for part in (layer.query, layer.key, layer.value)
+                )
+                mixed.append((query @ key.T).softmax(dim=1) @ values)
+            tokens = (torch.cat(mixed, dim=1) @ layer.output.weight.T + tokens) / 2
+            tokens = (layer.feed_forward(tokens) + tokens) / 2
+        scores = (tokens @ encoder.weights[0].weight.T + encoder.weights[0].bias).tanh()
+        share = (scores @ encoder.weights[2].weight.T).softmax(dim=0)
+        assert torch.allclose(features[row], (share * tokens).sum(dim=0), atol=1e-12)
+
+
+def test_strats_reads_the_last_triplets_of_a_sample_with_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, batch = make_encoder("strats"), make_batch()
+    monkeypatch.setattr(strats, "MOST_TRIPLETS", 7)
+    most = batch.triplets.counts.clamp(max=7)
+    last = batch.triplets._replace(first=batch.triplets.first + batch.triplets.counts - most, counts=most)
+    features = encoder(batch.triplets)
+    monkeypatch.undo()
+    assert torch.equal(features, encoder(last)) and not torch.equal(features, encoder(batch.triplets))
+
+
+def test_strats_leaves_out_all_observations_of_a_variable_together() -> None:
+    encoder, batch = make_encoder("strats", ehr_dropout=0.5).train(), make_batch()
+    channel, sample = batch.triplets.channel, torch.arange(len(batch.triplets.channel)) % 3
+    kept = encoder._kept(channel, sample, 3)
+    groups = {(int(s), int(v)) for s, v in zip(sample, encoder.variable[channel], strict=True)}
+    left_out = 0
+    for s, v in groups:
+        of_group = kept[(sample == s) & (encoder.variable[channel] == v)]
+        assert of_group.all() or not of_group.any()
+        left_out += not of_group.any()
+    assert 0 < left_out < len(groups)
+
+
+def test_duett_attends_along_both_axes_as_by_hand() -> None:
+    """Sample by sample, bin by bin and token by token."""
+    encoder, batch = make_encoder("duett"), make_batch()
+    for buffer in encoder.buffers():
+        if buffer.is_floating_point():
+            buffer.uniform_(0.5, 1.5)
+    features = encoder.sample_features(batch)
+    for row in (2, 6):
+        first, count = int(batch.triplets.first[row]), int(batch.triplets.counts[row])
+        hours, channel, value = (part[first : first + count].tolist() for part in batch.triplets[:3])
+        end = int(batch.hours[row])
+        seen = [[[] for _ in variables()] for _ in range(32)]
+        for time, where, what in zip(hours, channel, value, strict=True):
+            (number,) = [
+                index
+                for index, variable in enumerate(variables())
+                if variable.first_channel <= where < variable.first_channel + variable.width
+            ]
+            seen[min(int(32 * time / end), 31)][number].append(
+                (where - variables()[number].first_channel, what)
+            )
+        psi = torch.stack(
+            [torch.stack([embed(encoder, *cell) for cell in enumerate(cells)]) for cells in seen]
+        )
+        psi = torch.cat([psi, encoder.token.expand(1, len(variables()), -1)])  # [33, V, dim]
+        days = torch.tensor([[end * (index + 1) / 32 / 24] for index in range(32)], dtype=torch.float64)
+        moments = torch.cat([encoder.time_embedding(days), encoder.token_embedding[None]])
+        for over_variables, over_time in zip(encoder.over_variables, encoder.over_time, strict=True):
+            columns = [psi[:, number].flatten() for number in range(len(variables()))]
+            columns = slow_layer(over_variables, torch.stack(columns) + encoder.variable_embedding)
+            psi = torch.stack([column.view(33, -1) for column in columns], dim=1)
+            rows = slow_layer(over_time, torch.stack([part.flatten() for part in psi]) + moments)
+            psi = rows.view(33, len(variables()), -1)
+        assert torch.allclose(features[row], psi[32].flatten(), atol=1e-9)
+
+
+def embed(encoder: EHREncoder, number: int, observed: list[tuple[int, float]]) -> Tensor:
+    """The embedding of a variable in a bin, of which each observation has a place and a value."""
+    mean = torch.zeros(variables()[number].width, dtype=torch.float64)
+    for place, value in observed:
+        mean[place] += value / len(observed)
+    counted = encoder.counts.weight[min(len(observed), 15)]
+    return encoder.embeddings[number](torch.cat([mean, counted])[None])[0]
+
+
+def slow_layer(layer: nn.Module, tokens: Tensor) -> Tensor:
+    """Attention and feed-forward of tokens [K, width], token by token and head by head."""
+
+    def normal(norm: nn.Module, token: Tensor) -> Tensor:
+        return norm.length * token / token.square().sum().sqrt()
+
+    query, key, value = (
+        part.unflatten(1, (2, -1))
+        for part in layer.query_key_value(
+            torch.stack([normal(layer.attention_norm, token) for token in tokens])
+        ).chunk(3, dim=1)
+    )
+    after = []
+    for index, token in enumerate(tokens):
+        heads = []
+        for head in range(2):
+            scores = torch.stack([query[index, head] @ other for other in key[:, head]])
+            scores = scores / math.sqrt(query.shape[2])
+            heads.append(sum(w * v for w, v in zip(scores.softmax(dim=0), value[:, head], strict=True)))
+        token = token + layer.output.weight @ torch.cat(heads)
+        after.append(token + layer.feed_forward(normal(layer.feed_forward_norm, token)))
+    return torch.stack(after)
 
 
 def test_tcn_is_convolutions_of_each_stay_after_zeros() -> None:
@@ -269,6 +423,10 @@ def test_errors_name_the_flag_and_the_cure() -> None:
         EncoderConfig(ehr_encoder="stratz")
     with pytest.raises(ValueError, match="--ehr_layers 2: gru_d has one layer; use --ehr_layers 1"):
         make_encoder("gru_d", ehr_layers=2)
+    with pytest.raises(ValueError, match="--ehr_dim 24: strats has 16 heads; use a multiple of 16"):
+        make_encoder("strats", ehr_dim=24)
+    with pytest.raises(ValueError, match=r"--ehr_dim 256: of duett .* up to 64, or leave it out for 24"):
+        make_encoder("duett", ehr_dim=256)
     with pytest.raises(ValueError, match="--ehr_dim 12: transformer has 4 heads; use a multiple of 8"):
         make_encoder("transformer", ehr_dim=12)
     for wrong in ({"ehr_dim": 0}, {"ehr_layers": 0}, {"ehr_dropout": 1.5}):
