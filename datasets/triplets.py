@@ -29,29 +29,43 @@ def count_triplets(store: Store, samples: Samples) -> int:
 def stays_of(store: Store, samples: Samples) -> np.ndarray:
     """Return the row in stays.parquet of each sample's stay, int64 [n]."""
     offset = store.stays(["offset"])["offset"].to_numpy()
-    return np.searchsorted(offset, samples.offset, side="right") - 1
+    row: np.ndarray = np.searchsorted(offset, samples.offset, side="right") - 1
+    return row
+
+
+def end_of_record(store: Store, samples: Samples) -> np.ndarray:
+    """Return until when each sample reads its record, float64 [n], in hours since ICU admission.
+
+    Some tasks read less than the time until the prediction.
+    """
+    end: np.ndarray = np.minimum(samples.end_hours, samples.bins * store.manifest.timestep)
+    return end
+
+
+def last_second(end_hours: np.ndarray) -> np.ndarray:
+    """Return the last whole second of records that end after some hours, int64 [n]."""
+    seconds: np.ndarray = np.floor(end_hours * 3600 + 1e-3).astype(np.int64)
+    return seconds
 
 
 class TripletReader:
     """The triplets of samples by the rows of these, from where they are held to the model's device.
 
-    A sample reads the events until its last whole second, as the hours do, and none after the last of its
-    hours: those may end before the sample does. On disk, the triplets lie in a temporary file that has no
-    name, so that any of them can be read.
+    A sample reads the events until the last whole second of its record, as the hours do. On disk, the
+    triplets lie in a temporary file that has no name, so that any of them can be read.
     """
 
     def __init__(self, store: Store, samples: Samples, placement: Placement, device: torch.device) -> None:
         self.device = device
-        end_hours = np.minimum(samples.end_hours, samples.bins * store.manifest.timestep)
+        end_hours = end_of_record(store, samples)
         self.end = end_hours.astype(np.float32)
         stay_row, self.stay = np.unique(stays_of(store, samples), return_inverse=True)
         seconds, triplets = read_triplets(store, stay_row, placement == "disk")
         counts = store.stays(["events"])["events"].to_numpy()[stay_row]
         ends = np.cumsum(counts)
         self.first = (ends - counts)[self.stay]
-        last_second = np.floor(end_hours * 3600 + 1e-3).astype(np.int64)
         key = np.repeat(np.arange(len(counts)), counts) << 32 | seconds
-        self.count = np.searchsorted(key, self.stay << 32 | last_second, side="right") - self.first
+        self.count = np.searchsorted(key, self.stay << 32 | last_second(end_hours), side="right") - self.first
         self.held: Tensor | None = None
         if placement != "disk":
             self.held = torch.from_numpy(triplets).to(device if placement == "cuda" else "cpu")

@@ -171,6 +171,7 @@ INPUTS = {
     "ehr": "the EHR of paired stays",
     "cxr": "the X-ray of paired stays",
 }
+FLOORS = ("logistic_regression", "gradient_boosting")  # as --model of training.baselines
 LINEAR_FUSIONS = [name for name, fusion in FUSIONS.items() if issubclass(fusion, LinearFusion)]
 SUPERVISED_SCRIPTS = {"concatenation": "supervised", "ehr": "supervised_ehr", "cxr": "supervised_cxr"}
 # Objectives that simclr.sh trains, with --objective; each of the others has a script.
@@ -184,12 +185,14 @@ class Script(NamedTuple):
     program: str
     comments: tuple[str, ...]
     flags: tuple[str, ...]
+    gpus: int = 1
 
     def text(self) -> str:
         """Return the whole file."""
         comments = "\n".join(f"# {comment}" for comment in (*self.comments, HELP))
         command = " \\\n  ".join((self.program, *fill_lines((*self.flags, '"$@"'))))
-        return TEMPLATE.format(comments=comments, name=self.name, command=command)
+        gpus = f"--gres=gpu:{self.gpus} " if self.gpus else ""
+        return TEMPLATE.format(comments=comments, name=self.name, gpus=gpus, command=command)
 
 
 def fill_lines(groups: Iterable[str], width: int = 116) -> list[str]:
@@ -213,7 +216,7 @@ TEMPLATE = """\
 #!/usr/bin/env bash
 {comments}
 #SBATCH --job-name={name} --output=%x-%j.out
-#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+#SBATCH {gpus}--cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
 launch {command}
@@ -357,6 +360,21 @@ def evaluate(task: Task, protocol: str, fusion: str) -> Script:
     )
 
 
+def floor(task: Task, model: str) -> Script:
+    """Return the script that fits a model without a network to summary statistics of the records."""
+    title = model.replace("_", " ")
+    return Script(
+        f"{task.name}-{model.replace('_', '-')}",
+        f"-m training.baselines --task {task.name}",
+        (
+            f"Fit {title} for {task.name} on summary statistics of the EHR, as a floor for the networks.",
+            f"Val and test scores of the settings that validation chooses go to results/{task.name}.csv.",
+        ),
+        (f"--model {model} --data_pairs ehr_all",),
+        gpus=0,
+    )
+
+
 def run_name(task: Task, protocol: str, fusion: str) -> str:
     """Return how a run's name begins, before objective and seed: phenotyping-finetune-ehr-simclr-seed0."""
     return f"{task.name}-{protocol}-{fusion}"
@@ -378,7 +396,7 @@ def scripts(task: Task) -> dict[Path, Script]:
         name = SUPERVISED_SCRIPTS.get(fusion, fusion)
         by_path[Path(f"train/{name}.sh")] = supervise(task, fusion)
         by_path[Path(f"eval/{name}.sh")] = evaluate(task, "supervised", fusion)
-    return by_path
+    return by_path | {Path(f"train/{model}.sh"): floor(task, model) for model in FLOORS}
 
 
 PACKAGE = '"""Task folder: the definition in task.py, and the scripts of its runs."""\n'
@@ -404,6 +422,8 @@ Run the scripts from the root of the repository, in this order:
    `train/medfuse_tokens.sh`, `train/mmtm.sh`, `train/daft.sh`, `train/drfuse.sh`, `train/shaspec.sh`,
    `train/m3care.sh`, `train/flexmoe.sh`, `train/healnet.sh`, `train/smil.sh`, `train/umse.sh`,
    `train/utde.sh`, `train/aug.sh` and `train/inforeg.sh`. `train/early.sh` needs the first two.
+4. `train/logistic_regression.sh` and `train/gradient_boosting.sh` fit models without a network to summary
+   statistics of the records, as floors for the others.
 
 Each script of steps 2 and 3 also tests its best epoch. The script of the same name in `eval/` (`fteval` for
 `finetune`) tests it again, or the classifier in `CHECKPOINT`.

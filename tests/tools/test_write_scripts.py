@@ -21,6 +21,7 @@ from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from tasks import TASKS
 from tools.write_scripts import (
+    FLOORS,
     PUBLISHED,
     SIMCLR_VARIANTS,
     SUPERVISED_SCRIPTS,
@@ -31,6 +32,7 @@ from tools.write_scripts import (
     write_missing,
 )
 from training import classify, pretrain
+from training.baselines import MODELS, BaselineConfig
 from training.classify_config import ClassifyConfig, check_config
 from training.early_stopping import PatienceConfig
 from utils import checkpoint
@@ -39,7 +41,8 @@ from vicreg_trainer import VICRegConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = {task.folder: task for task in TASKS.values()}
-SCRIPTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("tasks/*/*/*.sh"))
+ALL_SCRIPTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("tasks/*/*/*.sh"))
+SCRIPTS = [script for script in ALL_SCRIPTS if script.stem not in FLOORS]  # of networks
 CONFIGS = {
     "run_gpu.py": ClassifyConfig,
     "simclr_trainer.py": SimCLRConfig,
@@ -161,6 +164,17 @@ def test_a_script_is_short_executable_and_asks_slurm_for_what_its_run_needs() ->
         assert "--output=%x-%j.out" in options and committed(script).run.name == "", script
         job = next(option for option in options if option.startswith("--job-name="))[len("--job-name=") :]
         assert folder_of(script).name.startswith(job.removesuffix("-eval")), script
+
+
+def test_every_task_has_a_script_of_each_floor_which_needs_no_gpu() -> None:
+    paths = [Path("tasks", folder, "train", f"{model}.sh") for folder in FOLDERS for model in FLOORS]
+    assert FLOORS == MODELS and set(paths) == set(ALL_SCRIPTS) - set(SCRIPTS)
+    for script, words in commands(paths, SEED="2").items():
+        assert words[:2] == ["-m", "training.baselines"]
+        config = parse(BaselineConfig, words[2:])
+        assert (config.task, config.model) == (FOLDERS[script.parts[1]].name, script.stem)
+        assert (config.data_pairs, config.seed, config.store) == ("ehr_all", 2, Path("data/mimic"))
+        assert os.access(ROOT / script, os.X_OK) and "gpu" not in (ROOT / script).read_text()
 
 
 def test_a_script_can_be_called_from_any_folder(tmp_path: Path) -> None:
