@@ -9,12 +9,13 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 from benchmarks import all as everything
-from benchmarks import ddp, epoch_evaluation, step
+from benchmarks import ddp, encoders, epoch_evaluation, step
 from benchmarks.random_store import icu_hours
 from benchmarks.record import NOT_MEASURED
 from datasets.schema import channel_count
 from models.encoders import LSTMEncoder
 from simclr_trainer import SimCLRConfig
+from tests.random_store import write_random_store
 from utils.config import parse
 
 TINY = step.Work("resnet18", 32, 4, 8, 4)
@@ -92,3 +93,21 @@ def test_all_continues_after_one_that_fails(
 
 def test_all_lists_what_there_is() -> None:
     assert set(everything.BENCHMARKS) >= {"step", "epoch_evaluation", "bootstrap", "ddp"}
+
+
+def test_record_encoders_are_compared_and_the_command_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some = {name: encoders.EHR_ENCODERS[name] for name in ("lstm", "strats")}
+    monkeypatch.setattr(encoders, "EHR_ENCODERS", some)
+    monkeypatch.setattr(encoders, "FUSIONS", ("ehr",))
+    monkeypatch.setattr(encoders, "MODELS", ("logistic_regression",))
+    store = write_random_store(tmp_path / "store")
+    config = encoders.EncodersConfig(store, tmp_path / "runs", ("readmission",), seeds=2, epochs=2)
+    encoders.main(config)
+    printed = encoders.table(config).splitlines()
+    assert printed[0] == "| encoder | weights | speed | readmission, ehr |"
+    assert [line.split(" | ")[0] for line in printed[2:]] == ["| lstm", "| strats", "| logistic regression"]
+    assert printed[2].startswith("| lstm | 105,472 | 1.00 | 0.") and "(2) |" in printed[3]
+    monkeypatch.setattr(encoders, "classify", lambda config: pytest.fail("it was tested before"))
+    encoders.main(config)
