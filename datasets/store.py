@@ -33,9 +33,9 @@ WORK = ".work"  # folder in a store that is being written
 RAW_FOLDERS = ("icu", "core", "files", "mimic-iv", "mimic-cxr-jpg")  # some of them lie in a raw release
 PARTIAL_BINS = "partial_bins.npy"  # of a task
 COPY_OR_EXTRACT = "copy it again from where the store was made, or extract again"
-INTEGER_COLUMNS = {
-    "subject_id", "stay_id", "events", "offset", "length", "height", "width", *SAMPLE_COLUMNS
-} - {"end_hours"}  # fmt: skip
+INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPLE_COLUMNS} - {"end_hours"}
+IMAGES = "cxr.parquet"
+SIDES = ("height", "width")  # of images; of a patient, height is a number
 FLOAT_COLUMNS = ("hours", "los_hours")
 HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
@@ -209,7 +209,7 @@ class Store:
 
     def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per X-ray, ordered by (stay_row, hours); all columns, or those named."""
-        return self._table("cxr.parquet", columns)
+        return self._table(IMAGES, columns)
 
     def diagnoses(self) -> pd.DataFrame:
         """Return stay_id, seq_num, icd_code, icd_version and condition (None for none) of each diagnosis.
@@ -440,9 +440,10 @@ def _check_files(root: Path, folder: Path, files: Mapping[str, FileDigest], cure
 
 
 def _check_kinds(path: Path, table: pd.DataFrame, numeric: Sequence[str]) -> None:
-    """Check that columns of INTEGER_COLUMNS are of integers, and those of `numeric` of numbers."""
+    """Check that INTEGER_COLUMNS and the sides of images are integers, and columns of `numeric` numbers."""
     for name, column in table.items():
-        if name in INTEGER_COLUMNS and column.dtype.kind not in "iu":
+        is_side = name in SIDES and path.name == IMAGES
+        if (is_side or name in INTEGER_COLUMNS) and column.dtype.kind not in "iu":
             raise ValueError(f"{path}: {name} is not a whole number in each row; {COPY_OR_EXTRACT}")
         if name in numeric and column.dtype.kind not in "iuf":
             raise ValueError(f"{path}: {name} is not a number; {COPY_OR_EXTRACT}")
