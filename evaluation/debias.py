@@ -94,7 +94,7 @@ def sizes_in_resamples(observed: np.ndarray, resampled: np.ndarray, size: Size) 
     scale = 1 + size(noise, observed)[0] / max(whole, TINY)  # where the size, which is convex, is too large
     for _ in range(STEPS):
         value, slope = size(scale[:, None] * observed + noise, observed)
-        rises = slope > 0  # else the size is above the observed one for every scale
+        rises = (slope > 0) & (scale > 0)  # else the size is above the observed one for every scale above 0
         step = np.where(rises, (value - whole) / np.where(rises, slope, 1), scale)
         scale = scale - step
         if not (step > 1e-12).any():

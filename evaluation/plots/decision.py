@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from evaluation.plots.figures import make_panels, make_title
 from evaluation.results import read_table
 
 COLUMNS = ("label", "threshold", "treat_all", "net_benefit", "net_benefit_low", "net_benefit_high")
+TITLE_COLUMNS = 50  # that fit above one panel
+SINGLE_WIDTH = 6.0  # inches
 MAX_PANELS = 6  # where there are more labels, the picture shows their mean alone
 MEAN = "macro"
 
@@ -31,7 +34,9 @@ class Decision:
         table = read_table(self.source, COLUMNS, ("label",))
         folder = self.source.parent
         split = self.source.stem.removeprefix("decision_").replace("_", ", ")
-        return draw_decision(table, make_title(folder, f", {split}")), self.source.with_suffix(".png")
+        name, *data = make_title(folder, f", {split}").split("\n")
+        title = "\n".join([*textwrap.wrap(name, TITLE_COLUMNS), *data])
+        return draw_decision(table, title), self.source.with_suffix(".png")
 
 
 def draw_decision(table: pd.DataFrame, title: str) -> Figure:
@@ -40,7 +45,7 @@ def draw_decision(table: pd.DataFrame, title: str) -> Figure:
     shown = (
         [MEAN] if MEAN in labels and len(labels) > MAX_PANELS else [name for name in labels if name != MEAN]
     )
-    figure, axes = make_panels(len(shown), title)
+    figure, axes = make_panels(len(shown), title, SINGLE_WIDTH if len(shown) == 1 else 0.0)
     for axis, label in zip(axes, shown, strict=True):
         draw_label(axis, table[table["label"] == label])
         axis.set(xlabel="threshold probability", ylabel="net benefit")

@@ -50,6 +50,18 @@ def test_age_counts_from_the_anchor_year_only_under_corrected(tmp_path: Path) ->
     assert cohort(tmp_path / "b", "corrected", **tables).stays["age"].item() == 62
 
 
+def test_the_type_of_the_admission_is_kept_if_the_release_has_it(tmp_path: Path) -> None:
+    root = write_mimic_iv(tmp_path, gz=False)
+    path = next(root.rglob("admissions.csv"))
+    raw = {name: read_table(root, name) for name in ("icustays", "admissions", "patients")}
+    assert select_stays(*raw.values(), "medmod").stays["admission_type"].to_list() == [None]
+    pl.read_csv(path).with_columns(admission_type=pl.lit("EW EMER.")).write_csv(path)
+    raw["admissions"] = read_table(root, "admissions")
+    assert select_stays(*raw.values(), "medmod").stays["admission_type"].to_list() == ["EW EMER."]
+    raw["admissions"] = raw["admissions"].drop("admission_type")  # of a MEDS dataset
+    assert "admission_type" not in select_stays(*raw.values(), "medmod").stays
+
+
 @pytest.mark.parametrize(
     ("patients", "admissions", "died"),
     [
