@@ -12,7 +12,8 @@ VAL_FRACTION = 0.1  # of the subjects outside the test split
 SubjectLists = tuple[frozenset[int] | None, frozenset[int] | None]  # test, val
 
 
-def _uniform(subject_id: int, purpose: str) -> float:
+def uniform(subject_id: int, purpose: str) -> float:
+    """Return a number from 0 to 1 for a subject, by a hash of its id: another one for another purpose."""
     digest = hashlib.blake2b(f"{purpose}:{subject_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -24,9 +25,9 @@ def split_of(subject_id: int | str) -> str:
     True
     """
     subject = int(subject_id)
-    if _uniform(subject, "test") < TEST_FRACTION:
+    if uniform(subject, "test") < TEST_FRACTION:
         return "test"
-    return "val" if _uniform(subject, "val") < VAL_FRACTION else "train"
+    return "val" if uniform(subject, "val") < VAL_FRACTION else "train"
 
 
 def check_subject_lists(test: frozenset[int] | None, val: frozenset[int] | None) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 Style = Literal["text", "markdown", "latex"]
 Mark = Literal["best", "like best"]
 DAGGER = "†"
+USUAL = {"label_fraction": 1.0}  # values of columns that go without saying
 LATEX_CHARACTERS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "²": r"$^2$", DAGGER: r"$^\dagger$",
@@ -45,13 +46,14 @@ def columns_that_tell(
 
 
 def common_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
-    """Return a line with the columns of a table that have one value, [] if there are none.
+    """Return a line with the columns of a table that have one value, but not the usual; [] if there are none.
 
     >>> common_values(pd.DataFrame({"a": [1, 1], "b": [2, 3]}), ["a", "b"])
     ['all rows: a 1']
     """
     values = [(name, table[name].iloc[0]) for name in names if table[name].nunique(dropna=False) == 1]
-    said = ", ".join(f"{name} {value}" for name, value in values if not pd.isna(value) and value != "")
+    told = [(name, value) for name, value in values if not pd.isna(value) and value != USUAL.get(name, "")]
+    said = ", ".join(f"{name} {value}" for name, value in told)
     return [f"all rows: {said}"] if said else []
 
 

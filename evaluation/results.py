@@ -15,12 +15,12 @@ from utils.lock import waiting_lock
 
 COLUMNS = (
     "run", "mode", "task", "protocol", "fusion", "objective", "checkpoint", "checkpoint_hash",
-    "classifier_hash", "epoch", "seed", "data", "store", "data_pairs", "settings", "split", "label",
-    "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
+    "classifier_hash", "epoch", "seed", "data", "store", "data_pairs", "label_fraction", "settings", "split",
+    "label", "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
 )  # fmt: skip
 HASH_DIGITS = 12  # of the SHA-256 of checkpoints and stores that a row shows
 SETTINGS = "settings"  # folder beside the result tables: a YAML file for each hash in the column `settings`
-NUMBER_COLUMNS = ("epoch", "seed", "value", "low", "high", "n", "positives", "seconds")
+NUMBER_COLUMNS = ("epoch", "seed", "label_fraction", "value", "low", "high", "n", "positives", "seconds")
 TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in NUMBER_COLUMNS)
 
 
@@ -133,7 +133,8 @@ def read_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT_
 def read_results(path: Path) -> pd.DataFrame:
     """Read a result table, with empty cells in the columns that an older version did not write.
 
-    The column `source` is the path.
+    Runs of such a version learnt from all labels, and so their `label_fraction` is 1. The column `source` is
+    the path.
 
     Raises:
         ValueError: the file is missing.
@@ -142,7 +143,8 @@ def read_results(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is missing; run_gpu.py writes it, --results_dir says where")
     rows = read_rows(path)
     missing = {name: np.nan if name in NUMBER_COLUMNS else "" for name in COLUMNS if name not in rows}
-    return call_plugin(rows.assign(**missing)[list(COLUMNS)].assign(source=str(path)))
+    rows = rows.assign(**missing)[list(COLUMNS)].fillna({"label_fraction": 1.0})
+    return call_plugin(rows.assign(source=str(path)))
 
 
 def call_plugin(rows: pd.DataFrame) -> pd.DataFrame:

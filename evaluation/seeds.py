@@ -13,7 +13,8 @@ from evaluation.names import metric_of
 from evaluation.results import read_results, read_settings
 
 METHOD = ["protocol", "fusion", "objective"]
-CONTEXT = ["mode", "data", "store", "data_pairs", "settings"]  # also equal in runs that differ in their seed
+# also equal in runs that differ in their seed alone
+CONTEXT = ["mode", "data", "store", "data_pairs", "label_fraction", "settings"]
 GROUP = ["group", *METHOD, *CONTEXT]
 RUN = ["source", "run", "started"]  # what tells one run from all others
 SAME_SCORE = 1e-3  # largest difference between two evaluations of one classifier, such as on CPU and GPU

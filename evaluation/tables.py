@@ -23,7 +23,8 @@ from evaluation.seeds import (
 from utils.cli import run_cli
 
 BASELINES = ("random", "ehr", "cxr")  # objectives and fusions that come first in the summary
-RUN_CONTEXT = ["seed", "mode", "data", "store", "data_pairs"]  # said once if all runs share them
+# said once if all runs share them
+RUN_CONTEXT = ["seed", "mode", "data", "store", "data_pairs", "label_fraction"]
 RUN_DETAILS = ["settings", "checkpoint_hash", "run", "started", "source"]  # shown where rows look alike
 
 
@@ -43,8 +44,8 @@ class Summary:
 class Table(RowSelection):
     """Average the runs of a task over seeds: mean, standard deviation and intervals.
 
-    Only runs that differ in their seed alone are averaged: protocol, fusion, objective, data, --data_pairs
-    and all other settings are equal. What is not counted, and why, stands below the table.
+    Only runs that differ in their seed alone are averaged: protocol, fusion, objective, data, --data_pairs,
+    --label_fraction and all other settings are equal. What is not counted, and why, stands below the table.
     """
 
     format: Literal["text", "markdown", "latex", "csv"] = "text"

@@ -62,6 +62,7 @@ class ClassifierConfig:
     which have this `width`. `objective` is what trained the encoders before ("supervised" and "random" mean
     nothing did; weights from elsewhere are "external", or the name of their family), `checkpoint` the file
     they were loaded from. If the two encoders differ, both fields name both: "simclr + supervised".
+    `label_fraction` is the fraction of the training subjects whose labels it learns from.
     """
 
     fusion: str
@@ -75,6 +76,7 @@ class ClassifierConfig:
     protocol: str = "supervised"
     checkpoint: str = ""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
+    label_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ValueError, naming the flag, if the fusion does not fit the other settings."""

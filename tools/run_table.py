@@ -12,6 +12,9 @@ Environment variables:
         learn from its own pairs, as in the paper.
     KEEP: Checkpoints of the pretrainings that stay, as --keep of the trainers; best, those of the best epochs
         of the tasks, if not set. To add tasks to PAIRS later, set it to all.
+    LABELS: Fractions of the training subjects whose labels are used, such as "0.01 0.1 1": each protocol
+        and the supervised baseline are also trained with these, from the last epoch of each pretraining,
+        which no label has chosen. RESULTS/<task>_labels_<score>.png shows the scores. If not set: none.
     FUSIONS_OF: Tasks for which the supervised baselines and fusions are trained; TASK if not set.
     JOBS: Runs at once, 1 if not set. With more than one, the output of each goes to RUNS/<name>.log.
     RUNS, RESULTS: Folders of the runs and the result tables; runs and results if not set.
@@ -26,13 +29,15 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from datasets.store import Store
+from evaluation.plots.figures import save
+from evaluation.plots.labels import Labels
 from evaluation.results import HASH_DIGITS, read_results
 from evaluation.tables import summary
 from models.fusion import FUSIONS
@@ -43,6 +48,7 @@ from tools.runner import RunFailed, Runner, available_cores
 from tools.write_scripts import SIMCLR_VARIANTS, SUPERVISED_SCRIPTS, flag_value
 from training.epoch_table import best_epoch, read_epochs
 
+PROTOCOLS = ("lineareval", "finetune")
 SMALL = "--image_size 32 --every_hours 24"
 RESNET18 = "--vision_backbone resnet18"
 # Flags that QUICK adds to the flags of the scripts, by kind of run.
@@ -71,6 +77,7 @@ class TableConfig:
     pairs: str = ""
     keep: str = "best"
     fusions_of: tuple[str, ...] = tasks
+    labels: tuple[float, ...] = ()
     jobs: int = 1
     quick: bool = False
     runs: Path = Path("runs")
@@ -85,9 +92,11 @@ class TableConfig:
     """Folder of the store, whose results no other store may share."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an unknown task or objective."""
+        """Raise ValueError for an unknown task or objective, or a fraction that is none."""
         _check_known("TASK", (*self.tasks, *self.fusions_of, *filter(None, [self.pairs])), TASKS)
         _check_known("OBJECTIVES", self.objectives, OBJECTIVES)
+        if not all(0 < fraction <= 1 for fraction in self.labels):
+            raise ValueError(f"LABELS must be fractions above 0, up to 1, not {self.labels}")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], flags: Sequence[str] = ()) -> TableConfig:
@@ -107,6 +116,7 @@ class TableConfig:
             pairs=environment.get("PAIRS", ""),
             keep=environment.get("KEEP") or cls.keep,
             fusions_of=tuple(environment.get("FUSIONS_OF", tasks).split()),
+            labels=tuple(map(_fraction, environment.get("LABELS", "").split())),
             jobs=int(environment.get("JOBS") or cls.jobs),
             quick=quick,
             runs=Path(environment.get("RUNS") or cls.runs / folder),
@@ -145,6 +155,8 @@ class TableMaker:
         for task in tasks:
             for objective in self.config.objectives:
                 self.classify_pretrained(pairs, objective, task)
+                self.classify_few_labels(pairs, objective, task)
+            self.supervise_few_labels(task)
 
     def pretrain(self, pairs: str, objective: str, tasks: Sequence[str]) -> None:
         """Pretrain both encoders, and train a linear probe for each of the tasks on every epoch."""
@@ -160,10 +172,27 @@ class TableMaker:
     def classify_pretrained(self, pairs: str, objective: str, task: str) -> None:
         """Evaluate the best epoch of a pretraining linearly, and fine-tune from it."""
         checkpoint = best_checkpoint(self.config.runs / self.name(objective, pairs), TASKS[task])
-        for protocol in ("lineareval", "finetune"):
+        for protocol in PROTOCOLS:
             preset = self.preset(protocol, f"{protocol} {task}")
             name = self.name(task, protocol, "concatenation", objective)
             self.classify(task, name, protocol, preset, {"CHECKPOINT": str(checkpoint)})
+
+    def classify_few_labels(self, pairs: str, objective: str, task: str) -> None:
+        """Train the classifiers on a pretraining's last epoch with few labels."""
+        checkpoint = {"CHECKPOINT": str(self.config.runs / self.name(objective, pairs) / "last.ckpt")}
+        for fraction, protocol in itertools.product(self.config.labels, PROTOCOLS):
+            name = self.name_few_labels(task, protocol, objective, fraction)
+            flags = [*self.preset(protocol, f"{protocol} {task}"), "--label_fraction", f"{fraction:g}"]
+            self.classify(task, name, protocol, flags, checkpoint)
+
+    def supervise_few_labels(self, task: str) -> None:
+        """Train the supervised baseline with few labels; that with all of them is the one of the table."""
+        for fraction in self.config.labels:
+            name = self.name(task, "supervised", "concatenation")
+            if fraction < 1:
+                name = self.name(task, "supervised", "concatenation", _labels(fraction))
+            flags = [*self.preset("supervised"), "--label_fraction", f"{fraction:g}"]
+            self.classify(task, name, SUPERVISED_SCRIPTS["concatenation"], flags, {})
 
     def supervise(self, task: str) -> None:
         """Train the supervised baselines and fusions of a task."""
@@ -200,17 +229,14 @@ class TableMaker:
 
     def unfinished(self, objective: str, tasks: Sequence[str]) -> list[str]:
         """Return the tasks that lack a classifier on the encoders of an objective."""
-        return [
-            task
-            for task in tasks
-            for names in [
-                [
-                    self.name(task, protocol, "concatenation", objective)
-                    for protocol in ("lineareval", "finetune")
-                ]
-            ]
-            if not all(self.is_tested(task, name) for name in names)
-        ]
+
+        def names(task: str) -> Iterator[str]:
+            for protocol in PROTOCOLS:
+                yield self.name(task, protocol, "concatenation", objective)
+                for fraction in self.config.labels:
+                    yield self.name_few_labels(task, protocol, objective, fraction)
+
+        return [task for task in tasks if not all(self.is_tested(task, name) for name in names(task))]
 
     def is_tested(self, task: str, name: str) -> bool:
         """Return whether the results of a task have test scores of a run; ValueError if on another store."""
@@ -229,6 +255,10 @@ class TableMaker:
     def name(self, *parts: str) -> str:
         """Return the name of a run, which ends in its seed."""
         return "-".join((*parts, f"seed{self.config.seed}"))
+
+    def name_few_labels(self, task: str, protocol: str, objective: str, fraction: float) -> str:
+        """Return the name of a classifier on pretrained encoders that learns from few labels."""
+        return self.name(task, protocol, "concatenation", objective, _labels(fraction))
 
     def preset(self, *kinds: str) -> list[str]:
         """Return the flags that QUICK adds to runs of these kinds."""
@@ -289,6 +319,30 @@ def best_checkpoint(folder: Path, task: Task) -> Path:
     return checkpoints[0] if checkpoints else folder / "last.ckpt"
 
 
+def draw_label_curves(config: TableConfig) -> None:
+    """Draw the scores of each task by the fraction of the labels, and print the paths."""
+    for task in config.tasks:
+        figure, path = Labels(config.results / f"{task}.csv", TASKS[task].monitor).draw()
+        save(figure, path)
+        print(path)
+
+
+def _fraction(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"LABELS must be fractions above 0, up to 1, not {text!r}") from None
+
+
+def _labels(fraction: float) -> str:
+    """Return the part of a run's name that tells its fraction of labels.
+
+    >>> _labels(0.01), _labels(1.0)
+    ('labels0.01', 'labels1')
+    """
+    return f"labels{fraction:g}"
+
+
 def _check_known(variable: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:
@@ -307,6 +361,8 @@ def main() -> int:
     try:
         with Runner(config.jobs, config.runs) as runner:
             TableMaker(config, runner).make()
+        if config.labels and len(config.labels) > 1 and any(config.results.glob("*.csv")):
+            draw_label_curves(config)
     except RunFailed as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.status

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from datasets.batches import Batches, By, check_batch_size
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
+from datasets.few_labels import take_fraction
 from datasets.samples import Samples, is_hourly, load_samples
-from datasets.schema import SHARES_STAYS, SPLITS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
+from datasets.schema import SHARES_STAYS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
 from datasets.store import Store
 from evaluation import metrics, results
 from evaluation.calibration import calibrate
@@ -51,7 +52,7 @@ from training.feature_cache import FeatureCache, cached_features
 from training.features import SharedFeatures
 from training.loop import fit
 from training.predict import Predictions, predict
-from training.provenance import check_no_leakage, training_subjects
+from training.provenance import check_no_leakage, check_no_more_labels, training_subjects
 from utils import checkpoint, distributed
 from utils.config import decisive_settings, digest
 from utils.files import sha256
@@ -76,6 +77,15 @@ class Experiment:
     def load_samples(self, split: str) -> Samples:
         """Load the samples of a split."""
         return load_samples(self.store, self.task, split, self.config.data, self.run.seed)
+
+    def load_labeled(self, fraction: float, seed: int) -> Samples:
+        """Load the training samples whose labels a classifier learns from, as its seed draws them."""
+        labeled = take_fraction(self.load_samples("train"), fraction, seed)
+        if fraction < 1:
+            needed = labeled.subjects - max(1, round(fraction * labeled.of))
+            more = f", {needed} more than asked, so that no class vanishes" if needed > 0 else ""
+            logger.info(f"labels of {labeled.subjects} of {labeled.of} training subjects{more}")
+        return labeled.samples
 
 
 class ValidationPass:
@@ -117,8 +127,12 @@ def train(config: ClassifyConfig) -> None:
     experiment = open_experiment(config)
     sources = config.encoder_checkpoints
     subjects = training_subjects(experiment.store, map(Path, sources.values()))
+    check_no_more_labels(map(Path, sources.values()), config.label_fraction, config.run.seed)
     classifier, built = start_classifier(classifier_config(config), sources)
-    samples = {split: experiment.load_samples(split) for split in SPLITS}
+    samples = {
+        "train": experiment.load_labeled(config.label_fraction, config.run.seed),
+        **{split: experiment.load_samples(split) for split in ("val", "test")},
+    }
     model, batches = prepare(experiment, classifier, samples)
     log_single_class_labels(experiment, samples)
     monitor, mode = selection_metric(experiment.task, samples["val"])
@@ -155,8 +169,10 @@ def evaluate(config: ClassifyConfig) -> None:
     check_no_leakage(experiment.store, Path(config.load_state))
     classifier, built, epoch = load_trained(config)
     # The report of an ordinal task also needs the mean label of each class in the train split.
-    splits = ("train", "test") if experiment.task.kind == "ordinal" else ("test",)
-    samples = {split: experiment.load_samples(split) for split in splits}
+    samples = {"test": experiment.load_samples("test")}
+    if experiment.task.kind == "ordinal":
+        seed = checkpoint.read_origin(Path(config.load_state)).seed or 0
+        samples["train"] = experiment.load_labeled(built.label_fraction, seed)
     model, batches = prepare(experiment, classifier, {"test": samples["test"]})
     report(experiment, built, epoch, samples, "test", predict_probabilities(model, batches["test"]))
 
@@ -186,7 +202,8 @@ def open_experiment(config: ClassifyConfig) -> Experiment:
 def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -> str:
     """Return the name of a run without --name: task, protocol, fusion, objectives of its encoders, and seed.
 
-    An evaluation is called after the folder of the classifier.
+    Before the seed stands the --label_fraction, if it is not 1. An evaluation is called after the folder of
+    the classifier.
     """
     if config.mode == "eval":
         return f"{Path(config.load_state).resolve().parent.name}-eval"
@@ -196,7 +213,8 @@ def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -
     objectives = [RANDOM] if config.load_state == RANDOM else named
     others = "+".join(name for name in dict.fromkeys(objectives) if name != config.protocol)
     encoder = "" if config.encoders.ehr_encoder == "lstm" else config.encoders.ehr_encoder
-    parts = (config.task, config.protocol, config.fusion, encoder, others, f"seed{config.run.seed}")
+    labels = "" if config.label_fraction == 1 else f"labels{config.label_fraction:g}"
+    parts = (config.task, config.protocol, config.fusion, encoder, others, labels, f"seed{config.run.seed}")
     return "-".join(filter(None, parts))
 
 
@@ -444,6 +462,7 @@ def report(
         "data": experiment.store.data_kind,
         "store": run.store[: results.HASH_DIGITS],
         "data_pairs": config.data.data_pairs,
+        "label_fraction": built.label_fraction,
         "settings": digest(run.settings),
         "split": split,
         "commit": run.commit,

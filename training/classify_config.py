@@ -84,6 +84,10 @@ class ClassifyConfig:
     subgroups: str = neutral("")
     """Also score subgroups of the patients and the gap between them: any of age, sex, race, admission, unit,
     years and has_xray, separated by commas; sex+race is an intersection."""
+    label_fraction: float = 1.0
+    """Fraction of the training subjects whose labels are used, above 0 and up to 1, drawn with the run's
+    seed. A larger fraction includes the subjects of a smaller one, and no class vanishes. Validation and test
+    keep all labels."""
     batch_by: Literal["auto", "stay", "sample"] = "auto"
     """stay: training batches of whole stays, --batch_size samples to within one stay; a stay and an X-ray are
     encoded once a batch. sample: batches of any samples, as published. auto: stay for a task with a sample
@@ -134,6 +138,7 @@ def classifier_config(config: ClassifyConfig) -> ClassifierConfig:
         protocol=config.protocol,
         checkpoint=config.load_state,
         fusion_settings=config.fusion_settings,
+        label_fraction=config.label_fraction,
     )
 
 
@@ -145,6 +150,7 @@ def check_config(config: ClassifyConfig) -> None:
     parse_subgroups(config.subgroups)
     if config.bootstrap < 0:
         raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
+    check_label_fraction(config)
     check_batch_by(config)
     check_image_size(config)
     check_frozen_views(config)
@@ -173,6 +179,17 @@ def check_frozen_views(config: ClassifyConfig) -> None:
         raise ValueError(
             f"--frozen_views {config.frozen_views} is for training a fusion with frozen encoders; leave it "
             "out, or use --fusion early"
+        )
+
+
+def check_label_fraction(config: ClassifyConfig) -> None:
+    """Raise ValueError if --label_fraction is no fraction, or given although nothing is trained."""
+    fraction = config.label_fraction
+    check_flag("label_fraction", fraction, 0 < fraction <= 1, "use a number above 0, up to 1")
+    if fraction < 1 and config.mode == "eval":
+        raise ValueError(
+            f"--mode eval --label_fraction {fraction}: the checkpoint says from which labels its classifier "
+            "learnt; leave it out"
         )
 
 

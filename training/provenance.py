@@ -39,6 +39,25 @@ def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[st
     return {split: torch.from_numpy(np.unique(subjects)) for split, subjects in joined.items()}
 
 
+def check_no_more_labels(checkpoints: Iterable[Path], fraction: float, seed: int) -> None:
+    """Raise ValueError if encoders learnt from labels that a run with this --label_fraction may not use.
+
+    Those of a classifier did, unless it had the same seed and no larger fraction. Its own encoders were
+    checked in the same way, so that this holds for all checkpoints before it.
+    """
+    for path in checkpoints:
+        state = None if fraction == 1 or is_state_dict_file(path) else checkpoint.load(path)
+        if state is None or "fusion" not in state["config"]:
+            continue  # weights from elsewhere, or a pretraining, which uses no labels
+        before, its_seed = state["config"].get("label_fraction", 1.0), state.get("origin", {}).get("seed")
+        if not isinstance(before, float) or before > fraction or its_seed != seed:
+            raise ValueError(
+                f"--label_fraction {fraction:g} --seed {seed}: {path} is a classifier that learnt from other "
+                f"labels (--label_fraction {before} --seed {its_seed}); give a pretraining, or "
+                "train it again with these flags"
+            )
+
+
 def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
     """Return the subjects of a checkpoint, {"train": [n], "val": [m]}.
 

@@ -202,8 +202,14 @@ def rows(
 def main(config: RobustnessConfig) -> None:
     """Test all runs, and write a table and a picture for each task."""
     methods: dict[Method, list[TestedRun]] = {}
+    fractions: dict[Method, float] = {}
     for folder in find_runs(config.runs):
         method, settings = read_run(folder, config.store)
+        if fractions.setdefault(method, settings.label_fraction) != settings.label_fraction:
+            raise ValueError(
+                f"{folder} has --label_fraction {settings.label_fraction:g}, and another run of its method "
+                f"{fractions[method]:g}, so that they are no seeds of one method; give the runs of one"
+            )
         methods.setdefault(method, []).append(predict_run(folder, settings))
     for task in dict.fromkeys(method.task for method in methods):
         of_task = {method: runs for method, runs in methods.items() if method.task == task}

@@ -5,13 +5,16 @@ from evaluation.plots.curves import Curves, Epochs
 from evaluation.plots.decision import Decision
 from evaluation.plots.embedding import Embedding
 from evaluation.plots.figures import save
+from evaluation.plots.labels import Labels
 from evaluation.plots.record import Record
 from evaluation.plots.robustness import Robustness
 from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, Heatmap
 from utils.cli import run_cli
 
-Command = Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record | Robustness | Decision
+Command = (
+    Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record | Robustness | Decision | Labels
+)
 
 
 def main(command: Command) -> None:

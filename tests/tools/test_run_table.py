@@ -264,3 +264,20 @@ def test_scores_are_printed_at_the_end(
 def test_unknown_names_are_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TableConfig.from_environment(environment)
+
+
+def test_few_labels_are_trained_from_the_last_epoch_and_drawn(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, OBJECTIVES="simclr", LABELS="0.1 1", FUSIONS_OF="")
+    classifiers = configs(runs, "run_gpu.py")
+    fractions = {name: config.label_fraction for name, config in classifiers.items()}
+    protocols = ("lineareval", "finetune")
+    expected = {f"phenotyping-{p}-concatenation-simclr-seed0": 1.0 for p in protocols}
+    for label, value in (("labels0.1", 0.1), ("labels1", 1.0)):
+        expected |= {f"phenotyping-{p}-concatenation-simclr-{label}-seed0": value for p in protocols}
+    expected["phenotyping-supervised-concatenation-labels0.1-seed0"] = 0.1
+    expected["phenotyping-supervised-concatenation-seed0"] = 1.0
+    assert fractions == expected
+    last = f"{tmp_path}/runs/simclr-phenotyping-seed0/last.ckpt"
+    assert {c.load_state for name, c in classifiers.items() if "labels" in name} == {last, ""}
+    with pytest.raises(ValueError, match="LABELS must be fractions above 0, up to 1, not"):
+        runs_of(tmp_path, LABELS="0.1 all")
