@@ -29,7 +29,7 @@ from models.pretraining import Pretraining, pretraining_checkpoint
 from training.features import SharedFeatures
 from training.predict import predict
 from training.probe import ProbeConfig
-from training.provenance import training_subjects
+from training.provenance import lineage
 from training.select_epoch import (
     EpochSelection,
     EpochSelectionConfig,
@@ -117,8 +117,8 @@ def write_inputs(config: EpochEvaluationBenchmark, folder: Path) -> EpochSelecti
     encoders = build_encoders(encoder_config)
     heads = build_heads(encoders, 1)
     content = pretraining_checkpoint(Pretraining("simclr", encoder_config), encoders, heads)
-    subjects = training_subjects(Store.open(store))
-    checkpoint.save(folder / "run/run_epoch_01.ckpt", content | {"epoch": 1, "subjects": subjects})
+    known = lineage(Store.open(store))
+    checkpoint.save(folder / "run/run_epoch_01.ckpt", {**content, **known, "epoch": 1})
     return EpochSelectionConfig(
         run_dir=folder / "run",
         task=config.task,

@@ -189,7 +189,7 @@ def _select_columns(stays: pl.DataFrame, subject_lists: SubjectLists) -> pl.Data
     return stays.select(
         "subject_id", "hadm_id", "stay_id", "episode", "split",
         "intime", "outtime", "admittime", "dischtime", "deathtime", "dod", "age", "anchor_age",
-        "^admission_type$", "last_careunit",
+        "anchor_year_group", "^admission_type$", "last_careunit",
         pl.col("gender").alias("sex"),
         "race", "los_hours", "death_hours", "^death_hour_known$", "mortality", "readmission",
     )  # fmt: skip

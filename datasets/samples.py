@@ -45,6 +45,9 @@ SAMPLE_SELECTIONS: dict[str, SampleSelection] = {
 }
 
 
+SPLIT_SETTINGS = ("fold", "split_by", "first_test_year")  # settings that choose the splits
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which samples of a store are read, and how they come to the model."""
@@ -68,6 +71,15 @@ class DataConfig:
     """paired: samples that have an X-ray. partial: all samples; one without an X-ray has a record only. ehr,
     cxr: the paired samples, but only this modality is read. ehr_all: all samples, records only. cxr_all: a
     sample per X-ray."""
+    fold: str = ""
+    """K/N, such as 1/5: instead of the store's split, the test split is the K-th of N parts of the subjects,
+    and a tenth of the others are the val split."""
+    split_by: Literal["store", "year"] = "store"
+    """year: train on early patients and test on late ones, by MIMIC's anchor_year_group; a tenth of the early
+    ones are the val split."""
+    first_test_year: int = 0
+    """For --split_by year: test the patients whose anchor_year_group begins in this year or later; 0: the
+    last group with an X-ray, and later ones."""
     data_ratio: float = 1.0
     """Fraction of the training stays without an X-ray to keep, drawn with the run's seed; for partial and
     ehr_all."""
@@ -99,6 +111,7 @@ class DataConfig:
         if not SMALLEST_IMAGE <= self.image_size <= LARGEST_IMAGE:
             allowed = f"{SMALLEST_IMAGE} to {LARGEST_IMAGE} pixels"
             raise ValueError(f"--image_size must be {allowed}, not {self.image_size}")
+        self._check_splits()
         if self.every_hours < 1:
             raise ValueError(f"--every_hours must be 1 or more, not {self.every_hours}")
         if not 0 <= self.data_ratio <= 1:
@@ -125,6 +138,44 @@ class DataConfig:
         if self.cxr_shape == "auto":
             return protocol == "medmod" and self.transforms_cxr == "simclrv2"
         return self.cxr_shape == "square"
+
+    def _check_splits(self) -> None:
+        if self.fold:
+            parse_fold(self.fold)
+        if self.fold and self.split_by == "year":
+            raise ValueError(f"--fold {self.fold} --split_by year: two ways to split; leave out one")
+        if self.first_test_year and self.split_by != "year":
+            raise ValueError(
+                f"--first_test_year {self.first_test_year} is for --split_by year; add that, or leave it out"
+            )
+
+
+def split_label(config: DataConfig) -> str:
+    """Return the part of a run's name that tells its splits, "" for those of the store.
+
+    >>> split_label(DataConfig(fold="1/5")), split_label(DataConfig(split_by="year", first_test_year=2014))
+    ('fold1of5', 'year2014')
+    """
+    if config.fold:
+        return "fold{}of{}".format(*parse_fold(config.fold))
+    return f"year{config.first_test_year or ''}" if config.split_by == "year" else ""
+
+
+def parse_fold(fold: str) -> tuple[int, int]:
+    """Return K and N of a fold K/N.
+
+    Raises:
+        ValueError: It is no such fold.
+
+    >>> parse_fold("2/5")
+    (2, 5)
+    """
+    parts = fold.split("/")
+    if len(parts) == 2 and all(part.isascii() and part.isdecimal() for part in parts):
+        number, count = map(int, parts)
+        if 1 <= number <= count and count >= 2:
+            return number, count
+    raise ValueError(f"--fold {fold} must be K/N with K from 1 to N, and N 2 or more, such as 1/5")
 
 
 def check_pairs(config: DataConfig) -> None:
@@ -217,11 +268,10 @@ def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig
 def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
     from datasets.splits import check_disjoint  # with pandas, which --help does not need
 
-    rows = store.listfile(task.name, split, ["stay_id", *task.labels, *SAMPLE_COLUMNS])
     stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
     check_disjoint(stays["subject_id"], stays["split"], store.folder)
     _check_arrays(store, stays)
-    _check_samples(rows, store, task.name, stays, split)
+    rows = _read_rows(store, task, split, stays)
     raw_labels = rows[list(task.labels)].to_numpy(np.float64)
     try:
         targets = task.encode(raw_labels)
@@ -244,6 +294,19 @@ def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
         labels=targets.astype(np.float32),
         raw_labels=raw_labels,
     )
+
+
+def _read_rows(store: Store, task: LabeledTask, split: str, stays: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the listfiles whose stay is in a split of the store."""
+    import pandas as pd  # which --help does not need
+
+    extracted = stays.assign(split=store.extracted_splits())
+    parts = []
+    for name in SPLITS if store.other_splits else (split,):
+        rows = store.listfile(task.name, name, ["stay_id", *task.labels, *SAMPLE_COLUMNS])
+        _check_samples(rows, store, task.name, extracted, name)
+        parts.append(rows[stays["split"].to_numpy()[rows["stay_row"]] == split])
+    return pd.concat(parts, ignore_index=True)
 
 
 def _check_arrays(store: Store, stays: pd.DataFrame) -> None:

@@ -25,9 +25,7 @@ def split_of(subject_id: int | str) -> str:
     True
     """
     subject = int(subject_id)
-    if uniform(subject, "test") < TEST_FRACTION:
-        return "test"
-    return "val" if uniform(subject, "val") < VAL_FRACTION else "train"
+    return _test_or_other(subject, uniform(subject, "test") < TEST_FRACTION)
 
 
 def check_subject_lists(test: frozenset[int] | None, val: frozenset[int] | None) -> None:
@@ -49,6 +47,30 @@ def split_subjects(
     if test is None or val is None:
         return [split_of(subject) for subject in subjects]
     return ["test" if int(s) in test else "val" if int(s) in val else "train" for s in subjects]
+
+
+def split_by_fold(subjects: Iterable[int | str], fold: int, folds: int) -> list[str]:
+    """Return the split of each subject if fold `fold` of `folds` (from 1 on) is the test split.
+
+    A hash of its id puts a subject into a fold; another one puts a tenth of the other folds into val.
+
+    >>> [split_by_fold([10000001], fold, 3) for fold in (1, 2, 3)]
+    [['train'], ['test'], ['train']]
+    """
+    purpose = f"fold of {folds}"
+    held_out = [int(uniform(int(subject), purpose) * folds) == fold - 1 for subject in subjects]
+    return [_test_or_other(int(s), is_test) for s, is_test in zip(subjects, held_out, strict=True)]
+
+
+def split_by_year(subjects: Iterable[int | str], years: Iterable[int], first_test_year: int) -> list[str]:
+    """Return the split of each subject: test from a year on; of those before, a tenth are val by a hash."""
+    return [_test_or_other(int(s), year >= first_test_year) for s, year in zip(subjects, years, strict=True)]
+
+
+def _test_or_other(subject: int, is_test: bool) -> str:
+    if is_test:
+        return "test"
+    return "val" if uniform(subject, "val") < VAL_FRACTION else "train"
 
 
 def check_disjoint(subjects: pd.Series, splits: pd.Series, path: Path) -> None:

@@ -37,6 +37,7 @@ INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPL
 IMAGES = "cxr.parquet"
 SIDES = ("height", "width")  # of images; of a patient, height is a number
 FLOAT_COLUMNS = ("hours", "los_hours")
+HOURS_AT_ONCE = 1 << 18  # 80 MB of the grid
 HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
 
@@ -110,13 +111,26 @@ class FittedNormalizer:
     std: list[Annotated[FiniteFloat, Field(gt=0)]]
 
 
+@dataclass(frozen=True, eq=False)
+class OtherSplits:
+    """Splits other than those of the extraction: what they are called, and that of each stay [stays]."""
+
+    name: str
+    of_stays: np.ndarray
+
+
 @dataclass(frozen=True)
 class Store:
-    """A store on disk, written by `python -m datasets.extract`; opening it reads only its manifests."""
+    """A store on disk, written by `python -m datasets.extract`; opening it reads only its manifests.
+
+    With `other_splits` (see `datasets.other_splits`), its stays, samples and normaliser are as if it had been
+    extracted with these.
+    """
 
     folder: Path
     manifest: StoreManifest
     tasks: Mapping[str, TaskManifest] = field(default_factory=dict)
+    other_splits: OtherSplits | None = None
     _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
     _partial_bins: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -203,9 +217,22 @@ class Store:
                 if len(in_task):
                     out[in_task] = self.partial_bins(name)[task_rows[in_task]]
 
+    @property
+    def split_name(self) -> str:
+        """What the splits are called, such as "fold 1/5"; "" for those of the extraction."""
+        return self.other_splits.name if self.other_splits else ""
+
     def stays(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per stay; all columns, or those named."""
-        return self._table("stays.parquet", columns)
+        stays = self._table("stays.parquet", columns)
+        if self.other_splits and "split" in stays:
+            stays["split"] = self.other_splits.of_stays
+        return stays
+
+    def extracted_splits(self) -> np.ndarray:
+        """Return the split of each stay [stays] that the extraction gave it, in whose listfiles it is."""
+        splits: np.ndarray = self._table("stays.parquet", ["split"])["split"].to_numpy()
+        return splits
 
     def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per X-ray, ordered by (stay_row, hours); all columns, or those named."""
@@ -243,7 +270,7 @@ class Store:
         return table.slice(skipped, last - first).to_pandas().assign(stay_row=stay_rows)
 
     def listfile(self, task: str, split: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return a row per sample of a task in "train", "val" or "test"; an unknown label is NaN.
+        """Return a row per sample of a task in an extracted split; an unknown label is NaN.
 
         Raises:
             ValueError: The store has no samples of the task, or a column is missing.
@@ -269,6 +296,8 @@ class Store:
         Raises:
             ValueError: The file has other channels than this code, or not a finite number for each.
         """
+        if self.other_splits:
+            return self._refitted
         path = self.folder / "normalizer.json"
         self._check(path)
         fitted = _validated(FittedNormalizer, path.read_bytes(), path)
@@ -279,10 +308,20 @@ class Store:
             raise ValueError(
                 f"{path} does not have a mean and a deviation for each channel; {COPY_OR_EXTRACT}"
             )
-        mean, deviation = np.zeros(channel_count(), np.float32), np.ones(channel_count(), np.float32)
-        mean[list(continuous_channels())] = fitted.mean
-        deviation[list(continuous_channels())] = fitted.std
-        return mean, deviation
+        return _of_all_channels(fitted.mean, fitted.std)
+
+    @cached_property
+    def _refitted(self) -> tuple[np.ndarray, np.ndarray]:
+        """Fit the normaliser on the hours of the train split."""
+        from datasets.hourly import Normalizer  # with polars, which no other training needs
+
+        stays = self.stays(["split", "length"])
+        hours = np.repeat(stays["split"].to_numpy() == "train", stays["length"])
+        normalizer = Normalizer.empty()
+        for start in range(0, len(hours), HOURS_AT_ONCE):
+            part = slice(start, start + HOURS_AT_ONCE)
+            normalizer.add(self.hourly[part][hours[part]])
+        return _of_all_channels(*normalizer.statistics())
 
     def read_task(self, task: str) -> TaskManifest:
         """Read the manifest of a task's folder, and check the sizes of its files.
@@ -345,6 +384,16 @@ class Store:
             raise ValueError(f"{path}: {fault}; {COPY_OR_EXTRACT}") from None
         _check_kinds(path, table, FLOAT_COLUMNS)
         return table
+
+
+def _of_all_channels(
+    mean: Sequence[float] | np.ndarray, deviation: Sequence[float] | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation, float32 [C], of all channels: 0 and 1 for those that are not continuous."""
+    means, deviations = np.zeros(channel_count(), np.float32), np.ones(channel_count(), np.float32)
+    means[list(continuous_channels())] = mean
+    deviations[list(continuous_channels())] = deviation
+    return means, deviations
 
 
 def listfile_name(split: str) -> str:

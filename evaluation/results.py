@@ -15,8 +15,9 @@ from utils.lock import waiting_lock
 
 COLUMNS = (
     "run", "mode", "task", "protocol", "fusion", "objective", "checkpoint", "checkpoint_hash",
-    "classifier_hash", "epoch", "seed", "data", "store", "data_pairs", "label_fraction", "settings", "split",
-    "label", "metric", "value", "low", "high", "n", "positives", "commit", "started", "seconds",
+    "classifier_hash", "epoch", "seed", "data", "store", "data_pairs", "split_by", "label_fraction",
+    "settings", "split", "label", "metric", "value", "low", "high", "n", "positives", "commit",
+    "started", "seconds",
 )  # fmt: skip
 HASH_DIGITS = 12  # of the SHA-256 of checkpoints and stores that a row shows
 SETTINGS = "settings"  # folder beside the result tables: a YAML file for each hash in the column `settings`

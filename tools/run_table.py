@@ -35,6 +35,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from datasets.samples import DataConfig, split_label
 from datasets.store import Store
 from evaluation.plots.figures import save
 from evaluation.plots.labels import Labels
@@ -88,6 +89,8 @@ class TableConfig:
     """Flags of the command line, for every pretraining and every classifier."""
     seed: str = "0"
     """Seed of all runs, with which their names end."""
+    splits: str = ""
+    """Splits that the flags choose, as names of runs tell them."""
     store: Path = Path("data/mimic")
     """Folder of the store, whose results no other store may share."""
 
@@ -124,6 +127,7 @@ class TableConfig:
             launch=environment.get("LAUNCH") or python,
             flags=tuple(flags),
             seed=last_value(flags, "--seed") or environment.get("SEED") or cls.seed,
+            splits=split_label(_data_config(flags)),
             store=Path(last_value(flags, "--store") or environment.get("STORE") or cls.store),
         )
 
@@ -253,8 +257,8 @@ class TableMaker:
         return bool(stores)
 
     def name(self, *parts: str) -> str:
-        """Return the name of a run, which ends in its seed."""
-        return "-".join((*parts, f"seed{self.config.seed}"))
+        """Return the name of a run, which ends in its splits, if they are not the store's, and its seed."""
+        return "-".join(filter(None, (*parts, self.config.splits, f"seed{self.config.seed}")))
 
     def name_few_labels(self, task: str, protocol: str, objective: str, fraction: float) -> str:
         """Return the name of a classifier on pretrained encoders that learns from few labels."""
@@ -325,6 +329,15 @@ def draw_label_curves(config: TableConfig) -> None:
         figure, path = Labels(config.results / f"{task}.csv", TASKS[task].monitor).draw()
         save(figure, path)
         print(path)
+
+
+def _data_config(flags: Sequence[str]) -> DataConfig:
+    """Return the settings of the splits among flags; ValueError if they cannot be."""
+    fold, year = (last_value(flags, name) for name in ("--fold", "--first_test_year"))
+    by_year = last_value(flags, "--split_by") == "year"
+    return DataConfig(
+        fold=fold, split_by="year" if by_year else "store", first_test_year=int(year) if year else 0
+    )
 
 
 def _fraction(text: str) -> float:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from datasets.batches import Batches, By, check_batch_size
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.few_labels import take_fraction
-from datasets.samples import Samples, is_hourly, load_samples
+from datasets.other_splits import open_store
+from datasets.samples import Samples, is_hourly, load_samples, split_label
 from datasets.schema import SHARES_STAYS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
 from datasets.store import Store
 from evaluation import metrics, results
@@ -52,7 +53,7 @@ from training.feature_cache import FeatureCache, cached_features
 from training.features import SharedFeatures
 from training.loop import fit
 from training.predict import Predictions, predict
-from training.provenance import check_no_leakage, check_no_more_labels, training_subjects
+from training.provenance import check_no_leakage, check_no_more_labels, lineage
 from utils import checkpoint, distributed
 from utils.config import decisive_settings, digest
 from utils.files import sha256
@@ -126,7 +127,7 @@ def train(config: ClassifyConfig) -> None:
     """Train a classifier, and report its best validation epoch on the validation and the test split."""
     experiment = open_experiment(config)
     sources = config.encoder_checkpoints
-    subjects = training_subjects(experiment.store, map(Path, sources.values()))
+    known = lineage(experiment.store, map(Path, sources.values()))
     check_no_more_labels(map(Path, sources.values()), config.label_fraction, config.run.seed)
     classifier, built = start_classifier(classifier_config(config), sources)
     samples = {
@@ -148,7 +149,7 @@ def train(config: ClassifyConfig) -> None:
         experiment.run,
         evaluate=validation.evaluate,
         score=validation.score,
-        save=lambda: {**classifier_checkpoint(model, built), "subjects": subjects},
+        save=lambda: {**classifier_checkpoint(model, built), **known},
         lr_scales=head_lr_scales(model, config.optim),
     )
     best = experiment.run.folder / "best.ckpt"
@@ -180,7 +181,7 @@ def evaluate(config: ClassifyConfig) -> None:
 def open_experiment(config: ClassifyConfig) -> Experiment:
     """Open the store, and start a run."""
     start = time.monotonic()
-    store = Store.open(config.data.store)  # first, so that a wrong --store does not leave a run folder
+    store = open_store(config.data)  # first, so that a wrong --store does not leave a run folder
     origins = {
         f"load_state_{modality}": checkpoint.read_origin(Path(path))
         for modality, path in config.encoder_checkpoints.items()
@@ -202,8 +203,8 @@ def open_experiment(config: ClassifyConfig) -> Experiment:
 def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -> str:
     """Return the name of a run without --name: task, protocol, fusion, objectives of its encoders, and seed.
 
-    Before the seed stands the --label_fraction, if it is not 1. An evaluation is called after the folder of
-    the classifier.
+    Before the seed stand the splits, if they are not the store's, and the --label_fraction, if it is not 1.
+    An evaluation is called after the folder of the classifier.
     """
     if config.mode == "eval":
         return f"{Path(config.load_state).resolve().parent.name}-eval"
@@ -214,7 +215,9 @@ def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -
     others = "+".join(name for name in dict.fromkeys(objectives) if name != config.protocol)
     encoder = "" if config.encoders.ehr_encoder == "lstm" else config.encoders.ehr_encoder
     labels = "" if config.label_fraction == 1 else f"labels{config.label_fraction:g}"
-    parts = (config.task, config.protocol, config.fusion, encoder, others, labels, f"seed{config.run.seed}")
+    split = split_label(config.data)
+    ends = (split, labels, f"seed{config.run.seed}")
+    parts = (config.task, config.protocol, config.fusion, encoder, others, *ends)
     return "-".join(filter(None, parts))
 
 
@@ -419,7 +422,7 @@ def save_whole_classifier(path: Path, classifier: Classifier, built: ClassifierC
     """Replace a checkpoint of the linear layer by one of the whole classifier, on the main process."""
     if distributed.is_main():
         state = checkpoint.load(path)
-        metadata = {name: state[name] for name in ("epoch", "subjects", "origin")}
+        metadata = {name: state[name] for name in ("epoch", "subjects", "split_by", "origin")}
         checkpoint.save(path, classifier_checkpoint(classifier, built) | metadata)
 
 
@@ -462,6 +465,7 @@ def report(
         "data": experiment.store.data_kind,
         "store": run.store[: results.HASH_DIGITS],
         "data_pairs": config.data.data_pairs,
+        "split_by": experiment.store.split_name,
         "label_fraction": built.label_fraction,
         "settings": digest(run.settings),
         "split": split,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from datasets.batches import check_batch_size
-from datasets.samples import DataConfig
+from datasets.samples import SPLIT_SETTINGS, DataConfig
 from datasets.store import Store
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig
@@ -56,7 +56,7 @@ class EpochProbes:
         run: Run,
     ) -> None:
         default = EpochSelectionConfig()
-        names = ("store", "image_size", "every_hours", "data_device")
+        names = ("store", *SPLIT_SETTINGS, "image_size", "every_hours", "data_device")
         reading = {name: getattr(data, name) for name in names}
         config = replace(
             default,

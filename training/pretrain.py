@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 
 from datasets.batches import check_batch_size, load_batches
-from datasets.samples import DataConfig, check_pairs
-from datasets.store import Store
+from datasets.other_splits import open_store
+from datasets.samples import DataConfig, check_pairs, split_label
 from models.embeddings import COLLAPSE_COLUMNS
 from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders, with_shape
 from models.heads import build_heads
@@ -20,7 +20,7 @@ from training.early_stopping import StoppingConfig
 from training.epoch_table import best_epochs
 from training.loop import fit
 from training.optim import OptimConfig
-from training.provenance import training_subjects
+from training.provenance import lineage
 from training.selection import SelectionConfig
 from utils import distributed
 from utils.cli import run_cli
@@ -95,10 +95,11 @@ def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings
 def pretrain(config: PretrainConfig) -> None:
     """Pretrain both encoders with an objective; a checkpoint of each epoch goes to the run's folder."""
     settings = check(config)
-    task, store = get_task(config.task), Store.open(config.data.store)
+    task, store = get_task(config.task), open_store(config.data)
     encoder_config = with_shape(config.encoders, settings.published_ehr_dim)
-    other = [] if encoder_config.ehr_encoder == "lstm" else [encoder_config.ehr_encoder]
-    name = "-".join([settings.name, *other, task.name, f"seed{config.run.seed}"])
+    other = "" if encoder_config.ehr_encoder == "lstm" else encoder_config.ehr_encoder
+    parts = (settings.name, other, task.name, split_label(config.data), f"seed{config.run.seed}")
+    name = "-".join(filter(None, parts))
     run = start_run(config, name, store.data_description, store.fingerprint_of(task.name))
     check_batch_size(config.data.batch_size, run.process.world)
     needs = EHR_ENCODERS[encoder_config.ehr_encoder].needs
@@ -113,7 +114,7 @@ def pretrain(config: PretrainConfig) -> None:
     heads = build_heads(encoders, settings.width)
     objective = settings.build(encoders, heads)
     pretraining = Pretraining(settings.name, encoder_config, settings.width)
-    subjects = training_subjects(store)
+    known = lineage(store)
     probes = None
     if config.selection.probe:
         from training.epoch_probes import EpochProbes  # with matplotlib, which takes time to import
@@ -127,7 +128,7 @@ def pretrain(config: PretrainConfig) -> None:
         config.optim,
         config.stopping,
         run,
-        save=lambda: pretraining_checkpoint(pretraining, encoders, heads) | {"subjects": subjects},
+        save=lambda: {**pretraining_checkpoint(pretraining, encoders, heads), **known},
         score=probes.score if probes else None,
         keep_epochs=config.selection.keep_epochs(partial(best_epochs, run.folder)),
         show=(*COLLAPSE_COLUMNS, *(probes.columns if probes else ())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -19,12 +20,20 @@ from utils.state_dict import is_state_dict_file
 MUST_NOT_OVERLAP = {"test": ("train", "val"), "val": ("train",)}
 
 
-def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[str, Tensor]:
-    """Return the subjects that a run learns from, directly or by the checkpoints that it starts from.
+class Lineage(TypedDict):
+    """What a run's checkpoints say of its subjects: those that it learns from, and how they were split.
+
+    subjects: {"train": [n], "val": [m]}, int64, ascending and unique. split_by: as Store.split_name.
+    """
+
+    subjects: dict[str, Tensor]
+    split_by: str
+
+
+def lineage(store: Store, checkpoints: Iterable[Path] = ()) -> Lineage:
+    """Return the lineage of a run: its subjects and those of the checkpoints that it starts from.
 
     Weights from elsewhere do not list theirs, which is logged as a warning.
-
-    {"train": [n], "val": [m]} int64, ascending and unique: the entry "subjects" of the run's checkpoints.
     """
     records: list[Mapping[str, np.ndarray]] = [_subjects(store)]
     for path in checkpoints:
@@ -36,7 +45,8 @@ def training_subjects(store: Store, checkpoints: Iterable[Path] = ()) -> dict[st
         else:
             records.append(check_no_leakage(store, path))
     joined = {split: np.concatenate([record[split] for record in records]) for split in ("train", "val")}
-    return {split: torch.from_numpy(np.unique(subjects)) for split, subjects in joined.items()}
+    subjects = {split: torch.from_numpy(np.unique(ids)) for split, ids in joined.items()}
+    return Lineage(subjects=subjects, split_by=store.split_name)
 
 
 def check_no_more_labels(checkpoints: Iterable[Path], fraction: float, seed: int) -> None:
@@ -64,7 +74,8 @@ def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
     Raises:
         ValueError: The store holds out some of them, or the checkpoint does not list them.
     """
-    record = checkpoint.load(path).get("subjects")
+    state = checkpoint.load(path)
+    record = state.get("subjects")
     if not isinstance(record, dict) or not all(isinstance(record.get(s), Tensor) for s in ("train", "val")):
         raise ValueError(
             f"{path} does not list its training subjects, so they may be in the test split of "
@@ -75,10 +86,12 @@ def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
     for held_out, splits in MUST_NOT_OVERLAP.items():
         leaked = np.intersect1d(current[held_out], np.concatenate([trained_on[split] for split in splits]))
         if len(leaked):
+            before, now = (name or "the store's split" for name in (state.get("split_by"), store.split_name))
+            other = "" if before == now else f" It was trained with {before}, and this is {now}."
             raise ValueError(
                 f"{path} was trained or selected on {len(leaked)} subjects in the {held_out} split of "
                 f"{store.folder} (first: {leaked[0]}); use a store with the split that it was trained on, or "
-                "train it again on this one"
+                f"train it again on this one.{other}"
             )
     return trained_on
 

@@ -15,8 +15,8 @@ import tyro
 
 from datasets.batches import Batches
 from datasets.features import LOADS
-from datasets.samples import Samples, drop_cxr, load_samples
-from datasets.store import Store
+from datasets.other_splits import open_store
+from datasets.samples import Samples, drop_cxr, load_samples, split_label
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples, Subjects
 from evaluation.plots.figures import save
@@ -121,7 +121,7 @@ def read_run(folder: Path, store: Path | None) -> tuple[Method, ClassifyConfig]:
 
 def predict_run(folder: Path, config: ClassifyConfig) -> TestedRun:
     """Predict the test samples of all stays, with their X-rays and without."""
-    task, store = TASKS[config.task], Store.open(config.data.store)
+    task, store = TASKS[config.task], open_store(config.data)
     path = folder / "best.ckpt"
     check_no_leakage(store, path)
     classifier, _, _ = read_classifier(path)
@@ -202,13 +202,14 @@ def rows(
 def main(config: RobustnessConfig) -> None:
     """Test all runs, and write a table and a picture for each task."""
     methods: dict[Method, list[TestedRun]] = {}
-    fractions: dict[Method, float] = {}
+    studies: dict[Method, tuple[str, float]] = {}
     for folder in find_runs(config.runs):
         method, settings = read_run(folder, config.store)
-        if fractions.setdefault(method, settings.label_fraction) != settings.label_fraction:
+        study = split_label(settings.data), settings.label_fraction
+        if studies.setdefault(method, study) != study:
             raise ValueError(
-                f"{folder} has --label_fraction {settings.label_fraction:g}, and another run of its method "
-                f"{fractions[method]:g}, so that they are no seeds of one method; give the runs of one"
+                f"{folder} and another run of its method have other splits or another --label_fraction, so "
+                "that they are no seeds of one method; give the runs of one"
             )
         methods.setdefault(method, []).append(predict_run(folder, settings))
     for task in dict.fromkeys(method.task for method in methods):

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from datasets.batches import check_batch_size
 from datasets.features import FeatureBatches, UniqueInputs
-from datasets.samples import DataConfig, Samples, load_samples
+from datasets.other_splits import open_store
+from datasets.samples import SPLIT_SETTINGS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation import metrics, results
@@ -117,7 +118,7 @@ def open_selection(config: EpochSelectionConfig) -> EpochSelection:
             f"--run_dir {config.run_dir} holds no <run>_epoch_<NN>.ckpt; give the folder of a pretraining, "
             "such as --run_dir runs/simclr-phenotyping-seed0"
         )
-    store = Store.open(config.data.store)
+    store = open_store(config.data)
     process = distributed.setup(config.device)
     check_batch_size(config.data.batch_size, process.world)
     seed_everything(config.seed)
@@ -343,7 +344,7 @@ def format_scores(task: Task, row: Mapping[str, float], splits: Iterable[str]) -
 
 def lineareval_flags(config: EpochSelectionConfig) -> dict[str, object]:
     """Return the flags with which linear evaluation reads the same features as the probe."""
-    names = ("data_pairs", "data_ratio", "retrieve_cxr", "every_hours", "image_size")
+    names = (*SPLIT_SETTINGS, "data_pairs", "data_ratio", "retrieve_cxr", "every_hours", "image_size")
     default = DataConfig()
     flags = {"store": config.data.store}
     flags |= {

@@ -49,6 +49,7 @@ class Checkpoint(Parts):
     epoch: int
     origin: NotRequired[dict[str, object]]
     subjects: NotRequired[dict[str, Tensor]]
+    split_by: NotRequired[str]
     training: NotRequired[TrainingState]
 
 

@@ -122,7 +122,7 @@ def _patients(records: pl.DataFrame, of: dict[str, pl.DataFrame], empty: pl.Data
         patients = patients.join(
             _one_each(part, "subject_id"), on="subject_id", how="left", maintain_order="left"
         )
-    return patients.with_columns(anchor_age=pl.lit(0, pl.Int64))
+    return patients.with_columns(anchor_age=pl.lit(0, pl.Int64), anchor_year_group=pl.lit(None, pl.String))
 
 
 def _with_death(admissions: pl.DataFrame, deaths: pl.DataFrame) -> pl.DataFrame:
@@ -152,6 +152,7 @@ def describe(
     lost = [
         f"{other} of laboratory values: their time is the {lab_time}",
         "float64: numbers are float32, and are read as their shortest text",
+        "anchor_year_group: dates are shifted, so that no year is known and --split_by year is refused",
         "anchor_age: age is the year of ICU admission less the year of birth",
         f"deathtime and dod: one time tells both; {hours}",
         "hospital_expire_flag: the place of discharge and the time of death say who died",

@@ -52,7 +52,8 @@ INT, FLOAT, TEXT, TIME = pl.Int64, pl.Float64, pl.String, pl.Datetime
 TABLES = {
     "patients": RawTable("patients", ("hosp", "core"), MIMIC_IV, {
         "subject_id": INT, "gender": TEXT, "anchor_age": INT, "anchor_year": INT, "dod": TIME,
-    }),
+        "anchor_year_group": TEXT,
+    }, optional=("anchor_year_group",)),
     "admissions": RawTable("admissions", ("hosp", "core"), MIMIC_IV, {
         "subject_id": INT, "hadm_id": INT, "admittime": TIME, "dischtime": TIME, "deathtime": TIME,
         "race": TEXT, "hospital_expire_flag": INT, "discharge_location": TEXT, "admission_type": TEXT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,13 +18,15 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from datasets.events.buckets import GLASGOW_POINTS
+from datasets.other_splits import open_store
+from datasets.samples import SPLIT_SETTINGS, DataConfig
 from datasets.schema import Variable, variables
 from datasets.store import Store
 from evaluation.plots.figures import SMALL_TEXT
 from evaluation.predictions import read_predictions
 from tasks import TaskName, get_task
 from tasks.task import Task
-from utils.config import read_yaml_mapping
+from utils.config import from_dict, read_yaml_mapping
 
 # Colours of Okabe and Ito (2008), which people with any colour vision can tell apart.
 OBSERVED, CARRIED, XRAY, PREDICTION, GREY = "#000000", "#0072B2", "#D55E00", "#009E73", "#999999"
@@ -60,7 +62,7 @@ class Record:
 
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
-        store = Store.open(self.source)
+        store = open_store(replace(self._data(), store=self.source))
         stay = read_stay(store, self.stay_id)
         shown = select_variables(self.variable)
         task = get_task(self._task_name()) if self._task_name() else None
@@ -69,12 +71,21 @@ class Record:
         return draw_record(stay, shown, task, series), self.out / f"record_{self.stay_id}.png"
 
     def _task_name(self) -> str:
-        if self.task or self.run is None:
-            return self.task
-        path = self.run / "config.yaml"
+        return self.task if self.task or self.run is None else str(self._config(self.run).get("task", ""))
+
+    def _data(self) -> DataConfig:
+        """Return settings with the splits of the run, in which the stay's predictions are."""
+        data = {} if self.run is None else self._config(self.run).get("data")
+        known = data if isinstance(data, dict) else {}
+        splits = {name: known[name] for name in SPLIT_SETTINGS if name in known}
+        return from_dict(DataConfig, splits, f"{self.run}/config.yaml")
+
+    @staticmethod
+    def _config(run: Path) -> dict[str, object]:
+        path = run / "config.yaml"
         if not path.is_file():
-            raise ValueError(f"--run {self.run} has no config.yaml; give the folder of a run of run_gpu.py")
-        return str(read_yaml_mapping(path).get("task", ""))
+            raise ValueError(f"--run {run} has no config.yaml; give the folder of a run of run_gpu.py")
+        return read_yaml_mapping(path)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import torch
 
 from datasets.store import Store
 from tests.stores import refresh_manifests, write_store
-from training.provenance import check_no_leakage, training_subjects
+from training.provenance import check_no_leakage, lineage
 from utils import checkpoint
 
 
@@ -30,9 +30,7 @@ def resplit(store: Store, folder: Path, **moved: list[int]) -> Store:
 
 
 def trained_on(store: Store, path: Path, *begun_with: Path) -> Path:
-    checkpoint.save(
-        path, {"parts": {}, "config": {}, "epoch": 0, "subjects": training_subjects(store, begun_with)}
-    )
+    checkpoint.save(path, {"parts": {}, "config": {}, "epoch": 0, **lineage(store, begun_with)})
     return path
 
 
@@ -61,7 +59,7 @@ def test_subjects_that_a_checkpoint_knows_are_not_held_out(
     with pytest.raises(ValueError, match=message):
         check_no_leakage(resplit(store, tmp_path / "other", **moved), path)
     with pytest.raises(ValueError, match="use a store with the split that it was trained"):
-        training_subjects(resplit(store, tmp_path / "again", **moved), [path])
+        lineage(resplit(store, tmp_path / "again", **moved), [path])
 
 
 def test_subjects_that_were_held_out_may_be_learnt_from(store: Store, tmp_path: Path) -> None:
