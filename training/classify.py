@@ -53,6 +53,7 @@ from training.feature_cache import FeatureCache, cached_features
 from training.features import SharedFeatures
 from training.loop import fit
 from training.predict import Predictions, predict
+from training.probe import ProbeConfig, train_probe
 from training.provenance import check_no_leakage, check_no_more_labels, lineage
 from utils import checkpoint, distributed
 from utils.config import decisive_settings, digest
@@ -62,6 +63,7 @@ from utils.log import logger
 from utils.run import Run, start_run
 from utils.state_dict import EXTERNAL
 
+PROBE_BATCH = 512  # samples per step of the probe with which a fine-tuning begins
 ClassifierBatches = batch_protocol.Batches[Batch | FeatureBatch]
 
 
@@ -134,6 +136,8 @@ def train(config: ClassifyConfig) -> None:
         "train": experiment.load_labeled(config.label_fraction, config.run.seed),
         **{split: experiment.load_samples(split) for split in ("val", "test")},
     }
+    if config.start.head_start == "probe" and not is_resumed(experiment.run):
+        start_from_probe(experiment, classifier, samples)
     model, batches = prepare(experiment, classifier, samples)
     log_single_class_labels(experiment, samples)
     monitor, mode = selection_metric(experiment.task, samples["val"])
@@ -150,7 +154,7 @@ def train(config: ClassifyConfig) -> None:
         evaluate=validation.evaluate,
         score=validation.score,
         save=lambda: {**classifier_checkpoint(model, built), **known},
-        lr_scales=head_lr_scales(model, config.optim),
+        lr_scales=lr_scales(model, config.optim),
     )
     best = experiment.run.folder / "best.ckpt"
     load_classifier(model, checkpoint.load(best))
@@ -322,19 +326,33 @@ def prepare_probe(
     features = compute_features(experiment, fusion, samples)
     if distributed.is_main():
         write_test_embeddings(experiment, features["test"], samples["test"])
-    batches = {
+    batches = feature_batches(
+        features, samples, experiment.config.data.batch_size, experiment.run.seed, process.rank, process.world
+    )
+    return Classifier(LinearProbe(fusion.linear), experiment.task.kind), batches
+
+
+def feature_batches(
+    features: Mapping[str, Tensor],
+    samples: Mapping[str, Samples],
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world: int = 1,
+) -> dict[str, FeatureBatches]:
+    """Return batches of the features of each split."""
+    return {
         split: FeatureBatches(
             features[split],
-            torch.from_numpy(part.labels).to(process.device),
-            experiment.config.data.batch_size,
-            seed=experiment.run.seed,
+            torch.from_numpy(part.labels).to(features[split].device),
+            batch_size,
+            seed=seed,
             train=split == "train",
-            rank=process.rank,
-            world=process.world,
+            rank=rank,
+            world=world,
         )
         for split, part in samples.items()
     }
-    return Classifier(LinearProbe(fusion.linear), experiment.task.kind), batches
 
 
 def compute_features(
@@ -408,14 +426,46 @@ def selection_metric(task: Task, val: Samples) -> tuple[str, Literal["min", "max
     return (task.monitor, "max") if has_scorable_label(task, val.labels) else ("val_loss", "min")
 
 
-def head_lr_scales(model: nn.Module, config: ClassifierOptim) -> dict[nn.Parameter, float]:
-    """Return the learning rates of all weights outside the encoders, as multiples of --lr."""
-    if not config.head_lr:
-        return {}
-    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
-    encoder_weights = {weight for encoder in encoders for weight in encoder.parameters()}
-    heads = [weight for weight in model.parameters() if weight not in encoder_weights]
-    return dict.fromkeys(heads, config.head_lr / config.lr)
+def is_resumed(run: Run) -> bool:
+    """Return whether a run goes on from its last.ckpt."""
+    return run.config.resume and (run.folder / "last.ckpt").is_file()
+
+
+def start_from_probe(experiment: Experiment, classifier: Classifier, samples: Mapping[str, Samples]) -> None:
+    """Set the linear layer of a classifier to a probe of its encoders, on the main process.
+
+    The probe is trained on the train split, and its best epoch chosen on the validation split, as the
+    training that follows is; that sends the layer to the other processes.
+    """
+    config, task, process = experiment.config, experiment.task, experiment.run.process
+    fusion = classifier.fusion.to(process.device)
+    assert isinstance(fusion, LinearFusion), "check_fine_tuning allows no other"
+    learnt = {split: samples[split] for split in ("train", "val")}
+    features = compute_features(experiment, fusion, learnt)
+    if distributed.is_main():
+        batches = feature_batches(features, learnt, PROBE_BATCH, experiment.run.seed)
+        labels, can_score = learnt["val"].labels, has_scorable_label(task, learnt["val"].labels)
+
+        def score(probability: Tensor) -> float:
+            scores = metrics.headline(compute_scores(task, labels, probability.cpu().numpy()))
+            return scores[task.monitor] if can_score else np.nan
+
+        settings = ProbeConfig(config.start.probe_epochs, config.start.probe_lr)
+        probability = train_probe(
+            task.kind, task.outputs, batches, settings, experiment.run.seed, score, fusion.linear
+        )
+        logger.info(f"the head begins as a probe; {task.monitor} val {score(probability['val']):.4f}")
+    distributed.barrier()
+
+
+def lr_scales(model: nn.Module, config: ClassifierOptim) -> dict[nn.Parameter, float]:
+    """Return the learning rates of weights as multiples of --lr: of the encoders' layers, and all others."""
+    scales = dict.fromkeys(model.parameters(), config.head_lr / config.lr if config.head_lr else 1.0)
+    for encoder in (module for module in model.modules() if isinstance(module, Encoder)):
+        scales |= dict.fromkeys(encoder.parameters(), 1.0)
+        for steps, weights in enumerate(reversed(encoder.weights_by_layer()), start=1):
+            scales |= dict.fromkeys(weights, config.layer_lr_decay**steps)
+    return scales
 
 
 def save_whole_classifier(path: Path, classifier: Classifier, built: ClassifierConfig) -> None:

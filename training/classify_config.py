@@ -30,10 +30,29 @@ class ClassifierOptim(OptimConfig):
 
     head_lr: float = 0.0
     """Peak learning rate of all weights outside the encoders; 0: --lr."""
+    layer_lr_decay: float = 1.0
+    """Factor from each layer of an encoder to the one before it; the last one has it too, times --lr. Layers
+    are those of the LSTM, and the stem and four blocks of the image encoder. 1: all learn at --lr."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_flag("head_lr", self.head_lr, self.head_lr >= 0, "use a number above 0, or 0 for --lr")
+        decay = self.layer_lr_decay
+        check_flag("layer_lr_decay", decay, 0 < decay <= 1, "use a number above 0, up to 1")
+
+
+@dataclass(frozen=True)
+class HeadStartConfig:
+    """Where the linear layer of a fine-tuning begins."""
+
+    head_start: Literal["random", "probe"] = "random"
+    """For finetune. probe: the linear layer begins as the one that linear evaluation of the frozen encoders
+    would train, so that the first steps do not spoil what these know (Kumar et al. 2022)."""
+    probe_epochs: int = 100
+    """Epochs of that linear layer over the features of the training samples; the one with the best validation
+    score counts."""
+    probe_lr: float = 0.01
+    """Its learning rate at the start."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,7 @@ class ClassifyConfig:
     encoded once a batch. sample: batches of any samples, as published. auto: stay for a task with a sample
     per hour, else sample."""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
+    start: HeadStartConfig = field(default_factory=HeadStartConfig)
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: ClassifierOptim = resumable(ClassifierOptim())
@@ -151,6 +171,7 @@ def check_config(config: ClassifyConfig) -> None:
     if config.bootstrap < 0:
         raise ValueError(f"--bootstrap must be 0 or more resamples, not {config.bootstrap}")
     check_label_fraction(config)
+    check_fine_tuning(config)
     check_batch_by(config)
     check_image_size(config)
     check_frozen_views(config)
@@ -179,6 +200,30 @@ def check_frozen_views(config: ClassifyConfig) -> None:
         raise ValueError(
             f"--frozen_views {config.frozen_views} is for training a fusion with frozen encoders; leave it "
             "out, or use --fusion early"
+        )
+
+
+def check_fine_tuning(config: ClassifyConfig) -> None:
+    """Raise ValueError if settings of fine-tuning are given where they have no effect."""
+    start, default = config.start, HeadStartConfig()
+    check_flag("probe_epochs", start.probe_epochs, start.probe_epochs >= 1, "use 1 or more")
+    check_flag("probe_lr", start.probe_lr, start.probe_lr > 0, "use a number above 0")
+    trains_encoders = config.mode == "train" and config.protocol != "lineareval"
+    if config.optim.layer_lr_decay < 1 and not trains_encoders:
+        raise ValueError(
+            f"--layer_lr_decay {config.optim.layer_lr_decay} is for the layers of encoders, and --mode "
+            f"{config.mode} --protocol {config.protocol} trains none; leave it out"
+        )
+    if start.head_start == "random" and start != default:
+        raise ValueError(
+            "--probe_epochs and --probe_lr are for --head_start probe; add that, or leave them out"
+        )
+    if start.head_start == "probe" and (config.protocol != "finetune" or config.mode == "eval"):
+        raise ValueError("--head_start probe is for --mode train --protocol finetune; leave it out")
+    if start.head_start == "probe" and config.fusion not in ("ehr", "cxr", "concatenation"):
+        raise ValueError(
+            f"--head_start probe: the head of --fusion {config.fusion} is no linear layer on features; use "
+            "--fusion ehr, cxr or concatenation, or leave it out"
         )
 
 

@@ -41,25 +41,33 @@ def train_probe(
     config: ProbeConfig,
     seed: int,
     score: Callable[[Tensor], float],
+    linear: nn.Linear | None = None,
 ) -> dict[str, Tensor]:
     """Train a probe in this process alone; the same seed and batches give the same probe.
 
     `score` rates the probabilities of "val" after each epoch; NaN is worse than any number. Returns {split:
-    probabilities [n, outputs]} of the epoch with the largest score, the first of equals.
+    probabilities [n, outputs]} of the epoch with the largest score, the first of equals. `linear`, if given,
+    ends as the layer of that epoch; where it begins makes no difference.
     """
     torch.manual_seed(seed)
-    linear = nn.Linear(batches["train"].features.shape[1], outputs)
+    if linear is None:
+        linear = nn.Linear(batches["train"].features.shape[1], outputs)
+    else:
+        linear.reset_parameters()
     probe = Classifier(LinearProbe(linear), kind).to(batches["train"].features.device)
     optim = config.optim()
     optimizer = build_optimizer(optim, probe)
     best_score = -torch.inf
     best: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for epoch in range(config.epochs):
         _train_epoch(probe, batches["train"], optimizer, optim, epoch)
         value = score(_probabilities(probe, batches["val"]))
         if value > best_score or not best:
             best_score = max(best_score, value)
             best = {split: _probabilities(probe, part) for split, part in batches.items()}
+            weights = {name: weight.clone() for name, weight in linear.state_dict().items()}
+    linear.load_state_dict(weights)
     return best
 
 

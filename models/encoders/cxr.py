@@ -118,6 +118,10 @@ class CXREncoder(ImageEncoder):
         # The layout that tensor cores read; .to(device) keeps it. torch's stubs lack this overload.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def weights_by_layer(self) -> list[list[nn.Parameter]]:
+        """Return the weights of each stage, from the stem to the last block."""
+        return [list(stage.parameters()) for stage in self.stages]
+
     def prepare(self, cxr: Tensor) -> Tensor:
         """Repeat grey images [P, 1, S, S] in [0, 1] as three channels, [P, 3, S, S], without a copy."""
         if min(cxr.shape[-2:]) < SMALLEST_IMAGE:

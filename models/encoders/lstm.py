@@ -85,6 +85,10 @@ class LSTMEncoder(CausalEncoder):
                 for bias in biases:
                     nn.init.zeros_(bias)
 
+    def weights_by_layer(self) -> list[list[nn.Parameter]]:
+        """Return the weights of each layer of the LSTM, from the input to the output."""
+        return [layer for lstm in (self.lstm, self.top) if lstm is not None for layer in lstm.all_weights]
+
     def encode_lower_layers(self, ehr: PackedSequence, stay: Tensor, hours: Tensor) -> HourlyStates:
         """Map packed hours [sum of hours, channels] to the samples' hidden states below the last layer.
 

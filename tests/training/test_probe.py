@@ -64,3 +64,18 @@ def test_equal_seeds_give_equal_probes() -> None:
 def test_values_that_cannot_work_are_refused() -> None:
     with pytest.raises(ValueError, match="--lr 0 is out of range; use a number above 0"):
         ProbeConfig(lr=0)
+
+
+def test_a_given_layer_ends_as_the_best_epochs() -> None:
+    seen: list[Tensor] = []
+    linear, data = torch.nn.Linear(5, 1), batches()
+
+    def score(probability: Tensor) -> float:
+        seen.append(probability)
+        return [0.1, 0.9, 0.2][len(seen) - 1]
+
+    probabilities = train_probe("binary", 1, data, ProbeConfig(epochs=3), 0, score, linear)
+    own = linear(data["val"].features).double().sigmoid()
+    assert torch.allclose(own, seen[1], atol=1e-6) and torch.equal(probabilities["val"], seen[1])
+    again = train_probe("binary", 1, data, ProbeConfig(epochs=3), 0, lambda p: 0.0)
+    assert torch.equal(again["val"], seen[0])  # where the layer began makes no difference
