@@ -267,7 +267,10 @@ def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig
 
 def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
     from datasets.splits import check_disjoint  # with pandas, which --help does not need
+    from datasets.store import NO_TEST
 
+    if split == "test" and store.without_test:
+        raise ValueError(NO_TEST)
     stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
     check_disjoint(stays["subject_id"], stays["split"], store.folder)
     _check_arrays(store, stays)

@@ -37,6 +37,7 @@ INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPL
 IMAGES = "cxr.parquet"
 SIDES = ("height", "width")  # of images; of a patient, height is a number
 FLOAT_COLUMNS = ("hours", "los_hours")
+NO_TEST = "settings are chosen on the validation split; a search does not open the test split"
 HOURS_AT_ONCE = 1 << 18  # 80 MB of the grid
 HASHED_BYTES = 1 << 26  # larger files take too long to hash at each start: see datasets.verify
 
@@ -124,13 +125,15 @@ class Store:
     """A store on disk, written by `python -m datasets.extract`; opening it reads only its manifests.
 
     With `other_splits` (see `datasets.other_splits`), its stays, samples and normaliser are as if it had been
-    extracted with these.
+    extracted with these. `without_test`: its test samples cannot be loaded, nor their file be read, unless
+    the other splits need that.
     """
 
     folder: Path
     manifest: StoreManifest
     tasks: Mapping[str, TaskManifest] = field(default_factory=dict)
     other_splits: OtherSplits | None = None
+    without_test: bool = False
     _checked: set[Path] = field(default_factory=set, repr=False, compare=False)
     _partial_bins: dict[str, np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
@@ -276,6 +279,8 @@ class Store:
             ValueError: The store has no samples of the task, or a column is missing.
         """
         self._manifest_of(task)
+        if self.without_test and split == "test" and not self.other_splits:
+            raise ValueError(NO_TEST)
         path = self.folder / task / listfile_name(split)
         self._check(path)
         integers = dict.fromkeys(INTEGER_COLUMNS, pa.int64())

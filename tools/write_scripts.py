@@ -399,6 +399,37 @@ def scripts(task: Task) -> dict[Path, Script]:
     return by_path | {Path(f"train/{model}.sh"): floor(task, model) for model in FLOORS}
 
 
+SEARCH = """\
+#!/usr/bin/env bash
+# Search the settings of methods for {task} on the validation split, each with as many trials and epochs.
+#   bash tasks/{folder}/search.sh medfuse daft --trials 30 --epochs 50
+# A method is the name of a script in train/ that trains a classifier. If none is given: lineareval, finetune
+# and supervised. Flags after the methods are those of python -m training.search and of run_gpu.py. The same
+# command continues after an interruption, and may run several times at once, on all machines that share
+# runs/search.
+# tasks/launch.sh explains STORE, SEED and LAUNCH.
+#SBATCH --job-name=search-{task} --output=%x-%j.out
+#SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
+source "$(dirname "$0")/../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
+
+methods=()
+while [[ ${{1:---}} != --* ]]; do
+  methods+=("$1")
+  shift
+done
+[[ ${{#methods[@]}} -gt 0 ]] || methods=(lineareval finetune supervised)
+stop() {{ # pass the signal on, so that the running trial saves
+  kill -TERM "$search" 2>/dev/null || true
+  wait "$search" || true
+  exit 143
+}}
+trap stop TERM INT USR1 USR2
+for method in "${{methods[@]}}"; do
+  LAUNCH="${{LAUNCH:-python}} -m training.search" bash "tasks/{folder}/train/$method.sh" --epochs 50 "$@" &
+  search=$!
+  wait "$search"
+done
+"""
 PACKAGE = '"""Task folder: the definition in task.py, and the scripts of its runs."""\n'
 README = """\
 # {title}
@@ -429,6 +460,7 @@ Each script of steps 2 and 3 also tests its best epoch. The script of the same n
 `finetune`) tests it again, or the classifier in `CHECKPOINT`.
 
 `TASK={name} bash tasks/run_all.sh` does all steps.
+`search.sh` searches settings of classifiers on the validation split.
 """
 
 
@@ -442,6 +474,7 @@ def readme(task: Task) -> str:
 def files(task: Task) -> dict[Path, str]:
     """Return the text of each generated file of a task by its path in the task's folder."""
     texts = {path: script.text() for path, script in scripts(task).items()}
+    texts[Path("search.sh")] = SEARCH.format(task=task.name, folder=task.folder)
     return texts | {Path("__init__.py"): PACKAGE, Path("README.md"): readme(task)}
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.few_labels import take_fraction
 from datasets.other_splits import open_store
 from datasets.samples import Samples, is_hourly, load_samples, split_label
-from datasets.schema import SHARES_STAYS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
+from datasets.schema import SHARES_STAYS, SPLITS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
 from datasets.store import Store
 from evaluation import metrics, results
 from evaluation.calibration import calibrate
@@ -51,7 +51,7 @@ from training.classify_config import RANDOM, ClassifierOptim, ClassifyConfig, ch
 from training.early_stopping import StoppingConfig
 from training.feature_cache import FeatureCache, cached_features
 from training.features import SharedFeatures
-from training.loop import fit
+from training.loop import FitResult, fit
 from training.predict import Predictions, predict
 from training.probe import ProbeConfig, train_probe
 from training.provenance import check_no_leakage, check_no_more_labels, lineage
@@ -63,6 +63,7 @@ from utils.log import logger
 from utils.run import Run, start_run
 from utils.state_dict import EXTERNAL
 
+AfterEpoch = Callable[[int, float], None]
 PROBE_BATCH = 512  # samples per step of the probe with which a fine-tuning begins
 ClassifierBatches = batch_protocol.Batches[Batch | FeatureBatch]
 
@@ -83,12 +84,25 @@ class Experiment:
 
     def load_labeled(self, fraction: float, seed: int) -> Samples:
         """Load the training samples whose labels a classifier learns from, as its seed draws them."""
-        labeled = take_fraction(self.load_samples("train"), fraction, seed)
-        if fraction < 1:
-            needed = labeled.subjects - max(1, round(fraction * labeled.of))
-            more = f", {needed} more than asked, so that no class vanishes" if needed > 0 else ""
-            logger.info(f"labels of {labeled.subjects} of {labeled.of} training subjects{more}")
+        samples = self.load_samples("train")
+        if fraction == 1:
+            return samples
+        labeled = take_fraction(samples, fraction, seed)
+        needed = labeled.subjects - max(1, round(fraction * labeled.of))
+        more = f", {needed} more than asked, so that no class vanishes" if needed > 0 else ""
+        logger.info(f"labels of {labeled.subjects} of {labeled.of} training subjects{more}")
         return labeled.samples
+
+
+class Trained(NamedTuple):
+    """A training that ended: the classifier, the part of it that was trained, and on what."""
+
+    classifier: Classifier
+    model: Classifier
+    built: ClassifierConfig
+    samples: Mapping[str, Samples]
+    batches: Mapping[str, ClassifierBatches]
+    result: FitResult
 
 
 class ValidationPass:
@@ -128,21 +142,59 @@ def classify(config: ClassifyConfig) -> None:
 def train(config: ClassifyConfig) -> None:
     """Train a classifier, and report its best validation epoch on the validation and the test split."""
     experiment = open_experiment(config)
+    trained = fit_classifier(experiment, SPLITS)
+    model, built, samples, epoch = trained.model, trained.built, trained.samples, trained.result.best_epoch
+    best = experiment.run.folder / "best.ckpt"
+    load_classifier(model, checkpoint.load(best))
+    if model is not trained.classifier:
+        save_whole_classifier(best, trained.classifier, built)
+    probability = {split: predict_probabilities(model, trained.batches[split]) for split in ("val", "test")}
+    report(experiment, built, epoch, samples, "val", probability["val"])
+    calibrated = {}
+    if experiment.task.kind != "ordinal":
+        calibrated = calibrate(samples["val"].labels, probability["val"], probability["test"])
+    report(experiment, built, epoch, samples, "test", probability["test"], calibrated)
+
+
+@releasing_locks()
+def validate(config: ClassifyConfig, after_epoch: AfterEpoch) -> Trained:
+    """Train a classifier without reading the test split; `after_epoch` may end the training by an error."""
+    check_config(config)
+    experiment = open_experiment(config, without_test=True)
+    try:
+        return fit_classifier(experiment, ("train", "val"), after_epoch)
+    finally:
+        experiment.run.close()
+
+
+def fit_classifier(
+    experiment: Experiment, splits: Sequence[str], after_epoch: AfterEpoch | None = None
+) -> Trained:
+    """Train a classifier on the train split; its best epoch is that of the best validation score.
+
+    `splits` are those to load; `after_epoch` is told the number of each epoch, from 1, and its monitor.
+    """
+    config = experiment.config
     sources = config.encoder_checkpoints
     known = lineage(experiment.store, map(Path, sources.values()))
     check_no_more_labels(map(Path, sources.values()), config.label_fraction, config.run.seed)
     classifier, built = start_classifier(classifier_config(config), sources)
     samples = {
         "train": experiment.load_labeled(config.label_fraction, config.run.seed),
-        **{split: experiment.load_samples(split) for split in ("val", "test")},
+        **{split: experiment.load_samples(split) for split in splits if split != "train"},
     }
     if config.start.head_start == "probe" and not is_resumed(experiment.run):
         start_from_probe(experiment, classifier, samples)
     model, batches = prepare(experiment, classifier, samples)
     log_single_class_labels(experiment, samples)
     monitor, mode = selection_metric(experiment.task, samples["val"])
-
     validation = ValidationPass(model, experiment.task, samples["val"])
+
+    def score(epoch: int) -> dict[str, float]:
+        scores = validation.score(epoch)
+        if after_epoch is not None:
+            after_epoch(epoch, scores.get(monitor, np.nan))
+        return scores
 
     result = fit(
         model,
@@ -152,20 +204,11 @@ def train(config: ClassifyConfig) -> None:
         StoppingConfig(config.stopping.patience, config.stopping.min_delta, monitor, mode),
         experiment.run,
         evaluate=validation.evaluate,
-        score=validation.score,
+        score=score,
         save=lambda: {**classifier_checkpoint(model, built), **known},
         lr_scales=lr_scales(model, config.optim),
     )
-    best = experiment.run.folder / "best.ckpt"
-    load_classifier(model, checkpoint.load(best))
-    if model is not classifier:
-        save_whole_classifier(best, classifier, built)
-    probability = {split: predict_probabilities(model, batches[split]) for split in ("val", "test")}
-    report(experiment, built, result.best_epoch, samples, "val", probability["val"])
-    calibrated = {}
-    if experiment.task.kind != "ordinal":
-        calibrated = calibrate(samples["val"].labels, probability["val"], probability["test"])
-    report(experiment, built, result.best_epoch, samples, "test", probability["test"], calibrated)
+    return Trained(classifier, model, built, samples, batches, result)
 
 
 def evaluate(config: ClassifyConfig) -> None:
@@ -182,10 +225,11 @@ def evaluate(config: ClassifyConfig) -> None:
     report(experiment, built, epoch, samples, "test", predict_probabilities(model, batches["test"]))
 
 
-def open_experiment(config: ClassifyConfig) -> Experiment:
+def open_experiment(config: ClassifyConfig, without_test: bool = False) -> Experiment:
     """Open the store, and start a run."""
     start = time.monotonic()
     store = open_store(config.data)  # first, so that a wrong --store does not leave a run folder
+    store = replace(store, without_test=without_test)
     origins = {
         f"load_state_{modality}": checkpoint.read_origin(Path(path))
         for modality, path in config.encoder_checkpoints.items()
@@ -324,7 +368,7 @@ def prepare_probe(
     fusion = classifier.fusion.to(process.device)
     assert isinstance(fusion, LinearFusion), "ClassifierConfig allows no other for lineareval"
     features = compute_features(experiment, fusion, samples)
-    if distributed.is_main():
+    if distributed.is_main() and "test" in samples:
         write_test_embeddings(experiment, features["test"], samples["test"])
     batches = feature_batches(
         features, samples, experiment.config.data.batch_size, experiment.run.seed, process.rank, process.world

@@ -14,7 +14,7 @@ from tasks import TASKS, TaskName
 from training.early_stopping import PatienceConfig
 from training.optim import OptimConfig, check_flag
 from utils.choices import require_choice
-from utils.config import neutral, resumable
+from utils.config import neutral, resumable, searched
 from utils.run_config import RunConfig
 from utils.state_dict import SUFFIXES, is_state_dict_file
 
@@ -28,9 +28,9 @@ RANDOM = "random"  # --load_state of untrained encoders
 class ClassifierOptim(OptimConfig):
     """How a classifier is optimized: newly initialized weights may learn faster than pretrained encoders."""
 
-    head_lr: float = 0.0
+    head_lr: float = searched(0.0, 1e-4, 1e-1, log=True)
     """Peak learning rate of all weights outside the encoders; 0: --lr."""
-    layer_lr_decay: float = 1.0
+    layer_lr_decay: float = searched(1.0, 0.3, 1.0)
     """Factor from each layer of an encoder to the one before it; the last one has it too, times --lr. Layers
     are those of the LSTM, and the stem and four blocks of the image encoder. 1: all learn at --lr."""
 

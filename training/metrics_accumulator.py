@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.divergence import NotFinite
 from utils.device import to_device
 
 ROWS, COUNT, LOSS = 3, 4, 5  # entries of a tensor of step metrics
@@ -67,7 +68,7 @@ class AsyncMetrics:
             self._copied.record()
 
     def read_and_check_finite(self, epoch: int, split: str) -> StepMetrics:
-        """Return the numbers once copied; ValueError, listing the samples, if the loss is not finite.
+        """Return the numbers once copied; NotFinite, listing the samples, if the loss is not finite.
 
         `epoch` counts from 0; the message counts from 1, as log.csv does.
         """
@@ -75,7 +76,7 @@ class AsyncMetrics:
             self._copied.synchronize()
         numbers = StepMetrics(*self._host[: LOSS + 1].tolist())
         if not math.isfinite(numbers.loss):
-            raise ValueError(
+            raise NotFinite(
                 f"the loss became {numbers.loss} at epoch {epoch + 1}, step {self.step}, on the {split} "
                 f"samples {list_samples(self.row.tolist())}; the checkpoints hold the state before. "
                 "Try a lower --lr, --clip 1 or --precision float32, and look at these samples"

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from utils.config import searched
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -31,10 +33,10 @@ class OptimConfig:
 
     optimizer: Literal["lars", "adamw", "adam", "sgd"] = "adamw"
     """Optimizer; lars is meant for pretraining with large batches, and scales steps also without decay."""
-    lr: float = 1e-3
+    lr: float = searched(1e-3, 1e-5, 1e-2, log=True)
     """Peak learning rate, reached after the warm-up. It applies to the batch over all GPUs and is not scaled
     with the batch size."""
-    weight_decay: float = 0.01
+    weight_decay: float = searched(0.01, 1e-5, 0.1, log=True)
     """Weight decay per unit of learning rate; decoupled in adamw, added to the gradient in the others."""
     momentum: float = 0.9
     """Momentum of lars and sgd, 0 to 1; adam and adamw use betas (0.9, 0.999)."""

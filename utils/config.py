@@ -94,6 +94,65 @@ def neutral(default: T) -> T:
     return declared
 
 
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a search tries, ends included; `log`: by their orders of magnitude."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Choices = tuple[str | int, ...]
+
+
+def searched(default: T, low: float | None = None, high: float | None = None, log: bool = False) -> T:
+    """Declare a setting that `training.search` tries, with the range of its numbers; if a Literal, without.
+
+    The range is for experiments: other values than those in it are allowed.
+    """
+    tried = None if low is None or high is None else Range(low, high, log)
+    declared: T = dataclasses.field(default=default, metadata={"searched": tried})
+    return declared
+
+
+def search_space(kind: type) -> dict[str, Range | Choices]:
+    """Return what a search tries of each setting of a config that is declared `searched`, by dotted path."""
+    kinds: dict[str, Any] = dict(_settings(kind))
+    space: dict[str, Range | Choices] = {}
+    for path in kinds:
+        *nested, name = path.split(".")
+        parent: Any = functools.reduce(lambda cls, part: get_type_hints(cls)[part], nested, kind)
+        metadata = next(field.metadata for field in dataclasses.fields(parent) if field.name == name)
+        if "searched" in metadata:
+            space[path] = metadata["searched"] or get_args(kinds[path])
+    return space
+
+
+def replace_settings(config: T, values: Mapping[str, object]) -> T:
+    """Return a config with other values of some settings, by dotted path."""
+    for path, value in values.items():
+        name, _, rest = path.partition(".")
+        inner = replace_settings(getattr(config, name), {rest: value}) if rest else value
+        config = dataclasses.replace(cast(Any, config), **{name: inner})
+    return config
+
+
+def to_flags(config: object) -> list[str]:
+    """Return the flags that make a config, of those of its settings that are not the default."""
+    flags = []
+    default = type(config)()
+    for path, kind in _settings(type(config)):
+        value = operator.attrgetter(path)(config)
+        if dataclasses.is_dataclass(kind) or value == operator.attrgetter(path)(default):
+            continue
+        if isinstance(value, bool):
+            flags.append(_flag(path) if value else _flag(path).replace("--", "--no-", 1))
+        else:
+            flags += [_flag(path), *map(str, value if isinstance(value, tuple) else (value,))]
+    return flags
+
+
 def is_resumable(config: object, path: str) -> bool:
     """Return whether the setting at a dotted path may change when a run is resumed."""
     return _is_declared(config, path, "resumable")

@@ -27,13 +27,10 @@ from utils.files import write_text
 from utils.git import commit, git_diff
 from utils.lock import hold
 from utils.log import logger
-from utils.run_config import HasRun, RunConfig
+from utils.run_config import LOCK, HasRun, RunConfig
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-
-LOCK = ".lock"  # file in the folder of a run while a process writes there
 
 
 @dataclass

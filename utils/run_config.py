@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 
 from utils.config import neutral, resumable
 
+LOCK = ".lock"  # file in the folder of a run while a process writes there
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 

@@ -10,10 +10,22 @@ from evaluation.plots.record import Record
 from evaluation.plots.robustness import Robustness
 from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, Heatmap
+from evaluation.plots.search import Search
 from utils.cli import run_cli
 
 Command = (
-    Curves | Epochs | Roc | Calibration | Bars | Heatmap | Embedding | Record | Robustness | Decision | Labels
+    Curves
+    | Epochs
+    | Roc
+    | Calibration
+    | Bars
+    | Heatmap
+    | Embedding
+    | Record
+    | Robustness
+    | Decision
+    | Labels
+    | Search
 )
 
 

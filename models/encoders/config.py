@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from utils.choices import one_of, require_choice
+from utils.config import searched
 from utils.lazy import LazyTable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class EncoderConfig:
     each encoder, 128 for the LSTM (256 in ALIGN)."""
     ehr_layers: int | None = None
     """Layers of the record encoder; None is the published number of each, 1 for the LSTM."""
-    ehr_dropout: float | None = None
+    ehr_dropout: float | None = searched(None, 0.0, 0.5)
     """Dropout probability of the record encoder, 0 to 1, of the LSTM between its layers and on its feature;
     None is the published one of each, 0 for the LSTM."""
     vision_backbone: str = "resnet34"

@@ -78,7 +78,7 @@ def test_every_figure_is_a_png_beside_its_source_that_calls_synthetic_data_so(
         ("embedding", arrays): run / "features_pca.png",
         ("embedding", arrays, "--tsne"): run / "features_tsne.png",
     }
-    others = {"record", "robustness", "decision", "labels"}  # have tests of their own
+    others = {"record", "robustness", "decision", "labels", "search"}  # have tests of their own
     assert {words[0] for words in paths} | others == {figure.__name__.lower() for figure in get_args(Command)}
     for words, path in paths.items():
         figure, written = parse(Command, [*map(str, words)]).draw()

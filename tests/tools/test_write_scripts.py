@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
@@ -35,6 +36,7 @@ from training import classify, pretrain
 from training.baselines import MODELS, BaselineConfig
 from training.classify_config import ClassifyConfig, check_config
 from training.early_stopping import PatienceConfig
+from training.search import SearchConfig
 from utils import checkpoint
 from utils.config import parse
 from vicreg_trainer import VICRegConfig
@@ -447,3 +449,33 @@ def test_the_demo_takes_a_folder_whose_name_has_a_space() -> None:
     shown = subprocess.check_output(["make", "-n", "demo", "MIMIC_IV=/my data/iv"], cwd=ROOT, text=True)
     (line,) = [line for line in shown.splitlines() if line.endswith("bash demo.sh")]
     assert "MIMIC_IV=/my data/iv" in shlex.split(line)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_search_gives_each_method_the_same_budget(folder: str) -> None:
+    words = ["bash", f"tasks/{folder}/search.sh", "medfuse", "lineareval", "--trials", "4"]
+    environment = {**os.environ, "LAUNCH": "echo", "STORE": "some/store", "SEED": "3"}
+    printed = subprocess.check_output(words, cwd=ROOT, text=True, env=environment)
+    configs = [parse(SearchConfig, line.split()[2:]) for line in printed.splitlines()]
+    assert [(c.classifier.protocol, c.classifier.fusion) for c in configs] == [
+        ("supervised", "medfuse"),
+        ("lineareval", "concatenation"),
+    ]
+    for config in configs:
+        base = config.classifier
+        assert (config.trials, base.optim.epochs) == (4, 50)
+        assert (base.run.seed, base.task) == (3, FOLDERS[folder].name)
+
+
+def test_a_search_that_is_stopped_stops_its_trial(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    lines = ["#!/bin/bash", "trap 'echo saved; exit 0' TERM", f"touch {tmp_path}/started"]
+    program.write_text("\n".join([*lines, "while sleep 0.05; do :; done", ""]))
+    program.chmod(0o755)
+    environment = {**os.environ, "LAUNCH": str(program)}
+    script = ["bash", "tasks/phenotyping/search.sh", "medfuse", "daft"]
+    job = subprocess.Popen(script, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    while not (tmp_path / "started").exists():
+        time.sleep(0.02)
+    job.terminate()
+    assert (job.communicate(timeout=20)[0], job.returncode) == ("saved\n", 143)
