@@ -17,6 +17,7 @@ from models.encoders import (
     EncoderConfig,
     LSTMEncoder,
     build_encoders,
+    duett,
     strats,
     with_shape,
 )
@@ -344,6 +345,11 @@ def slow_layer(layer: nn.Module, tokens: Tensor) -> Tensor:
         token = token + layer.output.weight @ torch.cat(heads)
         after.append(token + layer.feed_forward(normal(layer.feed_forward_norm, token)))
     return torch.stack(after)
+
+
+def test_duett_starts_with_vectors_as_long_as_the_square_root_of_their_width() -> None:
+    norm = duett.ScaleNorm(9)
+    assert norm(torch.randn(5, 9)).norm(dim=1).tolist() == pytest.approx([3.0] * 5)
 
 
 def test_tcn_is_convolutions_of_each_stay_after_zeros() -> None:
