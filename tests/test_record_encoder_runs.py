@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import random_store
+from evaluation.results import read_results, read_settings
 from models.encoders import EHR_ENCODERS, EncoderConfig, with_shape
 from tests.random_store import STAYS, write_random_store
 from training import classify
@@ -68,6 +69,10 @@ def test_a_run_resumes_and_its_classifier_evaluates_again(store: Path, tmp_path:
     )  # fmt: skip
     probability = [pd.read_csv(path / "predictions_test.csv")["probability"] for path in (whole, again)]
     assert len(probability[0]) == STAYS["test"] and np.allclose(*probability, atol=1e-6)
+    rows = read_results(tmp_path / "results" / "readmission.csv")
+    (hashed,) = set(rows.loc[rows["mode"] == "eval", "settings"])
+    of_training = checkpoint.read_origin(whole / "best.ckpt").settings
+    assert read_settings(tmp_path / "results", hashed)["classifier"] == of_training
 
 
 @pytest.mark.parametrize("name", [name for name in EHR_ENCODERS if name not in ("lstm", "gru_d", "tcn")])

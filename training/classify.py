@@ -270,9 +270,13 @@ def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -
 
 
 def evaluation_settings(config: ClassifyConfig) -> dict[str, object]:
-    """Return the settings that decide the scores of an evaluation, beside the classifier's own."""
+    """Return the settings that decide the scores of an evaluation; "classifier" names those of its training.
+
+    So evaluations are averaged only over classifiers that differ in their seed alone.
+    """
     settings = decisive_settings(config)
-    return {path: value for path, value in settings.items() if path == "task" or path.startswith("data.")}
+    own = {path: value for path, value in settings.items() if path == "task" or path.startswith("data.")}
+    return own | {"classifier": checkpoint.read_origin(Path(config.load_state)).settings}
 
 
 def load_trained(config: ClassifyConfig) -> tuple[Classifier, ClassifierConfig, int]:
