@@ -94,6 +94,13 @@ class DuETTEncoder(EHREncoder):
             bins = over_time(bins.flatten(2) + time).unflatten(2, (len(parts), -1))
         return bins[:, -1].flatten(1).to(torch.promote_types(bins.dtype, torch.float32))
 
+    def weights_by_layer(self) -> list[list[nn.Parameter]]:
+        """Return the weights of the embeddings, and of both transformers of each layer."""
+        pairs = zip(self.over_variables, self.over_time, strict=True)
+        layers = [[*first.parameters(), *second.parameters()] for first, second in pairs]
+        in_layers = {id(weight) for layer in layers for weight in layer}
+        return [[weight for weight in self.parameters() if id(weight) not in in_layers], *layers]
+
     def bins(self, triplets: Triplets) -> tuple[Tensor, Tensor]:
         """Return the mean of each channel, [B, BINS, channels], and the count of each variable, [B, BINS, V].
 

@@ -80,6 +80,12 @@ class STraTSEncoder(EHREncoder):
         share = blocks.apply(_softmax, kept[:, None], self.weights(tokens).to(tokens.dtype))
         return tokens.new_zeros(len(lengths), self.feature_dim).index_add(0, sample, share * tokens)
 
+    def weights_by_layer(self) -> list[list[nn.Parameter]]:
+        """Return the weights of the embeddings, and of each layer; those of the mean are of the last one."""
+        embeddings = [w for part in (self.time, self.value, self.channel) for w in part.parameters()]
+        layers = [list(layer.parameters()) for layer in self.layers]
+        return [embeddings, *layers[:-1], [*layers[-1], *self.weights.parameters()]]
+
     def _kept(self, channel: Tensor, sample: Tensor, samples: int) -> Tensor:
         """Return which triplets are read, bool [N]: in training, not those of variables that are left out."""
         if not self.training or not self.dropout.p:

@@ -39,6 +39,10 @@ class TCNEncoder(CausalEncoder):
             hours = block(hours, ehr.batch_sizes)
         return ehr._replace(data=hours.to(torch.promote_types(hours.dtype, torch.float32)))
 
+    def weights_by_layer(self) -> list[list[nn.Parameter]]:
+        """Return the weights of each layer, from the input to the output."""
+        return [list(block.parameters()) for block in self.blocks]
+
 
 class Block(nn.Module):
     """Two convolutions and a residual connection; its convolutions are applied to packed hours."""

@@ -49,6 +49,11 @@ class TransformerEncoder(CausalEncoder):
             tokens = layer(tokens, blocks)
         return ehr._replace(data=self.norm(tokens.to(self.frequencies.dtype)))
 
+    def weights_by_layer(self) -> list[list[nn.Parameter]]:
+        """Return the weights of the embedding, and of each layer; the last norm is of the last one."""
+        layers = [list(layer.parameters()) for layer in (self.embed, *self.layers)]
+        return [*layers[:-1], [*layers[-1], *self.norm.parameters()]]
+
     def _positions(self, ehr: PackedSequence) -> Tensor:
         """Return sinusoids [sum of hours, dim] of the number of each packed hour."""
         hour = torch.arange(len(ehr.batch_sizes)).repeat_interleave(ehr.batch_sizes)
