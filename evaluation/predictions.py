@@ -55,8 +55,10 @@ def write_predictions(
     labels: Sequence[str],
     probability: np.ndarray,
     calibrated: Mapping[str, np.ndarray] = MappingProxyType({}),
-) -> None:
+) -> pd.DataFrame:
     """Write probabilities [n, L] as CSV atomically, a row per sample and label; unknown truth is empty.
+
+    Returns the table.
 
     An ordinal label, [n, K], becomes K labels "name[k]", with truth 1 for its bin and 0 for the others.
     `calibrated` holds further probabilities [n, L], each with the name of its column.
@@ -83,6 +85,7 @@ def write_predictions(
     )
     with atomic_write(Path(path)) as partial:
         table.to_csv(partial, index=False)
+    return table
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from evaluation.metrics import ContinuousTarget, Score
 from evaluation.names import DETAILS
 from evaluation.predictions import write_predictions
 from evaluation.subgroups import SMALLEST_GROUP, UNKNOWN
+from evaluation.summaries import Summary, summary_path
 from tasks.task import Task
 
 
@@ -52,7 +53,7 @@ class ScoringContext:
 
     subgroups: pd.DataFrame  # n rows, a column per variable, of evaluation.subgroups.sample_subgroups
     resamples: int  # of the bootstrap, 0 for no intervals
-    seed: int  # of the bootstrap
+    seed: int  # of the bootstrap; summaries.RESAMPLE_SEED, unless resamples are compared with no other run's
     class_means: np.ndarray | None = None  # [K], for an ordinal task (see `class_means`)
     calibrated: Mapping[str, np.ndarray] = field(default_factory=dict)  # probabilities [n, L] by calibration
 
@@ -88,12 +89,15 @@ def write_report(
     results_dir: Path,
     run_columns: Mapping[str, object],
 ) -> str:
-    """Write a split's predictions, append its scores to <results_dir>/<task>.csv and return a report.
+    """Write a split's predictions and their summary, append its scores to a table, and return a report.
 
-    `run_columns` are the columns of the result rows that describe the run and the split.
+    The table is <results_dir>/<task>.csv; `run_columns` are its columns that describe the run and the split.
     """
-    write_predictions(predictions, samples, task.labels, probability, context.calibrated)
+    rows = write_predictions(predictions, samples, task.labels, probability, context.calibrated)
     scores, resampled = score_with_intervals(task, samples, probability, context)
+    of_task = task.kind, task.labels, task.groups, samples.labels
+    subjects = bootstrap.subjects_of(*of_task, samples.subject_id)["macro"]
+    Summary.of(rows, resampled, subjects).write(summary_path(predictions))
     table = results_dir / f"{task.name}.csv"
     results.append(table, ({**run_columns, **score} for score in scores))
     lines = [summary(task, scores, list(context.subgroups)), *_undefined_note(resampled, context.resamples)]

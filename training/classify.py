@@ -32,6 +32,7 @@ from evaluation.scoring import (
     write_report,
 )
 from evaluation.subgroups import parse_subgroups, sample_subgroups
+from evaluation.summaries import RESAMPLE_SEED
 from models.classifier import (
     Classifier,
     ClassifierConfig,
@@ -576,7 +577,7 @@ def report(
         task,
         samples[split],
         probability,
-        ScoringContext(groups, config.bootstrap, run.seed, means, calibrated),
+        ScoringContext(groups, config.bootstrap, RESAMPLE_SEED, means, calibrated),
         run.folder / f"predictions_{split}.csv",
         config.results_dir,
         run_columns,

@@ -21,9 +21,10 @@ from evaluation.plots.calibration import reliability
 from evaluation.plots.curves import epoch_panels, log_panels
 from evaluation.plots.embedding import Embedding, label_masks, principal_components, tsne
 from evaluation.plots.figures import PredictionSelection, save
-from evaluation.plots.roc import GRID, CurveSet, Roc, compute_curves
+from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, by_label_and_run
 from evaluation.predictions import EMBEDDINGS, write_embeddings, write_predictions
+from evaluation.roc_curves import GRID, CurveSet, compute_curves
 from tests.samples import make_samples
 from utils.config import parse
 

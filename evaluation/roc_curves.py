@@ -1,0 +1,88 @@
+"""ROC and precision-recall curves, their means over labels, and bands from a bootstrap over subjects."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import precision_recall_curve, roc_curve
+
+from evaluation import bootstrap, metrics
+from evaluation.bootstrap import Resamples
+
+GRID = np.linspace(0, 1, 101)  # x values at which curves are averaged
+
+Points = tuple[np.ndarray, np.ndarray]  # x and y of a curve, with increasing x
+
+
+class CurveSet(NamedTuple):
+    """The curves of several labels."""
+
+    area_name: str  # AUROC or AUPRC
+    curves: dict[str, Points]  # by label
+    areas: dict[str, float]
+    mean: np.ndarray  # [101], height of the mean curve on GRID
+    band: np.ndarray | None  # [2, 101], ends of its 95 % interval; None without resamples
+    excluded: int  # labels with one class
+
+
+def roc_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
+    """Return false and true positive rates, from (0, 0) to (1, 1)."""
+    x, y, _ = roc_curve(truth, probability, sample_weight=weight, drop_intermediate=False)
+    return x, y
+
+
+def precision_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
+    """Return recall and precision, a step function whose area is the average precision."""
+    precision, recall, _ = precision_recall_curve(truth, probability, sample_weight=weight)
+    precision[-1] = precision[-2]  # scikit-learn adds a precision of 1 at recall 0
+    return recall[::-1], precision[::-1]
+
+
+def interpolate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the height [101] on GRID of a curve of straight lines."""
+    return np.asarray(np.interp(GRID, x, y))
+
+
+def interpolate_steps(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the height [101] on GRID of a step function, in which each y extends to the x before."""
+    return np.asarray(y[np.minimum(np.searchsorted(x, GRID), len(y) - 1)])
+
+
+CURVES = {
+    "AUROC": (metrics.auroc, roc_points, interpolate),
+    "AUPRC": (metrics.auprc, precision_points, interpolate_steps),
+}
+
+
+def compute_curves(area_name: str, predictions: pd.DataFrame, draws: Resamples) -> CurveSet:
+    """Return the curves of a table of predictions whose truth is known; `draws` resample its rows.
+
+    Raises:
+        ValueError: no label has both classes.
+    """
+    area, points, heights = CURVES[area_name]
+    table = predictions.assign(subject=draws.subject).sort_values("probability", ascending=False)
+    parts = {name: table[table["label"] == name] for name in dict.fromkeys(predictions["label"])}
+    labels = {
+        name: [part[column].to_numpy() for column in ("truth", "probability", "subject")]
+        for name, part in parts.items()
+        if part["truth"].nunique() == 2
+    }
+    if not labels:
+        raise ValueError("no label has both classes, so there is no curve; choose another --split")
+
+    def mean_height(counts: np.ndarray) -> np.ndarray:
+        weighted = ((truth, probability, counts[subject]) for truth, probability, subject in labels.values())
+        both = [heights(*points(t, p, weight)) for t, p, weight in weighted if 0 < weight @ t < weight.sum()]
+        return np.mean(both, axis=0) if both else np.full(len(GRID), np.nan)
+
+    resampled = [mean_height(draws.counts(range(r, r + 1))[0]) for r in range(draws.count)]
+    tails = (bootstrap.TAIL, 1 - bootstrap.TAIL)
+    return CurveSet(
+        area_name,
+        curves={name: points(truth, probability) for name, (truth, probability, _) in labels.items()},
+        areas={name: area(truth, probability) for name, (truth, probability, _) in labels.items()},
+        mean=mean_height(np.ones(draws.subjects)),
+        band=np.nanquantile(resampled, tails, axis=0) if resampled else None,
+        excluded=len(parts) - len(labels),
+    )
