@@ -15,7 +15,7 @@ from evaluation import bootstrap
 from evaluation.bootstrap import Resamples
 from evaluation.metrics import quotient
 from evaluation.plots.decision import Decision
-from evaluation.plots.figures import save
+from evaluation.plots.style import Format, save
 from evaluation.predictions import LabelledScores, by_label
 from utils.cli import run_cli
 from utils.files import atomic_write
@@ -29,7 +29,7 @@ class DecisionConfig:
     """Compute the net benefit of acting where a prediction is at or above a threshold (Vickers & Elkin 2006).
 
     It is compared with acting for all patients and for none, whose net benefit is 0. Writes
-    decision_<split>.csv and .png into the folder of the run.
+    decision_<split>.csv and a picture of it into the folder of the run.
     """
 
     run: tyro.conf.Positional[Path]
@@ -44,6 +44,8 @@ class DecisionConfig:
     """Resamples of the subjects for the 95 % intervals."""
     seed: int = 0
     """Seed of the resamples."""
+    format: Format = "png"
+    """Format of the picture; pdf and svg are sharp at any size, as publishers ask for."""
 
     def __post_init__(self) -> None:
         if self.resamples < 1:
@@ -129,6 +131,7 @@ def main(config: DecisionConfig) -> None:
     with atomic_write(path) as partial:
         table.to_csv(partial, index=False)
     figure, picture = Decision(path).draw()
+    picture = picture.with_suffix(f".{config.format}")
     save(figure, picture)
     print(f"{path}\n{picture}")
 

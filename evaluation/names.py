@@ -1,8 +1,11 @@
-"""How tables call scores and settings: names for readers, units, directions and possible ranges."""
+"""How tables and pictures call scores, labels and settings: names for readers, units and possible ranges."""
 
 import math
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
+
+from tasks import TASKS
 
 
 class Metric(NamedTuple):
@@ -50,6 +53,17 @@ TITLES = {
     "in-hospital-mortality": "in-hospital mortality",
 }
 
+QUANTITIES = {  # columns of log.csv that are no scores
+    "lr": "learning rate",
+    "cross_entropy": "cross-entropy",
+    "image_deviation": "spread of the images' embeddings",
+    "ehr_deviation": "spread of the records' embeddings",
+    "alignment": "mean squared distance of pairs",
+    "uniformity": "uniformity (lower: more even)",
+}
+SPLIT_TITLES = {"train": "training", "val": "validation", "test": "test"}
+SUBGROUP = re.compile(r"macro\[([^=\]]+)=(.*)\]")  # the label of a subgroup, such as macro[sex=F]
+
 NOTICES = {
     "real": "real data",
     "synthetic": "SYNTHETIC data: these scores mean nothing clinically",
@@ -87,6 +101,42 @@ def title_of(name: str) -> str:
     if " + " in name:
         return " + ".join(map(title_of, name.split(" + ")))
     return TITLES.get(name, name.replace("_", " ").replace("-", " "))
+
+
+def label_title(label: str, task: str = "") -> str:
+    """Return the name of a label of a task for readers.
+
+    >>> label_title("y_true", "readmission"), label_title("y_true[1]", "length-of-stay")
+    ('readmission', '1 to 2 days')
+    >>> label_title("macro"), label_title("macro[sex=F]"), label_title("Shock", "phenotyping")
+    ('mean over labels', 'sex: F', 'Shock')
+    """
+    if label == "macro":
+        return "mean over labels"
+    if subgroup := SUBGROUP.fullmatch(label):
+        return f"{subgroup[1]}: {subgroup[2]}"
+    if label == "y_true":
+        return title_of(task) or "label"
+    known = TASKS[task].class_titles if task in TASKS else ()
+    bin_ = re.fullmatch(r"y_true\[(\d+)\]", label)
+    if bin_:
+        number = int(bin_[1])
+        return known[number] if number < len(known) else f"bin {number}"
+    return label
+
+
+def quantity_of(column: str) -> str:
+    """Return what a column of log.csv, without train_ and val_, is, for the axis of a picture.
+
+    >>> quantity_of("lr"), quantity_of("auroc"), quantity_of("readmission_auroc"), quantity_of("loss")
+    ('learning rate', 'AUROC', 'AUROC of the probe, readmission', 'loss')
+    """
+    task, _, score = column.rpartition("_")
+    if task in TASKS and score in METRICS:
+        return f"{METRICS[score].title} of the probe, {title_of(task)}"
+    if column in METRICS:
+        return METRICS[column].title
+    return QUANTITIES.get(column, column.replace("_", " "))
 
 
 def data_notice(kinds: Iterable[str]) -> str:

@@ -38,7 +38,8 @@ class Task:
     than `end_hours`. `encode` turns the listfile's labels [n, L] into targets
     [n, L]: class probabilities, or the index of the class for an ordinal task; NaN (unknown) stays NaN.
     `groups` are labels that are also scored together. `rules` takes what `samples` takes and says which stays
-    can have a sample, and why others have none; the extraction counts them.
+    can have a sample, and why others have none; the extraction counts them. `class_titles` names the classes
+    of an ordinal task for readers.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Task:
     encode: Callable[[np.ndarray], np.ndarray] = check_binary
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rules: Callable[[pd.DataFrame, pd.DataFrame, str], Rules] = no_rules
+    class_titles: tuple[str, ...] = ()
 
     @property
     def outputs(self) -> int:

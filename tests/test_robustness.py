@@ -70,7 +70,7 @@ def test_the_picture_has_a_panel_for_each_fusion_and_a_legend_outside(
     figure, _ = Robustness(folder / "out/phenotyping.csv").draw()
     assert "synthetic" in figure.get_suptitle() or table["data"].iloc[0] in figure.get_suptitle()
     (axis,) = figure.axes
-    assert axis.get_title() == "medfuse" and axis.get_legend() is None and len(figure.legends) == 1
+    assert axis.get_title() == "MedFuse" and axis.get_legend() is None and len(figure.legends) == 1
     assert (
         len({line.get_color() for line in axis.get_lines()}) == 3
     )  # EHR alone, all stays, those with an X-ray

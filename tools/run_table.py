@@ -37,8 +37,8 @@ import pandas as pd
 
 from datasets.samples import DataConfig, split_label
 from datasets.store import Store
-from evaluation.plots.figures import save
 from evaluation.plots.labels import Labels
+from evaluation.plots.style import save
 from evaluation.results import HASH_DIGITS, read_results
 from evaluation.tables import summary
 from models.fusion import FUSIONS

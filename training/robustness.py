@@ -19,8 +19,8 @@ from datasets.other_splits import open_store
 from datasets.samples import Samples, drop_cxr, load_samples, split_label
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples, Subjects
-from evaluation.plots.figures import save
 from evaluation.plots.robustness import Robustness
+from evaluation.plots.style import Format, save
 from evaluation.scoring import compute_scores
 from models.classifier import read_classifier
 from models.encoders import crop_of, record_needs
@@ -43,8 +43,9 @@ class RobustnessConfig:
     """Test finished classifiers with the X-rays of a fraction of the stays, for several fractions.
 
     Runs of one task, fusion and kind of training stays are seeds of one method, whose scores are averaged.
-    Writes <task>.csv and <task>.png. Each score has an interval over the subjects, and so has its difference
-    to the classifiers of the EHR alone (--fusion ehr), by the same resamples, if these are among the runs.
+    Writes <task>.csv and a picture of it. Each score has an interval over the subjects, and so has its
+    difference to the classifiers of the EHR alone (--fusion ehr), by the same resamples, if these are among
+    the runs.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -57,6 +58,8 @@ class RobustnessConfig:
     """Fractions of the stays with an X-ray that lose it, drawn with the seed of each run as by --drop_cxr."""
     bootstrap: int = 1000
     """Resamples of the subjects."""
+    format: Format = "png"
+    """Format of the pictures; pdf and svg are sharp at any size, as publishers ask for."""
 
     def __post_init__(self) -> None:
         if not all(0 <= rate <= 1 for rate in self.rates):
@@ -219,6 +222,7 @@ def main(config: RobustnessConfig) -> None:
         with atomic_write(path) as partial:
             table.to_csv(partial, index=False)
         figure, picture = Robustness(path).draw()
+        picture = picture.with_suffix(f".{config.format}")
         save(figure, picture)
         print(f"{path}\n{picture}")
 

@@ -190,8 +190,8 @@ def differing(a: Mapping[str, object], b: Mapping[str, object], names: Iterable[
 
 def write_results(config: SearchConfig, folder: Path, study: SharedStudy, monitor: str) -> None:
     """Write trials.csv, importance.csv, their picture, and best.sh; print the best trial and its command."""
-    from evaluation.plots.figures import save
     from evaluation.plots.search import Search
+    from evaluation.plots.style import save
 
     table = study.table()
     write_text(folder / "trials.csv", table.to_csv(index=False))

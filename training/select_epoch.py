@@ -27,8 +27,9 @@ from datasets.samples import SPLIT_SETTINGS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation import metrics, results
+from evaluation.names import title_of
 from evaluation.plots.curves import draw_epochs
-from evaluation.plots.figures import save
+from evaluation.plots.style import Format, save
 from evaluation.scoring import check_learnable, compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EHR_ENCODERS, EncoderConfig
@@ -57,7 +58,7 @@ SampleSets = Mapping[tuple[str, str], Samples]  # the samples of each (task name
 class EpochSelectionConfig:
     """Train a linear probe on every checkpoint of a pretraining; the same command continues if interrupted.
 
-    Writes results_label_<task>.csv, with a row per epoch, and its curve as PNG into the folder of the
+    Writes results_label_<task>.csv, with a row per epoch, and its curve, into the folder of the
     pretraining. If --task names one task, results_label.csv has the same rows in the order of the epochs.
     With --fusion ehr and cxr the files are named results_label_<task>_<fusion>.
     """
@@ -75,6 +76,8 @@ class EpochSelectionConfig:
     device: Device = "auto"
     """Device to compute on; auto takes a CUDA GPU if there is one, and mps is that of an Apple machine. Start
     with torchrun for several GPUs."""
+    format: Format = "png"
+    """Format of the curves; pdf and svg are sharp at any size, as publishers ask for."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=512))
 
@@ -146,7 +149,7 @@ def find_checkpoints(run_dir: Path) -> dict[int, Path]:
 
 def table_settings(job: EpochSelection, task: Task) -> dict[str, object]:
     """Return what the rows of a table depend on: the data, the pretraining and the settings."""
-    omitted = {"run_dir", "task", "device", "data"}
+    omitted = {"run_dir", "task", "device", "format", "data"}
     settings = {name: value for name, value in to_dict(job.config).items() if name not in omitted}
     omitted = {"store", "data_device", "transforms_cxr"}  # the content of the store is compared instead
     data = {name: value for name, value in to_dict(job.config.data).items() if name not in omitted}
@@ -316,10 +319,11 @@ def write_curve(job: EpochSelection, task: Task, table: pd.DataFrame) -> None:
     config, path = job.config, job.table(task)
     if len(job.tasks) == 1:
         write_text(config.run_dir / "results_label.csv", table.to_csv(index=False))
-    title = f"{config.run_dir.resolve().name}: linear probe, {task.name}, {config.fusion}"
+    title = f"{config.run_dir.resolve().name}: linear probe, {title_of(task.name)}, {title_of(config.fusion)}"
     figure = draw_epochs(table, f"{title}\n{job.store.data_description}")
-    save(figure, path.with_suffix(".png"))
-    logger.info(f"\ntable: {path}\ncurve: {path.with_suffix('.png')}")
+    picture = path.with_suffix(f".{config.format}")
+    save(figure, picture)
+    logger.info(f"\ntable: {path}\ncurve: {picture}")
 
 
 def report_best_epoch(job: EpochSelection, task: Task, table: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""Figures of runs and results, written as PNG beside their source: `python -m evaluation.plots`."""
+"""Figures of runs and results, written beside their source: `python -m evaluation.plots`."""
 
 import os
 

@@ -4,13 +4,13 @@ from evaluation.plots.calibration import Calibration
 from evaluation.plots.curves import Curves, Epochs
 from evaluation.plots.decision import Decision
 from evaluation.plots.embedding import Embedding
-from evaluation.plots.figures import save
 from evaluation.plots.labels import Labels
 from evaluation.plots.record import Record
 from evaluation.plots.robustness import Robustness
 from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, Heatmap
 from evaluation.plots.search import Search
+from evaluation.plots.style import save
 from utils.cli import run_cli
 
 Command = (
@@ -32,6 +32,7 @@ Command = (
 def main(command: Command) -> None:
     """Draw a figure, write it (most of them beside their source) and print its path."""
     figure, path = command.draw()
+    path = path.with_suffix(f".{command.format}")
     save(figure, path)
     print(path)
 

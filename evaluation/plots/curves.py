@@ -2,19 +2,24 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from evaluation.plots.figures import data_description, make_panels, make_title
+from evaluation.names import METRICS, SPLIT_TITLES, quantity_of, title_of
+from evaluation.plots.figures import Picture, data_description, make_panels, make_title
+from evaluation.plots.palette import GREY, look
+from evaluation.plots.style import legend_below
 from evaluation.results import read_table
 
 PROGRESS_COLUMNS = ("epoch", "step", "seconds", "samples_per_second")  # columns of log.csv that are no scores
 
 
 @dataclass(frozen=True)
-class Curves:
+class Curves(Picture):
     """Plot loss and scores of a run by epoch."""
 
     source: tyro.conf.Positional[Path]
@@ -27,7 +32,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Epochs:
+class Epochs(Picture):
     """Plot the scores of the epochs of a pretraining, which epoch_evaluation.py has probed."""
 
     source: tyro.conf.Positional[Path]
@@ -42,7 +47,9 @@ class Epochs:
             raise ValueError(f"{path} has no column val_...; {cure}")
         record = path.with_suffix(".yaml")
         data = data_description(record if record.is_file() else path.parent / "environment.yaml")
-        title = f"{path.resolve().parent.name}: {path.stem}\n{data}".strip()
+        task = title_of(path.stem.removeprefix("results_label").strip("_"))
+        title = f"{path.resolve().parent.name}: linear probe of each epoch{f', {task}' if task else ''}"
+        title = f"{title}\n{data}".strip()
         return draw_epochs(table.sort_values("epoch", ignore_index=True), title), path.with_suffix(".png")
 
 
@@ -58,13 +65,35 @@ def log_panels(log: pd.DataFrame) -> dict[str, list[str]]:
 def draw_curves(log: pd.DataFrame, title: str) -> Figure:
     """Draw a training log, a panel per score."""
     panels = log_panels(log)
-    figure, axes = make_panels(len(panels), title)
+    figure, axes = make_panels(len(panels), title, legend_lines=1)
     for axis, (score, columns) in zip(axes, panels.items(), strict=True):
         for column in columns:
-            axis.plot(log["epoch"], log[column], label=column, marker="." if len(log) < 30 else None)
-        axis.set(xlabel="epoch", ylabel=score)
-        axis.legend()
+            split = split_of(column)
+            style = split_style(split) if split else {"color": "black"}
+            axis.plot(log["epoch"], log[column], marker="." if len(log) < 30 else None, **style)
+        axis.set(xlabel="epoch", ylabel=quantity_of(score))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure, columns=3)
     return figure
+
+
+def split_of(column: str) -> str:
+    """Return the split that a column of a log is of, "" if it is of none.
+
+    >>> split_of("train_loss"), split_of("auroc"), split_of("readmission_auroc"), split_of("lr")
+    ('train', 'val', 'val', '')
+    """
+    split = column.partition("_")[0]
+    if split in SPLIT_TITLES:
+        return split
+    return "val" if column.rpartition("_")[2] in METRICS else ""  # scores are of the validation split
+
+
+def split_style(split: str) -> dict[str, Any]:
+    """Return how the line of a split looks, and its name."""
+    number = list(SPLIT_TITLES).index(split)
+    color, dashes, *_ = look(number)
+    return {"color": color, "linestyle": (0, dashes) if dashes else "-", "label": SPLIT_TITLES[split]}
 
 
 def epoch_panels(table: pd.DataFrame) -> dict[str, dict[str, str]]:
@@ -80,14 +109,16 @@ def epoch_panels(table: pd.DataFrame) -> dict[str, dict[str, str]]:
 def draw_epochs(table: pd.DataFrame, title: str) -> Figure:
     """Draw a panel per score and a line per split; mark the best validation epoch in the first panel."""
     panels = epoch_panels(table)
-    figure, axes = make_panels(len(panels), title)
+    figure, axes = make_panels(len(panels), title, legend_lines=1)
     for axis, (score, columns) in zip(axes, panels.items(), strict=True):
         for split, column in columns.items():
-            axis.plot(table["epoch"], table[column], marker=".", label=split)
-        axis.set(xlabel="epoch of the pretraining", ylabel=score)
+            style = split_style(split) if split in SPLIT_TITLES else {"label": split}
+            axis.plot(table["epoch"], table[column], marker=".", **style)
+        axis.set(xlabel="epoch of the pretraining", ylabel=quantity_of(score))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     validation = table[f"val_{next(iter(panels))}"]
     if validation.notna().any():
         best = table["epoch"][validation.idxmax()]
-        axes[0].axvline(best, color="grey", linestyle=":", label=f"best: {best:g}")
-    axes[0].legend()
+        axes[0].axvline(best, color=GREY, linestyle=":", label=f"best: {best:g}")
+    legend_below(figure, columns=4)
     return figure

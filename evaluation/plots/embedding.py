@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from evaluation.plots.figures import SMALL_TEXT, make_panels, make_title
+from evaluation.plots.figures import Picture, label_titles, make_panels, make_title
+from evaluation.plots.palette import look
+from evaluation.plots.style import SMALL_TEXT, legend_below, wrap
 from evaluation.predictions import EMBEDDINGS, read_embeddings
 
 MAX_TSNE_SAMPLES = 3000  # t-SNE of as many takes about a minute
@@ -26,7 +28,7 @@ class Projection(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(Picture):
     """Plot embeddings in two dimensions: the first two principal components, or t-SNE."""
 
     source: tyro.conf.Positional[Path]
@@ -47,8 +49,9 @@ class Embedding:
         paths = [path / EMBEDDINGS if path.is_dir() else path for path in sources]
         projections = [self.project(path) for path in paths]
         axis_names = ("t-SNE 1", "t-SNE 2") if self.tsne else ("first component", "second component")
-        title = make_title(self.source, f", {self.label}" if self.label else "")
-        figure = draw_projections(projections, axis_names, title)
+        label = self.label and label_titles(self.source, [self.label])[self.label]
+        title = make_title(self.source, f", {label}" if label else "")
+        figure = draw_projections(projections, axis_names, title, label or "label")
         return figure, paths[-1].with_name(f"{paths[-1].stem}_{'tsne' if self.tsne else 'pca'}.png")
 
     def project(self, path: Path) -> Projection:
@@ -94,17 +97,23 @@ def label_masks(labels: np.ndarray) -> dict[str, np.ndarray]:
     return masks | ({"unknown": unknown} if unknown.any() else {})
 
 
-def draw_projections(projections: Sequence[Projection], axis_names: Sequence[str], title: str) -> Figure:
-    """Draw a panel per projection, its points coloured by their labels."""
-    figure, axes = make_panels(len(projections), title, width=6.0 * len(projections), height=5)
+def draw_projections(
+    projections: Sequence[Projection], axis_names: Sequence[str], title: str, label: str = ""
+) -> Figure:
+    """Draw a panel per projection; the labels of its points are colours and marks."""
+    width = 4.8 * len(projections)
+    figure, axes = make_panels(len(projections), title, width, legend_lines=1)
     for axis, projection in zip(axes, projections, strict=True):
         x, y = projection.points.T
         if projection.labels is None:
-            axis.scatter(x, y, s=6, alpha=0.6)
+            axis.scatter(x, y, s=8, alpha=0.6, color=look(0).color)
         else:
-            for name, mask in label_masks(projection.labels).items():
-                axis.scatter(x[mask], y[mask], s=6, alpha=0.6, label=name)
-            axis.legend(markerscale=2)
-        axis.set_title(projection.title, fontsize=SMALL_TEXT)
+            for number, (name, mask) in enumerate(label_masks(projection.labels).items()):
+                color, _, marker, _ = look(number)
+                axis.scatter(
+                    x[mask], y[mask], s=8, c=color, marker=marker, alpha=0.6, linewidths=0, label=name
+                )
+        axis.set_title(wrap(projection.title, 50), fontsize=SMALL_TEXT)
         axis.set(xlabel=axis_names[0], ylabel=axis_names[1])
+    legend_below(figure, columns=6, markerscale=2, title=label or None)
     return figure

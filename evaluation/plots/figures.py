@@ -1,67 +1,71 @@
-"""What the figures share: the tables they read, titles, panels, line styles and the PNG file."""
+"""What the figures share: the tables they read, titles, panels and line styles."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import tyro
 import yaml
-from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluation.names import label_title
+from evaluation.plots.palette import GREY
+from evaluation.plots.style import CHARACTERS_PER_INCH, LEGEND_LINE, Format, wrap
 from evaluation.predictions import read_predictions
-from utils.files import atomic_write
+from utils.config import read_yaml_mapping
 
-PANEL_SIZE = (4.8, 3.6)  # inches, width and height
-SMALL_TEXT = 8
+PANEL_SIZE = (4.2, 3.4)  # inches, width and height
 MAX_NAMED_LINES = 8  # where there are more labels, the legend names their mean alone
 
 
-def line_style(one_of_many: bool) -> dict[str, Any]:
-    """Return the style of a line: thin if it is one of many."""
-    return {"linewidth": 0.8, "alpha": 0.6} if one_of_many else {"linewidth": 1.8}
+@dataclass(frozen=True)
+class Picture:
+    """A figure that is drawn by a command, and the file it is written to."""
+
+    format: Format = field(default="png", kw_only=True)
+    """Format of the file; pdf and svg are sharp at any size, as publishers ask for."""
+
+    def draw(self) -> tuple[Figure, Path]:
+        """Return the figure, and the path to write it to, as PNG."""
+        raise NotImplementedError
+
+
+def line_style(count: int) -> dict[str, Any]:
+    """Return the style of one of several lines: thin, and grey where there are too many to be named."""
+    if count > MAX_NAMED_LINES:
+        return {"linewidth": 0.7, "alpha": 0.6, "color": GREY, "linestyle": "-"}
+    return {"linewidth": 1.8 if count == 1 else 1.1}
 
 
 def make_panels(
-    count: int, title: str, width: float = 0.0, height: float = 0.0, per_row: int = 3
+    count: int,
+    title: str,
+    width: float = 0.0,
+    height: float = 0.0,
+    per_row: int = 3,
+    legend_lines: int = 0,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` axes; width and height in inches, 0: by the axes."""
+    """Return a figure with `count` axes; width and height in inches, 0: by the axes and the legend."""
     columns, rows = min(count, per_row), math.ceil(count / per_row)
-    size = (width or PANEL_SIZE[0] * columns, height or PANEL_SIZE[1] * rows + 0.4)
-    figure = Figure(size, layout="constrained")
-    figure.suptitle(title)
+    width = width or PANEL_SIZE[0] * columns
+    lines = wrap(title, int(width * CHARACTERS_PER_INCH))
+    needed = PANEL_SIZE[1] * rows + LEGEND_LINE * (len(lines.splitlines()) + legend_lines) + 0.1
+    figure = Figure((width, height or needed), layout="constrained")
+    figure.suptitle(lines)
     return figure, [figure.add_subplot(rows, columns, index + 1) for index in range(count)]
 
 
 def text_inches(names: Sequence[str]) -> float:
-    """Return the length in inches of the longest of some names in small text."""
-    return 0.07 * max(map(len, names))
-
-
-def distinct_colors(count: int) -> np.ndarray:
-    """Return [count, 4] different colours: the usual ten, or a rainbow for more.
-
-    >>> [len({tuple(color) for color in distinct_colors(count)}) for count in (3, 10, 30)]
-    [3, 10, 30]
-    """
-    if count <= 10:
-        return np.asarray(colormaps["tab10"](np.arange(count)))
-    return np.asarray(colormaps["turbo"](np.linspace(0.05, 0.95, count)))
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
-    with atomic_write(Path(path)) as partial:
-        figure.savefig(partial, format="png", dpi=150, metadata={"Software": None})
+    """Return the length in inches of the longest line of some names in small text."""
+    return 0.07 * max(len(line) for name in names for line in name.splitlines() or [""])
 
 
 @dataclass(frozen=True)
-class PredictionSelection:
+class PredictionSelection(Picture):
     """Which predictions a figure shows."""
 
     source: tyro.conf.Positional[Path]
@@ -79,9 +83,20 @@ class PredictionSelection:
             raise ValueError(f"{path}: every label is unknown; choose another --split")
         return table
 
+    def titles(self, predictions: pd.DataFrame) -> dict[str, str]:
+        """Return the labels of some predictions as readers know them, by label."""
+        return label_titles(self.source, list(dict.fromkeys(predictions["label"])))
+
     def title(self) -> str:
         """Return the title of the figure."""
         return make_title(self.source, f", {self.split}")
+
+
+def label_titles(run: Path, labels: Sequence[str]) -> dict[str, str]:
+    """Return the labels of a run's task as readers know them, by label."""
+    path = run / "config.yaml"
+    task = str(read_yaml_mapping(path).get("task", "")) if path.is_file() else ""
+    return {label: label_title(label, task) for label in labels}
 
 
 def select(table: pd.DataFrame, column: str, values: Sequence[str], path: Path) -> pd.DataFrame:

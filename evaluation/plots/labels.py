@@ -10,18 +10,19 @@ import tyro
 from matplotlib.figure import Figure
 
 from evaluation.names import data_notice, metric_of, title_of
-from evaluation.plots.figures import distinct_colors, make_panels
+from evaluation.plots.figures import Picture, make_panels
+from evaluation.plots.palette import look
+from evaluation.plots.style import legend_below, wrap
 from evaluation.results import read_settings
 from evaluation.seeds import CONTEXT, METHOD, RowSelection, select_rows
 from utils.config import digest
 
 # Equal in all runs of a line. Its settings differ in the fraction alone: see `recipes`.
 LINE = [*METHOD, *(name for name in CONTEXT if name not in ("label_fraction", "settings")), "recipe"]
-MARKERS = "osD^vPX*<>"
 
 
 @dataclass(frozen=True)
-class Labels:
+class Labels(Picture):
     """Plot scores by --label_fraction, with their intervals over subjects, the mean over seeds of each."""
 
     source: tyro.conf.Positional[Path]
@@ -77,20 +78,19 @@ def recipes(rows: pd.DataFrame) -> list[str]:
 
 def draw_labels(table: pd.DataFrame, metric: str, title: str) -> Figure:
     """Draw what `by_fraction` returned: a line for each method, over the fraction on a logarithmic axis."""
-    figure, (axis,) = make_panels(1, title, width=6.4, height=4.8)
     lines = list(table.groupby(LINE, sort=False, dropna=False))
-    markers = [MARKERS[number % len(MARKERS)] for number in range(len(lines))]
+    figure, (axis,) = make_panels(1, title, width=6.4, legend_lines=len(lines) // 2 + 1)
     telling = [name for name in LINE if table[name].nunique(dropna=False) > 1] or ["protocol"]
-    for (_, line), color, marker in zip(lines, distinct_colors(len(lines)), markers, strict=True):
-        first = line.iloc[0]
-        label = ", ".join(title_of(str(first[name])) for name in telling)
-        x = line["label_fraction"]
-        axis.plot(x, line["value"], label=label, color=color, marker=marker, markersize=4)
+    for number, (_, line) in enumerate(lines):
+        first, (color, dashes, marker, _) = line.iloc[0], look(number)
+        label = wrap(", ".join(title_of(str(first[name])) for name in telling), 44)
+        x, style = line["label_fraction"], (0, dashes) if dashes else "-"
+        axis.plot(x, line["value"], label=label, color=color, linestyle=style, marker=marker, markersize=4)
         axis.fill_between(x, line["low"], line["high"], color=color, alpha=0.15, linewidth=0)
     ticks = sorted(table["label_fraction"].unique())
     axis.set_xscale("log")
     axis.set_xticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     axis.set_xticks([], minor=True)
     axis.set(xlabel="training subjects with labels", ylabel=metric)
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
+    legend_below(figure, columns=2)
     return figure

@@ -22,7 +22,9 @@ from datasets.other_splits import open_store
 from datasets.samples import SPLIT_SETTINGS, DataConfig
 from datasets.schema import Variable, variables
 from datasets.store import Store
-from evaluation.plots.figures import SMALL_TEXT
+from evaluation.names import title_of
+from evaluation.plots.figures import Picture
+from evaluation.plots.style import SMALL_TEXT
 from evaluation.predictions import read_predictions
 from tasks import TaskName, get_task
 from tasks.task import Task
@@ -39,7 +41,7 @@ TINY_TEXT = 6.5
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(Picture):
     """Plot one stay of a store: variables, X-rays, and the labels and predictions of a task.
 
     The picture shows a patient's record: do not share it.
@@ -58,7 +60,7 @@ class Record:
     variable: tuple[str, ...] = ()
     """Variables to show; all if none is given."""
     out: Path = Path("results")
-    """Folder to write record_<stay_id>.png to."""
+    """Folder to write record_<stay_id>.png, or another --format, to."""
 
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
@@ -232,6 +234,7 @@ def draw_record(
     times = {hour for item in series.values() for hour in item.hours}
     end = float(stay.edges[-1])
     for axis in axes:
+        axis.grid(False)
         axis.set_xlim(-0.01 * end, 1.01 * end)
         axis.tick_params(labelsize=TINY_TEXT, labelbottom=axis is axes[-1])
         for hour in stay.image_hours:
@@ -388,13 +391,13 @@ def draw_series(axis: Axes, task: Task, series: Mapping[str, Series]) -> None:
     """
     predicted = any(item.probability is not None for item in series.values())
     marks = "" if task.kind == "ordinal" else "\nfilled: positive\nempty: negative"
-    _write_name(axis, f"{textwrap.fill(task.name, 22)}{marks}")
+    _write_name(axis, f"{textwrap.fill(title_of(task.name), 22)}{marks}")
     if len(series) > 1 and not predicted:
         draw_label_rows(axis, series)
         return
     for (label, item), color in zip(series.items(), LABEL_COLORS, strict=False):
         draw = draw_bins if task.kind == "ordinal" else draw_label
-        draw(axis, label if len(task.labels) > 1 else task.name, item, color)
+        draw(axis, label if len(task.labels) > 1 else title_of(task.name), item, color)
     low, high, what = -0.08, 1.08, "probability" if predicted else "label"
     if task.kind == "ordinal":
         low, high, what = -0.5, task.classes - 0.5, "bin"

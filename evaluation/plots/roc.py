@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.bootstrap import Resamples
-from evaluation.plots.figures import MAX_NAMED_LINES, SMALL_TEXT, PredictionSelection, line_style, make_panels
+from evaluation.plots.figures import MAX_NAMED_LINES, PredictionSelection, line_style, make_panels
+from evaluation.plots.palette import BLACK, GREY
+from evaluation.plots.style import SMALL_TEXT, legend_below, wrap
 from evaluation.roc_curves import CURVES, GRID, CurveSet, compute_curves
 
 
@@ -26,33 +28,44 @@ class Roc(PredictionSelection):
         """Return the figure, and the path to write it to."""
         predictions = self.read()
         draws = Resamples.of(predictions["subject_id"].to_numpy(), self.resamples, self.seed)
-        curve_sets = [compute_curves(name, predictions, draws) for name in CURVES]
+        titled = predictions.assign(label=predictions["label"].map(self.titles(predictions)))
+        curve_sets = [compute_curves(name, titled, draws) for name in CURVES]
         return draw_roc(curve_sets, self.title()), self.source / f"roc_{self.split}.png"
 
 
 def draw_roc(curve_sets: Sequence[CurveSet], title: str) -> Figure:
     """Draw ROC curves on the left and precision-recall curves on the right."""
-    figure, (left, right) = make_panels(2, title)
+    named = [wrap(name, 50) for name in curve_sets[0].curves] if is_named(curve_sets[0]) else []
+    lines = sum(len(name.splitlines()) for name in named) + 3
+    figure, (left, right) = make_panels(2, title, legend_lines=lines)
     _draw_curves(left, curve_sets[0], "default")
     _draw_curves(right, curve_sets[1], "steps-pre")
-    left.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    left.set(xlabel="false positive rate", ylabel="true positive rate")
-    right.set(xlabel="recall", ylabel="precision", ylim=(-0.05, 1.05))
+    left.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="chance: AUROC 0.500")
+    left.set(xlabel="false positive rate (1 - specificity)", ylabel="true positive rate (sensitivity)")
+    right.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", ylim=(-0.05, 1.05))
+    for axis in (left, right):
+        legend_below(axis)
     return figure
+
+
+def is_named(curves: CurveSet) -> bool:
+    """Return whether a legend has room for the name of each label."""
+    return len(curves.curves) <= MAX_NAMED_LINES
 
 
 def _draw_curves(axis: Axes, curves: CurveSet, drawstyle: str) -> None:
     count, name = len(curves.curves), curves.area_name
-    for label, (x, y) in curves.curves.items():
-        text = f"{label}: {name} {curves.areas[label]:.3f}" if count <= MAX_NAMED_LINES else None
-        axis.plot(x, y, label=text, drawstyle=drawstyle, **line_style(one_of_many=count > 1))
+    for number, (label, (x, y)) in enumerate(curves.curves.items()):
+        text = wrap(f"{label}: {name} {curves.areas[label]:.3f}", 50)
+        if not is_named(curves):
+            text = "" if number else "each label"
+        axis.plot(x, y, label=text or None, drawstyle=drawstyle, **line_style(count))
     if count > 1:
         area = np.mean(list(curves.areas.values()))
-        axis.plot(GRID, curves.mean, color="black", label=f"mean of {count} labels: {name} {area:.3f}")
+        axis.plot(GRID, curves.mean, "-", color=BLACK, label=f"mean of {count} labels: {name} {area:.3f}")
     if curves.band is not None:
         low, high = curves.band
         label = f"95 % band of the {'mean' if count > 1 else 'curve'}, over subjects"
-        axis.fill_between(GRID, low, high, color="black", alpha=0.2, linewidth=0, label=label)
+        axis.fill_between(GRID, low, high, color=BLACK, alpha=0.2, linewidth=0, label=label)
     if curves.excluded:
         axis.set_title(f"without {curves.excluded} labels that have one class", fontsize=SMALL_TEXT)
-    axis.legend(fontsize=SMALL_TEXT)

@@ -1,5 +1,6 @@
 """Scores of several runs by label: bars with intervals, and a heatmap."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,21 +9,17 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
-from evaluation.names import data_notice
-from evaluation.plots.figures import (
-    SMALL_TEXT,
-    data_description,
-    distinct_colors,
-    make_panels,
-    select,
-    text_inches,
-    unique,
-)
+from evaluation.names import data_notice, label_title, metric_of, title_of
+from evaluation.plots.figures import Picture, data_description, make_panels, select, text_inches, unique
+from evaluation.plots.palette import look
+from evaluation.plots.style import LEGEND_LINE, SMALL_TEXT, wrap
 from evaluation.results import read_results, read_table
+
+LABEL_WIDTH = 36  # characters of a label in a line
 
 
 @dataclass(frozen=True)
-class ScoreSelection:
+class ScoreSelection(Picture):
     """Which scores to show."""
 
     source: tyro.conf.Positional[Path]
@@ -54,7 +51,8 @@ class ScoreSelection:
         known = {data_notice([kind]) for kind in scores["data"] if kind}
         unknown = scores["folder"][scores["data"] == ""].unique()
         data = known | {data_description(self.save_dir / run / "environment.yaml") for run in unknown}
-        return "\n".join([f"{self.source.stem}: {self.metric}, {self.split}", *sorted(data - {""})])
+        shown = f"{title_of(self.source.stem)}: {metric_of(self.metric).title}, {self.split}"
+        return "\n".join([shown, *sorted(data - {""})])
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,8 @@ class Heatmap(ScoreSelection):
     def draw(self) -> tuple[Figure, Path]:
         """Return the figure, and the path to write it to."""
         scores = self.read()
-        figure = draw_heatmap(by_label_and_run(scores), self.metric, self.title(scores))
+        table = by_label_and_run(scores)
+        figure = draw_heatmap(table, titles_of(list(table.index), scores), self.metric, self.title(scores))
         return figure, self.source.with_name(f"{self.source.stem}_heatmap_{self.metric}.png")
 
 
@@ -85,35 +84,46 @@ def by_label_and_run(scores: pd.DataFrame, column: str = "value") -> pd.DataFram
     return table.reindex(index=unique(scores["label"]), columns=unique(scores["run"])).astype(np.float64)
 
 
+def titles_of(labels: Sequence[str], scores: pd.DataFrame) -> list[str]:
+    """Return labels as readers know them, in lines; scores have the column task."""
+    tasks = dict(zip(scores["label"], scores["task"], strict=True))
+    return [wrap(label_title(label, tasks[label]), LABEL_WIDTH) for label in labels]
+
+
 def draw_bars(scores: pd.DataFrame, metric: str, title: str) -> Figure:
-    """Draw bars of scores with the columns run, label, value, low, high, a row for each run and label."""
+    """Draw bars of scores: columns run, task, label, value, low, high, a row for each run and label."""
     values, low, high = (by_label_and_run(scores, column) for column in ("value", "low", "high"))
-    labels, runs = list(values.index), list(values.columns)
-    height = 0.13 * len(labels) * (len(runs) + 1) + 0.25 * len(runs) + 1.5
-    figure, (axis,) = make_panels(1, title, width=5 + text_inches(labels), height=height)
+    titles, runs = titles_of(list(values.index), scores), list(values.columns)
+    rows = np.arange(len(titles))
+    names = [wrap(run, 90) for run in runs]
+    needed = [max(0.13 * (len(runs) + 1), 0.15 * len(text.splitlines()) + 0.1) for text in titles]
+    height = max(needed) * len(titles) + LEGEND_LINE * (sum(len(n.splitlines()) for n in names) + 1) + 1.2
+    figure, (axis,) = make_panels(1, title, width=5 + text_inches(titles), height=height)
     thickness = 0.8 / len(runs)
-    rows = np.arange(len(labels))
     interval: str | None = "95 % interval, over subjects" if np.isfinite(low).any(axis=None) else None
-    for number, (run, color) in enumerate(zip(runs, distinct_colors(len(runs)), strict=True)):
+    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         y = rows + (number - (len(runs) - 1) / 2) * thickness
-        axis.barh(y, values[run], thickness, label=run, color=color)
+        color, _, _, hatch = look(number)
+        axis.barh(y, values[run], thickness, label=name, color=color, hatch=hatch, edgecolor="white")
         errors = np.stack([values[run] - low[run], high[run] - values[run]])
         known = np.isfinite(errors).all(axis=0)
         x, xerr = values[run][known], np.maximum(errors[:, known], 0)
         axis.errorbar(x, y[known], xerr=xerr, fmt="none", ecolor="black", capsize=2, label=interval)
         interval = None if known.any() else interval  # named once
-    axis.set_yticks(rows, labels, fontsize=SMALL_TEXT)
-    axis.set(xlabel=metric, ylim=(len(labels) - 0.4, -0.6))
-    figure.legend(loc="outside lower right", fontsize=SMALL_TEXT)
+    axis.set_yticks(rows, titles, fontsize=SMALL_TEXT)
+    axis.grid(axis="y", visible=False)
+    axis.set(xlabel=metric_of(metric).title, ylim=(len(titles) - 0.4, -0.6))
+    figure.legend(loc="outside lower center")
     return figure
 
 
-def draw_heatmap(table: pd.DataFrame, metric: str, title: str) -> Figure:
+def draw_heatmap(table: pd.DataFrame, titles: Sequence[str], metric: str, title: str) -> Figure:
     """Draw a table of labels and runs (see `by_label_and_run`), each value as colour and number."""
-    labels, runs = list(table.index), list(table.columns)
-    width = 0.6 * len(runs) + 2 + text_inches(labels)
-    height = 0.25 * len(labels) + 1 + text_inches(runs)
-    figure, (axis,) = make_panels(1, title, width, height)
+    runs = [wrap(run, 30) for run in table.columns]
+    lines = max(len(run.splitlines()) for run in runs)
+    width = max(0.6, 0.16 * lines) * len(runs) + 2 + text_inches(titles)
+    row = max(0.25, 0.16 * max(len(text.splitlines()) for text in titles))
+    figure, (axis,) = make_panels(1, title, width, row * len(titles) + 1 + text_inches(runs))
     image = axis.imshow(table.to_numpy(), aspect="auto", cmap="viridis")
     middle = np.mean(image.get_clim())
     for (row, column), value in np.ndenumerate(table.to_numpy()):
@@ -121,6 +131,7 @@ def draw_heatmap(table: pd.DataFrame, metric: str, title: str) -> Figure:
             color = "white" if value < middle else "black"
             axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=SMALL_TEXT)
     axis.set_xticks(np.arange(len(runs)), runs, rotation=90, fontsize=SMALL_TEXT)
-    axis.set_yticks(np.arange(len(labels)), labels, fontsize=SMALL_TEXT)
-    figure.colorbar(image, label=metric)
+    axis.set_yticks(np.arange(len(titles)), titles, fontsize=SMALL_TEXT)
+    axis.grid(visible=False)
+    figure.colorbar(image, label=metric_of(metric).title)
     return figure

@@ -11,16 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.names import metric_of
-from evaluation.plots.figures import data_description, make_panels
+from evaluation.plots.figures import Picture, data_description, make_panels
+from evaluation.plots.palette import BLUE, GREY, ORANGE, RED
+from evaluation.plots.style import legend_below
 from evaluation.results import read_table
 from utils.config import read_yaml_mapping
 
 TEXT = ("state", "setting")
-MARKERS = {"complete": ("o", "C0"), "pruned": ("x", "C1"), "failed": ("v", "C3")}
+MARKERS = {"complete": ("o", BLUE), "pruned": ("x", ORANGE), "failed": ("v", RED)}
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Picture):
     """Plot the scores of the trials of training.search, and the importance of each setting."""
 
     source: tyro.conf.Positional[Path]
@@ -59,6 +61,6 @@ def draw_history(axis: Axes, trials: pd.DataFrame, metric: str) -> None:
         axis.scatter(part["trial"], part["value"].fillna(lowest), marker=marker, color=color, label=label)
     completed = trials[trials["state"] == "complete"]
     best = completed["value"].cummax()
-    axis.step(completed["trial"], best, where="post", color="0.4", label="best so far")
+    axis.step(completed["trial"], best, where="post", color=GREY, linestyle="-", label="best so far")
     axis.set(xlabel="trial", ylabel=metric)
-    axis.legend(fontsize="small")
+    legend_below(axis, columns=2)

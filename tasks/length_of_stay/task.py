@@ -1,12 +1,16 @@
 """Length of stay: at every hour of a stay, in which of ten bins does the remaining time lie?"""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
 from tasks.task import Rules, Task, hours_alive, whole_hours, whole_hours_rules
 
 # Left edges of the bins in hours after the first: 1, 2, ..., 8 and 14 days.
-EDGES = np.array([24.0 * day for day in (1, 2, 3, 4, 5, 6, 7, 8, 14)])
+DAYS = (1, 2, 3, 4, 5, 6, 7, 8, 14)
+EDGES = np.array([24.0 * day for day in DAYS])
+TITLES = ("under 1 day", *(f"{a} to {b} days" for a, b in itertools.pairwise(DAYS)), "14 days or more")
 
 
 def rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:
@@ -33,5 +37,13 @@ def bin_of_remaining(hours: np.ndarray) -> np.ndarray:
 
 
 TASK = Task(
-    "length-of-stay", "ordinal", ("y_true",), "kappa", len(EDGES) + 1, samples, bin_of_remaining, rules=rules
+    "length-of-stay",
+    "ordinal",
+    ("y_true",),
+    "kappa",
+    len(EDGES) + 1,
+    samples,
+    bin_of_remaining,
+    rules=rules,
+    class_titles=TITLES,
 )

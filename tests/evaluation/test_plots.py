@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,13 +18,15 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from evaluation import metrics, results
 from evaluation.bootstrap import Resamples
+from evaluation.plots import style
 from evaluation.plots.__main__ import Command, main
 from evaluation.plots.calibration import reliability
 from evaluation.plots.curves import epoch_panels, log_panels
 from evaluation.plots.embedding import Embedding, label_masks, principal_components, tsne
-from evaluation.plots.figures import PredictionSelection, save
+from evaluation.plots.figures import PredictionSelection
 from evaluation.plots.roc import Roc
 from evaluation.plots.scores import Bars, by_label_and_run
+from evaluation.plots.style import save
 from evaluation.predictions import EMBEDDINGS, write_embeddings, write_predictions
 from evaluation.roc_curves import GRID, CurveSet, compute_curves
 from tests.samples import make_samples
@@ -82,7 +86,9 @@ def test_every_figure_is_a_png_beside_its_source_that_calls_synthetic_data_so(
     others = {"record", "robustness", "decision", "labels", "search"}  # have tests of their own
     assert {words[0] for words in paths} | others == {figure.__name__.lower() for figure in get_args(Command)}
     for words, path in paths.items():
-        figure, written = parse(Command, [*map(str, words)]).draw()
+        command = parse(Command, [*map(str, words)])
+        figure, written = command.draw()
+        assert command.format == "png"
         assert written == path and "synthetic data" in figure.get_suptitle(), words
         save(figure, path)
         with Image.open(path) as image:
@@ -93,6 +99,88 @@ def test_every_figure_is_a_png_beside_its_source_that_calls_synthetic_data_so(
     assert not list(run.parent.rglob("*.partial"))
     (run / "environment.yaml").write_text("commit: abc\n")
     assert parse(Command, ["curves", str(run)]).draw()[0].get_suptitle() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"), [("png", b"\x89PNG"), ("pdf", b"%PDF-"), ("svg", b"<?xml")], ids=["png", "pdf", "svg"]
+)
+def test_a_figure_has_the_format_that_is_asked_for_and_the_same_bytes(
+    run: Path, table: Path, kind: str, first: bytes
+) -> None:
+    for words in (["curves", run], ["bars", table, "--save_dir", run.parent]):
+        contents = []
+        for _ in range(2):
+            main(parse(Command, [*map(str, words), "--format", kind]))
+            path = (
+                run / f"curves.{kind}"
+                if words[0] == "curves"
+                else table.with_name(f"phenotyping_bars_auroc.{kind}")
+            )
+            contents.append(path.read_bytes())
+        assert contents[0].startswith(first) and contents[0] == contents[1]
+
+
+NAMES = (
+    "a $x$ b",
+    "$\\frac{$",
+    '<b>bold</b> & "more"',
+    "_first",
+    "x\x00\x1b[31my",
+    "{0} %s \\n",
+    "名前",
+    "😀 run",
+)
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_text_whatever_characters_it_has(run: Path, table: Path, name: str) -> None:
+    rows = [
+        {"run": name, "split": "test", "metric": "auroc", "label": label, "value": 0.5}
+        for label in (name, "b")
+    ]
+    path = table.with_name("named.csv")
+    results.append(path, rows)
+    shown = style.plain(name)
+    figure, _ = Bars(path).draw()
+    assert legend_of(figure) == [shown] and shown in [
+        text.get_text() for text in figure.axes[0].get_yticklabels()
+    ]
+    predictions = pd.read_csv(run / "predictions_test.csv").replace({"label": {"shock": name}})
+    predictions.to_csv(run / "predictions_test.csv", index=False)
+    figure, path = Roc(run, resamples=2).draw()
+    assert any(text.startswith(f"{shown}: AUROC") for text in legend_of(figure))
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        save(figure, path.with_suffix(".svg"))
+    texts = "".join(ElementTree.parse(path.with_suffix(".svg")).getroot().itertext())
+    assert f"{shown}: AUROC" in texts
+
+
+def test_scores_labels_and_tasks_have_names_for_readers(run: Path) -> None:
+    (run / "config.yaml").write_text("task: length-of-stay\n")
+    draw = np.random.default_rng(0)
+    truth, guess = draw.integers(0, 10, (60, 1)).astype(float), draw.random((60, 10))
+    write_predictions(
+        run / "predictions_val.csv", make_samples(truth), ["y_true"], guess / guess.sum(1)[:, None]
+    )
+    figure, _ = parse(Command, ["calibration", str(run), "--split", "val", "--label", "y_true[9]"]).draw()
+    assert legend_of(figure) == ["14 days or more", "perfect calibration"]
+    figure, _ = parse(Command, ["curves", str(run)]).draw()
+    assert [axis.get_ylabel() for axis in figure.axes][-2:] == ["loss", "AUROC"]
+    assert legend_of(figure) == ["training", "validation"]
+
+
+def test_a_legend_covers_no_data(run: Path, table: Path) -> None:
+    for words in (["roc", run, "--resamples", 2], ["calibration", run], ["bars", table], ["curves", run]):
+        figure, _ = parse(Command, [*map(str, words)]).draw()
+        figure.draw_without_rendering()
+        legends = [*figure.legends, *(axis.get_legend() for axis in figure.axes if axis.get_legend())]
+        boxes = [axis.get_window_extent() for axis in figure.axes]
+        assert legends
+        for legend in legends:
+            covered = legend.get_window_extent()
+            assert not any(covered.overlaps(box) for box in boxes), words
+            assert covered.x0 >= 0 and covered.x1 <= figure.bbox.x1 and covered.y0 >= 0
 
 
 def test_a_log_has_a_panel_for_each_term_and_the_learning_rate_comes_last() -> None:
@@ -109,7 +197,7 @@ def test_epochs_have_a_panel_for_each_mean_score_and_a_record_of_their_data(tmp_
     (tmp_path / "results_label_x.yaml").write_text("data: synthetic data\n")
     figure, path = parse(Command, ["epochs", str(tmp_path / "results_label_x.csv")]).draw()
     lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
-    assert lines["val"] == [[0, 0.5], [1, 0.7], [2, 0.6]] and lines["best: 1"][0][0] == 1
+    assert lines["validation"] == [[0, 0.5], [1, 0.7], [2, 0.6]] and lines["best: 1"][0][0] == 1
     assert "synthetic data" in figure.get_suptitle() and path == tmp_path / "results_label_x.png"
 
 
@@ -215,7 +303,7 @@ def test_runs_of_one_name_have_a_bar_each(table: Path) -> None:
     bars = Bars(table, run=("again",), label=("shock",))
     assert by_label_and_run(bars.read()).loc["shock"].to_dict() == {"again, 2030-01": 1, "again, 2030-02": 2}
     assert bars.title(bars.read()).splitlines() == [
-        "phenotyping: auroc, test",
+        "phenotyping: AUROC, test",
         "real records with SYNTHETIC X-rays: these scores mean nothing clinically",
     ]
 
