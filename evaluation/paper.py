@@ -7,9 +7,9 @@ from typing import Literal
 
 import pandas as pd
 
-from evaluation import bootstrap
 from evaluation.compare import SIGNIFICANT, Samples, SideScores, read_record
 from evaluation.layout import DAGGER, Mark, Page, cell, columns_that_tell, common_values, render
+from evaluation.marks import best_and_like
 from evaluation.names import DETAILS, data_notice, metric_of, title_of
 from evaluation.seeds import CONTEXT, GROUP, METHOD, RowSelection, over_seeds, select_rows, settings_lines
 
@@ -88,13 +88,14 @@ class PaperTable:
             for metric in metrics:
                 means = {method: self._mean(method, metric) for method in block.index}
                 values = {m: mean["mean"] for m, mean in means.items() if mean is not None and mean["seeds"]}
-                if not values:
-                    continue
-                best = (max if metric_of(metric).higher_is_better else min)(values, key=lambda m: values[m])
-                yield (best, metric), "best"
-                for method in values:
-                    if method != best and self._is_like(scores.get(method), scores.get(best), metric):
-                        yield (method, metric), "like best"
+                key = self.config.label, metric
+                drawn = {m: side.resampled[key] for m, side in scores.items() if key in side.resampled}
+                subjects = max(
+                    (side.subjects[self.config.label].deciding for side in scores.values()), default=0
+                )
+                higher_is_better = metric_of(metric).higher_is_better
+                for method, mark in best_and_like(values, drawn, subjects, higher_is_better).items():
+                    yield (method, metric), mark
 
     def legend(self, marks: dict[tuple[int, str], Mark]) -> list[str]:
         """Return what the marks mean."""
@@ -106,14 +107,6 @@ class PaperTable:
     def _mean(self, method: int, metric: str) -> pd.Series | None:
         key = (*self.methods.loc[method, GROUP], metric)
         return self.means.loc[key] if key in self.means.index else None
-
-    def _is_like(self, scores: SideScores | None, best: SideScores | None, metric: str) -> bool:
-        key = self.config.label, metric
-        if scores is None or best is None or key not in scores.resampled:
-            return False
-        difference = scores.scores[key]["value"] - best.scores[key]["value"]
-        drawn = scores.resampled[key] - best.resampled[key]
-        return bootstrap.p_value(difference, drawn, best.subjects[self.config.label].deciding) >= SIGNIFICANT
 
     def _scores(self, methods: list[int]) -> dict[int, SideScores]:
         """Return the scores in every resample of the methods whose runs have their predictions."""

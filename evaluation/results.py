@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -169,7 +170,9 @@ def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
 
 
 def read_settings(folder: Path, name: str) -> dict[str, object]:
-    """Return the settings with a hash, {} if their file is missing."""
+    """Return the settings with a hash, {} if their file is missing or the name is no hash."""
+    if not re.fullmatch("[0-9a-f]+", name):
+        return {}
     path = folder / SETTINGS / f"{name}.yaml"
     return read_yaml_mapping(path) if path.is_file() else {}
 

@@ -97,7 +97,7 @@ def write_report(
     scores, resampled = score_with_intervals(task, samples, probability, context)
     of_task = task.kind, task.labels, task.groups, samples.labels
     subjects = bootstrap.subjects_of(*of_task, samples.subject_id)["macro"]
-    Summary.of(rows, resampled, subjects).write(summary_path(predictions))
+    Summary.of(rows, resampled, subjects.deciding).write(summary_path(predictions))
     table = results_dir / f"{task.name}.csv"
     results.append(table, ({**run_columns, **score} for score in scores))
     lines = [summary(task, scores, list(context.subgroups)), *_undefined_note(resampled, context.resamples)]

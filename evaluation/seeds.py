@@ -94,15 +94,17 @@ def select_counted(rows: pd.DataFrame) -> Selection:
     return Selection(rows, lines)
 
 
-def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+def over_seeds(rows: pd.DataFrame, each: Sequence[str] = ("metric",)) -> pd.DataFrame:
     """Average selected rows (see `select_counted`): a row per group and metric, in order of appearance.
+
+    For rows of several labels, `each` has label too.
 
     `seeds` is the number of runs, `checkpoints` that of the checkpoints they start from; `seeds_low` and
     `seeds_high` are the 95 % interval of their mean (Student's t), NaN for one run, and also where the
     interval leaves the possible range of the score. `low` and `high` are the means of the ends of the runs'
     intervals over subjects, `n` and `positives` those of the last run, `runs` all names.
     """
-    table = rows.groupby([*GROUP, "metric"], sort=False, dropna=False).agg(
+    table = rows.groupby([*GROUP, *each], sort=False, dropna=False).agg(
         seeds=("value", "count"),
         checkpoints=("checkpoint_hash", "nunique"),
         mean=("value", "mean"),
@@ -149,10 +151,12 @@ def _same_scores(a: pd.DataFrame, b: pd.DataFrame) -> bool:
 
 def _repeated_runs(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
     """Yield a row of each run that a later one repeats: with the same settings, checkpoints and seed."""
-    for _, same in rows.groupby([*GROUP, "checkpoint_hash", "seed"], sort=False, dropna=False):
-        runs = same.drop_duplicates(RUN)
-        last = runs.iloc[-1]
-        for index, run in runs.iloc[:-1].iterrows():
+    settings = [*GROUP, "checkpoint_hash", "seed"]
+    runs = rows.drop_duplicates(RUN)
+    repeated = runs[runs.duplicated(settings, keep=False)]
+    for _, same in repeated.groupby(settings, sort=False, dropna=False):
+        last = same.iloc[-1]
+        for index, run in same.iloc[:-1].iterrows():
             yield int(str(index)), _repeat_reason(run["started"], last["run"], last["started"])
 
 

@@ -27,7 +27,7 @@ class Summary:
 
     `samples` is a hash of stays, subjects, times, labels and truth: runs with the same one are of the same
     samples, and their scores in each resample [R] are paired. `resampled` has the mean over labels of each
-    metric, and `subjects` says how many decide it (`bootstrap.subjects_of`). `reliability` has, of all labels
+    metric, and `subjects` says how many decide it (`bootstrap.Subjects`). `reliability` has, of all labels
     together, for each of ten bins of the probability, the number of predictions, the sum of their
     probabilities and the number of positives, [10, 3]. `curves` has the mean ROC ("AUROC") and
     precision-recall curve ("AUPRC") over labels, at 101 points from 0 to 1; it is empty if no label has both
@@ -64,7 +64,7 @@ class Summary:
         draws = Resamples.of(subject_id, resamples, RESAMPLE_SEED)
         resampled = bootstrap.evaluate(kind, labels, {}, truth, probability, draws)
         subjects = bootstrap.subjects_of(kind, labels, {}, truth, subject_id)
-        return cls.of(table, resampled, subjects["macro"])
+        return cls.of(table, resampled, subjects["macro"].deciding)
 
     def write(self, path: Path) -> None:
         """Write the arrays as .npz, atomically."""

@@ -372,7 +372,7 @@ def draw_images(axis: Axes, stay: Stay) -> None:
         left, right = centre - across * width / 2, centre + across * width / 2
         extent = (left, right, 0.88 - down * height, 0.88)
         axis.imshow(image, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=extent, zorder=3)
-        axis.plot([centre, stay.image_hours[k]], [base, 0], color=XRAY, linewidth=0.9, zorder=1)
+        axis.plot([centre, stay.image_hours[k]], [base, 0], "-", color=XRAY, linewidth=0.9, zorder=1)
         text = f"{stay.views[k]}, {stay.image_hours[k]:.1f} h"
         axis.text(centre, 0.91, text, ha="center", va="bottom", fontsize=TINY_TEXT)
     for line in axis.lines[:count]:

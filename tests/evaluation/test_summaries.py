@@ -53,7 +53,7 @@ def test_scores_are_paired_as_in_a_comparison(tmp_path: Path, truth: np.ndarray)
         path = score_run(tmp_path / str(seed), "phenotyping", truth, seed)
         side, summary = compared.score([path.parent]), Summary.read(summary_path(path))
         np.testing.assert_array_equal(summary.resampled["auprc"], side.resampled["macro", "auprc"])
-        assert summary.subjects == side.subjects["macro"]
+        assert summary.subjects == side.subjects["macro"].deciding
 
 
 def test_samples_differ_with_stays_labels_and_truth(tmp_path: Path, truth: np.ndarray) -> None:
