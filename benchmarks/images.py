@@ -132,6 +132,7 @@ def measure_cache(config: ImagesBenchmark, root: Path) -> list[Figure]:
         Figure(f"{work}, a core", "images/s", rate, "published", PUBLISHED_IMAGES, peak),
         Figure(f"{work}, a core", "images/s", rate, "decoding alone", decoding_rate, peak),
         Figure(f"{work}, all cores", "core-s/s", cpu_seconds / seconds, "cores", float(available_cpus())),
+        Figure(f"{work}, CPU time", "ms/image", 1000 * cpu_seconds / len(paths), "none", None),
         Figure(f"{work}, {removed} interrupted parts again", "s", resumed_seconds, "the whole", seconds),
         Figure(projected, "h", release / rate, "published", release / PUBLISHED_IMAGES),
         Figure(projected, "GB", gigabytes, "none", None),

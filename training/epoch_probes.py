@@ -38,9 +38,9 @@ from utils.run import Run
 class EpochProbes:
     """Linear probes of the encoders of a run after each epoch, with the tables of `select_epoch`.
 
-    A probe reads the pretraining's store at its --image_size and --every_hours; all else are the defaults of
-    epoch_evaluation.py. Its weights and its order of samples come from the run's seed. In a run that is
-    resumed, checkpoints without a row are probed first.
+    A probe reads the pretraining's store at its --image_size, --transforms_cxr, --cxr_shape and
+    --every_hours; all else are the defaults of epoch_evaluation.py. Its weights and its order of samples come
+    from the run's seed. In a run that is resumed, checkpoints without a row are probed first.
 
     Raises:
         ValueError: A table is of another pretraining, or was made with other settings.
@@ -56,7 +56,8 @@ class EpochProbes:
         run: Run,
     ) -> None:
         default = EpochSelectionConfig()
-        names = ("store", *SPLIT_SETTINGS, "image_size", "every_hours", "data_device")
+        views = ("image_size", "transforms_cxr", "cxr_shape")
+        names = ("store", *SPLIT_SETTINGS, *views, "every_hours", "data_device")
         reading = {name: getattr(data, name) for name in names}
         config = replace(
             default,

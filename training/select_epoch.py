@@ -32,7 +32,7 @@ from evaluation.plots.curves import draw_epochs
 from evaluation.plots.style import Format, save
 from evaluation.scoring import check_learnable, compute_scores
 from models.classifier import ClassifierConfig, start_classifier
-from models.encoders import EHR_ENCODERS, EncoderConfig
+from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders, crop_of
 from models.fusion import FUSIONS, LinearFusion
 from models.pretraining import read_pretraining
 from tasks import get_task
@@ -245,10 +245,13 @@ def unique_inputs(
     job: EpochSelection, samples: SampleSets, encoders: EncoderConfig | None = None
 ) -> dict[str, UniqueInputs]:
     """Return the distinct inputs of all samples, by modality, as the encoders of a pretraining read them."""
-    needs = EHR_ENCODERS[(encoders or EncoderConfig()).ehr_encoder].needs
+    encoders, modalities = encoders or EncoderConfig(), FUSIONS[job.config.fusion].modalities
+    needs, crop = EHR_ENCODERS[encoders.ehr_encoder].needs, None
+    if "cxr" in modalities:
+        crop = crop_of(build_encoders(encoders, ("cxr",), download=False)["cxr"])
     return {
-        modality: UniqueInputs(job.store, samples, modality, job.config.data, job.process, needs=needs)
-        for modality in FUSIONS[job.config.fusion].modalities
+        modality: UniqueInputs(job.store, samples, modality, job.config.data, job.process, crop, needs=needs)
+        for modality in modalities
     }
 
 
@@ -348,7 +351,8 @@ def format_scores(task: Task, row: Mapping[str, float], splits: Iterable[str]) -
 
 def lineareval_flags(config: EpochSelectionConfig) -> dict[str, object]:
     """Return the flags with which linear evaluation reads the same features as the probe."""
-    names = (*SPLIT_SETTINGS, "data_pairs", "data_ratio", "retrieve_cxr", "every_hours", "image_size")
+    views = ("image_size", "transforms_cxr", "cxr_shape")
+    names = (*SPLIT_SETTINGS, "data_pairs", "data_ratio", "retrieve_cxr", "every_hours", *views)
     default = DataConfig()
     flags = {"store": config.data.store}
     flags |= {

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -66,10 +67,10 @@ def test_a_folder_that_is_no_store_is_not_to_be_extracted_into(tmp_path: Path, i
     assert f"--out {tmp_path}" not in str(error.value)
 
 
-@pytest.mark.parametrize("version", ["1", "999", "null", "'2'"])
+@pytest.mark.parametrize("version", ["1", "2", "999", "null", "'3'"])
 def test_a_store_of_another_version_is_refused(folder: Path, version: str) -> None:
-    edit(folder / "manifest.yaml", "store_version: 2", f"store_version: {version}")
-    with pytest.raises(ValueError, match="this code reads 2; extract again, into another folder"):
+    edit(folder / "manifest.yaml", "store_version: 3", f"store_version: {version}")
+    with pytest.raises(ValueError, match="this code reads 3; extract again, into another folder"):
         Store.open(folder)
 
 
@@ -361,3 +362,26 @@ def test_the_fingerprint_of_a_task_changes_with_its_samples_and_with_the_store(f
     np.save(folder / "cxr.npy", np.load(folder / "cxr.npy") ^ 1)
     refresh_manifests(folder)
     assert not set(fingerprints(folder)) & {*before, *other_samples}
+
+
+def test_a_store_may_have_a_height_of_patients_that_is_not_known(folder: Path) -> None:
+    stays = pd.read_parquet(folder / "stays.parquet").assign(height=[180.5] + [np.nan] * 19, weight=np.nan)
+    stays.to_parquet(folder / "stays.parquet")
+    refresh_manifests(folder)
+    assert Store.open(folder).stays()["height"][0] == 180.5
+
+
+@pytest.mark.parametrize(
+    ("shape", "fault"),
+    [
+        ({"height": 256.5}, "height is not a whole number in each row; copy"),
+        ({"width": -256}, r"cxr.npy does not hold the \d+ images of cxr.parquet; copy"),
+        ({"height": 1}, r"cxr.npy does not hold the \d+ images of cxr.parquet; copy"),
+    ],
+)
+def test_images_of_another_shape_than_their_pixels_are_refused(folder: Path, shape: dict, fault: str) -> None:
+    images = pd.read_parquet(folder / "cxr.parquet").assign(**shape)
+    images.to_parquet(folder / "cxr.parquet")
+    refresh_manifests(folder)
+    with pytest.raises(ValueError, match=fault):
+        _ = Store.open(folder).cxr

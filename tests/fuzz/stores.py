@@ -257,7 +257,7 @@ def odd_manifest(draw: Draw, store: Path, workspace: Workspace) -> None:
     first = next(iter(content["files"]))
     entry = pick(draw, (None, 7, "x", {}, {"bytes": "9"}, {"bytes": None}))
     changed = (
-        {"store_version": pick(draw, (0, 1, 3, "2", None, 1.5, [2]))},
+        {"store_version": pick(draw, (0, 1, 2, "3", None, 1.5, [3]))},
         {"files": pick(draw, (None, [], "x", 7, {}))},
         {"files": {**content["files"], first: entry}},
         {"synthetic": pick(draw, (None, "maybe", 7))},
