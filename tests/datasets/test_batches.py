@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from datasets import augment, placement
-from datasets.augment import centre_view
-from datasets.batches import Batches, By, check_batch_size, packed_rows, split_evenly
+from datasets.augment import centre_view, random_views, warp
+from datasets.batches import VIEWS, Batches, By, check_batch_size, packed_rows, split_evenly
 from datasets.image_batch import ImageBatch
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS, Batch, channel_count
@@ -71,9 +71,9 @@ def hours_of(batch: Batch) -> list[Tensor]:
     return [stays[stay][:hours] for stay, hours in zip(batch.stay, batch.hours, strict=True)]
 
 
-def one_view(image: np.ndarray, size: int) -> Tensor:
-    """The central view of an image, squeezed to a square."""
-    return centre_view(ImageBatch.of(torch.from_numpy(image)[None]), size, square=True)
+def one_view(image: np.ndarray, size: int, crop: float = 224 / 256, square: bool = True) -> Tensor:
+    """The central view of an image, by default squeezed to a square."""
+    return centre_view(ImageBatch.of(torch.tensor(image)[None]), size, crop, square)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -174,8 +174,50 @@ def test_every_image_is_that_of_its_sample(store: Store) -> None:
     image = batches.samples.cxr_row[batch.row][batch.has_cxr]
     assert 0 < len(image) < 64 and (batches.samples.cxr_row[batch.row][~batch.has_cxr] == -1).all()
     expected = [one_view(store.cxr[row], 224) for row in image]
-    assert torch.allclose(batch.cxr, torch.cat(expected), atol=1e-5)
+    assert torch.allclose(batch.cxr, torch.cat(expected), atol=1e-4)
     assert torch.equal(torch.isnan(batch.gap_days), ~batch.has_cxr)
+
+
+@pytest.mark.parametrize(
+    ("changes", "crop", "square"),
+    [
+        ({}, None, True),
+        ({"transforms_cxr": "supervised"}, None, False),
+        ({"cxr_shape": "kept"}, None, False),
+        ({"transforms_cxr": "supervised", "cxr_shape": "square"}, None, True),
+        ({}, 1.0, False),
+        ({}, 0.0, False),
+    ],
+)
+def test_views_have_the_published_shape_unless_a_flag_or_an_encoder_says_another(
+    store: Store, changes: dict, crop: float | None, square: bool
+) -> None:
+    made = config(store, data_pairs="cxr", image_size=224, **changes)
+    samples = samples_of(store, data_pairs="cxr")
+    batch = next(Batches(store, samples, made, seed=0, device=CPU, train=False, crop=crop).epoch(0))
+    shown = 224 / 256 if crop is None else crop
+    expected = [one_view(store.cxr[samples.cxr_row[row]], 224, shown, square) for row in batch.row]
+    assert torch.allclose(batch.cxr, torch.cat(expected), atol=1e-4)
+
+
+def test_a_corrected_store_keeps_the_shape_of_its_images() -> None:
+    for protocol, square in (("medmod", True), ("corrected", False)):
+        assert DataConfig(transforms_cxr="simclrv2").squeezes_cxr(protocol) == square
+        assert not DataConfig(transforms_cxr="supervised").squeezes_cxr(protocol)
+        assert DataConfig(cxr_shape="square").squeezes_cxr(protocol)
+
+
+def test_training_views_are_those_drawn_for_the_shape_of_their_image(store: Store) -> None:
+    made = config(store, data_pairs="cxr", transforms_cxr="supervised", image_size=64)
+    samples = samples_of(store, data_pairs="cxr")
+    batch = next(Batches(store, samples, made, seed=3, device=CPU, train=True).epoch(1))
+    images = [store.cxr[row] for row in samples.cxr_row[batch.row]]
+    aspect = np.array([[image.shape[1], image.shape[0]] for image in images]) / 256
+    views = random_views(np.random.default_rng((3, 1, VIEWS, 0)), aspect, "supervised")
+    for row, image in enumerate(images):
+        alone = ImageBatch.of(torch.tensor(image)[None])
+        expected = warp(alone, views.take(slice(row, row + 1)), 64)
+        assert torch.allclose(batch.cxr[row : row + 1], expected, atol=1e-4)
 
 
 def test_a_batch_without_images_is_empty_of_them(store: Store) -> None:
