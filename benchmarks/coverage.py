@@ -14,7 +14,8 @@ from scipy.special import expit, ndtr
 
 from benchmarks.record import table
 from evaluation import bootstrap, metrics
-from evaluation.bootstrap import Resamples
+from evaluation.bootstrap import Resamples, Subjects
+from evaluation.debias import sizes_in_resamples, spread_of
 from evaluation.results import append_rows, read_rows
 from utils.cli import run_cli
 
@@ -53,6 +54,13 @@ ORDINAL = {
     "ordinal": 1.0,
     "ordinal, well predicted": 0.3,
 }  # noise of the prediction, in deviations of the truth
+
+
+GAPS = {  # the true rate of each group, all of one size
+    "two groups, no gap": (0.8, 0.8),
+    "five groups, no gap": (0.8,) * 5,
+    "five groups, a gap": (0.7, 0.75, 0.8, 0.85, 0.9),
+}
 
 
 @dataclass(frozen=True)
@@ -187,13 +195,34 @@ def _plugin(cohort: Cohort, draws: Resamples) -> tuple[float, float, float]:
     return metrics.calibration_error(truth, probability), *bootstrap.percentile_interval(drawn)
 
 
+def gap_intervals(
+    name: str, samples: int, resamples: int, rng: np.random.Generator
+) -> dict[tuple[str, str], tuple[float, float, float]]:
+    """Return the gap of the rates of some groups, and its intervals: ours, and that of a difference.
+
+    The latter is Student's interval of the difference between the best and the worst group, as if these had
+    been named before. A subject has one sample.
+    """
+    size = samples // len(GAPS[name])
+    rate = rng.binomial(size, GAPS[name]) / size
+    drawn = rng.binomial(size, rate, (resamples, len(rate))) / size
+    gap = float(np.ptp(rate))
+    sizes = sizes_in_resamples(rate, drawn, spread_of)
+    ours = bootstrap.score_interval("tpr_gap", gap, sizes, Subjects(size, size))
+    named = bootstrap.interval(gap, drawn[:, rate.argmax()] - drawn[:, rate.argmin()], size)
+    return {("gap", "ours"): (gap, *ours), ("gap", "difference"): (gap, *named)}
+
+
 def measure(name: str, samples: int, resamples: int, first: int) -> Iterator[dict[str, object]]:
     """Yield a row for each score and interval of BLOCK cohorts from the number `first` on."""
-    truth = true_scores(name)
-    found = [
-        intervals(draw_cohort(name, samples, np.random.default_rng((number, samples))), resamples, number)
-        for number in range(first, first + BLOCK)
-    ]
+    truth = {"gap": float(np.ptp(GAPS[name]))} if name in GAPS else true_scores(name)
+    found = []
+    for number in range(first, first + BLOCK):
+        rng = np.random.default_rng((number, samples))
+        if name in GAPS:
+            found.append(gap_intervals(name, samples, resamples, rng))
+        else:
+            found.append(intervals(draw_cohort(name, samples, rng), resamples, number))
     for metric, interval in found[0]:
         value, low, high = np.array([cohort[metric, interval] for cohort in found]).T
         yield {
@@ -218,7 +247,7 @@ def summary(rows: pd.DataFrame) -> str:
 def main(config: CoverageBenchmark) -> None:
     """Measure what the file does not have yet, and print the table."""
     for samples in config.samples:
-        for name in (*SCENARIOS, *ORDINAL):
+        for name in (*SCENARIOS, *ORDINAL, *GAPS):
             for first in range(0, config.cohorts, BLOCK):
                 if not _is_done(config, name, samples, first):
                     rows = list(measure(name, samples, config.resamples, first))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.coverage import SCENARIOS, draw_cohort, intervals, true_scores
+from benchmarks.coverage import SCENARIOS, draw_cohort, gap_intervals, intervals, true_scores
 from evaluation import metrics
 from evaluation.debias import BinGaps, bin_gaps, mean_gaps, sizes_in_resamples, spread_of
 
@@ -84,3 +84,12 @@ def test_intervals_of_the_calibration_error_contain_the_truth_where_percentiles_
             covered[interval] += low <= truth <= high
             assert interval == "percentile" or low <= value <= high
     assert covered["ours"] > 51 and covered["percentile"] < 45
+
+
+def test_intervals_of_a_gap_of_equal_groups_begin_at_0_where_that_of_the_named_pair_does_not() -> None:
+    covered = {"ours": 0, "difference": 0}
+    for number in range(100):
+        found = gap_intervals("five groups, no gap", 300, 100, np.random.default_rng(number))
+        for interval in covered:
+            covered[interval] += found["gap", interval][1] <= 0
+    assert covered["ours"] > 88 and covered["difference"] < 85
