@@ -9,6 +9,7 @@ import pandas as pd
 import tyro
 from matplotlib.figure import Figure
 
+from evaluation.layout import columns_that_tell
 from evaluation.names import data_notice, metric_of, title_of
 from evaluation.plots.figures import Picture, make_panels
 from evaluation.plots.palette import look
@@ -76,11 +77,17 @@ def recipes(rows: pd.DataFrame) -> list[str]:
     return [names[key] for key in zip(rows["source"], rows["settings"], strict=True)]
 
 
+def names_that_tell(table: pd.DataFrame) -> list[str]:
+    """Return what of LINE tells the lines of a table apart; the recipe only if they look alike without it."""
+    varying = [name for name in LINE[:-1] if table[name].nunique(dropna=False) > 1] or ["protocol"]
+    return columns_that_tell(table, varying, [], ["recipe"])
+
+
 def draw_labels(table: pd.DataFrame, metric: str, title: str) -> Figure:
     """Draw what `by_fraction` returned: a line for each method, over the fraction on a logarithmic axis."""
     lines = list(table.groupby(LINE, sort=False, dropna=False))
     figure, (axis,) = make_panels(1, title, width=6.4, legend_lines=len(lines) // 2 + 1)
-    telling = [name for name in LINE if table[name].nunique(dropna=False) > 1] or ["protocol"]
+    telling = names_that_tell(table)
     for number, (_, line) in enumerate(lines):
         first, (color, dashes, marker, _) = line.iloc[0], look(number)
         label = wrap(", ".join(title_of(str(first[name])) for name in telling), 44)

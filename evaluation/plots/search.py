@@ -10,7 +10,7 @@ import tyro
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.names import metric_of
+from evaluation.names import metric_of, quantity_of
 from evaluation.plots.figures import Picture, data_description, make_panels
 from evaluation.plots.palette import BLUE, GREY, ORANGE, RED
 from evaluation.plots.style import legend_below
@@ -45,7 +45,7 @@ def draw_search(trials: pd.DataFrame, importance: pd.DataFrame, metric: str, tit
     figure, axes = make_panels(2 if len(importance) else 1, title, height=4.2)
     draw_history(axes[0], trials, metric)
     if len(importance):
-        names = [name.rpartition(".")[2] for name in importance["setting"]]
+        names = [quantity_of(name.rpartition(".")[2]) for name in importance["setting"]]
         axes[1].barh(names, importance["importance"])
         axes[1].invert_yaxis()
         axes[1].set(xlabel="importance: share of the score's variance (fANOVA)", xlim=(0, 1))

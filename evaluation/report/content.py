@@ -15,7 +15,7 @@ from evaluation.layout import DAGGER, Mark, cell, columns_that_tell, common_valu
 from evaluation.marks import best_and_like
 from evaluation.names import DETAILS, SUBGROUP, data_notice, metric_of, title_of
 from evaluation.paper import COMPARABLE
-from evaluation.plots.labels import LINE, by_fraction
+from evaluation.plots.labels import LINE, by_fraction, names_that_tell
 from evaluation.plots.robustness import ALONE, tested
 from evaluation.report.charts import Bar, Chart, Line, Tick, span
 from evaluation.report.sources import RunKey, Sources, StoreCard, keys_of
@@ -461,7 +461,7 @@ class TaskContent:
         table = by_fraction(select_counted(macro).rows)
         title = metric_of(self.main).title
         for key, part in table.groupby(["data", "store", "data_pairs"], sort=False, dropna=False):
-            telling = [name for name in LINE if part[name].nunique(dropna=False) > 1 and name != "recipe"]
+            telling = names_that_tell(part)
             found = list(part.groupby(LINE, sort=False, dropna=False))
             order = [float(line["value"].iloc[-1]) for _, line in found]
             is_better = metric_of(self.main).higher_is_better
@@ -470,7 +470,7 @@ class TaskContent:
             for number in best:
                 line = found[number][1].sort_values(FRACTION)
                 first = line.iloc[0]
-                name = " · ".join(title_of(_text(first[of])) for of in telling) or method_title(first[METHOD])
+                name = " · ".join(title_of(_text(first[of])) for of in telling)
                 numbers = (line[of].tolist() for of in (FRACTION, "value", "low", "high"))
                 lines.append(Line(name, *numbers))
             fractions = sorted(part[FRACTION].unique())
