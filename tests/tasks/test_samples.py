@@ -214,7 +214,7 @@ def test_a_store_of_the_former_version_is_refused(store: Path) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"store_version": 1}))
     done = subprocess.run(command(store), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr == (
-        f"error: {path}: the store has version 1, this code reads 2; extract again, into another folder\n"
+        f"error: {path}: the store has version 1, this code reads 3; extract again, into another folder\n"
     )
 
 
