@@ -9,7 +9,7 @@ from training.study import Report, SharedStudy
 from utils.config import Range
 
 EPOCHS = 3
-EPOCH_SECONDS = 0.02
+EPOCH_SECONDS = 0.05
 
 
 def objective(folder: Path, settings: Mapping[str, float], report: Report) -> float:

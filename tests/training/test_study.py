@@ -48,7 +48,7 @@ def test_a_search_killed_five_times_ends_with_the_trials_that_it_would_have_had(
     folder, draw = tmp_path / "it", random.Random(0)
     for count in range(1, 6):
         process = start(folder)
-        while len(list(folder.glob("trial*/calls"))) < 3 * count and process.poll() is None:
+        while len(list(folder.glob("trial*/calls"))) < 2 * count and process.poll() is None:
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.08))
         assert process.poll() is None, "it ended before it was killed"
