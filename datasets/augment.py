@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -117,10 +118,27 @@ def warp(images: ImageBatch, views: Views, size: int, crop: float = CROP) -> Ten
     Interpolation is bilinear, outside is black; a view at most half as fine as `crop` of an image's shorter
     side is of averaged pixels.
     """
-    step = CHUNK_SIZES.get(images.pixels.device.type, DEFAULT_CHUNK_SIZE)
-    chunks = (slice(start, start + step) for start in range(0, max(len(images), 1), step))
     mean_of = _pixels_per_pixel(crop * images.side, size)
-    return torch.cat([_warp_chunk(images.take(chunk), views.take(chunk), size, mean_of) for chunk in chunks])
+    rendered = torch.empty(len(images), 1, size, size, device=images.pixels.device)
+    for chunk in _chunks(images):
+        rendered[chunk] = _warp_chunk(images.take(chunk), views.take(chunk), size, mean_of)
+    return rendered
+
+
+def _chunks(images: ImageBatch) -> Iterator[np.ndarray | slice]:
+    """Yield which images to warp at once.
+
+    On a CPU they have one shape, so that a view does not depend, by rounding, on the images beside it.
+    """
+    device = images.pixels.device.type
+    step = CHUNK_SIZES.get(device, DEFAULT_CHUNK_SIZE)
+    if device not in CHUNK_SIZES:
+        yield from (slice(start, start + step) for start in range(0, len(images), step))
+        return
+    shape = np.unique(np.stack([images.height, images.width]), axis=1, return_inverse=True)[1]
+    order = np.argsort(shape, kind="stable")
+    for alike in np.split(order, np.flatnonzero(np.diff(shape[order])) + 1):
+        yield from (alike[start : start + step] for start in range(0, len(alike), step))
 
 
 def _warp_chunk(images: ImageBatch, views: Views, size: int, mean_of: int) -> Tensor:
@@ -145,10 +163,17 @@ def centre_view(images: ImageBatch, size: int, crop: float = CROP, square: bool 
     """
     side = round((crop or 1.0) * images.side)
     mean_of = _pixels_per_pixel(side, size)
-    keeps_pixels = not (square or crop == 0) or bool((images.height == images.width).all())
-    if side == size * mean_of and keeps_pixels:
-        top, left = (np.rint((length - side) / 2).astype(np.int64) for length in images[2:4])
-        return images.windows(top, left, side, side, mean_of) / 255
+    if side == size * mean_of:
+        is_square = images.height == images.width
+        keeps_pixels = is_square if square or crop == 0 else np.ones_like(is_square)
+        if keeps_pixels.all():
+            top, left = (np.rint((length - side) / 2).astype(np.int64) for length in images[2:4])
+            return images.windows(top, left, side, side, mean_of) / 255
+        if keeps_pixels.any() and images.pixels.device.type in CHUNK_SIZES:  # on a CPU, as in _chunks
+            rendered = torch.empty(len(images), 1, size, size, device=images.pixels.device)
+            for part in (np.flatnonzero(keeps_pixels), np.flatnonzero(~keeps_pixels)):
+                rendered[part] = centre_view(images.take(part), size, crop, square)
+            return rendered
     aspect = np.ones((len(images), 2)) if square else images.aspect
     shown = np.full(len(images), crop) if crop else aspect.max(axis=1, initial=1)
     matrix = (shown[:, None, None] * np.array([[1, 0, 0], [0, 1, 0]]) / aspect[:, :, None]).astype(np.float32)

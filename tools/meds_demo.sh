@@ -94,7 +94,7 @@ PY
     "$python" -m datasets.extract --mimic_iv "$raw" --protocol $protocol --lab_time $lab_time \
       --test_subjects "${meds}_test.csv" --val_subjects "${meds}_val.csv" --out "${stores}_raw"
     echo "== protocol $protocol, laboratory values at their $lab_time: raw tables, MEDS"
-    "$python" -m tools.compare_stores "${stores}_raw" "${stores}_meds" --may_differ age anchor_age
+    "$python" -m tools.compare_stores "${stores}_raw" "${stores}_meds" --may_differ age anchor_age anchor_year_group
   done
 done
 

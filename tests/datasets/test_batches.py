@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from datasets import augment, placement
+from datasets import augment, image_batch, placement
 from datasets.augment import centre_view, random_views, warp
 from datasets.batches import VIEWS, Batches, By, check_batch_size, packed_rows, split_evenly
 from datasets.image_batch import ImageBatch
@@ -536,7 +536,8 @@ def test_no_sample_of_a_batch_is_handled_by_itself(
     store: Store, monkeypatch: pytest.MonkeyPatch, place: str, train: bool
 ) -> None:
     """A batch of 8 samples takes as many calls, of Python and of C, as one of 64."""
-    monkeypatch.setattr(augment, "CHUNK_SIZES", {})  # warp as on a GPU, not eight images at once
+    monkeypatch.setattr(augment, "CHUNK_SIZES", {})  # warp as on a GPU, not eight images of one shape at once
+    monkeypatch.setattr(image_batch, "_copied", image_batch._gathered)
     made = []
     for size in (8, 8, 64):  # the first one fills caches
         options = {"data_pairs": "paired", "data_device": place, "batch_size": size, "train": train}

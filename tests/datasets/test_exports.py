@@ -142,7 +142,8 @@ def test_shards_and_parquet_read_the_same(
         (path,) = find_files(release, name)
         raw = pl.read_csv(path, infer_schema=False, glob=False)
         if layout.endswith("parquet"):
-            raw = raw.with_columns(typed(column, dtype) for column, dtype in TABLES[name].columns.items())
+            types = TABLES[name].columns
+            raw = raw.with_columns(typed(column, types[column]) for column in raw.columns if column in types)
         for n in range(3):
             part = raw[n * len(raw) // 3 : (n + 1) * len(raw) // 3]
             table = path.name.removesuffix(".csv.gz")

@@ -159,8 +159,8 @@ def test_the_shape_that_is_not_given_is_the_published_one(name: str) -> None:
 @pytest.mark.parametrize("name", EHR_ENCODERS)
 def test_each_weight_is_of_one_layer(name: str) -> None:
     encoder = make_encoder(name)
-    layers, expected = encoder.weights_by_layer(), {"lstm": 1, "gru_d": 1, "tcn": 5}
-    assert len(layers) == expected.get(name, 3)  # or the embedding and two layers
+    layers, expected = encoder.weights_by_layer(), {"tcn": 5, "transformer": 3, "strats": 3, "duett": 3}
+    assert len(layers) == expected.get(name, 1)  # 3: the embedding and two layers
     of_layers = [id(weight) for layer in layers for weight in layer]
     assert sorted(of_layers) == sorted(map(id, encoder.parameters()))
 
