@@ -53,7 +53,13 @@ def nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(checkpoint.Writer, "save", lambda writer, path, content: written.append(path.name))
     monkeypatch.setattr(checkpoint.Writer, "link", lambda writer, existing, path: written.append(path.name))
     monkeypatch.setattr(checkpoint, "load", lambda path: {})
-    for name in ("load_classifier", "report", "save_whole_classifier", "write_test_embeddings"):
+    for name in (
+        "load_classifier",
+        "feature_cache",
+        "report",
+        "save_whole_classifier",
+        "write_test_embeddings",
+    ):
         monkeypatch.setattr(classify, name, lambda *_: None)
     monkeypatch.setattr(Predictions, "in_order", made_up)
     return written
