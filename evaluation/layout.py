@@ -52,8 +52,8 @@ def common_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     ['all rows: a 1']
     """
     values = [(name, table[name].iloc[0]) for name in names if table[name].nunique(dropna=False) == 1]
-    told = [(name, value) for name, value in values if not pd.isna(value) and value != USUAL.get(name, "")]
-    said = ", ".join(f"{name} {value}" for name, value in told)
+    shown = [(name, value) for name, value in values if not pd.isna(value) and value != USUAL.get(name, "")]
+    said = ", ".join(f"{name} {value}" for name, value in shown)
     return [f"all rows: {said}"] if said else []
 
 

@@ -30,7 +30,7 @@ launch() { # launch PROGRAM FLAG ...: replace the shell by the program, so that 
     for word in ${LAUNCH:-python}; do
         launcher+=("$word")
         case $word in
-            # of the signals to stop, it passes on those that it is told; another one ends it alone
+            # of the signals to stop, it passes on those that its flag names; another one ends it alone
             torchrun | */torchrun | torch.distributed.run)
                 launcher+=(--signals-to-handle "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2") ;;
         esac

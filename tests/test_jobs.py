@@ -82,8 +82,8 @@ def test_a_signal_to_a_script_is_one_to_its_program(tmp_path: Path, script: str)
 def test_torchrun_is_told_to_pass_on_every_signal_to_stop(launch: str) -> None:
     environment = os.environ | {"LAUNCH": f"echo {launch} --nproc-per-node 2"}
     command = subprocess.run(["bash", SIMCLR], cwd=ROOT, env=environment, capture_output=True, text=True)
-    told = "--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
-    assert command.stdout.startswith(f"{launch} {told} --nproc-per-node 2 simclr_trainer.py --store ")
+    handled = "--signals-to-handle SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2"
+    assert command.stdout.startswith(f"{launch} {handled} --nproc-per-node 2 simclr_trainer.py --store ")
 
 
 NOT_IN_BASH_3_2 = {  # of macOS

@@ -173,7 +173,7 @@ def fit_classifier(
 ) -> Trained:
     """Train a classifier on the train split; its best epoch is that of the best validation score.
 
-    `splits` are those to load; `after_epoch` is told the number of each epoch, from 1, and its monitor.
+    `splits` are those to load; `after_epoch` gets the number of each epoch, from 1, and its monitor.
     """
     config = experiment.config
     sources = config.encoder_checkpoints

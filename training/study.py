@@ -34,7 +34,7 @@ REASON = "reason"  # attribute of a trial that did not complete
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 Settings = Mapping[str, Any]  # values by dotted path
-Report = Callable[[int, float], None]  # told the epoch and its score; ends the trial by TrialPruned
+Report = Callable[[int, float], None]  # gets the epoch and its score; ends the trial by TrialPruned
 Objective = Callable[[Path, Settings, Report], float]
 
 

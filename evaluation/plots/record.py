@@ -182,7 +182,7 @@ def _select_labels(task: Task, truth: np.ndarray, labels: Sequence[str]) -> list
         choices = ", ".join(task.labels)
         raise ValueError(f"{task.name} has no label {unknown[0]}; choose --label from {choices}")
     if len(labels) > len(LABEL_COLORS):
-        raise ValueError(f"--label: at most {len(LABEL_COLORS)} labels can be told apart; give fewer")
+        raise ValueError(f"--label: at most {len(LABEL_COLORS)} labels can be distinguished; give fewer")
     if labels:
         return list(labels)
     positive = [name for name, column in zip(task.labels, truth.T, strict=True) if (column == 1).any()]

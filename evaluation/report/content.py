@@ -25,7 +25,7 @@ from evaluation.subgroups import SMALLEST_GROUP
 from evaluation.summaries import Summary
 from tasks import TASKS
 
-MOST_LINES = 6  # of a chart: more can hardly be told apart
+MOST_LINES = 6  # of a chart: more can hardly be distinguished
 WITHIN = [*CONTEXT[:-1], "n"]  # what rows of a table may differ in, besides method and settings
 NO_VALUE = f"No value: fewer than {SMALLEST_GROUP} subjects, or one class."
 LIKE_BEST = f"{DAGGER} not significantly worse than the best (paired bootstrap, p {SIGNIFICANT} or more)."

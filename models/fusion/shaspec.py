@@ -31,8 +31,8 @@ class ShaSpec(ProjectedFusion):
 
     Other than in the paper, the networks read the features of the encoders, not hours and pixels, so that any
     encoder serves and no image is encoded twice; X-rays are not dropped at random (see --drop_cxr). Other
-    than in the published code that papers compare with, the modality is told from the specific features, not
-    the shared ones, which works against alpha; absent images have no loss; and no loop runs over samples.
+    than in the published code that papers compare with, the modality is predicted from the specific features,
+    not the shared ones, which works against alpha; absent images have no loss; and no loop runs over samples.
     """
 
     title = "ShaSpec"

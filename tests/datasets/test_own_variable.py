@@ -1,4 +1,4 @@
-"""A variable of one's own: its channels and widths follow from two YAML files, and mistakes are told."""
+"""A variable of one's own: its channels and widths follow from two YAML files, and mistakes are named."""
 
 import json
 from dataclasses import replace

@@ -130,8 +130,8 @@ def test_calibrated_probabilities_have_rows_and_columns_called_so(tmp_path: Path
     truth, guess = draw.integers(0, 2, (90, 1)).astype(float), draw.random((90, 1))
     others = {"temperature": guess**2, "isotonic": (guess > 0.5).astype(float)}
     samples, path = make_samples(truth), tmp_path / "predictions_test.csv"
-    told = replace(context(90), calibrated=others)
-    write_report(task, samples, guess, told, path, tmp_path, {"run": "one", "split": "test"})
+    calibrated_context = replace(context(90), calibrated=others)
+    write_report(task, samples, guess, calibrated_context, path, tmp_path, {"run": "one", "split": "test"})
     rows = read_results(tmp_path / "in-hospital-mortality.csv").query("label == 'macro'").set_index("metric")
     for way, other in others.items():
         want = by_name(compute_scores(task, truth, other, subject=samples.subject_id))

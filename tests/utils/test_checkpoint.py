@@ -224,8 +224,8 @@ def test_a_checkpoint_names_its_settings_or_itself(tmp_path: Path) -> None:
     assert own.settings == own.sha256[:12] and own.seed is None
     origin = {"settings": "abc", "store": "d" * 64, "seed": 5}
     checkpoint.save(path, CONTENT | {"origin": origin})
-    told = checkpoint.read_origin(path)
-    assert (told.settings, told.seed) == (f"abc on {'d' * 12}", 5) and told.sha256 != own.sha256
+    recorded = checkpoint.read_origin(path)
+    assert (recorded.settings, recorded.seed) == (f"abc on {'d' * 12}", 5) and recorded.sha256 != own.sha256
 
 
 def test_a_folder_is_no_checkpoint_but_its_checkpoints_are_named(tmp_path: Path) -> None:

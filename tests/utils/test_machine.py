@@ -78,14 +78,14 @@ def test_macos_has_neither_affinity_nor_control_groups(
 
 
 def test_libraries_that_see_no_quota_are_told(cgroups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[int] = []
+    threads_set: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr(torch, "set_num_threads", told.append)
+    monkeypatch.setattr(torch, "set_num_threads", threads_set.append)
     (cgroups / "own").write_text("0::/\n")
     write(cgroups / "fs", cpu__max="800000 100000")
     monkeypatch.setenv("OMP_NUM_THREADS", "16")
     limit_threads()
-    assert not told
+    assert not threads_set
     monkeypatch.delenv("OMP_NUM_THREADS")
     limit_threads()
-    assert told == [8]
+    assert threads_set == [8]
