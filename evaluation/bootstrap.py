@@ -184,7 +184,7 @@ def interval(
     >>> [round(end, 3) for end in interval(0.9, np.array([0.88, 0.9, 0.92]), 50, (0, 1))]
     [0.862, 0.929]
     >>> [round(end, 3) for end in interval(1.0, np.ones(9), 50, (0, 1))]
-    [0.925, 1.0]
+    [0.924, 1]
     """
     resampled = resampled[~np.isnan(resampled)]
     if len(resampled) < 2 or subjects < 2 or np.isnan(value):
