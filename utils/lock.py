@@ -103,11 +103,11 @@ class Lock:
             with suppress(OSError):  # such as a server that does not answer now
                 holder = _read(self.path)
                 if holder is not None and holder.token not in (self.holder.token, UNREADABLE):
-                    _leave(self.path, holder)
+                    _release(self.path, holder)
                 os.utime(self.path)
 
 
-def _leave(path: Path, holder: Holder) -> None:
+def _release(path: Path, holder: Holder) -> None:
     """End this process, whose lock another one holds now, before it writes anything more."""
     cause = "as this one gave no sign of life, such as while it was suspended; nothing more is written"
     text = f"error: {path.parent}: process {holder.pid} on {holder.host} has taken over, {cause}"

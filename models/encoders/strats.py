@@ -67,7 +67,7 @@ class STraTSEncoder(EHREncoder):
         sample = to_device(torch.arange(len(lengths)).repeat_interleave(lengths), device)
         read = to_device(rows, device)
         hours, value, channel = (part[read] for part in (triplets.hours, triplets.value, triplets.channel))
-        kept = self._kept(channel, sample, len(lengths))
+        kept = self._draw_kept(channel, sample, len(lengths))
         time = 2 * hours / triplets.end.clamp(min=1 / 3600)[sample] - 1
         tokens: Tensor = self.dropout(self.time(time) + self.value(value) + self.channel(channel))
         if not len(rows):
@@ -86,7 +86,7 @@ class STraTSEncoder(EHREncoder):
         layers = [list(layer.parameters()) for layer in self.layers]
         return [embeddings, *layers[:-1], [*layers[-1], *self.weights.parameters()]]
 
-    def _kept(self, channel: Tensor, sample: Tensor, samples: int) -> Tensor:
+    def _draw_kept(self, channel: Tensor, sample: Tensor, samples: int) -> Tensor:
         """Return which triplets are read, bool [N]: in training, not those of variables that are left out."""
         if not self.training or not self.dropout.p:
             return torch.ones_like(channel, dtype=torch.bool)

@@ -315,8 +315,8 @@ def test_killed_in_every_step_the_store_is_the_same_to_the_byte(raw: ExtractConf
     killed = []
     for name in (None, *list(STEPS)[:-1]):
         run = subprocess.Popen(command(raw), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        waited = raw.out / ".work" / ("identity.json" if name is None else f"{name}.done")
-        while not waited.exists() and run.poll() is None:
+        written = raw.out / ".work" / ("identity.json" if name is None else f"{name}.done")
+        while not written.exists() and run.poll() is None:
             time.sleep(0.0005)
         if run.poll() is None:
             os.kill(run.pid, signal.SIGKILL)

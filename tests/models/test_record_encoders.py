@@ -277,7 +277,7 @@ def test_strats_reads_the_last_triplets_of_a_sample_with_too_many(monkeypatch: p
 def test_strats_leaves_out_all_observations_of_a_variable_together() -> None:
     encoder, batch = make_encoder("strats", ehr_dropout=0.5).train(), make_batch()
     channel, sample = batch.triplets.channel, torch.arange(len(batch.triplets.channel)) % 3
-    kept = encoder._kept(channel, sample, 3)
+    kept = encoder._draw_kept(channel, sample, 3)
     groups = {(int(s), int(v)) for s, v in zip(sample, encoder.variable[channel], strict=True)}
     left_out = 0
     for s, v in groups:
