@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    flags = ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has no sandbox for root
+    flags = ["--disable-dev-shm-usage"]  # other tests may fill the shared memory of a small machine
+    flags += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium has no sandbox for root
     with playwright.sync_playwright() as engine:
         browser = engine.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield browser
@@ -40,6 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: playwright.Browser, report: Path, width: int = 1280) -> tuple[playwright.Page, list[str]]:
     """Open a page; the list gets what it says on the console, and what it asks for besides itself."""
     page, heard = browser.new_page(viewport={"width": width, "height": 900}), []
+    page.set_default_timeout(120_000)  # ms, for a busy machine
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on("request", lambda request: heard.append(request.url) if request.url != report.as_uri() else None)
