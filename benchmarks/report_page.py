@@ -70,7 +70,8 @@ def make_runs(folder: Path, runs: int, resamples: int = 1000) -> None:
             "objective": objective, "checkpoint": f"runs/{objective}-seed{seed}/best.ckpt",
             "checkpoint_hash": f"c{method}{seed}", "classifier_hash": f"w{number}", "epoch": 7, "seed": seed,
             "data": "synthetic", "store": stores[task.name][:HASH_DIGITS], "data_pairs": "partial",
-            "split_by": "", "label_fraction": 1.0, "settings": digest(settings),
+            "split_by": "", "label_fraction": 1.0, "ehr_encoder": "lstm", "vision_backbone": "resnet34",
+            "cxr_weights": "random", "settings": digest(settings),
             "commit": "0123456789ab", "started": started, "seconds": 60.0,
         }  # fmt: skip
         skill = 0.6 + 0.2 * draw.random()

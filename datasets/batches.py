@@ -246,6 +246,7 @@ def load_batches(
     seed: int,
     process: Process,
     needs: RecordNeeds = SHARES_STAYS,
+    crop: float | None = None,
 ) -> Batches:
     """Return batches of a split's samples; shuffled and with random views in training. See `load_samples`."""
     return Batches(
@@ -257,6 +258,7 @@ def load_batches(
         train=split == "train",
         rank=process.rank,
         world=process.world,
+        crop=crop,
         needs=needs,
     )
 

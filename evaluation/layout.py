@@ -6,10 +6,13 @@ from typing import Literal, NamedTuple
 
 import pandas as pd
 
+from evaluation.results import NO_ENCODER
+
 Style = Literal["text", "markdown", "latex"]
 Mark = Literal["best", "like best"]
 DAGGER = "†"
-USUAL = {"label_fraction": 1.0}  # values of columns that go without saying
+# Values of columns that go without saying.
+USUAL = {"label_fraction": 1.0, "ehr_encoder": "lstm", "cxr_weights": "random"}
 LATEX_CHARACTERS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
     "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "²": r"$^2$", DAGGER: r"$^\dagger$",
@@ -31,13 +34,13 @@ def columns_that_tell(
 ) -> list[str]:
     """Return the columns to show: `always`, those of `varying` with several values, and useful `details`.
 
-    Details are added, in order, while they tell rows apart that look alike.
+    NO_ENCODER is no value. Details are added, in order, while they tell rows apart that look alike.
 
     >>> table = pd.DataFrame({"a": [1, 1], "b": [2, 2], "c": [3, 4]})
     >>> columns_that_tell(table, ["a"], ["b"], ["c"])
     ['a', 'c']
     """
-    shown = [*always, *(name for name in varying if table[name].nunique(dropna=False) > 1)]
+    shown = [*always, *(name for name in varying if len(_values(table[name])) > 1)]
     for name in details:
         alike = table[table.duplicated(shown, keep=False)]
         if len(alike.drop_duplicates([*shown, name])) > len(alike.drop_duplicates(shown)):
@@ -48,13 +51,23 @@ def columns_that_tell(
 def common_values(table: pd.DataFrame, names: Sequence[str]) -> list[str]:
     """Return a line with the columns of a table that have one value, but not the usual; [] if there are none.
 
-    >>> common_values(pd.DataFrame({"a": [1, 1], "b": [2, 3]}), ["a", "b"])
-    ['all rows: a 1']
+    What some rows lack (NO_ENCODER) has a line of its own.
+
+    >>> common_values(pd.DataFrame({"a": [1, 1], "b": [2, 3], "c": ["tcn", "none"]}), ["a", "b", "c"])
+    ['all rows: a 1', 'where there is one: c tcn']
     """
-    values = [(name, table[name].iloc[0]) for name in names if table[name].nunique(dropna=False) == 1]
-    shown = [(name, value) for name, value in values if not pd.isna(value) and value != USUAL.get(name, "")]
-    said = ", ".join(f"{name} {value}" for name, value in shown)
-    return [f"all rows: {said}"] if said else []
+    lines: dict[str, list[str]] = {"all rows": [], "where there is one": []}
+    for name in names:
+        values = _values(table[name])
+        if len(values) == 1 and not pd.isna(values[0]) and values[0] not in ("", USUAL.get(name)):
+            is_lacking = NO_ENCODER in set(table[name])
+            lines["where there is one" if is_lacking else "all rows"].append(f"{name} {values[0]}")
+    return [f"{rows}: {', '.join(said)}" for rows, said in lines.items() if said]
+
+
+def _values(column: pd.Series) -> list[object]:
+    """Return the different values of a column, but NO_ENCODER; missing ones count as one."""
+    return [value for value in column.astype(object).unique() if pd.isna(value) or value != NO_ENCODER]
 
 
 def interval(low: float, high: float, digits: int) -> str:

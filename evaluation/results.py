@@ -17,9 +17,11 @@ from utils.lock import waiting_lock
 COLUMNS = (
     "run", "mode", "task", "protocol", "fusion", "objective", "checkpoint", "checkpoint_hash",
     "classifier_hash", "epoch", "seed", "data", "store", "data_pairs", "split_by", "label_fraction",
-    "settings", "split", "label", "metric", "value", "low", "high", "n", "positives", "commit",
-    "started", "seconds",
+    "ehr_encoder", "vision_backbone", "cxr_weights", "settings", "split", "label", "metric", "value", "low",
+    "high", "n", "positives", "commit", "started", "seconds",
 )  # fmt: skip
+ENCODERS = ("ehr_encoder", "vision_backbone", "cxr_weights")
+NO_ENCODER = "none"  # in these columns: a run has no such encoder
 HASH_DIGITS = 12  # of the SHA-256 of checkpoints and stores that a row shows
 SETTINGS = "settings"  # folder beside the result tables: a YAML file for each hash in the column `settings`
 NUMBER_COLUMNS = ("epoch", "seed", "label_fraction", "value", "low", "high", "n", "positives", "seconds")
@@ -135,8 +137,8 @@ def read_table(path: Path, columns: Sequence[str], text: Collection[str] = TEXT_
 def read_results(path: Path) -> pd.DataFrame:
     """Read a result table, with empty cells in the columns that an older version did not write.
 
-    Runs of such a version learnt from all labels, and so their `label_fraction` is 1. The column `source` is
-    the path.
+    Runs of such a version learnt from all labels, and so their `label_fraction` is 1; their record encoder
+    was the LSTM. The column `source` is the path.
 
     Raises:
         ValueError: the file is missing.
@@ -146,7 +148,14 @@ def read_results(path: Path) -> pd.DataFrame:
     rows = read_rows(path)
     missing = {name: np.nan if name in NUMBER_COLUMNS else "" for name in COLUMNS if name not in rows}
     rows = rows.assign(**missing)[list(COLUMNS)].fillna({"label_fraction": 1.0})
-    return call_plugin(rows.assign(source=str(path)))
+    return call_plugin(name_record_encoders(rows).assign(source=str(path)))
+
+
+def name_record_encoders(rows: pd.DataFrame) -> pd.DataFrame:
+    """Fill in the record encoder of rows of a version that knew the LSTM alone, and left the cell empty."""
+    has_none = (rows["fusion"] == "cxr") | (rows["protocol"] == "baseline")
+    former = has_none.map({True: NO_ENCODER, False: "lstm"})
+    return rows.assign(ehr_encoder=rows["ehr_encoder"].mask(rows["ehr_encoder"] == "", former))
 
 
 def call_plugin(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,11 +10,11 @@ import pandas as pd
 from scipy import stats
 
 from evaluation.names import metric_of
-from evaluation.results import read_results, read_settings
+from evaluation.results import ENCODERS, read_results, read_settings
 
 METHOD = ["protocol", "fusion", "objective"]
 # also equal in runs that differ in their seed alone
-CONTEXT = ["mode", "data", "store", "data_pairs", "split_by", "label_fraction", "settings"]
+CONTEXT = ["mode", "data", "store", "data_pairs", "split_by", "label_fraction", *ENCODERS, "settings"]
 GROUP = ["group", *METHOD, *CONTEXT]
 RUN = ["source", "run", "started"]  # what tells one run from all others
 SAME_SCORE = 1e-3  # largest difference between two evaluations of one classifier, such as on CPU and GPU

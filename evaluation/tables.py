@@ -24,7 +24,7 @@ from utils.cli import run_cli
 
 BASELINES = ("random", "ehr", "cxr")  # objectives and fusions that come first in the summary
 # said once if all runs share them
-RUN_CONTEXT = ["seed", "mode", "data", "store", "data_pairs", "split_by", "label_fraction"]
+RUN_CONTEXT = ["seed", *CONTEXT[:-1]]
 RUN_DETAILS = ["settings", "checkpoint_hash", "run", "started", "source"]  # shown where rows look alike
 
 

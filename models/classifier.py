@@ -17,9 +17,15 @@ from models.encoders import (
     EncoderConfig,
     build_encoders,
     is_torchvision,
-    load_external,
+    start_external,
 )
-from models.encoders.families import FAMILIES, weights_label
+from models.encoders.families import (
+    IMAGENET_WEIGHTS,
+    NO_ENCODER,
+    RANDOM_WEIGHTS,
+    UNKNOWN_WEIGHTS,
+    weights_label,
+)
 from models.fusion import (
     FUSIONS,
     BranchLogits,
@@ -62,7 +68,9 @@ class ClassifierConfig:
     which have this `width`. `objective` is what trained the encoders before ("supervised" and "random" mean
     nothing did; weights from elsewhere are "external", or the name of their family), `checkpoint` the file
     they were loaded from. If the two encoders differ, both fields name both: "simclr + supervised".
-    `label_fraction` is the fraction of the training subjects whose labels it learns from.
+    `label_fraction` is the fraction of the training subjects whose labels it learns from. `cxr_weights` says
+    with which weights the image encoder began, before any pretraining, or that beside which a record encoder
+    was pretrained.
     """
 
     fusion: str
@@ -77,6 +85,7 @@ class ClassifierConfig:
     checkpoint: str = ""
     fusion_settings: FusionConfig = field(default_factory=FusionConfig)
     label_fraction: float = 1.0
+    cxr_weights: str = UNKNOWN_WEIGHTS
 
     def __post_init__(self) -> None:
         """Raise ValueError, naming the flag, if the fusion does not fit the other settings."""
@@ -102,6 +111,16 @@ class ClassifierConfig:
                 f"--fusion {self.fusion} trains more than the one linear layer of --protocol lineareval; use "
                 "--fusion ehr, cxr or concatenation"
             )
+
+    @property
+    def encoder_columns(self) -> dict[str, str]:
+        """What result rows say of the encoders, by column."""
+        names = get_fusion(self.fusion).encoder_names()
+        return {
+            "ehr_encoder": self.encoders.ehr_encoder if "ehr" in names else NO_ENCODER,
+            "vision_backbone": self.encoders.vision_backbone if "cxr" in names else NO_ENCODER,
+            "cxr_weights": self.cxr_weights,
+        }
 
 
 class Classifier(nn.Module):
@@ -203,6 +222,9 @@ def start_classifier(
     external = {modality: path for modality, path in sources.items() if is_state_dict_file(path)}
     ours = {modality: path for modality, path in sources.items() if modality not in external}
     states = {path: checkpoint.load(Path(path)) for path in dict.fromkeys(ours.values())}
+    own = IMAGENET_WEIGHTS if config.encoders.pretrained else RANDOM_WEIGHTS
+    has_images = "cxr" in FUSIONS[config.fusion].encoder_names()
+    config = replace(config, cxr_weights=own if has_images else NO_ENCODER)
     if sources:
         config = _built_from(config, sources, {modality: states[path] for modality, path in ours.items()})
     classifier = build_classifier(config, download="cxr" not in sources)
@@ -218,14 +240,13 @@ def start_classifier(
         with checkpoint.error_context(path, f"give another checkpoint with --load_state_{modality}"):
             load_pretrained(parts, states[path])
     for path in external.values():
-        encoder, backbone = classifier.parts()["cxr_encoder"], config.encoders.vision_backbone
+        encoder = classifier.parts()["cxr_encoder"]
         assert isinstance(encoder, Encoder)
-        with checkpoint.error_context(path, f"{backbone} is what --vision_backbone says; give the file's"):
-            logger.info(f"loaded {load_external(encoder, backbone, Path(path))} of {path}")
-        if backbone in FAMILIES and (note := FAMILIES[backbone].note):
-            logger.warning(
-                f"{backbone} {note} when it was trained: its scores may be too good; tables say so"
-            )
+        start_external(encoder, config.encoders.vision_backbone, path)
+    if "MIMIC-CXR" in config.cxr_weights and not external:
+        logger.warning(
+            f"a pretraining began with {config.cxr_weights}: scores may be too good; tables say so"
+        )
     return classifier, config
 
 
@@ -248,12 +269,16 @@ def _built_from(
         settings["pretrained"] = is_torchvision(backbone)
     label = weights_label(backbone)
     objectives = [pretrainings[m].objective if m in pretrainings else label for m in sources]
+    weights = [pretrainings[m].cxr_weights if m in pretrainings else label for m in sources]
+    if "cxr" not in sources:
+        weights.append(config.cxr_weights)
     return replace(
         config,
         encoders=replace(config.encoders, **settings),
         width=next((item.width for item in pretrainings.values()), config.width),
         objective=" + ".join(dict.fromkeys(objectives)),
         checkpoint=" + ".join(dict.fromkeys(sources.values())),
+        cxr_weights=" + ".join(dict.fromkeys(name for name in weights if name != NO_ENCODER)) or NO_ENCODER,
     )
 
 

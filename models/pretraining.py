@@ -7,6 +7,7 @@ from torch import nn
 
 from datasets.schema import grid_layout, layout_difference
 from models.encoders import EncoderConfig
+from models.encoders.families import UNKNOWN_WEIGHTS
 from utils.checkpoint import Checkpoint, Parts, load_part
 from utils.config import from_dict, to_dict
 from utils.log import logger
@@ -16,11 +17,15 @@ PARTS = ("ehr_encoder", "cxr_encoder", "ehr_head", "cxr_head")
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How to rebuild the encoders and heads (of this `width`) of a checkpoint, and their objective."""
+    """How to rebuild the encoders and heads (of this `width`) of a checkpoint, and their objective.
+
+    `cxr_weights` says with which weights the image encoder began.
+    """
 
     objective: str
     encoders: EncoderConfig
     width: int = 1
+    cxr_weights: str = UNKNOWN_WEIGHTS
 
 
 def pretraining_checkpoint(

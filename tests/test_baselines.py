@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from datasets.extract import ExtractConfig
 from datasets.samples import load_samples
 from datasets.store import Store
+from evaluation.results import ENCODERS, NO_ENCODER
 from evaluation.tables import summary
 from tasks import TASKS
 from tests.random_cohort import random_cohort
@@ -63,6 +64,7 @@ def test_every_task_has_predictions_and_rows(
     assert table["probability"].between(0, 1).all()
     rows = pd.read_csv(tmp_path / "results" / f"{task}.csv")
     assert set(rows["protocol"]) == {"baseline"} and set(rows["fusion"]) == {model}
+    assert set(rows[list(ENCODERS)].to_numpy().ravel()) == {NO_ENCODER}
     assert set(rows["split"]) == {"val", "test"} and (rows["low"] <= rows["high"])[rows["low"].notna()].all()
     assert "baseline" in summary(tmp_path / "results") and model in summary(tmp_path / "results")
 

@@ -207,6 +207,7 @@ def test_an_encoder_with_weights_of_a_family_is_tested_as_it_was_trained(store: 
     run(store, tmp_path, *flags, *test, "--image_size", "224", "--name", "again")
     assert np.array_equal(probabilities(tmp_path / "it"), probabilities(tmp_path / "again"))
     rows = pd.read_csv(tmp_path / "results" / "phenotyping.csv")
-    assert set(rows["objective"]) == {"eva-x-tiny (may have seen MIMIC-CXR)"}
+    assert set(rows["objective"]) == set(rows["cxr_weights"]) == {"eva-x-tiny (may have seen MIMIC-CXR)"}
+    assert set(rows["vision_backbone"]) == {"eva-x-tiny"} and set(rows["ehr_encoder"]) == {"none"}
     with pytest.raises(ValueError, match="eva-x-tiny reads images of 224 pixels; use --image_size 224"):
         run(store, tmp_path, *flags, *test, "--name", "small")

@@ -96,6 +96,8 @@ def test_a_pretrained_encoder_is_probed_and_fine_tuned(store: Path, tmp_path: Pa
     for protocol in ("lineareval", "finetune"):
         tuned = run(store, tmp_path, *task, "--protocol", protocol, "--name", protocol)
         assert checkpoint.load(tuned / "best.ckpt")["config"]["encoders"]["ehr_encoder"] == name
+    rows = read_results(tmp_path / "results" / "readmission.csv")
+    assert set(rows["ehr_encoder"]) == {name}  # which no flag of these runs names
 
 
 @pytest.mark.parametrize("name", EHR_ENCODERS)

@@ -1,5 +1,6 @@
 """Classifiers on ever fewer X-rays: what training.robustness writes is what run_gpu.py --drop_cxr reports."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from training import robustness
 from training.classify import classify
 from training.classify_config import ClassifyConfig
 from training.robustness import RobustnessConfig, find_runs
+from utils import checkpoint
 from utils.config import parse
 
 FLAGS = (
@@ -76,6 +78,16 @@ def test_the_picture_has_a_panel_for_each_fusion_and_a_legend_outside(
     )  # EHR alone, all stays, those with an X-ray
     fifteen = pd.concat([table.assign(fusion=f"fusion {n}") for n in range(15)])
     assert len(draw_robustness(fifteen, "many").axes) == 15
+
+
+def test_runs_of_other_encoders_are_no_seeds_of_one_method(folder: Path, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        shutil.copytree(folder / "runs" / f"medfuse-{seed}", tmp_path / f"medfuse-{seed}")
+    state = checkpoint.load(tmp_path / "medfuse-1/best.ckpt")
+    state["config"]["cxr_weights"] = "external"
+    checkpoint.save(tmp_path / "medfuse-1/best.ckpt", state)
+    with pytest.raises(ValueError, match=r"medfuse-1 and another .* differ in their splits, .*or encoders"):
+        robustness.main(RobustnessConfig((tmp_path,), out=tmp_path / "out", rates=(0.0,), bootstrap=2))
 
 
 def test_mistakes_are_one_clear_error(tmp_path: Path) -> None:

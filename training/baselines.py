@@ -343,6 +343,7 @@ def report(
         "data": store.data_kind,
         "store": run.store[: results.HASH_DIGITS],
         "data_pairs": config.data_pairs,
+        **dict.fromkeys(results.ENCODERS, results.NO_ENCODER),
         "settings": digest(run.settings),
         "split": split,
         "commit": run.commit,

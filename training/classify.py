@@ -566,6 +566,7 @@ def report(
         "data_pairs": config.data.data_pairs,
         "split_by": experiment.store.split_name,
         "label_fraction": built.label_fraction,
+        **built.encoder_columns,
         "settings": digest(run.settings),
         "split": split,
         "commit": run.commit,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from datasets.samples import SAMPLE_SELECTIONS, DataConfig
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
-from models.encoders.families import FAMILIES
+from models.encoders.families import check_image_size
 from models.fusion import FUSIONS, FusionConfig, FusionName
 from tasks import TASKS, TaskName
 from training.early_stopping import PatienceConfig
@@ -16,7 +16,7 @@ from training.optim import OptimConfig, check_flag
 from utils.choices import require_choice
 from utils.config import neutral, resumable, searched
 from utils.run_config import RunConfig
-from utils.state_dict import SUFFIXES, is_state_dict_file
+from utils.state_dict import check_weights_file, is_state_dict_file
 
 if TYPE_CHECKING:
     from models.classifier import ClassifierConfig
@@ -173,23 +173,13 @@ def check_config(config: ClassifyConfig) -> None:
     check_label_fraction(config)
     check_fine_tuning(config)
     check_batch_by(config)
-    check_image_size(config)
+    if "cxr" in FUSIONS[config.fusion].modalities:
+        check_image_size(config.encoders.vision_backbone, config.data.image_size)
     check_frozen_views(config)
     check_load_state(config)
     check_encoder_flags(config)
     check_encoder_checkpoints(config)
     check_modalities(config.fusion, config.data.data_pairs)
-
-
-def check_image_size(config: ClassifyConfig) -> None:
-    """Raise ValueError if an image encoder of a family that is asked for reads images of another size."""
-    name = config.encoders.vision_backbone
-    family = FAMILIES.get(name)
-    if family and "cxr" in FUSIONS[config.fusion].modalities and config.data.image_size != family.size:
-        raise ValueError(
-            f"--image_size {config.data.image_size}: --vision_backbone {name} reads images of {family.size} "
-            f"pixels; use --image_size {family.size}"
-        )
 
 
 def check_frozen_views(config: ClassifyConfig) -> None:
@@ -294,11 +284,7 @@ def check_encoder_checkpoints(config: ClassifyConfig) -> None:
                 f"--{flag} {getattr(config, flag)}: takes a checkpoint of this project (.ckpt); give weights "
                 "of an image encoder from elsewhere with --cxr_weights"
             )
-    if config.cxr_weights and not is_state_dict_file(config.cxr_weights):
-        raise ValueError(
-            f"--cxr_weights {config.cxr_weights}: takes files that end in {', '.join(SUFFIXES)}; give a "
-            "checkpoint of this project with --load_state_cxr"
-        )
+    check_weights_file(config.cxr_weights, "give a checkpoint of this project with --load_state_cxr")
     if config.cxr_weights and config.load_state_cxr:
         raise ValueError("--cxr_weights and --load_state_cxr both start the image encoder; leave out one")
     for flag in ("load_state_ehr", "load_state_cxr", "cxr_weights"):

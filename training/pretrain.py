@@ -1,8 +1,9 @@
 """Pretrain both encoders with any objective: `python -m training.pretrain NAME --help`."""
 
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cache, partial, reduce
 from operator import or_
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -11,7 +12,23 @@ from datasets.batches import check_batch_size, load_batches
 from datasets.other_splits import open_store
 from datasets.samples import DataConfig, check_pairs, split_label
 from models.embeddings import COLLAPSE_COLUMNS
-from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders, with_shape
+from models.encoders import (
+    EHR_ENCODERS,
+    Encoder,
+    EncoderConfig,
+    build_encoders,
+    crop_of,
+    is_torchvision,
+    start_external,
+    with_shape,
+)
+from models.encoders.families import (
+    FAMILIES,
+    IMAGENET_WEIGHTS,
+    RANDOM_WEIGHTS,
+    check_image_size,
+    weights_label,
+)
 from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from models.pretraining import Pretraining, pretraining_checkpoint
@@ -22,13 +39,14 @@ from training.loop import fit
 from training.optim import OptimConfig
 from training.provenance import lineage
 from training.selection import SelectionConfig
-from utils import distributed
+from utils import checkpoint, distributed
 from utils.cli import run_cli
 from utils.config import from_dict, neutral, resumable, to_dict
 from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import start_run
 from utils.run_config import RunConfig
+from utils.state_dict import EXTERNAL, check_weights_file
 
 VAL_CURE = "use more stays, a larger --batch_size, or choose the epoch by --monitor train_loss"
 
@@ -39,6 +57,9 @@ class PretrainConfig:
 
     task: TaskName = "phenotyping"
     """Task whose samples give the pairs; its labels are not used."""
+    cxr_weights: str = neutral("")
+    """File of weights of --vision_backbone that were trained elsewhere, from which the image encoder starts:
+    a state dict (.pth, .pt, .bin) or .safetensors. Every tensor must fit, and nothing is unpickled."""
     encoders: EncoderConfig = field(default_factory=EncoderConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = resumable(OptimConfig())
@@ -97,29 +118,32 @@ def pretrain(config: PretrainConfig) -> None:
     settings = check(config)
     task, store = get_task(config.task), open_store(config.data)
     encoder_config = with_shape(config.encoders, settings.published_ehr_dim)
-    other = "" if encoder_config.ehr_encoder == "lstm" else encoder_config.ehr_encoder
-    parts = (settings.name, other, task.name, split_label(config.data), f"seed{config.run.seed}")
-    name = "-".join(filter(None, parts))
-    run = start_run(config, name, store.data_description, store.fingerprint_of(task.name))
+    origins = {"cxr_weights": checkpoint.read_origin(Path(config.cxr_weights))} if config.cxr_weights else {}
+    run = start_run(
+        config,
+        default_name(config, settings.name),
+        store.data_description,
+        store.fingerprint_of(task.name),
+        origins,
+    )
     check_batch_size(config.data.batch_size, run.process.world)
-    needs = EHR_ENCODERS[encoder_config.ehr_encoder].needs
+    encoders, pretraining = start_encoders(config, settings, encoder_config)
+    needs, crop = EHR_ENCODERS[encoder_config.ehr_encoder].needs, crop_of(encoders["cxr"])
     train, val = (
-        load_batches(store, task, split, config.data, run.seed, run.process, needs)
+        load_batches(store, task, split, config.data, run.seed, run.process, needs, crop)
         for split in ("train", "val")
     )
     check_compares(train.samples.cxr_row, len(train.samples), "train", "use more stays")
     if config.stopping.monitor.startswith("val_"):
         check_compares(val.samples.cxr_row, config.data.batch_size, "validation", VAL_CURE)
-    encoders = build_encoders(encoder_config)
     heads = build_heads(encoders, settings.width)
     objective = settings.build(encoders, heads)
-    pretraining = Pretraining(settings.name, encoder_config, settings.width)
-    known = lineage(store)
+    known = lineage(store, map(Path, filter(None, [config.cxr_weights])))
     probes = None
     if config.selection.probe:
         from training.epoch_probes import EpochProbes  # with matplotlib, which takes time to import
 
-        probes = EpochProbes(config.selection, config.data, encoder_config, encoders, store, run)
+        probes = EpochProbes(config.selection, config.data, pretraining.encoders, encoders, store, run)
     logger.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
     fit(
         objective,
@@ -138,9 +162,34 @@ def pretrain(config: PretrainConfig) -> None:
     distributed.shutdown()
 
 
+def default_name(config: PretrainConfig, objective: str) -> str:
+    """Return the name of a run without --name: objective, encoders that are not the usual, task, and seed."""
+    encoders = config.encoders
+    record_encoder = "" if encoders.ehr_encoder == "lstm" else encoders.ehr_encoder
+    weights = encoders.vision_backbone if encoders.vision_backbone in FAMILIES else EXTERNAL
+    parts = (objective, record_encoder, weights if config.cxr_weights else "", config.task)
+    return "-".join(filter(None, (*parts, split_label(config.data), f"seed{config.run.seed}")))
+
+
+def start_encoders(
+    config: PretrainConfig, settings: ObjectiveSettings, shape: EncoderConfig
+) -> tuple[dict[str, Encoder], Pretraining]:
+    """Build the encoders, the image encoder from --cxr_weights if that is given; return also how."""
+    if not config.cxr_weights:
+        weights = IMAGENET_WEIGHTS if shape.pretrained else RANDOM_WEIGHTS
+        return build_encoders(shape), Pretraining(settings.name, shape, settings.width, weights)
+    backbone = shape.vision_backbone
+    shape = replace(shape, pretrained=is_torchvision(backbone))  # images are normalised as ImageNet was
+    encoders = build_encoders(shape, download=False)
+    start_external(encoders["cxr"], backbone, config.cxr_weights)
+    return encoders, Pretraining(settings.name, shape, settings.width, weights_label(backbone))
+
+
 def check(config: PretrainConfig) -> ObjectiveSettings:
     """Return the settings of the objective; raise ValueError, naming the flag, if they cannot work."""
     check_pairs(config.data)
+    check_weights_file(config.cxr_weights, "a pretraining starts from no checkpoint of this project")
+    check_image_size(config.encoders.vision_backbone, config.data.image_size)
     settings = config.objective_settings()
     settings.check(config.optim.optimizer)
     return settings

@@ -22,7 +22,7 @@ from evaluation.bootstrap import Resamples, Subjects
 from evaluation.plots.robustness import Robustness
 from evaluation.plots.style import Format, save
 from evaluation.scoring import compute_scores
-from models.classifier import read_classifier
+from models.classifier import ClassifierConfig, read_classifier
 from models.encoders import crop_of, record_needs
 from models.fusion import FUSIONS
 from tasks import TASKS
@@ -30,6 +30,7 @@ from tasks.task import Task
 from training.classify_config import ClassifyConfig
 from training.predict import predict
 from training.provenance import check_no_leakage
+from utils import checkpoint
 from utils.cli import run_cli
 from utils.config import from_dict, read_yaml_mapping
 from utils.files import atomic_write
@@ -205,14 +206,16 @@ def rows(
 def main(config: RobustnessConfig) -> None:
     """Test all runs, and write a table and a picture for each task."""
     methods: dict[Method, list[TestedRun]] = {}
-    studies: dict[Method, tuple[str, float]] = {}
+    studies: dict[Method, tuple[object, ...]] = {}
     for folder in find_runs(config.runs):
         method, settings = read_run(folder, config.store)
-        study = split_label(settings.data), settings.label_fraction
+        built = from_dict(ClassifierConfig, checkpoint.load(folder / "best.ckpt")["config"], str(folder))
+        encoders = built.encoder_columns.values()
+        study = split_label(settings.data), settings.label_fraction, *encoders
         if studies.setdefault(method, study) != study:
             raise ValueError(
-                f"{folder} and another run of its method have other splits or another --label_fraction, so "
-                "that they are no seeds of one method; give the runs of one"
+                f"{folder} and another run of its method differ in their splits, --label_fraction or "
+                "encoders, so that they are no seeds of one method; give the runs of one"
             )
         methods.setdefault(method, []).append(predict_run(folder, settings))
     for task in dict.fromkeys(method.task for method in methods):

@@ -187,7 +187,8 @@ class Origin:
 def read_origin(path: Path) -> Origin:
     """Read what a checkpoint says of the run that wrote it; weights from elsewhere say nothing."""
     if is_state_dict_file(path):
-        _check_exists(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file of weights")
         own = sha256(path)
         return Origin(own, EXTERNAL, own[:12])
     content = load(path)

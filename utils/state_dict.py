@@ -30,6 +30,12 @@ def is_state_dict_file(path: Path | str) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
+def check_weights_file(path: str, cure: str) -> None:
+    """Raise ValueError if --cxr_weights is given, and is by its name no file of weights from elsewhere."""
+    if path and not is_state_dict_file(path):
+        raise ValueError(f"--cxr_weights {path}: takes files that end in {', '.join(SUFFIXES)}; {cure}")
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a state dict by name.
 

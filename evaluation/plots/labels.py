@@ -79,7 +79,7 @@ def recipes(rows: pd.DataFrame) -> list[str]:
 
 def names_that_tell(table: pd.DataFrame) -> list[str]:
     """Return what of LINE tells the lines of a table apart; the recipe only if they look alike without it."""
-    varying = [name for name in LINE[:-1] if table[name].nunique(dropna=False) > 1] or ["protocol"]
+    varying = columns_that_tell(table, [], LINE[:-1], []) or ["protocol"]
     return columns_that_tell(table, varying, [], ["recipe"])
 
 

@@ -29,6 +29,10 @@ MOST_LINES = 6  # of a chart: more can hardly be distinguished
 WITHIN = [*CONTEXT[:-1], "n"]  # what rows of a table may differ in, besides method and settings
 NO_VALUE = f"No value: fewer than {SMALLEST_GROUP} subjects, or one class."
 LIKE_BEST = f"{DAGGER} not significantly worse than the best (paired bootstrap, p {SIGNIFICANT} or more)."
+COLUMN_TITLES = {
+    "data_pairs": "samples", "n": "known labels", "group": "checkpoint", "ehr_encoder": "record encoder",
+    "vision_backbone": "image encoder", "cxr_weights": "first image weights",
+}  # fmt: skip
 FRACTION = "label_fraction"  # column of runs that learned from a fraction of the labels
 
 
@@ -284,7 +288,7 @@ class TaskContent:
             cells += [Cell(_text(row[name])) for name in shown]
             rows.append(Row(cells, row["title"], self.seeds_of(method)))
         titles = [metric_of(name).title for name in self.metrics]
-        columns = ["method", *titles, *map(_column_title, shown)]
+        columns = ["method", *titles, *map(column_title, shown)]
         numeric = [False, *(True for _ in titles), *(name == "seeds" for name in shown)]
         legend = [
             "Mean over seeds, with the mean of the 95 % intervals over subjects.",
@@ -292,7 +296,7 @@ class TaskContent:
             *([LIKE_BEST] if "like best" in marks.values() else []),
             f"Bars: {metric_of(self.main).title} with its interval, from {scale[0]:.2f} to {scale[1]:.2f}; "
             "dotted: the best.",
-            *(line.replace("all rows", "All rows") + "." for line in common_values(methods, WITHIN)),
+            *(f"{line[0].upper()}{line[1:]}." for line in common_values(methods, WITHIN)),
         ]  # fmt: skip
         return Table(f"{metric_of(self.main).title} and other scores", columns, rows, numeric, legend)
 
@@ -533,10 +537,9 @@ def method_title(method: Iterable[str]) -> str:
     return " · ".join(dict.fromkeys(title_of(str(part)) for part in method))
 
 
-def _column_title(name: str) -> str:
-    return {"data_pairs": "samples", "n": "known labels", "group": "checkpoint"}.get(
-        name, name.replace("_", " ")
-    )
+def column_title(name: str) -> str:
+    """Return what the page calls a column of the results."""
+    return COLUMN_TITLES.get(name, name.replace("_", " "))
 
 
 def _text(value: object) -> str:

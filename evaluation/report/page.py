@@ -17,9 +17,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluation.layout import cell
 from evaluation.names import data_notice, metric_of, title_of
 from evaluation.report.__main__ import ReportConfig
-from evaluation.report.content import Cell, Row, Table, TaskContent, TaskSection, method_title
+from evaluation.report.content import Cell, Row, Table, TaskContent, TaskSection, column_title, method_title
 from evaluation.report.sources import Record, RunKey, Sources, StoreCard, read_robustness, read_sources
-from evaluation.results import read_settings
+from evaluation.results import ENCODERS, read_settings
 from evaluation.seeds import METHOD, RUN
 from tasks import TASKS
 from utils.files import write_text
@@ -260,13 +260,14 @@ class Passports:
             "data_pairs",
             "store",
             "label_fraction",
+            *ENCODERS,
             "n",
             "positives",
             "epoch",
         ):
             if name in row:
-                title = {"n": "known labels", "data_pairs": "samples", "epoch": "best epoch"}.get(name, name)
-                yield title.replace("_", " "), _whole(row[name])
+                title = {"epoch": "best epoch"}.get(name, column_title(name))
+                yield title, _whole(row[name])
         yield "commit", row["commit"]
         yield "started", row["started"]
 

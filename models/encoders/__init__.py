@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from models.encoders.build import build_encoders, is_torchvision, with_shape
     from models.encoders.cxr import CXREncoder, ImageEncoder, crop_of
     from models.encoders.ehr import CausalEncoder, EHREncoder, record_needs
-    from models.encoders.external import load_external
+    from models.encoders.external import load_external, start_external
     from models.encoders.hours import HourlyStates
     from models.encoders.lstm import LSTMEncoder, run_lstm
     from models.encoders.vision import VisionEncoder
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "EHR_ENCODERS", "FIELDS_OF_ENCODER", "CXREncoder", "CausalEncoder", "EHREncoder", "Encoder",
     "EncoderConfig", "HourlyStates", "ImageEncoder", "LSTMEncoder", "VisionEncoder", "build_encoders",
-    "crop_of", "is_torchvision", "load_external", "record_needs", "run_lstm", "with_shape",
+    "crop_of", "is_torchvision", "load_external", "record_needs", "run_lstm",
+    "start_external", "with_shape",
 ]  # fmt: skip
 
 __getattr__ = lazy_exports(
@@ -36,6 +37,7 @@ __getattr__ = lazy_exports(
         "VisionEncoder": "vision",
         "record_needs": "ehr",
         "load_external": "external",
+        "start_external": "external",
         "HourlyStates": "hours",
         "LSTMEncoder": "lstm",
         "run_lstm": "lstm",

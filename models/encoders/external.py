@@ -10,11 +10,25 @@ from torchvision import models as torchvision_models
 
 from models.encoders.base import Encoder
 from models.encoders.cxr import stages_of
+from models.encoders.families import FAMILIES
 from models.encoders.vision import VisionEncoder
-from utils.checkpoint import load_part
+from utils.checkpoint import error_context, load_part
+from utils.log import logger
 from utils.state_dict import read_state_dict
 
 CLASSIFIERS = ("fc", "classifier")  # of torchvision's and timm's ResNets and DenseNets
+
+
+def start_external(encoder: Encoder, backbone: str, path: str) -> None:
+    """Start an image encoder from the file of --cxr_weights, and log how many tensors it has.
+
+    Raises:
+        ValueError: As of `load_external`; the error says which flag to change.
+    """
+    with error_context(path, f"{backbone} is what --vision_backbone says; give the file's"):
+        logger.info(f"loaded {load_external(encoder, backbone, Path(path))} of {path}")
+    if backbone in FAMILIES and (note := FAMILIES[backbone].note):
+        logger.warning(f"{backbone} {note} when it was trained: its scores may be too good; tables say so")
 
 
 def load_external(encoder: Encoder, backbone: str, path: Path) -> str:

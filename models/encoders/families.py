@@ -9,6 +9,10 @@ from dataclasses import dataclass
 
 PUBLISHED_CROP = 224 / 256  # part of the shorter side that the published views show
 TIMM = "timm/"  # prefix of a name that torchvision has too
+# What `cxr_weights` of a checkpoint may say, beside `weights_label` of weights from elsewhere:
+RANDOM_WEIGHTS, IMAGENET_WEIGHTS = "random", "imagenet"
+NO_ENCODER = "none"  # there is no image encoder
+UNKNOWN_WEIGHTS = "unknown"  # it is of a version that did not record them
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ FAMILIES = {
 
 
 def weights_label(backbone: str) -> str:
-    """Return what tables show as the objective of an encoder whose weights are from elsewhere.
+    """Return what tables call the weights of an encoder that are from elsewhere.
 
     >>> weights_label("rad-dino"), weights_label("resnet34")
     ('rad-dino (saw MIMIC-CXR)', 'external')
@@ -62,3 +66,13 @@ def weights_label(backbone: str) -> str:
         return "external"
     note = FAMILIES[backbone].note
     return f"{backbone} ({note})" if note else backbone
+
+
+def check_image_size(backbone: str, image_size: int) -> None:
+    """Raise ValueError if an image encoder of a family reads images of another size."""
+    family = FAMILIES.get(backbone)
+    if family and image_size != family.size:
+        raise ValueError(
+            f"--image_size {image_size}: --vision_backbone {backbone} reads images of {family.size} pixels; "
+            f"use --image_size {family.size}"
+        )

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from evaluation.paper import Paper, make_paper_table
-from evaluation.results import COLUMNS, append
+from evaluation.results import COLUMNS, ENCODERS, NO_ENCODER, append, read_results
 from evaluation.seeds import over_seeds, select_rows
 from evaluation.tables import Table, make_table, summary
 from tests.evaluation.result_rows import add_run
@@ -115,6 +115,52 @@ def test_a_score_without_a_value_has_a_line(tmp_path: Path) -> None:
         "not counted: run1 in auroc, as it has no value (one class, or a small subgroup)"
     ]
     assert over_seeds(selection.rows)[["mean", "seeds"]].to_numpy().tolist() == [[0.7, 1]]
+
+
+def test_runs_of_other_encoders_are_never_averaged(tmp_path: Path) -> None:
+    """Not even where all settings look alike, as they do on checkpoints that chose the encoders."""
+    ours = {"fusion": "concatenation", "ehr_encoder": "lstm", "vision_backbone": "resnet34"}
+    seen = "rad-dino (saw MIMIC-CXR)"
+    for seed in (0, 1):
+        add_run(tmp_path, seed, 0.6 + seed / 10, **ours, cxr_weights="random")
+        add_run(
+            tmp_path, seed, 0.7, run=f"gru{seed}", **ours | {"ehr_encoder": "gru_d"}, cxr_weights="random"
+        )
+        add_run(tmp_path, seed, 0.8, run=f"file{seed}", **ours, cxr_weights="external")
+        add_run(
+            tmp_path, seed, 0.9, run=f"dino{seed}", **ours | {"vision_backbone": "rad-dino"}, cxr_weights=seen
+        )
+    floor = {"protocol": "baseline", "fusion": "logistic_regression", "settings": {"model": 1}}
+    none = dict.fromkeys(ENCODERS, NO_ENCODER)
+    add_run(tmp_path, 0, 0.5, run="floor", **floor, **none, checkpoint_hash="")
+    assert {runs: tuple(row) for runs, row in means(tmp_path).iterrows()} == {
+        "run0, run1": (0.65, 2), "gru0, gru1": (0.7, 2), "file0, file1": (0.8, 2), "dino0, dino1": (0.9, 2),
+        "floor": (0.5, 1),
+    }  # fmt: skip
+    text = make_table(Table("phenotyping", (tmp_path,)))
+    for table in (text, summary(tmp_path), make_paper_table(Paper("phenotyping", (tmp_path,)))):
+        assert {*ENCODERS} < set(table.splitlines()[1].split()) and seen in table
+
+
+def test_encoders_that_are_the_same_where_there_are_some_take_no_column(tmp_path: Path) -> None:
+    same = {"ehr_encoder": "tcn", "vision_backbone": "resnet18", "cxr_weights": "random"}
+    add_run(tmp_path, 0, 0.7, fusion="concatenation", **same)
+    add_run(tmp_path, 0, 0.6, run="ehr", **same | {"vision_backbone": NO_ENCODER})
+    _, header, *lines = make_table(Table("phenotyping", (tmp_path,))).splitlines()
+    assert not {*ENCODERS} & set(header.split())
+    assert lines[-2].startswith("all rows: ") and lines[-2].endswith(", ehr_encoder tcn")
+    assert lines[-1] == "where there is one: vision_backbone resnet18"
+
+
+def test_runs_of_a_version_that_knew_one_record_encoder_are_read_as_its(tmp_path: Path) -> None:
+    for name, fusion in (("older", "ehr"), ("image", "cxr")):
+        add_run(tmp_path, 0, 0.7, run=name, fusion=fusion)
+    path = tmp_path / "phenotyping.csv"
+    pd.read_csv(path).drop(columns=list(ENCODERS)).to_csv(path, index=False)
+    assert read_results(path)["ehr_encoder"].tolist() == ["lstm", NO_ENCODER]
+    add_run(tmp_path, 1, 0.8, ehr_encoder="gru_d")
+    assert read_results(path)["ehr_encoder"].tolist() == ["lstm", NO_ENCODER, "gru_d"]
+    assert set(means(tmp_path).index) == {"older", "image", "run1"}
 
 
 def test_rows_of_an_older_file_are_kept_when_new_ones_come(tmp_path: Path) -> None:

@@ -147,9 +147,9 @@ DATA = "store data_device batch_size"
 OPTIM = """optimizer lr weight_decay momentum epochs warmup_epochs schedule milestones gamma plateau_patience
     clip lars_exclude trust_coefficient patience min_delta"""
 PROGRAMS = {
-    simclr_trainer.SimCLRConfig: "monitor mode probe keep probe_epochs",
-    vicreg_trainer.VICRegConfig: "monitor mode probe keep probe_epochs",
-    align_trainer.AlignConfig: "monitor mode probe keep probe_epochs",
+    simclr_trainer.SimCLRConfig: "monitor mode probe keep probe_epochs cxr_weights",
+    vicreg_trainer.VICRegConfig: "monitor mode probe keep probe_epochs cxr_weights",
+    align_trainer.AlignConfig: "monitor mode probe keep probe_epochs cxr_weights",
     ClassifyConfig: "head_lr load_state load_state_ehr load_state_cxr cxr_weights results_dir bootstrap "
     "subgroups keep_features layer_lr_decay",
 }
