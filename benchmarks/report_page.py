@@ -13,12 +13,15 @@ import yaml
 
 from benchmarks.record import RESULTS, Figure, record
 from datasets.schema import SPLITS
+from evaluation.decision import GRID as THRESHOLDS
 from evaluation.metrics import CALIBRATION_BINS
 from evaluation.report.__main__ import ReportConfig
 from evaluation.report.page import make_page
 from evaluation.results import COLUMNS, HASH_DIGITS, write_settings
 from evaluation.roc_curves import GRID
 from evaluation.summaries import Summary, summary_path
+from evaluation.thresholds import ALL, GAPS, RATES
+from evaluation.thresholds import COLUMNS as THRESHOLD_COLUMNS
 from models.fusion import FUSIONS
 from tasks import TASKS
 from tasks.task import Task
@@ -30,6 +33,7 @@ SEEDS = 3
 OBJECTIVES = ("simclr", "vicreg", "align", "random")
 BINARY, ORDINAL = ("auroc", "auprc", "brier", "ece"), ("kappa", "accuracy", "mad", "mse", "mape")
 GROUPS = {"age": ("under 40", "40-59", "60-79", "80 and over"), "sex": ("F", "M"), "race": ("white", "black")}
+RULES = ("youden", "sensitivity=0.9", "alerts=0.1")
 EPOCHS = 50
 SYNTHETIC = "synthetic data"
 
@@ -147,6 +151,30 @@ def make_run(
         curves={"AUROC": GRID ** (1 / skill - 1), "AUPRC": 1 - skill * GRID},
     )
     summary.write(summary_path(folder / "predictions_test.csv"))
+    if task.kind != "ordinal":
+        write_decisions(folder, task, skill)
+
+
+def write_decisions(folder: Path, task: Task, skill: float) -> None:
+    """Write what evaluation.decision and evaluation.thresholds do: all labels and their mean, with groups."""
+    labels = [*task.labels, "macro"] if len(task.labels) > 1 else task.labels
+    curve = pd.DataFrame({"threshold": THRESHOLDS, "treat_all": 0.2 - THRESHOLDS}).assign(
+        n=900, positives=100
+    )
+    for name, value in (("net_benefit", 0.2 * (1 - THRESHOLDS)), ("over_treat_all", 0.2 * THRESHOLDS)):
+        curve = curve.assign(**{name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05})
+    curves = pd.concat([curve.assign(label=label) for label in labels])
+    curves.to_csv(folder / "decision_test.csv", index=False)
+    groups = [("", ALL), *((of, name) for of, names in GROUPS.items() for name in names)]
+    of_groups = pd.DataFrame(groups, columns=["variable", "group"]).merge(
+        pd.Series(RATES, name="metric"), "cross"
+    )
+    gaps = pd.DataFrame({"variable": list(GROUPS)}).merge(pd.Series(list(GAPS), name="metric"), "cross")
+    part = pd.concat([of_groups, gaps.assign(group="", note="worst: F, best: M")]).fillna({"note": ""})
+    parts = [part.assign(label=label, rule=rule) for rule in RULES for label in labels]
+    rates = pd.concat(parts).assign(split="test", threshold=0.25, value=skill, low=skill - 0.05,
+                                    high=skill + 0.05, n=900, positives=100, subjects=800)  # fmt: skip
+    rates[list(THRESHOLD_COLUMNS)].to_csv(folder / "thresholds_test.csv", index=False)
 
 
 def main(config: ReportBenchmark) -> None:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from evaluation.plots.palette import look
 
 WIDTH, HEIGHT = 340, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 10, 42
+APART = 4  # pixels between points of lines at the same x, whose intervals would cover each other
 BAR_WIDTH = 160
 MOST_ROWS = 12  # of the table of numbers below a chart
 
@@ -74,6 +75,7 @@ class Chart:
     with_marks: bool = True
     level: tuple[float, str] | None = None  # a horizontal line, and what it means
     synthetic: bool = False
+    is_clipped: bool = False  # lines may leave the range of the y axis, and end there
     width: float = field(default=WIDTH, init=False)
     height: float = field(default=HEIGHT, init=False)
     box: tuple[float, float, float, float] = field(
@@ -123,9 +125,13 @@ class Chart:
     def _draw(self, number: int, line: Line) -> Drawn:
         color, dashes, symbol, _ = look(number)
         known = [i for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)) if math.isfinite(x + y)]
-        marks = [Mark(self.place_x(line.x[i]), self.place_y(line.y[i]), *self._ends(line, i)) for i in known]
+        aside = APART * (number - (len(self.lines) - 1) / 2) if line.low and self.with_marks else 0.0
+        marks = [
+            Mark(round(self.place_x(line.x[i]) + aside, 1), self.place_y(line.y[i]), *self._ends(line, i))
+            for i in known
+        ]
         path = " ".join(f"{'L' if i else 'M'}{mark.x:g} {mark.y:g}" for i, mark in enumerate(marks))
-        shown = marks if self.with_marks else []
+        shown = marks if self.with_marks or len(marks) == 1 else []
         return Drawn(line.name, path, shown, color, " ".join(map(str, dashes)), symbol)
 
     def _ends(self, line: Line, index: int) -> tuple[float, float]:

@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare import KINDS, SIGNIFICANT
-from evaluation.layout import DAGGER, Mark, cell, columns_that_tell, common_values
+from evaluation.layout import DAGGER, Mark, columns_that_tell, common_values
 from evaluation.marks import best_and_like
 from evaluation.names import DETAILS, SUBGROUP, data_notice, metric_of, title_of
 from evaluation.paper import COMPARABLE
 from evaluation.plots.labels import LINE, by_fraction, names_that_tell
 from evaluation.plots.robustness import ALONE, tested
 from evaluation.report.charts import Bar, Chart, Line, Tick, span
+from evaluation.report.decisions import Decisions, Method
+from evaluation.report.elements import Cell, Row, Table
 from evaluation.report.sources import RunKey, Sources, StoreCard, keys_of
 from evaluation.roc_curves import GRID
 from evaluation.seeds import CONTEXT, GROUP, METHOD, RUN, over_seeds, select_counted, settings_lines
@@ -37,44 +39,6 @@ FRACTION = "label_fraction"  # column of runs that learned from a fraction of th
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of a table: its text, by what it is sorted (text or a number), a mark, and a bar."""
-
-    text: str
-    order: str = ""
-    mark: Mark | None = None
-    bar: Bar | None = None
-
-    @classmethod
-    def score(
-        cls, mean: float, low: float, high: float, mark: Mark | None = None, bar: Bar | None = None
-    ) -> Cell:
-        """Return the cell of a score with its interval."""
-        return cls(cell(mean, low, high), "" if math.isnan(mean) else repr(float(mean)), mark, bar)
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table, and by what the page filters it."""
-
-    cells: Sequence[Cell]
-    method: str = ""
-    seeds: Sequence[int] = ()
-    target: str = ""  # id of what its first cell leads to
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a caption; `numeric` columns are aligned right."""
-
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Row]
-    numeric: Sequence[bool] = ()
-    legend: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Block:
     """The methods that are scored on the same samples."""
 
@@ -84,6 +48,8 @@ class Block:
     charts: Sequence[Chart]
     calibration: Sequence[Table]  # further scores of calibration, if there are some
     subgroups: Sequence[Table]
+    rates: Sequence[Table]  # at thresholds: of the methods, and gaps between groups
+    group_rates: Sequence[Table]  # at thresholds, of groups of patients
 
 
 @dataclass(frozen=True)
@@ -248,11 +214,24 @@ class TaskContent:
         charts = [
             *self.curve_charts(methods),
             *self.calibration_chart(methods),
+            *self.decisions(methods).charts(),
             *self.learning_charts(methods),
         ]
         subgroups = list(self.subgroup_tables(methods))
         calibration = list(self.calibration_tables(methods))
-        return Block(title, first["data"], self.method_table(methods), charts, calibration, subgroups)
+        table = self.method_table(methods)
+        rates, group_rates = self.decisions(methods).tables()
+        return Block(title, first["data"], table, charts, calibration, subgroups, rates, group_rates)
+
+    def decisions(self, methods: pd.DataFrame) -> Decisions:
+        """Return what makes the charts and tables of thresholds of some methods."""
+        names = self.line_names(methods)
+        found = []
+        for method, title in methods["title"].items():
+            records = [self.sources.record(key) for key in self.runs_of(method)]
+            folders = [record.folder if record else None for record in records]
+            found.append(Method(title, names[method], self.seeds_of(method), folders))
+        return Decisions(found, self.split, _is_synthetic(methods), MOST_LINES, self.notes)
 
     def method_table(self, methods: pd.DataFrame) -> Table:
         """Return the table of methods, with marks and a bar of the main score."""
@@ -474,15 +453,15 @@ class TaskContent:
             for number in best:
                 line = found[number][1].sort_values(FRACTION)
                 first = line.iloc[0]
-                name = " · ".join(title_of(_text(first[of])) for of in telling)
+                name = " · ".join(dict.fromkeys(title_of(_text(first[of])) for of in telling))
                 numbers = (line[of].tolist() for of in (FRACTION, "value", "low", "high"))
                 lines.append(Line(name, *numbers))
             fractions = sorted(part[FRACTION].unique())
             shown = "all methods" if len(lines) == len(found) else f"{len(lines)} of {len(found)} methods"
             yield Chart(
                 f"Few labels, {key[2]} samples, {shown}", "training subjects with labels", title, lines,
-                x_ticks=[Tick(of, f"{100 * of:g} %") for of in fractions], logarithmic=True,
-                synthetic=key[0] != "real",
+                (fractions[0] / 1.15, fractions[-1] * 1.15), logarithmic=True, synthetic=key[0] != "real",
+                x_ticks=[Tick(of, f"{100 * of:g} %") for of in fractions],
             )  # fmt: skip
 
     def robustness_charts(self) -> Iterator[Chart]:

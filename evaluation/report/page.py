@@ -17,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from evaluation.layout import cell
 from evaluation.names import data_notice, metric_of, title_of
 from evaluation.report.__main__ import ReportConfig
-from evaluation.report.content import Cell, Row, Table, TaskContent, TaskSection, column_title, method_title
+from evaluation.report.content import TaskContent, TaskSection, column_title, method_title
+from evaluation.report.elements import Cell, Row, Table
 from evaluation.report.sources import Record, RunKey, Sources, StoreCard, read_robustness, read_sources
 from evaluation.results import ENCODERS, read_settings
 from evaluation.seeds import METHOD, RUN

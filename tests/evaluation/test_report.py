@@ -22,7 +22,7 @@ TAGS = {
     "nav", "ul", "ol", "li", "a", "main", "form", "label", "select", "option", "input", "button", "output",
     "noscript", "section", "strong", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "svg",
     "path", "circle", "rect", "text", "figure", "details", "summary", "dl", "dt", "dd", "pre", "br", "footer",
-    "script",
+    "script", "clippath",
 }  # fmt: skip
 
 PARTS = (
@@ -123,11 +123,11 @@ def test_no_chart_is_without_words_and_numbers(html: str) -> None:
     page = Page(html)
     charts = [found for tag, found in page.elements if tag == "svg" and found.get("role") == "img"]
     descriptions = page.text["title"][1:]
-    assert len(charts) == 24 == len(descriptions)
+    assert len(charts) == 29 == len(descriptions)  # no decision curve of the task with ordinal labels
     assert all(
         re.match(r"SYNTHETIC data. Line chart of .+ against .+: \d\S* at", text) for text in descriptions
     )
-    assert sum("The numbers" in text for text in page.text["summary"]) == 24
+    assert sum("The numbers" in text for text in page.text["summary"]) == 29
     others = [found for tag, found in page.elements if tag == "svg" and found.get("role") != "img"]
     assert all(found["aria-hidden"] == "true" for found in others)
 
@@ -178,7 +178,7 @@ def test_what_is_not_there_is_named_and_the_rest_is_shown(tmp_path: Path) -> Non
     assert "not compared with the best, and not in curves: fine-tuning · EHR only · SimCLR" in text
     assert "environment.yaml: not valid YAML" in text and "summary_test.npz is no summary" in text
     assert "notes.csv is no table of results" in text and "no folder holds it; give it as --store" in text
-    assert "3 runs of 1 tasks" in text and "best" in text
+    assert "3 runs of 1 task," in text and "best" in text
 
 
 def test_a_repeated_run_is_listed_and_not_counted(tmp_path: Path) -> None:
@@ -286,3 +286,63 @@ def test_a_bar_stays_on_its_scale() -> None:
         80,
         156,
     ) and bar.has_interval
+
+
+def write_decisions(run: Path, net_benefit: float = 0.1, value: float = 0.8, group: str = "F") -> None:
+    """Write small files of evaluation.decision and evaluation.thresholds into the folder of a run."""
+    curve = {"label": "y_true", "threshold": [0.1, 0.5, 0.9], "treat_all": [0.1, -0.8, -8.0]}
+    curve |= {"net_benefit": [net_benefit, 0.0, -5.0], "net_benefit_low": -6.0, "net_benefit_high": 0.2}
+    pd.DataFrame(curve).to_csv(run / "decision_test.csv", index=False)
+    common = {"split": "test", "label": "y_true", "rule": "youden", "threshold": 0.25 + value / 100, "n": 120}
+    common |= {"positives": 60, "subjects": 40, "low": value - 0.1, "high": value + 0.1, "note": ""}
+    rows = [
+        common | {"variable": variable, "group": name, "metric": metric, "value": value}
+        for variable, name in (("", "all"), ("sex", group), ("sex", "M"))
+        for metric in ("sensitivity", "specificity", "ppv", "npv", "alert_rate")
+    ]
+    nothing = {"value": np.nan, "low": np.nan, "high": np.nan}
+    rows += [row | nothing | {"group": "X", "note": "too small: fewer than 20 subjects"} for row in rows[-5:]]
+    rows[3] |= nothing | {"note": "no value: it would divide by zero"}
+    gap = common | {"variable": "sex", "group": "", "metric": "tpr_gap", "value": value / 4}
+    rows += [gap | {"note": f"worst: {group}, best: M"}]
+    rows += [gap | nothing | {"metric": "fpr_gap", "note": "no gap: fewer than two groups have a value"}]
+    pd.DataFrame(rows).to_csv(run / "thresholds_test.csv", index=False)
+
+
+def test_decision_curves_and_rates_of_groups_are_means_over_seeds(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        score_run(tmp_path, f"mine{seed}", seed)
+        write_decisions(tmp_path / "runs" / f"mine{seed}", 0.1 * (1 + seed), 0.7 + 0.2 * seed, f"<b>{seed}")
+    score_run(tmp_path, "other", 0, 2.5, fusion="cxr")
+    html = page_of(tmp_path)
+    page, text = Page(html), text_of(html)
+    chart = next(title for title in page.text["title"] if "net benefit" in title)
+    assert "EHR only: 0.15 at 0.1 to -5 at 0.9; act for all: 0.1 at 0.1 to -8 at 0.9." in chart
+    assert "Decision curves, 1 of 2 methods" in text and "act for none" in text
+    assert sum(tag == "clippath" for tag, _ in page.elements) == 1
+    title = "fine-tuning · EHR only · SimCLR"
+    cells = " | ".join(" ".join(text.split()) for text in page.text["td"])
+    assert (
+        f"{title} | Youden's index | 0.257 to 0.259 | 0.800 (0.70 to 0.90)" in cells and "no value" in cells
+    )
+    assert "sex | 0.200 (0.70 to 0.90) | worst: <b>0, best: M; worst: <b>1, best: M | no gap |" in cells
+    assert f"Gaps between groups: {title}" in text and "no gap: fewer than two groups have a value" in text
+    assert text.count("too small: fewer than 20 subjects") == 1 and "| too small | too small |" in cells
+    assert "not all runs have a decision_test.csv: fine-tuning · X-ray only · SimCLR" in text
+    assert "<b>" not in html and "sex | M | 40 | 120 | 60 | 0.800 (0.70 to 0.90)" in cells
+
+
+def test_decision_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    score_run(tmp_path, "mine", 0)
+    (tmp_path / "runs" / "mine" / "decision_test.csv").write_text("threshold\n0.1\n")
+    (tmp_path / "runs" / "mine" / "thresholds_test.csv").write_text("")
+    text = text_of(page_of(tmp_path))
+    assert "decision_test.csv has no column label" in text and "thresholds_test.csv" in text
+    assert "net benefit" not in text and "At thresholds" not in text
+
+
+def test_intervals_of_lines_at_the_same_place_do_not_cover_each_other() -> None:
+    lines = [Line(name, [1, 2], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7]) for name in "abc"]
+    places = [[mark.x for mark in drawn.marks] for drawn in Chart("t", "x", "y", lines).drawn]
+    assert places[1][0] - places[0][0] == places[2][0] - places[1][0] == 4
+    assert places[1] == [Chart("t", "x", "y", lines).place_x(x) for x in (1, 2)]
