@@ -62,7 +62,8 @@ def test_a_search_reads_no_test_sample_and_ends_with_the_command_of_the_best(
     assert config.data.store == store and config.run.save_dir == store.parent
     said = capsys.readouterr().out
     assert "the test split is not opened" in said and f"bash {folder / 'best.sh'}" in said
-    search.search(parse(SearchConfig, flags(store)))  # nothing is left to do
+    search.search(parse(SearchConfig, flags(store, "--format", "pdf")))  # nothing is left to do
+    assert (folder / "search.pdf").read_bytes().startswith(b"%PDF-")
     assert pd.read_csv(folder / "trials.csv").equals(trials)
 
 

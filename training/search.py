@@ -58,6 +58,8 @@ class SearchConfig:
     """Settings to search, such as lr head_lr; all that have a range and an effect if none is given."""
     prune: bool = True
     """End a trial early whose best score so far is below the median of the others at its epoch."""
+    format: Literal["png", "pdf", "svg"] = "png"
+    """Format of the picture; pdf and svg are sharp at any size, as publishers ask for."""
     classifier: ClassifyConfig = field(default_factory=ClassifyConfig)
 
     def __post_init__(self) -> None:
@@ -210,6 +212,7 @@ def write_results(config: SearchConfig, folder: Path, study: SharedStudy, monito
     )
     path.chmod(0o755)
     figure, picture = Search(folder).draw()
+    picture = picture.with_suffix(f".{config.format}")
     save(figure, picture)
     counts = ", ".join(f"{count} {state}" for state, count in table["state"].value_counts().items())
     logger.info(f"\n{counts}\nbest: {study.describe(best)}\ntrials: {folder / 'trials.csv'}\n{picture}")
