@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from models.replace import replace_layers
 from utils.distributed import all_reduce_sum, sum_with_gradient
@@ -17,7 +18,7 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[n, C, H, W] -> the same shape, normalized per channel over the samples of all processes."""
-        return _over_processes(self, input) if self.training else super().forward(input)
+        return over_processes(self, input) if self.training else super().forward(input)
 
 
 class CPUSyncBatchNorm1d(nn.BatchNorm1d):
@@ -25,10 +26,10 @@ class CPUSyncBatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[n, C] -> the same shape, normalized per channel over the samples of all processes."""
-        return _over_processes(self, input) if self.training else super().forward(input)
+        return over_processes(self, input) if self.training else super().forward(input)
 
 
-def _over_processes(layer: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
+def over_processes(layer: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
     """Apply a batch norm in training, with the samples [n, C, ...] of all processes."""
     assert layer.running_mean is not None and layer.running_var is not None and layer.momentum is not None
     assert layer.num_batches_tracked is not None
@@ -61,14 +62,29 @@ class CUDASyncBatchNorm(nn.SyncBatchNorm):
         return super().forward(upcast).to(input.dtype)
 
 
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {  # nn.SyncBatchNorm is there on GPUs alone
+    nn.BatchNorm1d: CPUSyncBatchNorm1d,
+    nn.BatchNorm2d: CPUSyncBatchNorm,
+    nn.SyncBatchNorm: CUDASyncBatchNorm,
+}
+
+
 def convert_sync_batch_norm(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace the batch norm layers of a module, in place, by layers that work over all processes.
 
     They keep weights, statistics and names, so checkpoints stay the same. A module that is itself a batch
     norm is not changed: its replacement is returned.
+
+    Raises:
+        ValueError: A layer is of a kind that is neither PyTorch's nor timm's.
     """
-    if device.type == "cuda":
-        converted = nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return replace_layers(converted, nn.SyncBatchNorm, CUDASyncBatchNorm)
-    module = replace_layers(module, nn.BatchNorm2d, CPUSyncBatchNorm)
-    return replace_layers(module, nn.BatchNorm1d, CPUSyncBatchNorm1d)
+    kinds = {type(layer) for layer in module.modules() if isinstance(layer, _BatchNorm)}
+    if not kinds <= {nn.BatchNorm1d, nn.BatchNorm2d}:
+        from models.timm_batch_norm import convert_timm_batch_norm
+
+        module = convert_timm_batch_norm(module, device)
+    elif device.type == "cuda":
+        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for kind, replacement in LAYERS.items():
+        module = replace_layers(module, kind, replacement)
+    return module

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
@@ -38,10 +39,13 @@ def step(norm: nn.Module, images: int) -> tuple[nn.Module, Tensor]:
     return network, output
 
 
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
 @pytest.mark.parametrize("images", [4, 0])
-def test_a_process_without_an_image_exchanges_float32(sent: list[torch.dtype], images: int) -> None:
-    norm = convert_sync_batch_norm(nn.Sequential(nn.BatchNorm2d(8)), CUDA)[0]
-    assert type(norm) is CUDASyncBatchNorm
+def test_a_process_without_an_image_exchanges_float32(
+    sent: list[torch.dtype], images: int, kind: type[nn.BatchNorm2d]
+) -> None:
+    norm = convert_sync_batch_norm(nn.Sequential(kind(8)), CUDA)[0]
+    assert isinstance(norm, CUDASyncBatchNorm)
     network, output = step(norm, images)
     assert sent == [torch.float32, torch.float32] and output.dtype == torch.bfloat16
     assert images == 0 or all(weight.grad is not None for weight in network.parameters())
