@@ -35,7 +35,9 @@ every_objective = pytest.mark.parametrize("name", SETTINGS)
 
 def make_objective(name: str, encoder: str = "lstm") -> PairObjective:
     torch.manual_seed(0)
-    encoders = build_encoders(EncoderConfig(encoder, ehr_dim=16, ehr_dropout=0, vision_backbone="resnet18"))
+    encoders = build_encoders(
+        EncoderConfig(encoder, ehr_dim=16, ehr_dropout=0, vision_backbone="test_resnet")
+    )
     return SETTINGS[name].build(encoders, build_heads(encoders, SETTINGS[name].width))
 
 
