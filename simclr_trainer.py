@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from models.losses import Denominator
-from models.objectives import ObjectiveSettings
+from models.objectives.settings import Denominator, ObjectiveSettings
 from training.optim import OptimConfig
-from training.pretrain import PretrainConfig, pretrain, published_optim, select_settings
+from training.pretrain import PretrainConfig, published_optim, select_settings
 from utils.cli import run_cli
 from utils.config import resumable
 
@@ -38,4 +37,4 @@ class SimCLRConfig(PretrainConfig):
 
 
 if __name__ == "__main__":
-    run_cli(pretrain, SimCLRConfig)
+    run_cli("training.pretraining:pretrain", SimCLRConfig)

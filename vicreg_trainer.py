@@ -1,9 +1,9 @@
 """Pretrain the EHR and X-ray encoders with VICReg across modalities."""
 
-from training.pretrain import config_for, pretrain
+from training.pretrain import config_for
 from utils.cli import run_cli
 
 VICRegConfig = config_for("vicreg")
 
 if __name__ == "__main__":
-    run_cli(pretrain, VICRegConfig)
+    run_cli("training.pretraining:pretrain", VICRegConfig)

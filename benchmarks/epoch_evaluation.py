@@ -28,7 +28,6 @@ from models.heads import build_heads
 from models.pretraining import Pretraining, pretraining_checkpoint
 from training.features import SharedFeatures
 from training.predict import predict
-from training.probe import ProbeConfig
 from training.provenance import lineage
 from training.select_epoch import (
     EpochSelection,
@@ -39,6 +38,7 @@ from training.select_epoch import (
     probe_task,
     unique_inputs,
 )
+from training.select_epoch_config import ProbeConfig
 from utils import checkpoint
 from utils.cli import run_cli
 

@@ -20,7 +20,8 @@ from datasets.store import Store
 from evaluation import metrics
 from evaluation.scoring import compute_scores
 from tasks import TASKS, Task
-from training.probe import ProbeConfig, train_probe
+from training.probe import train_probe
+from training.select_epoch_config import ProbeConfig
 from utils.cli import run_cli
 
 BOTH_ENCODERS = 128 + 512  # features of the default LSTM and ResNet-34

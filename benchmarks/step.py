@@ -35,7 +35,7 @@ from tasks import TASKS
 from training.early_stopping import StoppingConfig
 from training.loop import fit
 from training.optim import OptimConfig
-from training.pretrain import pretrain
+from training.pretraining import pretrain
 from utils import distributed
 from utils.cli import run_cli
 from utils.run import start_run

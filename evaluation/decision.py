@@ -15,7 +15,8 @@ from evaluation import bootstrap
 from evaluation.bootstrap import Resamples
 from evaluation.metrics import quotient
 from evaluation.plots.decision import Decision
-from evaluation.plots.style import Format, save
+from evaluation.plots.palette import Format
+from evaluation.plots.style import save
 from evaluation.predictions import LabelledScores, by_label
 from utils.cli import run_cli
 from utils.files import atomic_write

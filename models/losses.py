@@ -1,13 +1,14 @@
 """Losses: pure functions of embeddings, or of logits and labels."""
 
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Denominator = Literal["decoupled", "full"]
-DENOMINATORS: tuple[Denominator, ...] = ("decoupled", "full")
+from models.objectives.settings import Denominator
+
+DENOMINATORS: tuple[Denominator, ...] = get_args(Denominator)
 
 
 def upcast(*embeddings: Tensor) -> tuple[Tensor, ...]:

@@ -14,7 +14,7 @@ from simclr_trainer import SimCLRConfig
 from tests.stores import extract_with_samples
 from training import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import pretrain
+from training.pretraining import pretrain
 from utils.config import parse
 
 PATIENTS = "--patients 1500 --image_size 64 --paired 0.9 --workers 0 --seed 1"

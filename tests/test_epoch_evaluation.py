@@ -27,8 +27,8 @@ from training import select_epoch
 from training.classify_config import ClassifyConfig, check_config
 from training.epoch_table import epoch_columns
 from training.predict import predict
-from training.pretrain import pretrain
-from training.select_epoch import EpochSelectionConfig
+from training.pretraining import pretrain
+from training.select_epoch_config import EpochSelectionConfig
 from utils import checkpoint
 from utils.cli import exit_on_stop_signals
 from utils.config import parse

@@ -20,7 +20,7 @@ from tests.utils.ranks import run_on_ranks
 from training import epoch_probes, select_epoch
 from training.epoch_probes import EpochProbes
 from training.epoch_table import best_epochs
-from training.pretrain import pretrain
+from training.pretraining import pretrain
 from training.selection import SelectionConfig
 from utils import checkpoint
 from utils.config import parse

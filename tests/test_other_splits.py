@@ -15,8 +15,9 @@ from tests.stores import write_store
 from training import classify
 from training.classify_config import ClassifyConfig
 from training.epoch_table import read_epochs
-from training.pretrain import pretrain
-from training.select_epoch import EpochSelectionConfig, select_epoch
+from training.pretraining import pretrain
+from training.select_epoch import select_epoch
+from training.select_epoch_config import EpochSelectionConfig
 from utils import checkpoint
 from utils.config import parse
 

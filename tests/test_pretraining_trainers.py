@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-import training.pretrain
+import training.pretraining
 from align_trainer import AlignConfig
 from datasets.batches import Batches, load_batches
 from models.encoders import EncoderConfig, with_shape
@@ -20,7 +20,8 @@ from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
 from training import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import VAL_CURE, PretrainConfig, check_compares, config_for, pretrain
+from training.pretrain import PretrainConfig, config_for
+from training.pretraining import VAL_CURE, check_compares, pretrain
 from utils import checkpoint
 from utils.config import parse, to_dict
 from vicreg_trainer import VICRegConfig
@@ -129,8 +130,8 @@ def test_a_single_validation_pair_is_refused_unless_the_training_chooses(
             batches.samples = batches.samples.take(slice(1))
         return batches
 
-    monkeypatch.setattr(training.pretrain, "load_batches", with_one_pair)
-    monkeypatch.setattr(training.pretrain, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(training.pretraining, "load_batches", with_one_pair)
+    monkeypatch.setattr(training.pretraining, "fit", lambda *_, **__: None)
     with pytest.raises(ValueError, match="the validation split has 1 pairs"):
         run_pretraining(SimCLRConfig, store, tmp_path)
     run_pretraining(SimCLRConfig, store, tmp_path, "--monitor", "train_loss")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torchvision import models as torchvision_models
 
-import training.pretrain
 from evaluation.results import read_results
 from models.encoders import vision
 from tests.random_store import write_random_store
 from training.classify import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import config_for, pretrain
+from training.pretrain import config_for
+from training.pretraining import pretrain
 from utils import checkpoint
 from utils.config import parse
 
@@ -126,4 +126,4 @@ def test_wrong_files_are_one_clear_error(
 def test_without_a_file_the_weights_are_random_and_say_so(store: Path, tmp_path: Path) -> None:
     run("simclr", store, tmp_path, "--vision_backbone", "resnet18", "--image_size", "32", "--name", "it")
     assert checkpoint.load(tmp_path / "it" / "last.ckpt")["config"]["cxr_weights"] == "random"
-    assert training.pretrain.config_for("simclr")().cxr_weights == ""
+    assert config_for("simclr")().cxr_weights == ""

@@ -13,7 +13,8 @@ from models.encoders import EHR_ENCODERS, EncoderConfig, with_shape
 from tests.random_store import STAYS, write_random_store
 from training import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import config_for, pretrain
+from training.pretrain import config_for
+from training.pretraining import pretrain
 from utils import checkpoint
 from utils.config import parse
 

@@ -24,7 +24,7 @@ from tests.stores import refresh_manifests
 from tests.training.toy import same
 from training import classify
 from training.classify_config import ClassifyConfig
-from training.pretrain import pretrain
+from training.pretraining import pretrain
 from utils import checkpoint
 from utils.config import parse
 

@@ -54,8 +54,9 @@ from training.feature_cache import FeatureCache, cached_features
 from training.features import SharedFeatures
 from training.loop import FitResult, fit
 from training.predict import Predictions, predict
-from training.probe import ProbeConfig, train_probe
+from training.probe import train_probe
 from training.provenance import check_no_leakage, check_no_more_labels, lineage
+from training.select_epoch_config import ProbeConfig
 from utils import checkpoint, distributed
 from utils.config import decisive_settings, digest
 from utils.files import sha256

@@ -16,10 +16,8 @@ from models.fusion import LinearFusion
 from tasks import get_task
 from training.epoch_table import remove_epochs
 from training.features import SharedFeatures
-from training.probe import ProbeConfig
 from training.select_epoch import (
     EpochSelection,
-    EpochSelectionConfig,
     check_table,
     find_checkpoints,
     hold_tables,
@@ -30,6 +28,7 @@ from training.select_epoch import (
     report,
     unique_inputs,
 )
+from training.select_epoch_config import EpochSelectionConfig, ProbeConfig
 from training.selection import SelectionConfig
 from utils import distributed
 from utils.run import Run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +12,7 @@ from datasets.schema import FeatureBatch
 from models.classifier import Classifier
 from models.linear_probe import LinearProbe
 from training.optim import OptimConfig, build_optimizer, learning_rate
-
-
-@dataclass(frozen=True)
-class ProbeConfig:
-    """How a probe is trained: AdamW, whose learning rate drops to a tenth after 60 and 80 % of the epochs."""
-
-    epochs: int = 100
-    """Epochs over the training features; the one with the best validation score counts."""
-    lr: float = 0.01
-    """Learning rate at the start."""
-    weight_decay: float = 0.01
-    """Weight decay per unit of learning rate."""
-
-    def __post_init__(self) -> None:
-        self.optim()
-
-    def optim(self) -> OptimConfig:
-        """Return the settings of the optimizer."""
-        return OptimConfig(lr=self.lr, weight_decay=self.weight_decay, epochs=self.epochs, schedule="step")
+from training.select_epoch_config import ProbeConfig
 
 
 def train_probe(

@@ -19,8 +19,9 @@ from datasets.other_splits import open_store
 from datasets.samples import Samples, drop_cxr, load_samples, split_label
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples, Subjects
+from evaluation.plots.palette import Format
 from evaluation.plots.robustness import Robustness
-from evaluation.plots.style import Format, save
+from evaluation.plots.style import save
 from evaluation.scoring import compute_scores
 from models.classifier import ClassifierConfig, read_classifier
 from models.encoders import crop_of, record_needs

@@ -8,11 +8,10 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -29,7 +28,7 @@ from datasets.store import Store
 from evaluation import metrics, results
 from evaluation.names import title_of
 from evaluation.plots.curves import draw_epochs
-from evaluation.plots.style import Format, save
+from evaluation.plots.style import save
 from evaluation.scoring import check_learnable, compute_scores
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders, crop_of
@@ -40,8 +39,9 @@ from tasks.task import Task
 from training.classify_config import check_modalities
 from training.epoch_table import best_epoch, epoch_columns, epoch_row, lineareval_command, read_epochs
 from training.features import SharedFeatures
-from training.probe import ProbeConfig, train_probe
+from training.probe import train_probe
 from training.provenance import check_no_leakage
+from training.select_epoch_config import EpochSelectionConfig
 from utils import checkpoint, distributed
 from utils.config import read_yaml_mapping, to_dict
 from utils.distributed import Process
@@ -49,37 +49,9 @@ from utils.files import write_text
 from utils.lock import hold, releasing_locks
 from utils.log import logger
 from utils.run import seed_everything, set_precision
-from utils.run_config import Device, RunConfig
+from utils.run_config import RunConfig
 
 SampleSets = Mapping[tuple[str, str], Samples]  # the samples of each (task name, split)
-
-
-@dataclass(frozen=True)
-class EpochSelectionConfig:
-    """Train a linear probe on every checkpoint of a pretraining; the same command continues if interrupted.
-
-    Writes results_label_<task>.csv, with a row per epoch, and its curve, into the folder of the
-    pretraining. If --task names one task, results_label.csv has the same rows in the order of the epochs.
-    With --fusion ehr and cxr the files are named results_label_<task>_<fusion>.
-    """
-
-    run_dir: Path = Path("runs/simclr-phenotyping-seed0")
-    """Folder of the pretraining."""
-    task: str = "phenotyping"
-    """Task to probe, or several separated by commas: phenotyping,in-hospital-mortality."""
-    fusion: Literal["ehr", "cxr", "concatenation"] = "concatenation"
-    """Features to probe: of one encoder, or of both concatenated."""
-    fusion_layer: Literal[0, 3] = 0
-    """Probe the outputs of the encoders (0) or of their projection heads (3)."""
-    seed: int = 0
-    """Random seed of the probes' weights and of the order of samples."""
-    device: Device = "auto"
-    """Device to compute on; auto takes a CUDA GPU if there is one, and mps is that of an Apple machine. Start
-    with torchrun for several GPUs."""
-    format: Format = "png"
-    """Format of the curves; pdf and svg are sharp at any size, as publishers ask for."""
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=512))
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.names import label_title
-from evaluation.plots.palette import GREY
-from evaluation.plots.style import CHARACTERS_PER_INCH, LEGEND_LINE, Format, wrap
+from evaluation.plots.palette import GREY, Format
+from evaluation.plots.style import CHARACTERS_PER_INCH, LEGEND_LINE, wrap
 from evaluation.predictions import read_predictions
 from utils.config import read_yaml_mapping
 

@@ -1,6 +1,8 @@
-"""Colours, dashes, marks and hatches of pictures: what differs in one of them differs in another too."""
+"""Formats, colours, dashes, marks and hatches of pictures: what differs in one look differs in others too."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+Format = Literal["png", "pdf", "svg"]
 
 # Of Okabe and Ito (2008): people with any colour vision tell them apart. Their yellow is too faint on white.
 BLUE, RED, GREEN, PURPLE, ORANGE, SKY, BLACK = COLORS = (

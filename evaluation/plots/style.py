@@ -3,7 +3,7 @@
 import re
 import textwrap
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cycler import cycler
 from matplotlib import rcParams
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from evaluation.plots.palette import look
 from utils.files import atomic_write
 
-Format = Literal["png", "pdf", "svg"]
 SMALL_TEXT = 8
 LEGEND_LINE = 0.17  # height of a line of a legend, in inches
 CHARACTERS_PER_INCH = 12

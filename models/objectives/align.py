@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.losses import Denominator
-from models.objectives.base import PublishedOptim
-from models.objectives.temperature import TemperatureObjective, TemperatureSettings
+from models.objectives.settings import MAX_SWAP, ALIGNSettings
+from models.objectives.temperature import TemperatureObjective
 from utils.device import to_device
 from utils.distributed import broadcast_value
-
-MAX_SWAP = 0.2  # the first block may end at 40 % + 20 %, where the second may begin
 
 
 def swap_two_blocks(count: int, swap: float, generator: torch.Generator) -> Tensor:
@@ -72,26 +68,3 @@ class ALIGN(TemperatureObjective):
             return None
         seed = broadcast_value(float(torch.randint(2**31, ()).item()))
         return torch.Generator().manual_seed(int(seed))
-
-
-@dataclass(frozen=True)
-class ALIGNSettings(TemperatureSettings):
-    """Settings of ALIGN."""
-
-    name = "align"
-    title = "ALIGN"
-    module = ALIGN
-    published_optim = PublishedOptim("adamw", lr=6.026e-5, warmup_epochs=0)
-    published_ehr_dim = 256
-
-    width: int = 0
-    """0: the heads are one linear layer to 512 (published); else they have layers of 128 x width units."""
-    denominator: Denominator = "decoupled"
-    """decoupled leaves the positive out of the denominator (published); full keeps it, which is twice CLIP's
-    loss. Neither has the negatives of NT-Xent within a modality."""
-    swap: float = MAX_SWAP
-    """Noise: in training, two blocks of 0.8 to 1 times this fraction of a batch exchange their EHR rows; 0
-    swaps none, 0.2 is the published value and the largest."""
-
-    def check(self, optimizer: str) -> None:
-        """Accept every optimizer."""

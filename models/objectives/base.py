@@ -1,10 +1,8 @@
-"""What all objectives share: their settings, and the embeddings of the pairs of a batch."""
+"""What all objectives share: the embeddings of the pairs of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -12,6 +10,7 @@ from datasets.schema import Batch
 from models import losses
 from models.embeddings import sphere_metrics
 from models.encoders import Encoder
+from models.objectives.settings import ObjectiveSettings
 from utils.distributed import gather_with_gradient
 
 
@@ -53,40 +52,3 @@ class PairObjective(nn.Module):
         """Return what to log of all pairs, [N, D] each: accuracy, sphere_metrics and this process's count."""
         accuracy = losses.retrieval_accuracy(image, ehr)
         return {"accuracy": accuracy, **sphere_metrics(image, ehr), "count": batch.has_cxr.sum()}
-
-
-@dataclass(frozen=True)
-class PublishedOptim:
-    """Published settings of an optimizer, named as in training.optim.OptimConfig."""
-
-    optimizer: str
-    lr: float
-    warmup_epochs: float
-    weight_decay: float = 1e-4
-    epochs: int = 300
-    schedule: str = "cosine"
-
-
-@dataclass(frozen=True)
-class ObjectiveSettings:
-    """Settings of an objective. Each field is a flag, and the docstring below it is the flag's help.
-
-    The class variables are the objective's name in flags and checkpoints, its title in text, its module, and
-    the default settings of the optimizer and of the EHR encoder.
-    """
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    module: ClassVar[type[PairObjective]]
-    published_optim: ClassVar[PublishedOptim]
-    published_ehr_dim: ClassVar[int] = 128
-
-    width: int = 1
-    """The layers of the projection heads have 128 x width units; 0: one linear layer to 512, as in ALIGN."""
-
-    def build(self, encoders: Mapping[str, nn.Module], heads: Mapping[str, nn.Module]) -> PairObjective:
-        """Build the objective around encoders and heads, by modality."""
-        return self.module(encoders, heads, self)
-
-    def check(self, optimizer: str) -> None:
-        """Raise ValueError if the objective cannot be trained with this optimizer."""

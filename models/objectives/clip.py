@@ -1,12 +1,10 @@
 """CLIP across modalities: SimCLR with the full denominator and a learned temperature."""
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.temperature import TemperatureObjective, TemperatureSettings
+from models.objectives.temperature import TemperatureObjective
 
 
 class CLIP(TemperatureObjective):
@@ -18,12 +16,3 @@ class CLIP(TemperatureObjective):
         temperature = self.temperature()
         loss = losses.clip(image, ehr, temperature)
         return {"loss": loss, "temperature": temperature.detach(), **self.metrics(image, ehr, batch)}
-
-
-@dataclass(frozen=True)
-class CLIPSettings(TemperatureSettings):
-    """Settings of CLIP."""
-
-    name = "clip"
-    title = "CLIP"
-    module = CLIP

@@ -1,14 +1,14 @@
 """SigLIP across modalities: each image and EHR are classified as a pair or not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.temperature import TemperatureObjective, TemperatureSettings
+from models.objectives.settings import TemperatureSettings
+from models.objectives.temperature import TemperatureObjective
 
 BIAS = -10.0  # Zhai et al. 2023: most combinations are not pairs, which the first steps then need not learn
 
@@ -29,15 +29,3 @@ class SigLIP(TemperatureObjective):
         loss = losses.siglip(image, ehr, temperature, self.bias)
         learned = {"temperature": temperature.detach(), "bias": self.bias.detach()}
         return {"loss": loss, **learned, **self.metrics(image, ehr, batch)}
-
-
-@dataclass(frozen=True)
-class SigLIPSettings(TemperatureSettings):
-    """Settings of SigLIP."""
-
-    name = "siglip"
-    title = "SigLIP"
-    module = SigLIP
-
-    temperature: float = 0.1
-    """Start of the learned divisor of the cosines, 0.01 or above."""

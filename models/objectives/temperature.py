@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.objectives.base import ObjectiveSettings, PairObjective, PublishedOptim
+from models.objectives.base import PairObjective
+from models.objectives.settings import TemperatureSettings
 
 MIN_TEMPERATURE = 0.01  # Radford et al. 2021: below, training becomes unstable
 
@@ -49,21 +49,3 @@ class TemperatureObjective(PairObjective):
     ) -> None:
         super().__init__(encoders, heads, settings)
         self.temperature = LearnableTemperature(settings.temperature)
-
-
-@dataclass(frozen=True)
-class TemperatureSettings(ObjectiveSettings):
-    """Settings of an objective with a learnable temperature."""
-
-    published_optim = PublishedOptim("adamw", lr=1e-4, warmup_epochs=10)
-
-    temperature: float = 0.07
-    """Start of the learned divisor of the cosines, 0.01 or above."""
-
-    def check(self, optimizer: str) -> None:
-        """Raise ValueError for lars, whose learning rates are too large for the temperature."""
-        if optimizer == "lars":
-            raise ValueError(
-                f"{self.title} learns its temperature, for which the learning rates of lars are too large; "
-                "add --optimizer adamw --lr 1e-4"
-            )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from datasets.schema import Batch
 from models import losses
-from models.objectives.simclr import SimCLR, SimCLRSettings
+from models.objectives.settings import TSimCLRSettings
+from models.objectives.simclr import SimCLR
 from utils.distributed import gather_with_gradient
 
 
@@ -24,15 +23,3 @@ class TSimCLR(SimCLR):
         weight = losses.gap_weight(days, self.settings.k)
         loss = losses.simclr(image, ehr, self.settings.temperature, self.settings.denominator, weight)
         return {"loss": loss, **self.metrics(image, ehr, batch)}
-
-
-@dataclass(frozen=True)
-class TSimCLRSettings(SimCLRSettings):
-    """Settings of T-SimCLR."""
-
-    name = "tsimclr"
-    title = "T-SimCLR"
-    module = TSimCLR
-
-    k: float = 2.0
-    """The weight of a pair is k - exp(-k |days|), k 1 or more."""

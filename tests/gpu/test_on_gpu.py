@@ -26,7 +26,7 @@ from training.classify_config import ClassifyConfig
 from training.early_stopping import StoppingConfig
 from training.loop import _Trainer, fit
 from training.optim import OptimConfig
-from training.pretrain import pretrain
+from training.pretraining import pretrain
 from utils import checkpoint
 from utils.config import parse
 from utils.distributed import Process

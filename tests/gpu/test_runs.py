@@ -15,7 +15,7 @@ from tests.random_store import write_random_store
 from training import classify
 from training.classify_config import ClassifyConfig
 from training.predict import Predictions
-from training.pretrain import pretrain
+from training.pretraining import pretrain
 from utils import checkpoint, distributed
 from utils.config import parse
 from utils.distributed import Process

@@ -15,9 +15,9 @@ from models.batch_norm import convert_sync_batch_norm
 from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.objectives import OBJECTIVES, ObjectiveSettings
-from models.objectives.align import MAX_SWAP, ALIGNSettings, swap_two_blocks
+from models.objectives.align import swap_two_blocks
 from models.objectives.base import PairObjective
-from models.objectives.simclr import SimCLRSettings
+from models.objectives.settings import MAX_SWAP, ALIGNSettings, SimCLRSettings
 from models.objectives.temperature import MIN_TEMPERATURE, LearnableTemperature
 from tests.random_batches import random_batch, random_triplets, take_samples
 from tests.utils.ranks import run_on_ranks

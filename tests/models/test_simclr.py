@@ -6,7 +6,8 @@ import torch
 from models import losses
 from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
-from models.objectives.simclr import SimCLR, SimCLRSettings
+from models.objectives.settings import SimCLRSettings
+from models.objectives.simclr import SimCLR
 from tests.random_batches import take_samples
 
 

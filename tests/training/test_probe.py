@@ -7,7 +7,8 @@ from torch import Tensor
 
 from datasets.features import FeatureBatches
 from evaluation import metrics
-from training.probe import ProbeConfig, train_probe
+from training.probe import train_probe
+from training.select_epoch_config import ProbeConfig
 
 
 def batches(separable: bool = True) -> dict[str, FeatureBatches]:
