@@ -4,6 +4,7 @@ from training.pretrain import config_for
 from utils.cli import run_cli
 
 AlignConfig = config_for("align")
+MAIN = "training.pretraining:pretrain"
 
 if __name__ == "__main__":
-    run_cli("training.pretraining:pretrain", AlignConfig)
+    run_cli(MAIN, AlignConfig)

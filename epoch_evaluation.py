@@ -3,5 +3,7 @@
 from training.select_epoch_config import EpochSelectionConfig
 from utils.cli import run_cli
 
+MAIN = "training.select_epoch:select_epoch"
+
 if __name__ == "__main__":
-    run_cli("training.select_epoch:select_epoch", EpochSelectionConfig)
+    run_cli(MAIN, EpochSelectionConfig)

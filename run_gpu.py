@@ -3,5 +3,7 @@
 from training.classify_config import ClassifyConfig
 from utils.cli import run_cli
 
+MAIN = "training.classify:classify"
+
 if __name__ == "__main__":
-    run_cli("training.classify:classify", ClassifyConfig)
+    run_cli(MAIN, ClassifyConfig)

@@ -9,6 +9,7 @@ from training.pretrain import PretrainConfig, published_optim, select_settings
 from utils.cli import run_cli
 from utils.config import resumable
 
+MAIN = "training.pretraining:pretrain"
 PUBLISHED = published_optim("simclr")
 
 
@@ -37,4 +38,4 @@ class SimCLRConfig(PretrainConfig):
 
 
 if __name__ == "__main__":
-    run_cli("training.pretraining:pretrain", SimCLRConfig)
+    run_cli(MAIN, SimCLRConfig)

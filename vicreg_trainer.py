@@ -4,6 +4,7 @@ from training.pretrain import config_for
 from utils.cli import run_cli
 
 VICRegConfig = config_for("vicreg")
+MAIN = "training.pretraining:pretrain"
 
 if __name__ == "__main__":
-    run_cli("training.pretraining:pretrain", VICRegConfig)
+    run_cli(MAIN, VICRegConfig)

@@ -16,6 +16,7 @@ from types import FrameType, TracebackType
 from typing import NamedTuple, Self
 
 from utils.cli import STOP_SIGNALS
+from utils.lazy import resolve
 from utils.machine import available_cpus
 
 POLL_SECONDS = 0.02
@@ -109,7 +110,7 @@ class Runner:
     ) -> None:
         self._exit_if_stopped()
         if _is_python(command) and CAN_FORK:
-            importlib.import_module(command[1] if command[0] == "-m" else Path(command[0]).stem)
+            _import(command[1] if command[0] == "-m" else Path(command[0]).stem)
         process = FORK.Process(target=_become, args=(command, environment or {}, log), name=name)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process is known to _stop
         process.start()
@@ -169,6 +170,13 @@ def _become(command: Sequence[str], environment: Mapping[str, str], log: Path | 
     else:
         sys.argv = list(command)
         runpy.run_path(command[0], run_name="__main__")
+
+
+def _import(program: str) -> None:
+    """Import a program, and the function in its constant MAIN, which it imports only when it runs."""
+    main = getattr(importlib.import_module(program), "MAIN", None)
+    if main is not None:
+        resolve(main)
 
 
 def _is_python(command: Sequence[str]) -> bool:

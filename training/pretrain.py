@@ -5,10 +5,9 @@ from functools import cache, reduce
 from operator import or_
 from typing import cast
 
-from datasets.samples import DataConfig
-from models.encoders import (
-    EncoderConfig,
-)
+from datasets.samples import DataConfig, check_pairs
+from models.encoders import EncoderConfig
+from models.encoders.families import check_image_size
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from tasks import TaskName, get_task
 from training.early_stopping import StoppingConfig
@@ -17,6 +16,9 @@ from training.selection import SelectionConfig
 from utils.cli import run_cli
 from utils.config import from_dict, neutral, resumable, to_dict
 from utils.run_config import RunConfig
+from utils.state_dict import check_weights_file
+
+MAIN = "training.pretraining:pretrain"
 
 
 @dataclass(frozen=True)
@@ -80,5 +82,15 @@ def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings
     return from_dict(OBJECTIVES[objective], {name: getattr(config, name) for name in names})
 
 
+def check(config: PretrainConfig) -> ObjectiveSettings:
+    """Return the settings of the objective; raise ValueError, naming the flag, if they cannot work."""
+    check_pairs(config.data)
+    check_weights_file(config.cxr_weights, "a pretraining starts from no checkpoint of this project")
+    check_image_size(config.encoders.vision_backbone, config.data.image_size)
+    settings = config.objective_settings()
+    settings.check(config.optim.optimizer)
+    return settings
+
+
 if __name__ == "__main__":
-    run_cli("training.pretraining:pretrain", reduce(or_, map(config_for, OBJECTIVES)))
+    run_cli(MAIN, reduce(or_, map(config_for, OBJECTIVES)))

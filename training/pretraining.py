@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.batches import check_batch_size, load_batches
 from datasets.other_splits import open_store
-from datasets.samples import check_pairs, split_label
+from datasets.samples import split_label
 from models.embeddings import COLLAPSE_COLUMNS
 from models.encoders import (
     EHR_ENCODERS,
@@ -24,7 +24,6 @@ from models.encoders.families import (
     FAMILIES,
     IMAGENET_WEIGHTS,
     RANDOM_WEIGHTS,
-    check_image_size,
     weights_label,
 )
 from models.heads import build_heads
@@ -33,13 +32,13 @@ from models.pretraining import Pretraining, pretraining_checkpoint
 from tasks import get_task
 from training.epoch_table import best_epochs
 from training.loop import fit
-from training.pretrain import PretrainConfig
+from training.pretrain import PretrainConfig, check
 from training.provenance import lineage
 from utils import checkpoint, distributed
 from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import start_run
-from utils.state_dict import EXTERNAL, check_weights_file
+from utils.state_dict import EXTERNAL
 
 VAL_CURE = "use more stays, a larger --batch_size, or choose the epoch by --monitor train_loss"
 
@@ -115,16 +114,6 @@ def start_encoders(
     encoders = build_encoders(shape, download=False)
     start_external(encoders["cxr"], backbone, config.cxr_weights)
     return encoders, Pretraining(settings.name, shape, settings.width, weights_label(backbone))
-
-
-def check(config: PretrainConfig) -> ObjectiveSettings:
-    """Return the settings of the objective; raise ValueError, naming the flag, if they cannot work."""
-    check_pairs(config.data)
-    check_weights_file(config.cxr_weights, "a pretraining starts from no checkpoint of this project")
-    check_image_size(config.encoders.vision_backbone, config.data.image_size)
-    settings = config.objective_settings()
-    settings.check(config.optim.optimizer)
-    return settings
 
 
 def check_compares(cxr_row: np.ndarray, batch_size: int, split: str, cure: str) -> None:

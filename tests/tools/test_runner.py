@@ -26,7 +26,7 @@ sys.exit(int(os.environ.get("STATUS", "0")))
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with a program that imports a module whose imports are counted."""
-    (tmp_path / "counted.py").write_text("print('imported', file=open('imports', 'a'))\n")
+    (tmp_path / "counted.py").write_text("print('imported', file=open('imports', 'a'))\nmain = print\n")
     (tmp_path / "program.py").write_text(PROGRAM)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -67,6 +67,14 @@ def test_a_forked_run_is_like_an_executed_one_and_imports_once(folder: Path) -> 
         sorted(wanted)
     ] * 2
     assert Path("imports").read_text() == "imported\n" * 2  # by this process and by the executed run
+
+
+def test_what_a_program_imports_when_it_runs_is_imported_once_too(folder: Path) -> None:
+    Path("program.py").write_text("MAIN = 'counted:main'\n")
+    run = "r.start('a', ['program.py'])"
+    process = drive(f"with Runner(1, Path('logs')) as r:\n  {run}\n  {run}\n  r.finish()")
+    assert process.wait(60) == 0
+    assert Path("imports").read_text() == "imported\n"
 
 
 def test_runs_go_on_beside_each_other(folder: Path) -> None:
