@@ -1,7 +1,6 @@
 """Probabilities that are calibrated on the validation split: temperature scaling and isotonic regression."""
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit
 
 from evaluation.metrics import known
@@ -20,6 +19,8 @@ def fit_temperature(truth: np.ndarray, probability: np.ndarray) -> float:
     >>> round(fit_temperature(np.array([1, 0, 0, 0, 0, 1, 1, 1]), probability), 3)
     2.0
     """
+    from scipy.optimize import minimize_scalar  # takes a third of a second to import, which few commands need
+
     is_positive, probability = known(truth, probability)
     if is_positive.all() or not is_positive.any():
         return 1.0

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
@@ -27,12 +26,16 @@ class CurveSet(NamedTuple):
 
 def roc_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
     """Return false and true positive rates, from (0, 0) to (1, 1)."""
+    from sklearn.metrics import roc_curve  # takes a second to import, which a training begins without
+
     x, y, _ = roc_curve(truth, probability, sample_weight=weight, drop_intermediate=False)
     return x, y
 
 
 def precision_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
     """Return recall and precision, a step function whose area is the average precision."""
+    from sklearn.metrics import precision_recall_curve  # as above
+
     precision, recall, _ = precision_recall_curve(truth, probability, sample_weight=weight)
     precision[-1] = precision[-2]  # scikit-learn adds a precision of 1 at recall 0
     return recall[::-1], precision[::-1]

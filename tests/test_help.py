@@ -116,6 +116,14 @@ def test_wrong_flags_wait_for_no_large_package(words: list[str]) -> None:
     assert "tyro" in imported and not imported & SLOW_TO_IMPORT
 
 
+def test_a_training_begins_without_what_only_reports_need() -> None:
+    listing = "import sys, training.classify, training.pretraining; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", listing], capture_output=True, cwd=ROOT, text=True)
+    imported = set(ended.stdout.split())
+    late = {"sklearn", "scipy.optimize", "scipy.stats", "matplotlib", "polars", "optuna", "timm"}
+    assert "torch" in imported and not imported & late
+
+
 def test_help_piped_into_head_ends_without_a_traceback() -> None:
     words = [sys.executable, "-m", "datasets.verify", "--help"]
     program = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)

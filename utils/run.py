@@ -214,6 +214,7 @@ def set_precision(config: RunConfig, device: torch.device) -> None:
 def environment(run: Run) -> dict[str, object]:
     """Return what environment.yaml holds: versions, machine, commit and data."""
     is_cuda = run.process.device.type == "cuda"
+    described = [package.metadata for package in distributions()]  # parsed at each access
     return {
         "started": run.started,
         "commit": run.commit,
@@ -228,7 +229,7 @@ def environment(run: Run) -> dict[str, object]:
         "cuda": torch.version.cuda if is_cuda else None,
         "processes": run.process.world,
         "threads": torch.get_num_threads(),
-        "packages": dict(sorted((package.name.lower(), package.version) for package in distributions())),
+        "packages": dict(sorted((package["Name"].lower(), package["Version"]) for package in described)),
     }
 
 
