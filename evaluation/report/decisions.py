@@ -23,7 +23,14 @@ RATE_TITLES = {"ppv": "PPV", "npv": "NPV", "alert_rate": "alerts"}
 RULE_TITLES = {"youden": "Youden's index", "sensitivity": "sensitivity of", "alerts": "alerts for at most"}
 THRESHOLD_TEXT = ("split", "label", "rule", "variable", "group", "metric", "note")
 VARIANTS = {"": "", **{f"_{way}": f", after {title}" for way, title in CALIBRATIONS.items()}}
-OVER_SEEDS = {"value": "mean", "low": "mean", "high": "mean", "n": "first", "positives": "first"}
+OVER_SEEDS = {
+    "value": "mean",
+    "low": "mean",
+    "high": "mean",
+    "n": "first",
+    "positives": "first",
+    "subjects": "first",
+}
 SHOWN = ("threshold", "net_benefit", "net_benefit_low", "net_benefit_high")
 TOO_SMALL = "too small"
 
@@ -85,23 +92,24 @@ class Decisions:
         found = self.read(f"thresholds_{self.split}.csv", THRESHOLD_COLUMNS, THRESHOLD_TEXT)
         if not found:
             return [], []
-        means = {m: rates_over_seeds(tables) for m, tables in found.items()}
-        best = next(iter(means))
+        last = {m: [of_last_label(table) for table in tables] for m, tables in found.items()}
+        whole = {m: [table[table["group"] == ALL] for table in tables] for m, tables in last.items()}
+        best = next(iter(found))
+        of_groups = rates_over_seeds({best: last[best]})
         groups = [
             self.group_table(best, str(rule), part)
-            for rule, part in means[best].groupby("rule", sort=False)
+            for rule, part in of_groups.groupby("rule", sort=False)
             if (part["variable"] != "").any()
         ]
-        return [self.method_table(means), *self.gap_table(best, means[best])], groups
+        return [self.method_table(whole), *self.gap_table(best, of_groups)], groups
 
-    def method_table(self, means: Mapping[int, pd.DataFrame]) -> Table:
+    def method_table(self, found: Mapping[int, Sequence[pd.DataFrame]]) -> Table:
         """Return the rates of all patients, a row for each method and rule."""
         rows = []
-        for m, mean in means.items():
+        for (m, rule), part in rates_over_seeds(found).groupby(["method", "rule"], sort=False):
             method = self.methods[m]
-            for rule, part in mean[mean["group"] == ALL].groupby("rule", sort=False):
-                cells = [Cell(method.title), Cell(rule_title(str(rule))), Cell(thresholds_text(part))]
-                rows.append(Row([*cells, *rate_cells(part)], method.title, method.seeds))
+            cells = [Cell(method.title), Cell(rule_title(str(rule))), Cell(thresholds_text(part))]
+            rows.append(Row([*cells, *rate_cells(part)], method.title, method.seeds))
         columns = ["method", "chosen by", "threshold", *map(rate_title, RATES)]
         legend = [
             "Thresholds were chosen on the validation split. Rates are means over seeds, with the mean of "
@@ -176,30 +184,35 @@ class Decisions:
         return f"{len(found)} of {len(self.methods)} methods"
 
 
+def of_last_label(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the last label, which is the mean over labels where there are several."""
+    return table[table["label"] == table["label"].iloc[-1]]
+
+
 def curve_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the decision curve of the mean over labels, or of the only label: the mean over tables."""
-    parts = [table[table["label"] == table["label"].iloc[-1]] for table in tables]
+    parts = [of_last_label(table) for table in tables]
     numbers = [name for name in DECISION_COLUMNS if name != "label"]
     return pd.concat(parts)[numbers].groupby("threshold", as_index=False).mean()
 
 
-def rates_over_seeds(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rates and gaps of the mean over labels, or of the only label: the mean over tables.
+def rates_over_seeds(found: Mapping[int, Sequence[pd.DataFrame]]) -> pd.DataFrame:
+    """Return rates and gaps of one label, by method: the mean over its tables, of what all of them have.
 
-    The result has what all tables have. `note` has all their notes, `lowest` and `highest` the thresholds.
+    `note` has all their notes, `lowest` and `highest` the thresholds.
     """
-    parts = [table[table["label"] == table["label"].iloc[-1]] for table in tables]
-    rows = pd.concat(parts, ignore_index=True)
-    by_key = rows.groupby(["rule", "variable", "group", "metric"], sort=False, dropna=False)
+    parts = [table.assign(method=m) for m, tables in found.items() for table in tables]
+    by_key = pd.concat(parts, ignore_index=True).groupby(
+        ["method", "rule", "variable", "group", "metric"], sort=False, dropna=False
+    )
     mean = by_key.agg(
         **{name: (name, how) for name, how in OVER_SEEDS.items()},
-        subjects=("subjects", "first"),
         lowest=("threshold", "min"),
         highest=("threshold", "max"),
         note=("note", lambda notes: "; ".join(dict.fromkeys(notes))),
-        tables=("value", "size"),
-    )
-    return mean[mean["tables"] == len(tables)].reset_index()
+        tables=("metric", "size"),
+    ).reset_index()
+    return mean[mean["tables"] == mean["method"].map({m: len(tables) for m, tables in found.items()})]
 
 
 def rate_cells(part: pd.DataFrame) -> Iterator[Cell]:
