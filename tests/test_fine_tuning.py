@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
+from evaluation.results import read_results
 from models.classifier import Classifier
 from models.encoders import EncoderConfig, build_encoders
 from models.fusion import build_fusion
@@ -72,6 +74,25 @@ def test_a_resumed_fine_tuning_does_not_begin_again(
     run(store, tmp_path, *flags)
     monkeypatch.setattr(classify, "train_probe", lambda *_: pytest.fail("it probes again"))
     run(store, tmp_path, *flags, "--epochs", "2", "--resume")
+
+
+def test_a_fine_tuning_that_spoils_its_probe_ends_with_the_probe(
+    store: Path, start: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--protocol", "finetune", "--load_state", start, "--head_start", "probe", "--name", "it")
+    run(store, tmp_path, *flags, "--lr", "10", "--optimizer", "sgd", "--epochs", "2")
+    folder = tmp_path / "it"
+    best, last = (checkpoint.load(folder / f"{name}.ckpt") for name in ("best", "last"))
+    encoder = checkpoint.load(start)["parts"]["ehr_encoder"]
+    assert all(torch.equal(best["parts"]["ehr_encoder"][name], encoder[name]) for name in encoder)
+    assert (best["epoch"], last["epoch"]) == (0, 2) and last["training"]["progress"]["best_epoch"] == -1
+    rows = read_results(tmp_path / "results" / f"{TASK}.csv")
+    rows = rows[(rows["label"] == "macro") & (rows["metric"] == "auroc")].set_index("split")
+    assert (rows["epoch"] == 0).all()
+    said = capsys.readouterr().out
+    assert f"epoch 0/2  auroc {rows['value']['val']:.4f}" in said
+    assert f"the head begins as a probe; auroc val {rows['value']['val']:.4f}" in said
+    assert pd.read_csv(folder / "log.csv")["epoch"].tolist() == [1, 2]
 
 
 def test_layers_learn_the_more_slowly_the_nearer_they_are_to_the_input() -> None:

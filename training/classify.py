@@ -194,7 +194,7 @@ def fit_classifier(
 
     def score(epoch: int) -> dict[str, float]:
         scores = validation.score(epoch)
-        if after_epoch is not None:
+        if after_epoch is not None and epoch:
             after_epoch(epoch, scores.get(monitor, np.nan))
         return scores
 
@@ -209,6 +209,7 @@ def fit_classifier(
         score=score,
         save=lambda: {**classifier_checkpoint(model, built), **known},
         lr_scales=lr_scales(model, config.optim),
+        rates_start=config.start.head_start == "probe",
     )
     return Trained(classifier, model, built, samples, batches, result)
 

@@ -47,7 +47,8 @@ class HeadStartConfig:
 
     head_start: Literal["random", "probe"] = "random"
     """For finetune. probe: the linear layer begins as the one that linear evaluation of the frozen encoders
-    would train, so that the first steps do not spoil what these know (Kumar et al. 2022)."""
+    would train, so that the first steps do not spoil what these know (Kumar et al. 2022). It counts as epoch
+    0, and is the best unless an epoch validates better."""
     probe_epochs: int = 100
     """Epochs of that linear layer over the features of the training samples; the one with the best validation
     score counts."""

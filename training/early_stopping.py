@@ -35,7 +35,10 @@ class StoppingConfig(PatienceConfig):
 
 @dataclass
 class EarlyStopping:
-    """The best value and epoch so far; `patience_best` is the last value better by more than --min_delta."""
+    """The best value and epoch so far; `patience_best` is the last value better by more than --min_delta.
+
+    Epochs count from 0; -1 is the start of the training.
+    """
 
     best: float = math.nan
     best_epoch: int = -1
@@ -45,12 +48,17 @@ class EarlyStopping:
     lr_drops: int = 0
     stopped_early: bool = False
 
+    def start_from(self, value: float) -> None:
+        """Take in the value of the start, which epochs must exceed."""
+        self.best = self.patience_best = value
+
     def update_early_stopping(
         self, epoch: int, value: float, config: StoppingConfig, plateau_patience: int
     ) -> bool:
         """Take in an epoch's value; return whether it is the best so far (NaN: only as the first)."""
         sign = 1.0 if config.mode == "max" else -1.0
-        is_best = self.best_epoch < 0 or _is_better(sign * value, sign * self.best, 0.0)
+        is_first = self.best_epoch < 0 and math.isnan(self.best)
+        is_best = is_first or _is_better(sign * value, sign * self.best, 0.0)
         if is_best:
             self.best = value
             self.best_epoch = epoch

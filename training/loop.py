@@ -12,6 +12,7 @@ validation skip a batch with fewer rows than ranks; `predict` never skips a row.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -47,7 +48,7 @@ NOT_MONITORS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # colum
 
 @dataclass(frozen=True)
 class FitResult:
-    """How a training ended; the best epoch (from 1) is in best.ckpt."""
+    """How a training ended; the best epoch (from 1; 0: the start, if that was rated) is in best.ckpt."""
 
     best_epoch: int
     best: float
@@ -69,6 +70,7 @@ def fit(
     keep_epochs: Callable[[int], Collection[int]] | None = None,
     show: Sequence[str] = (),
     lr_scales: Mapping[nn.Parameter, float] | None = None,
+    rates_start: bool = False,
 ) -> FitResult:
     """Train `objective` on the run's device, from the start or from last.ckpt, and write its checkpoints.
 
@@ -80,7 +82,8 @@ def fit(
     with its number from 1, on all ranks, in eval mode; its numbers are logged and may be the monitor.
     `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. `show` names
     further columns of the log to print. `lr_scales` are learning rates of weights as multiples of the
-    schedule's; 1 for all others.
+    schedule's; 1 for all others. With `rates_start` the weights before the first step are epoch 0, which
+    `score` is also called for, and stay the best unless an epoch is better.
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
@@ -109,6 +112,8 @@ def fit(
         )
         trainer.resume()
         distributed.raise_together(trainer.check_space)
+        if rates_start and trainer.at_start:
+            trainer.rate_start()
         while not trainer.done:
             trainer.run_epoch()
         writer.wait()
@@ -176,6 +181,20 @@ class _Trainer:
         """Whether all epochs are trained or early stopping ended the training."""
         return self.progress.stopped_early or self.progress.epoch >= self.optim.epochs
 
+    @property
+    def at_start(self) -> bool:
+        """Whether no weight has been updated, and none been rated."""
+        return self.progress.epoch == self.progress.step == 0 and math.isnan(self.progress.best)
+
+    def rate_start(self) -> None:
+        """Rate the weights before the first step as epoch 0, and write best.ckpt."""
+        self.objective.eval()
+        row = self._validate() | self._score(0)
+        value = distributed.broadcast_value(self._monitored(row))
+        self.progress.start_from(value)
+        self._write(self.run.folder / "best.ckpt", -1)
+        logger.info(f"epoch 0/{self.optim.epochs}  {self.stopping.monitor} {value:.4f}")
+
     def resume(self) -> None:
         """Continue from last.ckpt if --resume is given and the file exists; ValueError if it does not fit."""
         path = self.run.folder / "last.ckpt"
@@ -229,7 +248,7 @@ class _Trainer:
         getattr(self.objective, "end_epoch", _nothing)(self.progress.epoch)
         train_seconds = self._elapsed()
         self.objective.eval()
-        metrics = self._validate() | self._score()
+        metrics = self._validate() | self._score(self.progress.epoch + 1)
         self._finish_epoch(self._log_row(metrics, train_seconds))
         terminate = distributed.any_flag(self.signals.terminate)
         interrupt = distributed.any_flag(self.signals.interrupt)
@@ -341,13 +360,13 @@ class _Trainer:
             self._save_last(self.progress.epoch)
             self._exit_if_signalled(numbers.terminate, numbers.interrupt)
 
-    def _score(self) -> dict[str, float]:
-        """Run `score`. In single-process training a signal may interrupt it."""
+    def _score(self, epoch: int) -> dict[str, float]:
+        """Run `score` for an epoch, 0 for the start. In single-process training a signal may interrupt it."""
         if self.score is None:
             return {}
         self.signals.interrupt_now = self.world == 1
         try:
-            return self.score(self.progress.epoch + 1)
+            return self.score(epoch)
         except InterruptedError:
             self._save_last(self.progress.epoch)
             self._exit_if_signalled(self.signals.terminate, self.signals.interrupt)
@@ -371,14 +390,12 @@ class _Trainer:
     def _finish_epoch(self, row: Mapping[str, float]) -> None:
         """Update early stopping; write the epoch's checkpoints, its log row and last.ckpt."""
         monitor = self.stopping.monitor
-        if monitor not in row:
-            choices = ", ".join(name for name in row if name not in NOT_MONITORS)
-            raise ValueError(f"--monitor {monitor} is not logged; choose one of {choices}")
+        monitored = self._monitored(row)
         progress = self.progress
         epoch = progress.epoch
         self.writer.wait()  # for the checkpoints of the epoch before, with which a resumed run would go on
         self.remove_epochs()
-        value = distributed.broadcast_value(row[monitor])
+        value = distributed.broadcast_value(monitored)
         is_best = progress.update_early_stopping(epoch, value, self.stopping, self.optim.plateau_patience)
         best = self.run.folder / "best.ckpt"
         if self.keep_epochs is not None:
@@ -393,6 +410,14 @@ class _Trainer:
         logger.info(describe_epoch(row, columns, self.optim.epochs, is_best))
         progress.next_epoch()
         self._save_last(epoch)
+
+    def _monitored(self, row: Mapping[str, float]) -> float:
+        """Return the value that chooses the best epoch; ValueError if it is not in the row."""
+        monitor = self.stopping.monitor
+        if monitor not in row:
+            choices = ", ".join(name for name in row if name not in NOT_MONITORS)
+            raise ValueError(f"--monitor {monitor} is not logged; choose one of {choices}")
+        return row[monitor]
 
     def _save_last(self, epoch: int) -> None:
         """Write last.ckpt: the content of any checkpoint, and the state to continue at the next step."""
