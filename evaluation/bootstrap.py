@@ -249,6 +249,7 @@ def score_interval(metric: str, value: float, resampled: np.ndarray, subjects: S
         return NO_INTERVAL
     if metric.endswith("_gap"):
         low, high = percentile_interval(resampled, subjects.deciding)
+        high = min(high, metric_of(metric).high)  # a spread without its noise may be larger
     elif metric.startswith("ece"):
         low, high = percentile_interval(resampled, subjects.known, 2 * CALIBRATION_BINS)
     else:

@@ -28,6 +28,8 @@ METRICS = {
     "mad": Metric("MAD (h)", 0, math.inf, higher_is_better=False),
     "mse": Metric("MSE (h²)", 0, math.inf, higher_is_better=False),
     "mape": Metric("MAPE (%)", 0, math.inf, higher_is_better=False),
+    "tpr_gap": Metric("true positive rate gap", 0, 1, higher_is_better=False),
+    "fpr_gap": Metric("false positive rate gap", 0, 1, higher_is_better=False),
 }
 
 CALIBRATIONS = {"temperature": "temperature scaling", "isotonic": "isotonic regression"}

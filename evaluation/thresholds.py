@@ -341,7 +341,7 @@ def _gap_rows(part: _Part, groups: Sequence[Group], smallest: int) -> list[dict[
             "value": value, "low": low, "high": high, "n": int(part.n[compared].sum()),
             "positives": int(part.positives[compared].sum()),
             "subjects": sum(groups[i].subjects for i in compared),
-            "note": f"worst: {groups[worst].name}, best: {groups[best].name}",
+            "note": f"worst: {groups[worst].name}, best: {groups[best].name}" if value else "all are equal",
         })  # fmt: skip
     return rows
 

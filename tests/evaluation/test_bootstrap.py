@@ -283,3 +283,10 @@ def test_nothing_drawn_or_defined_has_no_interval() -> None:
     for values in (np.full(3, np.nan), np.zeros(0)):
         for ends in (bootstrap.percentile_interval(values), bootstrap.interval(0.5, values, 9)):
             assert np.isnan(ends).all()
+
+
+def test_an_interval_of_a_gap_ends_at_the_largest_possible_gap() -> None:
+    drawn = np.linspace(0.7, 1.4, 200)
+    for metric, most in (("tpr_gap", 1.0), ("kappa_gap", bootstrap.percentile_interval(drawn, 50).high)):
+        found = bootstrap.score_interval(metric, 0.9, drawn, bootstrap.Subjects(50, 50))
+        assert found.high == most and found.low < 0.9
