@@ -6,6 +6,7 @@
 #   STORE=data/mimic bash tasks/run_all.sh --seed 1         the same with another seed
 #   python -m evaluation.tables table --task phenotyping    means over the seeds
 #   LABELS="0.01 0.1 0.5 1" bash tasks/run_all.sh           also with few labels, and a picture of the scores
+#   FLOORS=1 ENCODER=transformer bash tasks/run_all.sh      another record encoder, and models without a network
 #   STORE=data/demo/store QUICK=1 bash tasks/run_all.sh     small settings, to try it on a CPU
 #   LAUNCH=echo bash tasks/run_all.sh                       print the commands
 # tools/run_table.py explains all variables. Flags after the script's name go to every pretraining and classifier.

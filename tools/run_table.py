@@ -15,6 +15,9 @@ Environment variables:
     LABELS: Fractions of the training subjects whose labels are used, such as "0.01 0.1 1": each protocol
         and the supervised baseline are also trained with these, from the last epoch of each pretraining,
         which no label has chosen. RESULTS/<task>_labels_<score>.png shows the scores. If not set: none.
+    FLOORS: If set, also fit the floors without a network (training.baselines) for the tasks in FUSIONS_OF.
+    ENCODER: Record encoder, as in tasks/launch.sh. Names of runs have it; fusions that do not encode records
+        are trained once for all encoders, and those that cannot take this one are left out.
     FUSIONS_OF: Tasks for which the supervised baselines and fusions are trained; TASK if not set.
     JOBS: Runs at once, 1 if not set. With more than one, the output of each goes to RUNS/<name>.log.
     RUNS, RESULTS: Folders of the runs and the result tables; runs and results if not set.
@@ -41,12 +44,13 @@ from evaluation.plots.labels import Labels
 from evaluation.plots.style import save
 from evaluation.results import HASH_DIGITS, read_results
 from evaluation.tables import summary
-from models.fusion import FUSIONS
+from models.encoders import EHR_ENCODERS, CausalEncoder
+from models.fusion import FUSIONS, Fusion
 from models.objectives import OBJECTIVES
 from tasks import TASKS
 from tasks.task import Task
 from tools.runner import RunFailed, Runner, available_cores
-from tools.write_scripts import SIMCLR_VARIANTS, SUPERVISED_SCRIPTS, flag_value
+from tools.write_scripts import FLOORS, SIMCLR_VARIANTS, SUPERVISED_SCRIPTS, flag_value
 from training.epoch_table import best_epoch, read_epochs
 
 PROTOCOLS = ("lineareval", "finetune")
@@ -65,6 +69,7 @@ QUICK = {
     "finetune radiology": "--epochs 2",
     "finetune readmission": "--epochs 8",
     "supervised": f"{SMALL} {RESNET18} --batch_size 32 --lr 1e-3 --epochs 2",
+    "floor": "--every_hours 24",
     "supervised on frozen encoders": f"{SMALL} --batch_size 64 --lr 2e-3 --epochs 8",
 }
 
@@ -79,6 +84,9 @@ class TableConfig:
     keep: str = "best"
     fusions_of: tuple[str, ...] = tasks
     labels: tuple[float, ...] = ()
+    floors: bool = False
+    encoder: str = ""
+    """Record encoder that is no LSTM; empty: the LSTM."""
     jobs: int = 1
     quick: bool = False
     runs: Path = Path("runs")
@@ -98,6 +106,7 @@ class TableConfig:
         """Raise ValueError for an unknown task or objective, or a fraction that is none."""
         _check_known("TASK", (*self.tasks, *self.fusions_of, *filter(None, [self.pairs])), TASKS)
         _check_known("OBJECTIVES", self.objectives, OBJECTIVES)
+        _check_known("ENCODER", filter(None, [self.encoder]), EHR_ENCODERS)
         if not all(0 < fraction <= 1 for fraction in self.labels):
             raise ValueError(f"LABELS must be fractions above 0, up to 1, not {self.labels}")
 
@@ -110,6 +119,7 @@ class TableConfig:
         (('radiology', 'readmission'), ('radiology', 'readmission'), 'runs/quick', '0')
         """
         quick = bool(environment.get("QUICK"))
+        encoder = environment.get("ENCODER", "")
         python = "" if quick else environment.get("PYTHON") or "python"
         folder = "quick" if quick else ""
         tasks = environment.get("TASK") or " ".join(cls.tasks)
@@ -120,6 +130,8 @@ class TableConfig:
             keep=environment.get("KEEP") or cls.keep,
             fusions_of=tuple(environment.get("FUSIONS_OF", tasks).split()),
             labels=tuple(map(_fraction, environment.get("LABELS", "").split())),
+            floors=bool(environment.get("FLOORS")),
+            encoder="" if encoder == "lstm" else encoder,
             jobs=int(environment.get("JOBS") or cls.jobs),
             quick=quick,
             runs=Path(environment.get("RUNS") or cls.runs / folder),
@@ -148,6 +160,8 @@ class TableMaker:
                 self.pretrain_and_classify(task, [task])
         for task in self.config.fusions_of:
             self.supervise(task)
+            if self.config.floors:
+                self.fit_floors(task)
         self.runner.finish()
 
     def pretrain_and_classify(self, pairs: str, tasks: Sequence[str]) -> None:
@@ -200,7 +214,11 @@ class TableMaker:
 
     def supervise(self, task: str) -> None:
         """Train the supervised baselines and fusions of a task."""
-        names = {fusion: self.name(task, "supervised", fusion) for fusion in FUSIONS}
+        names = {
+            fusion: self.name(task, "supervised", fusion, encodes_records="ehr" in kind.encoder_names())
+            for fusion, kind in FUSIONS.items()
+            if self.can_encode_for(kind)
+        }
         encoders = {
             f"CHECKPOINT_{modality.upper()}": str(self.config.runs / names[modality] / "best.ckpt")
             for modality in ("ehr", "cxr")
@@ -211,6 +229,38 @@ class TableMaker:
             self.classify(task, name, SUPERVISED_SCRIPTS.get(fusion, fusion), preset, encoders)
             if fusion == "cxr":
                 self.runner.finish()  # a fusion of frozen encoders needs those of ehr and cxr
+
+    def can_encode_for(self, fusion: type[Fusion]) -> bool:
+        """Return whether a fusion can take the record encoder: some need its states by the hour."""
+        needs_states = fusion.intermediate and "ehr" in fusion.encoder_names()
+        return not needs_states or issubclass(EHR_ENCODERS[self.config.encoder or "lstm"], CausalEncoder)
+
+    def fit_floors(self, task: str) -> None:
+        """Fit the models without a network, which know the store's own splits alone.
+
+        Raises:
+            ValueError: The flags choose other splits.
+        """
+        if self.config.splits:
+            raise ValueError("FLOORS: the floors have no --fold and no --split_by; leave one of them out")
+        flags = ["--results_dir", str(self.config.results), "--save_dir", str(self.config.runs)]
+        if hours := last_value([*self.preset("floor"), *self.config.flags], "--every_hours"):
+            flags += ["--every_hours", hours]
+        for model in FLOORS:
+            name = self.name(task, "baseline", model, encodes_records=False)
+            if self.is_tested(task, name):
+                print(f"\n== {name} is in {self.config.results / task}.csv", flush=True)
+            else:
+                words = [
+                    "--seed",
+                    self.config.seed,
+                    "--store",
+                    str(self.config.store),
+                    "--name",
+                    name,
+                    *flags,
+                ]
+                self.start(name, [script_path(task, model), *words])
 
     def classify(
         self, task: str, name: str, script: str, preset: Sequence[str], environment: Mapping[str, str]
@@ -256,9 +306,14 @@ class TableMaker:
                 )
         return bool(stores)
 
-    def name(self, *parts: str) -> str:
-        """Return the name of a run, which ends in its splits, if they are not the store's, and its seed."""
-        return "-".join(filter(None, (*parts, self.config.splits, f"seed{self.config.seed}")))
+    def name(self, *parts: str, encodes_records: bool = True) -> str:
+        """Return the name of a run.
+
+        It ends in the record encoder, if that is no LSTM, the splits, if they are not the store's, and the
+        seed.
+        """
+        encoder = self.config.encoder if encodes_records else ""
+        return "-".join(filter(None, (*parts, encoder, self.config.splits, f"seed{self.config.seed}")))
 
     def name_few_labels(self, task: str, protocol: str, objective: str, fraction: float) -> str:
         """Return the name of a classifier on pretrained encoders that learns from few labels."""

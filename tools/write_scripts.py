@@ -210,8 +210,9 @@ def fill_lines(groups: Iterable[str], width: int = 116) -> list[str]:
     return lines
 
 
-HELP = "tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name."
-SEED = "-seed${SEED:-0}"  # the end of a run's name
+HELP = "tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name."
+SEED = "-seed$SEED"  # the end of a run's name
+ENCODER = "$ENC"  # in names of runs: the record encoder, or that of the source, if it is no LSTM
 TEMPLATE = """\
 #!/usr/bin/env bash
 {comments}
@@ -272,6 +273,7 @@ def supervise(task: Task, fusion: str) -> Script:
     published = PUBLISHED[like][like_task]
     modalities = FUSIONS[fusion].modalities
     frozen = FUSIONS[fusion].freezes_encoders
+    encoded = FUSIONS[fusion].encoder_names()
     name = run_name(task, "supervised", fusion)
     values = "The learning rate is"
     if published.flags:
@@ -291,7 +293,7 @@ def supervise(task: Task, fusion: str) -> Script:
             *published.flags.replace(" --", "\n--").splitlines(),
             f"--data_pairs {pairs_of(fusion)}",
             "--image_size 224 --transforms_cxr supervised" if "cxr" in modalities else "",
-            *(trained_encoders(task) if frozen else [" ".join(ENCODER_FLAGS[name] for name in modalities)]),
+            *(trained_encoders(task) if frozen else [" ".join(ENCODER_FLAGS[name] for name in encoded)]),
             f"--batch_size 16 --epochs 50 --optimizer adam --lr {published.lr} --weight_decay 0",
             f"--schedule plateau --gamma 0.5 --plateau_patience 10 {EARLY_STOPPING}",
         ),
@@ -306,7 +308,10 @@ def published_for(fusion: str, task: str) -> tuple[str, str]:
 
 def trained_encoders(task: Task) -> list[str]:
     """Return the flags that load both encoders from the supervised classifiers of one modality."""
-    folders = {fusion: f"runs/{run_name(task, 'supervised', fusion)}{SEED}" for fusion in ("ehr", "cxr")}
+    folders = {
+        fusion: f"runs/{run_name(task, 'supervised', fusion)}{encoder}{SEED}"
+        for fusion, encoder in (("ehr", ENCODER), ("cxr", ""))
+    }
     return [
         f'--load_state_{fusion} "${{CHECKPOINT_{fusion.upper()}:-{folder}/best.ckpt}}"'
         for fusion, folder in folders.items()
@@ -331,7 +336,7 @@ def train(task: Task, protocol: str, fusion: str) -> Script:
         ),
         (
             f"--protocol {protocol} --fusion {fusion}",
-            f'--load_state "${{CHECKPOINT:-runs/simclr-{task.name}{SEED}/last.ckpt}}"',
+            f'--load_state "${{CHECKPOINT:-runs/simclr{ENCODER}-{task.name}{SEED}/last.ckpt}}"',
             f"--data_pairs {pairs_of(fusion)}{images} --batch_size 256 {EARLY_STOPPING}",
             f"--epochs {schedule.epochs} --optimizer adamw --lr {lr} --weight_decay 0.01 "
             "--schedule step --milestones 0.6 0.8 --gamma 0.1",
@@ -343,6 +348,7 @@ def evaluate(task: Task, protocol: str, fusion: str) -> Script:
     """Return the script that tests the best epoch of a classifier again."""
     trained = run_name(task, protocol, fusion)
     objective = "" if protocol == "supervised" else "-simclr"
+    encoder = ENCODER if objective or "ehr" in FUSIONS[fusion].encoder_names() else ""
     images = " --image_size 224" if "cxr" in FUSIONS[fusion].modalities else ""
     pairs = pairs_of(fusion)
     titles = {"finetune": "the fine-tuned classifier", "lineareval": "the linear classifier"}
@@ -355,7 +361,7 @@ def evaluate(task: Task, protocol: str, fusion: str) -> Script:
         ),
         (
             f"--protocol {protocol} --fusion {fusion} --data_pairs {pairs} --batch_size 256{images}",
-            f'--load_state "${{CHECKPOINT:-runs/{trained}{objective}{SEED}/best.ckpt}}"',
+            f'--load_state "${{CHECKPOINT:-runs/{trained}{encoder}{objective}{SEED}/best.ckpt}}"',
         ),
     )
 
@@ -407,7 +413,7 @@ SEARCH = """\
 # and supervised. Flags after the methods are those of python -m training.search and of run_gpu.py. The same
 # command continues after an interruption, and may run several times at once, on all machines that share
 # runs/search.
-# tasks/launch.sh explains STORE, SEED and LAUNCH.
+# tasks/launch.sh explains STORE, SEED, ENCODER and LAUNCH.
 #SBATCH --job-name=search-{task} --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"

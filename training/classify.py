@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -251,11 +251,12 @@ def open_experiment(config: ClassifyConfig, without_test: bool = False) -> Exper
     return Experiment(config, TASKS[config.task], store, run, start)
 
 
-def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -> str:
+def default_name(config: ClassifyConfig, sources: Collection[checkpoint.Origin]) -> str:
     """Return the name of a run without --name: task, protocol, fusion, objectives of its encoders, and seed.
 
-    Before the seed stand the splits, if they are not the store's, and the --label_fraction, if it is not 1.
-    An evaluation is called after the folder of the classifier.
+    Before the objectives stands the record encoder, or that of a source, if it is no LSTM. Before the seed
+    stand the splits, if they are not the store's, and the --label_fraction, if it is not 1. An evaluation is
+    called after the folder of the classifier.
     """
     if config.mode == "eval":
         return f"{Path(config.load_state).resolve().parent.name}-eval"
@@ -264,7 +265,8 @@ def default_name(config: ClassifyConfig, sources: Iterable[checkpoint.Origin]) -
     named = [own if source.objective == EXTERNAL else source.objective for source in sources]
     objectives = [RANDOM] if config.load_state == RANDOM else named
     others = "+".join(name for name in dict.fromkeys(objectives) if name != config.protocol)
-    encoder = "" if config.encoders.ehr_encoder == "lstm" else config.encoders.ehr_encoder
+    record_encoders = (config.encoders.ehr_encoder, *(source.ehr_encoder for source in sources))
+    encoder = next((name for name in record_encoders if name != "lstm"), "")
     labels = "" if config.label_fraction == 1 else f"labels{config.label_fraction:g}"
     split = split_label(config.data)
     ends = (split, labels, f"seed{config.run.seed}")

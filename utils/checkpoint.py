@@ -175,13 +175,15 @@ class Origin:
     """What a checkpoint says of the run that wrote it.
 
     `settings` is equal for runs that differ in their seed alone: it names their settings and their store. It
-    is the checkpoint's own hash if the checkpoint does not say. `seed` is None then.
+    is the checkpoint's own hash if the checkpoint does not say. `seed` is None then. `ehr_encoder` names its
+    record encoder, or that beside which its image encoder was trained.
     """
 
     sha256: str
     objective: str
     settings: str
     seed: int | None = None
+    ehr_encoder: str = "lstm"
 
 
 def read_origin(path: Path) -> Origin:
@@ -193,12 +195,13 @@ def read_origin(path: Path) -> Origin:
         return Origin(own, EXTERNAL, own[:12])
     content = load(path)
     own, origin = sha256(path), content.get("origin", {})
-    seed = origin.get("seed")
+    seed, encoders = origin.get("seed"), content["config"].get("encoders")
     return Origin(
         own,
         str(content["config"].get("objective", "")),
         f"{origin['settings']} on {str(origin['store'])[:12]}" if "settings" in origin else own[:12],
         seed if isinstance(seed, int) else None,
+        str(encoders.get("ehr_encoder", "lstm")) if isinstance(encoders, dict) else "lstm",
     )
 
 

@@ -5,7 +5,7 @@
 # and supervised. Flags after the methods are those of python -m training.search and of run_gpu.py. The same
 # command continues after an interruption, and may run several times at once, on all machines that share
 # runs/search.
-# tasks/launch.sh explains STORE, SEED and LAUNCH.
+# tasks/launch.sh explains STORE, SEED, ENCODER and LAUNCH.
 #SBATCH --job-name=search-phenotyping --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"

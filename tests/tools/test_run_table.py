@@ -20,7 +20,10 @@ from tests.random_store import write_random_store
 from tests.tools.test_write_scripts import Config, settings
 from tools.run_table import TableConfig, TableMaker, best_checkpoint, main, program_of
 from tools.runner import Runner
+from tools.write_scripts import FLOORS
+from training.baselines import BaselineConfig
 from training.epoch_table import epoch_columns
+from utils.config import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PRETRAININGS = ("simclr", "vicreg", "align")
@@ -130,6 +133,30 @@ def test_encoders_are_shared_and_objectives_and_fusions_chosen(tmp_path: Path) -
         checkpoint = checkpoints[f"{task}-lineareval-concatenation-{objective}-seed0"]
         assert checkpoint == f"{tmp_path}/runs/{objective}-readmission-seed0/last.ckpt"
     assert [run.name for run in runs[15:]] == [f"radiology-supervised-{fusion}-seed0" for fusion in FUSIONS]
+
+
+def test_another_record_encoder_has_names_of_its_own_and_the_fusions_that_can_take_it(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, OBJECTIVES="simclr", ENCODER="strats")
+    names = {run.name for run in runs}
+    lacking = {"healnet", "umse", "utde", "cxr"}
+    supervised = {f"phenotyping-supervised-{f}-strats-seed0" for f in {*FUSIONS} - lacking - {"mmtm", "daft"}}
+    shared = {f"phenotyping-supervised-{f}-seed0" for f in lacking}
+    linear = {f"phenotyping-{p}-concatenation-simclr-strats-seed0" for p in ("lineareval", "finetune")}
+    assert names == {"simclr-phenotyping-strats-seed0", *linear, *supervised, *shared}
+    with pytest.raises(ValueError, match="ENCODER: unknown name 'gru'; choose from lstm, gru_d"):
+        runs_of(tmp_path, ENCODER="gru")
+
+
+def test_the_floors_are_fitted_if_asked_for(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, "--lr", "0.1", OBJECTIVES="simclr", FLOORS="1", QUICK="1", SEED="3")
+    found = {run.name: run.words for run in runs if "baseline" in run.name}
+    assert list(found) == [f"phenotyping-baseline-{model}-seed3" for model in FLOORS]
+    for (name, words), model in zip(found.items(), FLOORS, strict=True):
+        config = parse(BaselineConfig, words[2:])
+        assert words[:2] == ["-m", "training.baselines"] and (config.name, config.seed) == (name, 3)
+        assert (config.model, config.every_hours, config.results_dir) == (model, 24, tmp_path / "results")
+    with pytest.raises(ValueError, match="the floors have no --fold"):
+        runs_of(tmp_path, "--fold", "1/5", OBJECTIVES="simclr", FLOORS="1")
 
 
 def test_what_is_in_the_results_is_not_run_again(tmp_path: Path) -> None:

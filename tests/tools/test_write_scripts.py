@@ -86,7 +86,9 @@ def commands(paths: Iterable[Path], *flags: str, **environment: str) -> dict[Pat
     """Return the words of the command that each script runs, as bash expands them."""
     paths = list(paths)
     clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("STORE", "CHECKPOINT"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("STORE", "CHECKPOINT", "ENCODER"))
     }
     show = 'while [ "$1" != -- ]; do scripts+=("$1"); shift; done; shift\n' \
         'for script in "${scripts[@]}"; do bash "$script" "$@" && printf "=\\n"; done'  # fmt: skip
@@ -241,6 +243,40 @@ def test_another_seed_has_runs_and_checkpoints_of_its_own(given: str) -> None:
                 assert classify.default_name(config, []).endswith("-seed3")
 
 
+def test_another_record_encoder_has_its_own_shape_runs_and_checkpoints() -> None:
+    found = {path: settings(words) for path, words in commands(ONE_TASK, ENCODER="tcn").items()}
+    pretrained = Path("runs/simclr-tcn-phenotyping-seed0/last.ckpt")
+    for script, config in found.items():
+        reads_records = not isinstance(config, ClassifyConfig) or (
+            "ehr" in FUSIONS[config.fusion].encoder_names() and not config.encoder_checkpoints
+        )
+        own = ("tcn", None, None, None) if reads_records and script.parts[2] == "train" else None
+        encoders = config.encoders
+        shape = encoders.ehr_encoder, encoders.ehr_dim, encoders.ehr_layers, encoders.ehr_dropout
+        assert own is None or shape == own
+        assert own is not None or encoders.ehr_encoder == "lstm"
+        if isinstance(config, ClassifyConfig) and config.mode == "train" and config.load_state:
+            assert Path(config.load_state) == pretrained
+        elif isinstance(config, ClassifyConfig) and config.mode == "eval":
+            twin = found[script.parent.parent / "train" / script.name.replace("fteval", "finetune")]
+            objective = {"supervised": "supervised"}.get(twin.protocol, "simclr")
+            sources = [
+                checkpoint.Origin("", objective, "", ehr_encoder="lstm" if "-cxr-" in path else "tcn")
+                for path in twin.encoder_checkpoints.values()
+            ]
+            assert Path(config.load_state).parent.name == classify.default_name(twin, sources)
+    flags = commands(ONE_TASK[-1:], "--ehr_dim", "32", ENCODER="lstm")
+    assert flags == commands(ONE_TASK[-1:], "--ehr_dim", "32")
+
+
+def test_flags_after_the_name_win_over_the_record_encoder_of_the_environment() -> None:
+    script = Path("tasks/phenotyping/train/supervised_ehr.sh")
+    config = settings(command(script, "--ehr_dim", "32", "--ehr_encoder", "gru_d", ENCODER="tcn"))
+    assert (config.encoders.ehr_encoder, config.encoders.ehr_dim, config.encoders.ehr_layers) == (
+        *("gru_d", 32), None,
+    )  # fmt: skip
+
+
 def test_the_environment_gives_store_and_checkpoint() -> None:
     environment = {
         "STORE": "/my data/store",
@@ -346,7 +382,7 @@ def test_supervised_classifiers_have_the_published_values(task: str, name: str) 
         16,
     )
     assert (optim.schedule, optim.gamma, optim.plateau_patience) == ("plateau", 0.5, 10)
-    if "ehr" in fusion.modalities and not fusion.freezes_encoders:
+    if "ehr" in fusion.encoder_names() and not fusion.freezes_encoders:
         assert (encoders.ehr_dim, encoders.ehr_layers, encoders.ehr_dropout) == (256, 2, 0.3)
     if "cxr" in fusion.modalities:
         assert (encoders.vision_backbone, config.data.transforms_cxr) == ("resnet34", "supervised")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pretrain both encoders with SimCLR on the pairs of decompensation.
 # A checkpoint of every epoch goes to runs/simclr-decompensation-seed0; --seed 1 makes the folder of seed 1.
-# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name.
 #SBATCH --job-name=simclr-decompensation --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"

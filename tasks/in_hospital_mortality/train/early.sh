@@ -3,14 +3,14 @@
 # The encoders are frozen: those of supervised_ehr.sh and supervised_cxr.sh, or CHECKPOINT_EHR and CHECKPOINT_CXR.
 # The learning rate is as published for early on in-hospital-mortality.
 # Val and test scores of the best epoch go to results/in-hospital-mortality.csv.
-# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name.
 #SBATCH --job-name=in-hospital-mortality-supervised-early --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
 launch run_gpu.py --task in-hospital-mortality --mode train \
   --protocol supervised --fusion early --data_pairs paired --image_size 224 --transforms_cxr supervised \
-  --load_state_ehr "${CHECKPOINT_EHR:-runs/in-hospital-mortality-supervised-ehr-seed${SEED:-0}/best.ckpt}" \
-  --load_state_cxr "${CHECKPOINT_CXR:-runs/in-hospital-mortality-supervised-cxr-seed${SEED:-0}/best.ckpt}" \
+  --load_state_ehr "${CHECKPOINT_EHR:-runs/in-hospital-mortality-supervised-ehr$ENC-seed$SEED/best.ckpt}" \
+  --load_state_cxr "${CHECKPOINT_CXR:-runs/in-hospital-mortality-supervised-cxr-seed$SEED/best.ckpt}" \
   --batch_size 16 --epochs 50 --optimizer adam --lr 9.515e-5 --weight_decay 0 \
   --schedule plateau --gamma 0.5 --plateau_patience 10 --patience 30 --min_delta 1e-3 "$@"

@@ -2,7 +2,7 @@
 # Train InfoReg for in-hospital-mortality on EHR and X-ray.
 # Learning rate and settings are as published for inforeg on in-hospital-mortality.
 # Val and test scores of the best epoch go to results/in-hospital-mortality.csv.
-# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name.
 #SBATCH --job-name=in-hospital-mortality-supervised-inforeg --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Train one linear layer on frozen encoders for in-hospital-mortality on the X-ray of paired stays.
 # Val and test scores of the best epoch go to results/in-hospital-mortality.csv. Set CHECKPOINT to use other encoders.
-# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name.
 #SBATCH --job-name=in-hospital-mortality-lineareval-cxr --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
 launch run_gpu.py --task in-hospital-mortality --mode train \
   --protocol lineareval --fusion cxr \
-  --load_state "${CHECKPOINT:-runs/simclr-in-hospital-mortality-seed${SEED:-0}/last.ckpt}" \
+  --load_state "${CHECKPOINT:-runs/simclr$ENC-in-hospital-mortality-seed$SEED/last.ckpt}" \
   --data_pairs cxr --image_size 224 --batch_size 256 --patience 30 --min_delta 1e-3 \
   --epochs 300 --optimizer adamw --lr 1e-3 --weight_decay 0.01 --schedule step --milestones 0.6 0.8 --gamma 0.1 "$@"

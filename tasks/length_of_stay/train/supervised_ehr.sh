@@ -2,7 +2,7 @@
 # Train the supervised classifier for length-of-stay on the EHR of paired stays.
 # The learning rate is as published for ehr on phenotyping; none is published for this script.
 # Val and test scores of the best epoch go to results/length-of-stay.csv.
-# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name.
 #SBATCH --job-name=length-of-stay-supervised-ehr --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Train one linear layer on frozen encoders for phenotyping on EHR and X-ray.
 # Val and test scores of the best epoch go to results/phenotyping.csv. Set CHECKPOINT to use other encoders.
-# tasks/launch.sh explains STORE, SEED, LAUNCH and flags after the script's name.
+# tasks/launch.sh explains STORE, SEED, ENCODER, LAUNCH and flags after the script's name.
 #SBATCH --job-name=phenotyping-lineareval-concatenation --output=%x-%j.out
 #SBATCH --gres=gpu:1 --cpus-per-task=8 --mem=64G --time=24:00:00 --signal=B:TERM@120
 source "$(dirname "$0")/../../launch.sh" 2>/dev/null || source "$SLURM_SUBMIT_DIR/tasks/launch.sh"
 
 launch run_gpu.py --task phenotyping --mode train \
   --protocol lineareval --fusion concatenation \
-  --load_state "${CHECKPOINT:-runs/simclr-phenotyping-seed${SEED:-0}/last.ckpt}" \
+  --load_state "${CHECKPOINT:-runs/simclr$ENC-phenotyping-seed$SEED/last.ckpt}" \
   --data_pairs paired --image_size 224 --batch_size 256 --patience 30 --min_delta 1e-3 \
   --epochs 300 --optimizer adamw --lr 1e-3 --weight_decay 0.01 --schedule step --milestones 0.6 0.8 --gamma 0.1 "$@"
