@@ -28,7 +28,7 @@ PRETRAIN = (
     "--task in-hospital-mortality --vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 "
     "--optimizer adamw --lr 2e-3 --warmup_epochs 1"
 )
-FINETUNE = "--protocol finetune --epochs 1 --lr 3e-5 --head_lr 1e-2 --batch_size 32"
+FINETUNE = "--protocol finetune --head_start probe --probe_epochs 20 --epochs 1 --lr 1e-5 --batch_size 64"
 LINEAREVAL = "--protocol lineareval --epochs 100 --lr 1e-3 --batch_size 512"
 
 
