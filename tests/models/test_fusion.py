@@ -1,11 +1,14 @@
 """Every fusion classifies batches with and without images, and no result depends on absent pixels."""
 
 import copy
+from functools import lru_cache
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_sequence
+from torchvision import models as torchvision_models
 
 from datasets.schema import Batch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
@@ -23,11 +26,31 @@ BOTH = [name for name in WITH_IMAGES if "ehr" in FUSIONS[name].modalities]
 WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.intermediate else (0, 3))]
 BORROWING = ("m3care",)  # in training, a sample without an image borrows from others of its batch
 DEFAULT = FusionConfig()
+build_network = torchvision_models.get_model
 IN_EVERY_SETTING = [
     *((name, DEFAULT) for name in FUSIONS),
     *((name, FusionConfig(layer_after=stage)) for name in ("mmtm", "daft") for stage in (-1, 0, 3)),
     ("medfuse_tokens", FusionConfig(missing_token="learned")),
 ]
+
+
+@lru_cache(maxsize=2)
+def drawn_once(name: str) -> nn.Module:
+    """One of torchvision's networks with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_network(name)
+
+
+@pytest.fixture(autouse=True)
+def random_networks_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy a network with random weights: to draw them anew is half of a test's time."""
+
+    def get_model(name: str, weights: object = None) -> nn.Module:
+        assert weights is None
+        return copy.deepcopy(drawn_once(name))
+
+    monkeypatch.setattr(torchvision_models, "get_model", get_model)
 
 
 def make_classifier(
@@ -52,7 +75,7 @@ def each_alone(batch: Batch) -> list[Batch]:
 @pytest.mark.parametrize("has_cxr", [[True, False, True], [False, True, False], [False] * 3, [True] * 3])
 def test_every_parameter_learns_from_every_batch(make_batch, fusion: str, fusion_layer: int, has_cxr) -> None:
     classifier = make_classifier(fusion, fusion_layer).train()
-    loss = classifier(make_batch([5, 1, 48], has_cxr, labels=3))["loss"]
+    loss = classifier(make_batch([5, 1, 48], has_cxr, labels=3, size=32))["loss"]
     loss.backward()
     assert loss.isfinite()
     learning = [weight for weight in classifier.parameters() if weight.requires_grad]
@@ -65,7 +88,7 @@ def test_every_parameter_learns_from_every_batch(make_batch, fusion: str, fusion
 def test_a_single_sample_is_classified(make_batch, fusion: str, settings, has_cxr, training) -> None:
     classifier, batch = (
         make_classifier(fusion, settings=settings).train(training),
-        make_batch([1], has_cxr, 3),
+        make_batch([1], has_cxr, 3, size=32),
     )
     assert classifier(batch)["loss"].isfinite()
     assert classifier.predict(batch).shape == (1, 3)
@@ -151,7 +174,7 @@ def test_a_sample_without_an_image_depends_on_no_pixel(make_batch, fusion, fusio
     if training and fusion in BORROWING:
         return
     classifier = make_classifier(fusion, fusion_layer).train(training)
-    batch = make_batch([5, 9, 3], [True, False, True], labels=3)
+    batch = make_batch([5, 9, 3], [True, False, True], labels=3, size=32)
     batch.cxr.requires_grad_()
     probabilities = classifier.predict(batch)
     (pixels,) = torch.autograd.grad(probabilities[1].sum(), batch.cxr, retain_graph=True)
