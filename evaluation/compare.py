@@ -159,7 +159,9 @@ def compare(config: Compare) -> pd.DataFrame:
             continue
         differences, subjects = b.resampled[key] - a.resampled[key], a.subjects[label].deciding
         value_a, value_b = score["value"], b.scores[key]["value"]
-        low, high = bootstrap.interval(value_b - value_a, differences, subjects)
+        ends = bootstrap.interval(value_b - value_a, differences, subjects)
+        span = metric_of(metric).high - metric_of(metric).low
+        low, high = np.clip(ends, -span, span).tolist()  # whether 0 lies inside stays as it was
         p = bootstrap.p_value(value_b - value_a, differences, subjects)
         better = better_side(metric, value_b - value_a, p)
         rows.append((*key, value_a, value_b, value_b - value_a, low, high, p, score["n"], better))

@@ -160,3 +160,13 @@ def test_a_comparison_says_whose_data_they_are_and_which_way_it_goes(
         assert line.endswith(" b")
     print_comparison(Compare((better,), (better,), resamples=5))
     assert "neither (p 0.05 or more)" in capsys.readouterr().out
+
+
+def test_the_interval_of_few_subjects_keeps_to_differences_that_can_be(tmp_path: Path) -> None:
+    truth = np.array([[1.0], [0], [0], [0], [1], [0], [0], [0]])
+    good, bad = truth + 0.1, np.array([[0.3], [0.4], [0.5], [0.6], [0.9], [0.1], [0.2], [0.7]])
+    runs = [write_run(tmp_path / name, truth, guess, ("a",)) for name, guess in (("x", good / 2), ("y", bad))]
+    table = compare(Compare(tuple(runs), labels=True, resamples=200))
+    assert table["low"].min() >= -1 and table["high"].max() <= 1
+    rows = table[table["metric"].isin(["auroc", "auprc"])]
+    assert rows["low"].min() == -1 and (rows["difference"] < 0).all()
