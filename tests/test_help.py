@@ -1,6 +1,7 @@
 """The help of every command reads like documentation."""
 
 import inspect
+import os
 import runpy
 import signal
 import subprocess
@@ -160,3 +161,11 @@ def test_the_flag_of_another_program_leads_to_ours(
     with pytest.raises(SystemExit):
         parse(ClassifyConfig, [other, "1"])
     assert f"unknown flag {other}; did you mean {flag}?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["tools.demo", "tools.run_table"])
+def test_programs_of_environment_variables_answer_and_do_nothing(module: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", module, "--help"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert "Environment variables" in done.stdout and not list(tmp_path.iterdir())

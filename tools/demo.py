@@ -10,6 +10,7 @@ Environment variables:
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -160,6 +161,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # There are no flags, and a mistyped one must not start minutes of work.
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     try:
         main()
     except RunFailed as failure:

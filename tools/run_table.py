@@ -419,6 +419,9 @@ def _check_known(variable: str, names: Iterable[str], known: Iterable[str]) -> N
 
 def main() -> int:
     """Make the tables, print the test scores, and return the exit status."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__.strip())
+        return 0
     try:
         config = TableConfig.from_environment(os.environ, sys.argv[1:])
     except ValueError as error:
