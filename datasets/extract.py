@@ -41,6 +41,7 @@ from datasets.diagnoses import (
 )
 from datasets.events.buckets import STAYS_PER_BUCKET, read_bucket, write_buckets
 from datasets.events.cleaning import ValueCounts, item_map
+from datasets.events.reporting import describe_empty_variables, print_value_counts
 from datasets.events.streaming import BodySize
 from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.meds.reading import MEDS_TABLES, MEDSDataset
@@ -401,6 +402,7 @@ def collect_events(config: ExtractConfig) -> None:
     buckets.mkdir(parents=True)
     first = np.full(len(stays), NEVER, np.int32)
     counts, sizes = ValueCounts(), BodySize.empty(len(stays))
+    known_items = source.known_items()
     for table, paths in source.event_files().items():
         with _progress(paths) as watch:
             rows = source.observations(table, stays, config.protocol, counts, watch, sizes)
@@ -410,20 +412,9 @@ def collect_events(config: ExtractConfig) -> None:
     write_array(config.out / WORK / "first_second.npy", first)
     write_array(config.out / WORK / "body_size.npy", sizes.value)
     write_text(config.out / "value_counts.csv", counts.table().write_csv())
-    _print_value_counts(counts.table(), config.protocol)
-
-
-def _print_value_counts(counts: pl.DataFrame, protocol: str) -> None:
-    """Print how many values are implausible or redacted, by variable, and what happens to them."""
-    use = {
-        "medmod": {"implausible": "in the grid, not in the normaliser", "redacted": "dropped"},
-        "corrected": {"implausible": "dropped", "redacted": "taken from valuenum"},
-    }[protocol]
-    for kind, meaning in use.items():
-        rows = counts.filter(pl.col(kind) > 0).select("variable", kind)
-        if len(rows):
-            by_variable = ", ".join(f"{variable} {count}" for variable, count in rows.iter_rows())
-            print(f"{kind.capitalize()} values ({meaning}; value_counts.csv): {by_variable}")
+    print_value_counts(counts.table(), config.protocol)
+    if empty := describe_empty_variables(counts.table(), config.protocol, known_items):
+        logger.warning(empty)
 
 
 def write_grid(config: ExtractConfig) -> None:

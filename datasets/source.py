@@ -10,7 +10,7 @@ import polars as pl
 
 from datasets.events.cleaning import ValueCounts
 from datasets.events.streaming import BodySize, stream_observations
-from datasets.raw.reading import read_table, scan_file
+from datasets.raw.reading import read_known_items, read_table, scan_file
 from datasets.raw.tables import event_table, find_files
 from datasets.splits import SubjectLists
 
@@ -41,6 +41,9 @@ class Source(Protocol):
 
     def table(self, name: str) -> pl.DataFrame:
         """Return icustays, admissions, patients or diagnoses_icd."""
+
+    def known_items(self) -> dict[str, frozenset[int]]:
+        """Return the items that the input describes, by their source, of the sources that it describes."""
 
     def subject_lists(self) -> SubjectLists:
         """Return the source's own test and validation subjects, None each if it has none."""
@@ -81,6 +84,10 @@ class MIMICRelease:
     def table(self, name: str) -> pl.DataFrame:
         """Read a small table."""
         return read_table(self.root, name)
+
+    def known_items(self) -> dict[str, frozenset[int]]:
+        """Read d_items and d_labitems, those that the release has."""
+        return read_known_items(self.root)
 
     def subject_lists(self) -> SubjectLists:
         """Return None for both lists: a release has no splits."""

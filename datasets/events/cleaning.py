@@ -1,7 +1,7 @@
 """Map items to variables, and turn charted text into numbers in the variables' units."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import Any, Self
 
@@ -119,15 +119,19 @@ def _zeros() -> np.ndarray:
 
 @dataclass(frozen=True)
 class ValueCounts:
-    """Values charted in the cohort's stays, [V] by variable: implausible ones, and redacted ones."""
+    """Values charted in the cohort's stays, [V] by variable: those read, implausible ones, and redacted ones.
 
+    `values` counts what goes into the grid; of several at the same second, each.
+    """
+
+    values: np.ndarray = field(default_factory=_zeros)
     implausible: np.ndarray = field(default_factory=_zeros)
     redacted: np.ndarray = field(default_factory=_zeros)
 
     def table(self) -> pl.DataFrame:
         """Return the counts, a row per variable."""
         names = [variable.name for variable in variables()]
-        return pl.DataFrame({"variable": names, "implausible": self.implausible, "redacted": self.redacted})
+        return pl.DataFrame({"variable": names} | {f.name: getattr(self, f.name) for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -288,7 +292,7 @@ def _cleaning(protocol: str) -> dict[str, np.ndarray]:
 def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> np.ndarray:
     """Return events [n] of EVENT_DTYPE with variable, value and tie_break; stay and second are not set.
 
-    Implausible and redacted values are added to `counts`.
+    The values, and the implausible and redacted ones, are added to `counts`.
 
     The value is NaN where it is unusable: not a number or a known category, not finite as the float32 of the
     grid, or (under `corrected`) implausible.
@@ -310,8 +314,14 @@ def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> 
     events["tie_break"][as_text] = _tie_break_of_text(observations.take(as_text))
     value = events["value"]
     outside = (value < table["low"][row]) | (value > table["high"][row])
-    for values, number in ((outside, counts.implausible), (observations.redacted, counts.redacted)):
-        number += np.bincount(events["variable"][values], minlength=len(number))
     unusable = ~(np.abs(value) <= MAX_FLOAT32)
-    events["value"][unusable | outside if protocol == "corrected" else unusable] = np.nan
+    if protocol == "corrected":
+        unusable |= outside
+    for counted, number in (
+        (~unusable, counts.values),
+        (outside, counts.implausible),
+        (observations.redacted, counts.redacted),
+    ):
+        number += np.bincount(events["variable"][counted], minlength=len(number))
+    events["value"][unusable] = np.nan
     return events

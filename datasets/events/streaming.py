@@ -95,7 +95,7 @@ def stream_observations(
         table: `chartevents` or `labevents`.
         stays: Cohort with stay_row, hadm_id, stay_id, intime and los_hours.
         protocol: `medmod` or `corrected`.
-        counts: Implausible and redacted values are added to it.
+        counts: Values, and the implausible and redacted ones, are added to it.
         on_row: Called with the index of the last row that was read, for a progress bar.
         sizes: Heights and weights are added to it, those outside of the stay too.
         lab_time: Column that is the time of laboratory values, `charttime` or `storetime`.

@@ -133,6 +133,10 @@ class MEDSDataset:
                         f"{place}"
                     )
 
+    def known_items(self) -> dict[str, frozenset[int]]:
+        """Return nothing: codes take the place of items."""
+        return {}
+
     def subject_lists(self) -> SubjectLists:
         """Return the subjects of the splits held_out and tuning.
 
@@ -185,7 +189,7 @@ class MEDSDataset:
             stays: Cohort with stay_row, subject_id, hadm_id, stay_id, intime, outtime, los_hours, admittime
                 and dischtime.
             protocol: `medmod` or `corrected`.
-            counts: Implausible and redacted values are added to it.
+            counts: Values, and the implausible and redacted ones, are added to it.
             on_row: Called with the number of rows that were read, for a progress bar.
             sizes: Heights and weights are added to it.
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from datasets.raw.cells import convert
 from datasets.raw.integrity import check_field_counts, check_not_truncated, explain_parse_error, open_bytes
-from datasets.raw.tables import DOWNLOAD_AGAIN, TABLES, RawTable, find_files
+from datasets.raw.tables import DOWNLOAD_AGAIN, ITEM_TABLES, SUFFIXES, TABLES, RawTable, find_files
 
 # Polars reads some chunks of decompressed text per core ahead. Small chunks keep its memory flat from a
 # million rows on.
@@ -124,6 +124,16 @@ def _empty_to_null(column: str, dtype: type[pl.DataType]) -> pl.Expr:
 def read_table(root: Path, name: str) -> pl.DataFrame:
     """Read a small table into memory, with its times parsed and without blank lines."""
     return pl.concat([read_file(path, TABLES[name]) for path in find_files(root, name)])
+
+
+def read_known_items(root: Path) -> dict[str, frozenset[int]]:
+    """Read the items of the dictionaries that a release has, by their source (`chart`, `lab`)."""
+    known = {}
+    for source, table in ITEM_TABLES.items():
+        places = [root / folder / f"{table.pattern}{end}" for folder in table.folders for end in SUFFIXES]
+        if found := [path for path in places if path.is_file()]:
+            known[source] = frozenset(read_file(found[0], table)["itemid"])
+    return known
 
 
 def read_file(path: Path, table: RawTable) -> pl.DataFrame:

@@ -81,6 +81,11 @@ TABLES = {
     }),
 }  # fmt: skip
 
+ITEM_TABLES = {
+    "chart": RawTable("d_items", ("icu",), MIMIC_IV, {"itemid": INT}),
+    "lab": RawTable("d_labitems", ("hosp",), MIMIC_IV, {"itemid": INT}),
+}  # which describe the items of a source; a release may lack them
+
 
 def event_table(name: str, lab_time: str) -> RawTable:
     """Return a raw table; with the lab_time `storetime`, this is the time of a laboratory value."""

@@ -247,7 +247,8 @@ def counts_of(folder: Path, protocol: str, **tables: list) -> dict[str, tuple[in
     """Return the implausible and the redacted values by variable, where there are any."""
     counts = ValueCounts()
     collected(folder, protocol, counts=counts, **tables)
-    rows = counts.table().filter(pl.col("implausible") + pl.col("redacted") > 0).iter_rows()
+    table = counts.table().select("variable", "implausible", "redacted")
+    rows = table.filter(pl.col("implausible") + pl.col("redacted") > 0).iter_rows()
     return {name: (implausible, redacted) for name, implausible, redacted in rows}
 
 

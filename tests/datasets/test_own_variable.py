@@ -13,7 +13,7 @@ from datasets.store import Store
 from models.encoders import EncoderConfig, build_encoders
 from models.pretraining import Pretraining, load_pretrained, pretraining_checkpoint
 from tests.own_variables import files_in_use, own_variable_in_use, read_files
-from tests.raw_tables import chart, lab, write_mimic_iv
+from tests.raw_tables import chart, lab, write_mimic_iv, write_table
 from tests.stores import extract_with_samples
 
 
@@ -135,3 +135,37 @@ def test_more_variables_than_the_tables_can_number_are_an_error(tmp_path: Path) 
     in_use = files_in_use(tmp_path / "resources", many, {})
     with in_use, pytest.raises(ValueError, match="must be a list of 1 to 127 variables"):
         variables()
+
+
+def test_a_variable_without_a_value_is_named_with_its_unknown_items(
+    raw: ExtractConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    channels, entries = read_files()
+    mistyped = {"rule": "number", "chart": [888_002], "lab": [999_001, 508_130], "range": [0, 30]}
+    ours = [entry for entry in channels if entry["name"] == "Heart Rate"]
+    both = [*ours, {"name": "Own", "normal": 1.5}], {"Heart Rate": entries["Heart Rate"], "Own": mistyped}
+    write_mimic_iv(tmp_path / "iv", chartevents=[chart(220045, 80)])
+    with files_in_use(tmp_path / "resources", *both):
+        extract_with_samples(raw)
+        line = "warning: no value was read of 1 variables: Own (items 888002, 508130, 999001)"
+        assert line in capsys.readouterr().out
+        write_table(tmp_path / "iv/hosp/d_labitems.csv.gz", ["itemid"], [{"itemid": 999_001}])
+        write_table(tmp_path / "iv/icu/d_items.csv", ["itemid"], [{"itemid": 220_045}])
+        extract_with_samples(replace(raw, out=tmp_path / "described"))
+    assert "Own (not in d_items: 888002; not in d_labitems: 508130)" in capsys.readouterr().out
+    counts = (raw.out / "value_counts.csv").read_text().splitlines()
+    assert counts == ["variable,values,implausible,redacted", "Heart Rate,1,0,0", "Own,0,0,0"]
+
+
+@pytest.mark.parametrize(("protocol", "kept"), [("medmod", 3), ("corrected", 2)])
+def test_values_that_are_read_are_counted(
+    raw: ExtractConfig, tmp_path: Path, protocol: str, kept: int, capsys: pytest.CaptureFixture
+) -> None:
+    rows = [
+        chart(220045, value, f"2150-01-01 0{hour}:30:00") for hour, value in enumerate((80, "x", 9e6, 81))
+    ]
+    write_mimic_iv(tmp_path / "iv", chartevents=rows)
+    with files_in_use(tmp_path / "resources", *single("Heart Rate")):
+        extract_with_samples(replace(raw, protocol=protocol))
+    counts = (raw.out / "value_counts.csv").read_text().splitlines()
+    assert counts[1] == f"Heart Rate,{kept},1,0" and "no value was read" not in capsys.readouterr().out
