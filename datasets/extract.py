@@ -46,10 +46,11 @@ from datasets.events.streaming import BodySize
 from datasets.hourly import Normalizer, bins_of, hourly_grid
 from datasets.meds.reading import MEDS_TABLES, MEDSDataset
 from datasets.raw.reading import read_table, scan_file
-from datasets.raw.subjects import read_subject_lists
+from datasets.raw.subjects import check_subjects_are_there, read_subject_lists
 from datasets.raw.tables import TABLES, find_files
 from datasets.schema import IMAGE_SIZE, STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
 from datasets.source import COHORT_TABLES, EVENT_TABLES, LabTime, MIMICRelease
+from datasets.splits import SubjectLists
 from datasets.store import MANIFEST, WORK, read_version
 from datasets.store_writer import (
     EVENTS_SCHEMA,
@@ -303,9 +304,7 @@ def select_cohort(config: ExtractConfig) -> None:
     """Select the stays, with outcomes, split and the labels of the admission."""
     source = open_source(config)
     is_meds = isinstance(source, MEDSDataset)
-    lists = read_subject_lists(config.test_subjects, config.val_subjects)
-    if lists == (None, None):
-        lists = source.subject_lists()
+    lists = _subject_lists(config, source)
     raw = {name: source.table(name) for name in ("icustays", "admissions", "patients")}
     wanted = read_stays(config.stays) if config.stays else None
     cohort = select_stays(
@@ -331,6 +330,19 @@ def select_cohort(config: ExtractConfig) -> None:
         print("Stays whose records of death need a rule (docs/protocol.md, deaths.csv):")
         for finding, count in cohort.contradictions.filter(pl.col("stays") > 0).iter_rows():
             print(f"  {count:>6}  {finding}")
+
+
+def _subject_lists(config: ExtractConfig, source: MIMICRelease | MEDSDataset) -> SubjectLists:
+    """Return the lists of test and validation subjects that are given, or else those of the source."""
+    lists = read_subject_lists(config.test_subjects, config.val_subjects)
+    if lists == (None, None):
+        return source.subject_lists()
+    present = frozenset(source.table("icustays")["subject_id"])
+    paths = {"--test_subjects": config.test_subjects, "--val_subjects": config.val_subjects}
+    for (flag, path), listed in zip(paths.items(), lists, strict=True):
+        assert path is not None and listed is not None  # both are given, or none
+        check_subjects_are_there(flag, path, listed, present)
+    return lists
 
 
 def _label_conditions(

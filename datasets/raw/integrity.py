@@ -33,6 +33,8 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def _unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: no such file; check the path"
     return f"{path}: not a readable {path.suffix} file ({error}); {DOWNLOAD_AGAIN}"
 
 

@@ -1,5 +1,6 @@
 """Lists of the subjects of a split: the published ones, or MIMIC-CXR's split table."""
 
+from collections.abc import Set
 from pathlib import Path
 
 import polars as pl
@@ -8,6 +9,7 @@ from datasets.raw.integrity import open_bytes
 from datasets.raw.reading import read_file
 from datasets.raw.tables import MIMIC_CXR, RawTable
 from datasets.splits import SubjectLists, check_subject_lists
+from utils.log import logger
 
 SPLIT_TABLE = RawTable("mimic-cxr-*-split", (".",), MIMIC_CXR, {"subject_id": pl.Int64, "split": pl.String})
 SPLIT_NAMES = {"train": "train", "test": "test", **dict.fromkeys(("validate", "validation", "val"), "val")}
@@ -49,6 +51,22 @@ def read_subject_lists(test: Path | None, val: Path | None) -> SubjectLists:
     lists = read_subjects(test, "test") if test else None, read_subjects(val, "val") if val else None
     check_subject_lists(*lists)
     return lists
+
+
+def check_subjects_are_there(flag: str, path: Path, listed: Set[int], present: Set[int]) -> None:
+    """Warn of listed subjects that are not in the release; ValueError if it has none of them.
+
+    A list of nobody is what it says: an empty split.
+    """
+    found = len(listed & present)
+    counted = f"{flag} {path}: {found} of {len(listed)} listed subjects have an ICU stay in the release"
+    if listed and not found:
+        raise ValueError(
+            f"{counted}, so that their split would be empty; list the subject_id of icustays, with a 1 for "
+            "those of the split"
+        )
+    if found < len(listed):
+        logger.warning(f"{counted}; it does not have the others")
 
 
 def _read_split_table(path: Path, split: str) -> frozenset[int]:

@@ -285,6 +285,32 @@ def test_a_bad_split_list_leaves_nothing_half_made(raw: ExtractConfig, line: str
     assert not raw.out.exists()
 
 
+def test_lists_of_subjects_that_the_release_lacks_are_refused(
+    raw: ExtractConfig, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    test, val = tmp_path / "test.csv", tmp_path / "val.csv"
+    lists = replace(raw, test_subjects=test, val_subjects=val)
+    test.write_text("1,1\n8,1\n9,0\n")
+    val.write_text("1,0\n7,1\n6,1\n")
+    with pytest.raises(
+        ValueError, match=r"--val_subjects \S+val\.csv: 0 of 2 listed subjects have an ICU stay"
+    ):
+        extract_with_samples(lists)
+    line = "test.csv: 1 of 2 listed subjects have an ICU stay in the release; it does not have the others"
+    assert line in capsys.readouterr().out and not (raw.out / "manifest.yaml").exists()
+    tables = {"icustays": [stay(), stay(2, 22, 222)], "admissions": [admission(), admission(2, 22)]}
+    write_mimic_iv(raw.mimic_iv, patients=[patient(), patient(2)], chartevents=[chart(220045, 80)], **tables)
+    val.write_text("2,1\n")
+    extract_with_samples(lists)
+    assert pd.read_parquet(raw.out / "stays.parquet")["split"].tolist() == ["test", "val"]
+
+
+def test_a_list_that_is_not_there_is_called_so(raw: ExtractConfig, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.csv"
+    with pytest.raises(ValueError, match=r"missing\.csv: no such file; check the path$"):
+        extract_with_samples(replace(raw, test_subjects=missing, val_subjects=missing))
+
+
 def test_an_unknown_flag_names_the_nearest(raw: ExtractConfig) -> None:
     done = subprocess.run(command(raw, "--protocoll", "medmod"), cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.splitlines() == [
