@@ -330,6 +330,17 @@ def frozen_features(
     return ImageFeatures(inputs.samples.cxr_row, features)
 
 
+def warn_of_single_stays(samples: Samples, batch_size: int) -> None:
+    """Warn if a batch of whole stays is mostly one stay, whose hours and labels are much alike."""
+    mean = len(samples) / max(1, len(np.unique(samples.stay_id)))
+    if batch_size < mean:
+        logger.warning(
+            f"--batch_size {batch_size}: a stay has {mean:.0f} samples on average, so that most steps learn "
+            f"from one stay, whose labels are alike; a --batch_size of {8 * mean:.0f} has some 8 stays, and "
+            "--batch_by sample mixes hours of all, as published, in many times the time"
+        )
+
+
 def read_batches(
     experiment: Experiment,
     samples: Samples,
@@ -347,6 +358,8 @@ def read_batches(
     if train:
         hourly = is_hourly(samples)
         by = ("stay" if hourly else "sample") if config.batch_by == "auto" else config.batch_by
+        if by == "stay":
+            warn_of_single_stays(samples, config.data.batch_size)
     return Batches(
         experiment.store,
         samples,
