@@ -11,6 +11,8 @@ from scipy import stats
 
 from evaluation.names import metric_of
 from evaluation.results import ENCODERS, read_results, read_settings
+from tasks import TASKS, TaskName
+from utils.choices import require_choice
 
 METHOD = ["protocol", "fusion", "objective"]
 # also equal in runs that differ in their seed alone
@@ -24,7 +26,7 @@ SAME_SCORE = 1e-3  # largest difference between two evaluations of one classifie
 class RowSelection:
     """Which result rows a table is made of."""
 
-    task: str
+    task: TaskName
     """Task whose results are read."""
     results_dir: tuple[Path, ...] = (Path("results"),)
     """Folder of the result tables, one per task, that run_gpu.py writes; or several."""
@@ -47,9 +49,11 @@ def select_rows(config: RowSelection) -> Selection:
     """Read the rows of a table, and say which are not counted.
 
     Raises:
-        ValueError: no row has the label, split or metric.
+        ValueError: There is no such task, or no row of it has the label, split or metric.
     """
     paths = [folder / f"{config.task}.csv" for folder in config.results_dir]
+    if not any(path.is_file() for path in paths):
+        require_choice(TASKS, config.task, "task")
     rows = pd.concat([read_results(path) for path in paths], ignore_index=True)
     for name, values in (("split", [config.split]), ("label", [config.label]), ("metric", config.metric)):
         available = list(rows[name].unique())

@@ -18,6 +18,7 @@ from models.encoders import EncoderConfig, with_shape
 from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from tests.random_store import write_random_store
+from tests.stores import write_store
 from training import classify
 from training.classify_config import ClassifyConfig
 from training.pretrain import PretrainConfig, config_for
@@ -46,6 +47,15 @@ def run_pretraining(
     places = ("--store", str(store), "--save_dir", str(folder), "--name", name)
     pretrain(parse(config, [*places, *SMALL, *CONSTANT, *flags]))
     return folder / name
+
+
+def test_a_pretraining_on_a_store_without_xrays_says_how_to_get_pairs(tmp_path: Path) -> None:
+    bare = write_store(tmp_path / "bare", stays=10, images=0)
+    with pytest.raises(
+        ValueError, match=r"has no X-ray, .* extract with --mimic_cxr.* --for_stays"
+    ) as caught:
+        run_pretraining(SimCLRConfig, bare, tmp_path)
+    assert "--fusion" not in str(caught.value) and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

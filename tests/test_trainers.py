@@ -388,6 +388,10 @@ def test_results_that_cannot_be_written_are_refused_before_the_training(
         ("--protocol supervised --data_pairs ehr", "has no X-rays, which --fusion concatenation needs"),
         ("--protocol supervised --fusion ehr --data_pairs cxr_all", "has no EHR data, which --fusion ehr"),
         ("--protocol lineareval --load_state nowhere.ckpt", "there is no such checkpoint"),
+        (
+            "--protocol lineareval --load_state no/a.ckpt",
+            "folder no does not exist: run .*simclr.sh.*CHECKPOINT",
+        ),
         ("--protocol lineareval --load_state tests", "tests is a folder, which holds no .ckpt file"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 from datasets.batches import check_batch_size, load_batches
 from datasets.other_splits import open_store
 from datasets.samples import split_label
+from datasets.store import Store
 from models.embeddings import COLLAPSE_COLUMNS
 from models.encoders import (
     EHR_ENCODERS,
@@ -49,6 +50,7 @@ def pretrain(config: PretrainConfig) -> None:
     settings = check(config)
     task, store = get_task(config.task), open_store(config.data)
     encoder_config = with_shape(config.encoders, settings.published_ehr_dim)
+    check_has_xrays(store)
     origins = {"cxr_weights": checkpoint.read_origin(Path(config.cxr_weights))} if config.cxr_weights else {}
     run = start_run(
         config,
@@ -114,6 +116,16 @@ def start_encoders(
     encoders = build_encoders(shape, download=False)
     start_external(encoders["cxr"], backbone, config.cxr_weights)
     return encoders, Pretraining(settings.name, shape, settings.width, weights_label(backbone))
+
+
+def check_has_xrays(store: Store) -> None:
+    """Raise ValueError if a store has no X-ray, and thus no pair."""
+    if not len(store.cxr):
+        raise ValueError(
+            f"{store.folder} has no X-ray, and a pretraining needs pairs of a record and an X-ray; extract "
+            "with --mimic_cxr, the folder of MIMIC-CXR-JPG or of synthetic X-rays (python -m "
+            "datasets.synthetic --out DIR --for_stays MIMIC_IV)"
+        )
 
 
 def check_compares(cxr_row: np.ndarray, batch_size: int, split: str, cure: str) -> None:

@@ -209,7 +209,13 @@ def _check_exists(path: Path) -> None:
     if path.is_file():
         return
     folder = path if path.is_dir() else path.parent
-    others = sorted(other.name for other in folder.glob("*.ckpt")) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{path}: there is no such checkpoint; the folder {folder} does not exist: run what writes it "
+            "first, such as train/simclr.sh or another pretraining for encoders, or give another checkpoint "
+            "(by --load_state, or CHECKPOINT before a script)"
+        )
+    others = sorted(other.name for other in folder.glob("*.ckpt"))
     holds = ", ".join(others[-5:]) or "no .ckpt file"
     if path.is_dir():
         cure = f"give one of its checkpoints, such as {path / others[-1]}" if others else "give a checkpoint"

@@ -180,7 +180,11 @@ def test_seeds_may_lie_in_a_folder_each(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"task": "radiology"}, "is missing"), ({"metric": ("kappa",)}, "--metric kappa; available: auroc")],
+    [
+        ({"task": "radiology"}, "is missing"),
+        ({"task": "mortality"}, "unknown --task mortality; did you mean in-hospital-mortality?"),
+        ({"metric": ("kappa",)}, "--metric kappa; available: auroc"),
+    ],
 )
 def test_a_table_of_nothing_is_refused(tmp_path: Path, settings: dict[str, str], message: str) -> None:
     add_run(tmp_path, 0, 0.75)
