@@ -70,7 +70,8 @@ class Record(Picture):
         task = get_task(self._task_name()) if self._task_name() else None
         series = read_series(store, stay, task, self.run, self.label) if task else {}
         self.out.mkdir(parents=True, exist_ok=True)
-        return draw_record(stay, shown, task, series), self.out / f"record_{self.stay_id}.png"
+        run = self.run.resolve().name if self.run and series else ""
+        return draw_record(stay, shown, task, series, run), self.out / f"record_{self.stay_id}.png"
 
     def _task_name(self) -> str:
         return self.task if self.task or self.run is None else str(self._config(self.run).get("task", ""))
@@ -216,9 +217,12 @@ def _read_probability(
 
 
 def draw_record(
-    stay: Stay, shown: Sequence[Variable], task: Task | None, series: Mapping[str, Series]
+    stay: Stay, shown: Sequence[Variable], task: Task | None, series: Mapping[str, Series], run: str = ""
 ) -> Figure:
-    """Draw X-rays on top, then a row per variable, and the labels and predictions of a task below."""
+    """Draw X-rays on top, then a row per variable, and the labels and predictions of a task below.
+
+    `run` names the run whose predictions these are.
+    """
     rows = [rows_of(stay, variable) for variable in shown]
     heights = [XRAYS] if len(stay.image_hours) else []
     heights += [max(ROW, CATEGORY * (len(row.levels) + 1)) for row in rows]
@@ -249,8 +253,10 @@ def draw_record(
     if task is not None and series:
         draw_series(axes[-1], task, series)
     axes[-1].set_xlabel("hours since ICU admission", fontsize=SMALL_TEXT)
-    figure.suptitle(f"{describe_stay(stay)}\n{stay.data}", y=1 - 0.1 / total, va="top", fontsize=10)
-    _draw_key(figure, 1 - 0.58 / total, with_time=0 < len(times) <= FEW_TIMES)
+    source = f"{stay.data}, predictions of {run}" if run else stay.data
+    figure.suptitle(f"{describe_stay(stay)}\n{source}", y=1 - 0.1 / total, va="top", fontsize=10)
+    with_time = 0 < len(times) <= FEW_TIMES
+    _draw_key(figure, 1 - 0.58 / total, with_xray=bool(len(stay.image_hours)), with_time=with_time)
     return figure
 
 
@@ -263,14 +269,15 @@ def describe_stay(stay: Stay) -> str:
     return ", ".join(words)
 
 
-def _draw_key(figure: Figure, y: float, with_time: bool) -> None:
-    """Draw what the marks of the rows mean."""
+def _draw_key(figure: Figure, y: float, with_xray: bool, with_time: bool) -> None:
+    """Draw what the marks of the rows mean, of those that there are."""
     handles = [
         Line2D([], [], color=OBSERVED, marker="o", markersize=3, linestyle="none", label="observed"),
         Line2D([], [], color=CARRIED, label="carried forward"),
         Line2D([], [], color=GREY, linestyle=":", label="normal value, nothing observed yet"),
-        Line2D([], [], color=XRAY, linestyle=(0, (4, 3)), linewidth=0.7, label="X-ray"),
     ]
+    if with_xray:
+        handles.append(Line2D([], [], color=XRAY, linestyle=(0, (4, 3)), linewidth=0.7, label="X-ray"))
     if with_time:
         handles.append(Line2D([], [], color=PREDICTION, linewidth=1, label="prediction"))
     options: dict[str, Any] = {"fontsize": SMALL_TEXT, "frameon": False, "borderaxespad": 0}
@@ -400,7 +407,8 @@ def draw_series(axis: Axes, task: Task, series: Mapping[str, Series]) -> None:
         draw(axis, label if len(task.labels) > 1 else title_of(task.name), item, color)
     low, high, what = -0.08, 1.08, "probability" if predicted else "label"
     if task.kind == "ordinal":
-        low, high, what = -0.5, task.classes - 0.5, "bin"
+        low, high, what = -0.5, task.classes - 0.5, "" if task.class_titles else "bin"
+        axis.set_yticks(range(len(task.class_titles)), task.class_titles)
     axis.set_ylim(low, high)
     axis.set_ylabel(what, fontsize=SMALL_TEXT)
     axis.legend(
@@ -436,10 +444,11 @@ def draw_label(axis: Axes, label: str, item: Series, color: str) -> None:
 
 
 def draw_bins(axis: Axes, label: str, item: Series, color: str) -> None:
-    """Draw the true bins of an ordinal label, and the predicted ones if there are some."""
-    axis.plot(item.hours, item.truth, "--", color=OBSERVED, linewidth=1, label=f"{label}: true bin")
+    """Draw the true bins of an ordinal label, and the predicted ones if there are some, as steps."""
+    options: dict[str, Any] = {"where": "post", "linewidth": 1}
+    axis.step(item.hours, item.truth, "--", color=OBSERVED, label=f"{label}: true bin", **options)
     if item.probability is not None:
-        axis.plot(item.hours, item.probability, color=color, linewidth=1, label="likeliest bin")
+        axis.step(item.hours, item.probability, color=color, label="likeliest bin", **options)
 
 
 def _describe_label(label: str, item: Series) -> str:

@@ -142,6 +142,34 @@ def test_observed_and_carried_values_look_different_and_images_stand_at_their_ti
     }
 
 
+def test_the_picture_says_whose_predictions_it_shows_and_explains_only_what_is_there(
+    store: Path, tmp_path: Path
+) -> None:
+    images = set(pd.read_parquet(store / "cxr.parquet")["stay_id"])
+    stays = pd.read_csv(store / "decompensation" / "test_listfile.csv")["stay_id"].unique()
+    run = write_run(tmp_path / "mine", store, "decompensation")
+    seen = set()
+    for stay_id in map(int, stays):
+        figure, _ = Record(store, stay_id, run=run, out=tmp_path).draw()
+        explained = {text.get_text() for text in figure.legends[0].get_texts()}
+        assert ("X-ray" in explained) == (stay_id in images)
+        assert figure.get_suptitle().endswith("predictions of mine")
+        seen.add(stay_id in images)
+    assert seen == {True, False}
+    figure, _ = Record(store, stay_id, task="decompensation", out=tmp_path).draw()
+    assert "predictions of" not in figure.get_suptitle()
+
+
+def test_bins_of_length_of_stay_are_steps_between_ranges_of_days(store: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", store, "length-of-stay")
+    figure, _ = Record(store, long_stay(store, "length-of-stay"), run=run, out=tmp_path).draw()
+    axis = figure.axes[-1]
+    titles = [label.get_text() for label in axis.get_yticklabels()]
+    assert titles == list(TASKS["length-of-stay"].class_titles) and axis.get_ylabel() == ""
+    bins = [line for line in axis.lines if "bin" in str(line.get_label())]
+    assert len(bins) == 2 and {line.get_drawstyle() for line in bins} == {"steps-post"}
+
+
 def test_many_images_at_one_time_do_not_overlap() -> None:
     draw = np.random.default_rng(0)
     for count in (1, 2, 7, 10):
