@@ -111,7 +111,14 @@ def test_a_modality_that_the_fusion_does_not_use_is_not_loaded(
     [
         ("--protocol supervised --fusion early", "give trained ones with --load_state_ehr"),
         ("--protocol supervised --fusion early --load_state_ehr x.ckpt", "give trained ones"),
-        ("--protocol finetune --fusion joint --load_state_ehr x.ckpt", "needs --load_state"),
+        (
+            "--protocol finetune --fusion joint --load_state_ehr x.ckpt",
+            r"needs --load_state, .*, or --load_state_cxr for",
+        ),
+        (
+            "--protocol finetune --fusion joint --cxr_weights x.pth",
+            r"needs --load_state, .*, or --load_state_ehr for",
+        ),
         ("--protocol supervised --fusion ehr --load_state_cxr x.ckpt", "does not use --load_state_cxr"),
         ("--load_state random --load_state_cxr x.ckpt", "does not use --load_state_cxr"),
         ("--mode eval --load_state x.ckpt --load_state_ehr y.ckpt", "does not use --load_state_ehr"),

@@ -112,7 +112,7 @@ def test_a_resumed_pretraining_goes_on_from_its_own_weights_and_refuses_another_
         ),
         ("--cxr_weights x.pth", "there is no such file"),
         ("--vision_backbone rad-dino --cxr_weights x.pth", "use --image_size 518"),
-        ("--vision_backbone resnet34 --cxr_weights RESNET18", "is what --vision_backbone says"),
+        ("--vision_backbone resnet34 --cxr_weights RESNET18", "does not fit --vision_backbone resnet34"),
     ],
 )
 def test_wrong_files_are_one_clear_error(

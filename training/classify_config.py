@@ -246,7 +246,10 @@ def check_load_state(config: ClassifyConfig) -> None:
     else:
         needs_checkpoint = not (config.allows_untrained_encoders or config.has_all_checkpoints)
     if needs_checkpoint:
-        raise ValueError(f"{flags} needs --load_state, the path of a checkpoint")
+        names = FUSIONS[config.fusion].encoder_names() if config.mode == "train" else ()
+        own = [f"--load_state_{name}" for name in names if name not in config.encoder_checkpoints]
+        others = f", or {' and '.join(own)} for what has none yet" if own else ""
+        raise ValueError(f"{flags} needs --load_state, the path of a checkpoint{others}")
     if config.mode == "train" and config.protocol == "supervised" and config.load_state:
         raise ValueError(f"{flags} starts from scratch; leave out --load_state, or use --protocol finetune")
     if config.mode == "train" and config.protocol == "finetune" and config.load_state == RANDOM:

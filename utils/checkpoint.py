@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ from utils.log import logger
 from utils.state_dict import EXTERNAL, is_state_dict_file
 
 FORMAT = "medmod-checkpoint-2"
+NAMED_KEYS = 3  # in an error about tensors that do not fit
 OLDER_FORMAT = "medmod-checkpoint-1"  # of version 0.2.0, whose epochs count from 0
 
 
@@ -302,4 +303,14 @@ def _state_dict_mismatches(given: Mapping[str, Tensor], expected: Mapping[str, T
             if weight.is_floating_point() != other.is_floating_point()
         ],
     }
-    return [f"{kind} {', '.join(keys)}" for kind, keys in mismatches.items() if keys]
+    return [f"{kind} {_name_some(keys)}" for kind, keys in mismatches.items() if keys]
+
+
+def _name_some(keys: Sequence[str]) -> str:
+    """Return the first names of a list, and how many more there are.
+
+    >>> _name_some(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    more = len(keys) - NAMED_KEYS
+    return ", ".join(keys[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

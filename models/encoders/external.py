@@ -12,7 +12,7 @@ from models.encoders.base import Encoder
 from models.encoders.cxr import stages_of
 from models.encoders.families import FAMILIES
 from models.encoders.vision import VisionEncoder
-from utils.checkpoint import error_context, load_part
+from utils.checkpoint import load_part
 from utils.log import logger
 from utils.state_dict import read_state_dict
 
@@ -25,8 +25,12 @@ def start_external(encoder: Encoder, backbone: str, path: str) -> None:
     Raises:
         ValueError: As of `load_external`; the error says which flag to change.
     """
-    with error_context(path, f"{backbone} is what --vision_backbone says; give the file's"):
-        logger.info(f"loaded {load_external(encoder, backbone, Path(path))} of {path}")
+    try:
+        loaded = load_external(encoder, backbone, Path(path))
+    except ValueError as error:
+        rule = f"{path} does not fit --vision_backbone {backbone}; give the file's backbone"
+        raise ValueError(f"{rule}, or another file: {error}") from error
+    logger.info(f"loaded {loaded} of {path}")
     if backbone in FAMILIES and (note := FAMILIES[backbone].note):
         logger.warning(f"{backbone} {note} when it was trained: its scores may be too good; tables say so")
 

@@ -138,5 +138,9 @@ def test_a_classifier_that_starts_from_them_is_external(network: torch.nn.Module
     assert (built.objective, built.checkpoint, built.encoders.pretrained) == ("external", str(path), True)
     loaded = classifier.parts()["cxr_encoder"].state_dict()["stages.0.0.weight"]
     assert torch.equal(loaded, network.conv1.weight)
-    with pytest.raises(ValueError, match=r"model.pth: part .* resnet34 is what --vision_backbone says"):
+    message = (
+        r"^\S+model.pth does not fit --vision_backbone resnet34; give the file's backbone, or another file: "
+    )
+    with pytest.raises(ValueError, match=message) as caught:
         start_classifier(ClassifierConfig("cxr", "binary", 1, EncoderConfig()), {"cxr": str(path)})
+    assert str(caught.value).endswith("layer1.2.bn1.bias and 77 more") and len(str(caught.value)) < 500
