@@ -107,8 +107,9 @@ def check_linked(
         raise ValueError(
             f"no X-ray belongs to a stay: mimic-cxr-*-metadata has {len(metadata)} images, {len(of_cohort)} "
             f"of the cohort's subjects; {len(seen)} of these have a view of --views, {len(labelled)} of "
-            "these a row in mimic-cxr-*-chexpert, and none was taken during a stay; use the MIMIC-CXR-JPG "
-            "that goes with this MIMIC-IV, or leave out --mimic_cxr"
+            f"these a row in mimic-cxr-*-chexpert, and none was taken during one of the {len(stays)} stays "
+            "that the rules keep of icustays; use the MIMIC-CXR-JPG that goes with this MIMIC-IV, or leave "
+            "out --mimic_cxr"
         )
 
 

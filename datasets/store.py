@@ -485,7 +485,9 @@ def _check_files(root: Path, folder: Path, files: Mapping[str, FileDigest], cure
     for name, digest in files.items():
         path = folder / name
         if not path.resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"{path} lies outside of the store, of which nothing else is read; {cure}")
+            raise ValueError(
+                f"{path} of the store {root} lies outside of it, and nothing else is read; {cure}"
+            )
         if not path.is_file():
             raise ValueError(f"{path} is missing; {cure}")
         if path.stat().st_size != digest.bytes:

@@ -313,8 +313,8 @@ def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> 
     as_text = np.flatnonzero(table["text_order"][row])
     events["tie_break"][as_text] = _tie_break_of_text(observations.take(as_text))
     value = events["value"]
-    outside = (value < table["low"][row]) | (value > table["high"][row])
     unusable = ~(np.abs(value) <= MAX_FLOAT32)
+    outside = ~unusable & ((value < table["low"][row]) | (value > table["high"][row]))
     if protocol == "corrected":
         unusable |= outside
     for counted, number in (

@@ -255,7 +255,8 @@ def counts_of(folder: Path, protocol: str, **tables: list) -> dict[str, tuple[in
 @pytest.mark.parametrize("protocol", ["medmod", "corrected"])
 def test_values_outside_the_plausible_range_are_counted_by_variable(tmp_path: Path, protocol: str) -> None:
     rows = [(220045, 10_000_000), (220045, "-1"), (220045, 350), (220051, "120/999"), (220739, "None")]
-    times = [f"2150-01-01 0{hour}:00:00" for hour in range(1, 6)]
+    rows += [(220045, "1e309"), (220045, "1e39")]  # no numbers of the grid, which are not charted
+    times = [f"2150-01-01 0{hour}:00:00" for hour in range(1, 8)]
     charts = [chart(item, value, time) for (item, value), time in zip(rows, times, strict=True)]
     outside = chart(220045, 9999, "2150-02-01 00:00:00")
     counted = counts_of(tmp_path, protocol, chartevents=[*charts, outside])

@@ -257,7 +257,7 @@ def attempt_late(draw: np.random.Generator, workspace: Workspace) -> str:
 NO_XRAYS: dict[str, tuple[str, str, str]] = {  # table, column, and the text of the error
     "subject_id": ("metadata", "9", "0 of the cohort's subjects"),
     "study_id": ("metadata", "9", "0 of these a row in mimic-cxr"),
-    "StudyDate": ("metadata", "22500101", "none was taken during a stay"),
+    "StudyDate": ("metadata", "22500101", "none was taken during one of the"),
     "ViewPosition": ("metadata", "LATERAL", "--views AP: mimic-cxr-*-metadata has LATERAL"),
 }
 

@@ -45,8 +45,9 @@ class Table:
         return text.getvalue().encode()
 
     def read_columns(self, *kinds: type[pl.DataType]) -> list[str]:
-        """Columns that the extraction reads, of some types or of all."""
-        return [c for c, kind in TABLES[self.name].columns.items() if not kinds or kind in kinds]
+        """Columns of the table that the extraction reads, of some types or of all."""
+        columns = TABLES[self.name].columns.items()
+        return [c for c, kind in columns if c in self.header and (not kinds or kind in kinds)]
 
     def cell(self, row: int, column: str) -> str:
         """A cell."""
