@@ -154,3 +154,9 @@ def test_a_path_given_to_polars_is_no_pattern(path: Path) -> None:
             ("pl.read_", "pl.scan_")
         ):
             assert "glob=False" in ast.unparse(node), f"{path}, line {node.lineno}: {name} without glob=False"
+
+
+def test_test_files_of_folders_have_different_names() -> None:
+    """Only tests/ is a package: pytest cannot import two files of one name from the folders below it."""
+    names = [path.name for path in (ROOT / "tests").glob("*/**/test_*.py")]
+    assert sorted(names) == sorted(set(names))
