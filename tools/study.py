@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import yaml
 
 from evaluation.results import read_results
 from tasks import TASKS, TaskName
+from tools.demo import step
 from tools.run_table import program_of
 from tools.runner import RunFailed, Runner, available_cores
 from utils.choices import require_choice
@@ -211,15 +211,6 @@ def take_up(config: StudyConfig) -> None:
     began = read_yaml_mapping(path)
     if names := [f"--{name} {began.get(name)}" for name in settings if began.get(name) != settings[name]]:
         raise ValueError(f"{config.out} began with {', '.join(names)}; use that, or another --out")
-
-
-@contextmanager
-def step(title: str) -> Iterator[None]:
-    """Print what is being done, and how long it took."""
-    began = time.monotonic()
-    print(f"\n== {title}", flush=True)
-    yield
-    print(f"== done in {time.monotonic() - began:.0f} s", flush=True)
 
 
 class Study:

@@ -263,6 +263,17 @@ def test_values_outside_the_plausible_range_are_counted_by_variable(tmp_path: Pa
     assert counted == {"Heart Rate": (2, 0), "Diastolic blood pressure": (1, 0)}
 
 
+def test_a_repeated_row_is_counted_again(tmp_path: Path) -> None:
+    once, twice = (ValueCounts(), ValueCounts())
+    rows = [chart(220045, 80), chart(220045, 9999), chart(220045, "___", valuenum=70)]
+    collected(tmp_path / "once", "medmod", counts=once, chartevents=rows)
+    collected(tmp_path / "twice", "medmod", counts=twice, chartevents=rows * 2)
+    for name in ("values", "implausible", "redacted"):
+        counts = getattr(once, name)
+        assert counts.sum() == (2 if name == "values" else 1)
+        assert (getattr(twice, name) == 2 * counts).all()
+
+
 def test_a_redacted_value_is_its_valuenum_under_corrected_and_dropped_under_medmod(tmp_path: Path) -> None:
     cells = [("___", 193), ("170", 170), (" ___ ", "150"), ("", 140), ("___", ""), ("___", "n/a"), ("_", 9e9)]
     labs = [
