@@ -20,6 +20,8 @@ from evaluation.subgroups import SMALLEST_GROUP, UNKNOWN
 from evaluation.summaries import Summary, summary_path
 from tasks.task import Task
 
+NAMED_LABELS = 5  # of those without a value in some resamples
+
 
 def single_class_labels(task: Task, labels: np.ndarray) -> tuple[str, ...]:
     """Return the names of labels with at most one class; `labels` [n, L] as encoded, NaN unknown."""
@@ -246,6 +248,8 @@ def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[st
     lines = ["  ".join(f"{c:>{w}}" for c, w in zip(row, widths, strict=True)) for row in cells]
     if any("too small" in cell for row in cells for cell in row):
         lines.append(f"too small: fewer than {SMALLEST_GROUP} subjects, and in no gap")
+    if any(cell == "one class" for row in cells for cell in row):
+        lines.append("one class: the known labels are all alike there, so none has a score, and n counts none")
     excluded = [label for label in metrics.undefined_labels(scores) if label in task.labels]
     if excluded:
         lines.append(f"excluded from the means (one class in this split): {', '.join(excluded)}")
@@ -265,7 +269,13 @@ def _cell(score: Score) -> str:
 
 
 def _undefined_note(resampled: Resampled, count: int) -> list[str]:
-    """Return a line that names the labels with one class in some resamples, but not in all."""
+    """Return a line on the labels with one class in some resamples, but not in all; names those with most.
+
+    >>> _undefined_note({("a", "auroc"): np.array([0.5, np.nan, 0.6, 0.7])}, 4)
+    ['resamples of 4 without a value, which the intervals ignore: a (1)']
+    """
     undefined = {label: n for label, n in bootstrap.undefined(resampled).items() if n < count}
-    labels = ", ".join(f"{label} ({n})" for label, n in undefined.items())
-    return [f"resamples of {count} without a value, which the intervals ignore: {labels}"] if labels else []
+    most = sorted(undefined.items(), key=lambda item: -item[1])[:NAMED_LABELS]
+    labels = ", ".join(f"{label} ({n})" for label, n in most)
+    others = f" and fewer in {len(undefined) - len(most)} others" if len(undefined) > len(most) else ""
+    return [f"resamples of {count} without a value, which the intervals ignore: {labels}{others}"] if most else []

@@ -1,5 +1,6 @@
 """Means of result rows that differ in their seed alone; what is not counted has a line that says why."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,9 @@ def select_counted(rows: pd.DataFrame) -> Selection:
     lines: list[str] = []
     for drop in (_repeated_evaluations, _repeated_runs):
         left_out = dict(drop(rows))
-        lines += [f"not counted: {rows['run'][index]}, {reason}" for index, reason in left_out.items()]
+        reasons = Counter((str(rows["run"][index]), reason) for index, reason in left_out.items())
+        for (run, reason), times in reasons.items():
+            lines.append(f"not counted: {run}{f' ({times} times)' if times > 1 else ''}, {reason}")
         runs = pd.MultiIndex.from_frame(rows.loc[list(left_out), RUN])
         rows = rows[~pd.MultiIndex.from_frame(rows[RUN]).isin(runs)].reset_index(drop=True)
     several = rows.groupby([*GROUP, "seed", "metric"], dropna=False)["value"].transform("size") > 1

@@ -68,6 +68,16 @@ def test_each_run_is_in_the_table_or_in_a_line(mixed: Path) -> None:
     assert names == set(pd.read_csv(mixed / "phenotyping.csv")["run"])
 
 
+def test_two_evaluations_of_one_name_have_one_line(mixed: Path) -> None:
+    rows = pd.read_csv(mixed / "phenotyping.csv")
+    again = rows[rows["run"] == "run1-eval"].assign(started="2031-01-01")
+    pd.concat([rows, again]).to_csv(mixed / "phenotyping.csv", index=False)
+    _, lines = select_rows(Table("phenotyping", (mixed,)))
+    assert [line for line in lines if "run1-eval" in line] == [
+        "not counted: run1-eval (2 times), which repeats the test of run1"
+    ]
+
+
 def test_the_table_tells_its_rows_apart_and_what_their_settings_are(mixed: Path) -> None:
     text = make_table(Table("phenotyping", (mixed,)))
     title, header, *rows = text.splitlines()

@@ -12,6 +12,7 @@ from datasets.store import Store
 from evaluation.metrics import Score
 from evaluation.results import read_results
 from evaluation.scoring import (
+    _undefined_note,
     ScoringContext,
     class_means,
     compute_scores,
@@ -120,8 +121,10 @@ def test_a_subgroup_of_one_class_says_so() -> None:
     )
     truth[:45] = 0
     scores = score_with_intervals(task, make_samples(truth), guess, context(90, sex=sex))[0]
-    (line,) = [line for line in summary(task, scores, ["sex"]).splitlines() if "macro[sex=F]" in line]
+    *lines, note = summary(task, scores, ["sex"]).splitlines()
+    (line,) = [line for line in lines if "macro[sex=F]" in line]
     assert line.count("one class") == 4 and "too small" not in line
+    assert note == "one class: the known labels are all alike there, so none has a score, and n counts none"
     assert ("macro[sex]", "auroc_gap") not in by_name(scores)
 
 
@@ -174,6 +177,14 @@ def test_resamples_without_a_value_are_counted_in_the_text(tmp_path: Path) -> No
     path = tmp_path / "predictions_test.csv"
     text = write_report(task, samples, guess, context(20, 100), path, tmp_path, {"run": "one"})
     assert "resamples of 100 without a value, which the intervals ignore: y_true (3" in text
+
+
+def test_of_many_labels_without_a_value_in_resamples_those_with_most_are_named() -> None:
+    missing = {(name, "auroc"): np.r_[np.full(n, np.nan), np.zeros(9 - n)] for n, name in enumerate("abcdefgh")}
+    assert _undefined_note(missing, 9) == [
+        "resamples of 9 without a value, which the intervals ignore: h (7), g (6), f (5), e (4), d (3) "
+        "and fewer in 2 others"
+    ]
 
 
 def test_subgroups_of_samples_come_from_their_stays(tmp_path: Path) -> None:
