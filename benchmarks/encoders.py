@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from training.classify_config import ClassifyConfig
 from utils import checkpoint
 from utils.cli import run_cli
 from utils.config import parse
+from utils.files import write_text
 
 SETTINGS = (
     "--mode train --protocol supervised --image_size 32 --transforms_cxr supervised "
@@ -25,6 +28,7 @@ SETTINGS = (
 )
 FUSIONS = ("ehr", "concatenation")
 PREDICTIONS = "predictions_test.csv"
+COST = "core_seconds.txt"  # of the training and the test of a run
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,18 @@ def main(config: EncodersConfig) -> None:
 
 
 def train(config: EncodersConfig, task: str, fusion: str, encoder: str, seed: int) -> None:
-    """Train one classifier and test it, unless it was tested before."""
+    """Train one classifier and test it, unless it was tested before, and note its core-seconds."""
     name = run_name(task, fusion, encoder, seed)
-    if (config.out / name / PREDICTIONS).is_file():
+    if (config.out / name / COST).is_file():
         return
+    shutil.rmtree(config.out / name, ignore_errors=True)  # interrupted: its core-seconds are not known
     pairs = "ehr_all" if fusion == "ehr" else "partial"
     named = ["--task", task, "--fusion", fusion, "--ehr_encoder", encoder, "--data_pairs", pairs]
     numbers = ["--epochs", str(config.epochs), "--seed", str(seed), "--bootstrap", str(config.bootstrap)]
-    flags = [*_paths(config), *SETTINGS.split(), *named, *numbers, "--name", name, "--resume"]
+    flags = [*_paths(config), *SETTINGS.split(), *named, *numbers, "--name", name]
+    before = time.process_time()
     classify(parse(ClassifyConfig, flags))
+    write_text(config.out / name / COST, f"{time.process_time() - before:.3f}\n")
     (config.out / name / "last.ckpt").unlink()  # tested runs need only best.ckpt
 
 
@@ -97,8 +104,8 @@ def run_name(task: str, fusion: str, encoder: str, seed: int) -> str:
 def table(config: EncodersConfig) -> str:
     """Return a table in Markdown of the runs that were tested: mean and deviation over seeds of AUROC.
 
-    Weights are those of the record encoder. Speed is that of the EHR alone in the first task, in samples a
-    second of all epochs but the first, relative to the LSTM.
+    Weights are those of the record encoder. Speed is that of the EHR alone in the first task: training
+    samples per core-second of the whole run, validation and test included, and relative to the LSTM.
     """
     frames = [pd.read_csv(config.out / "results" / f"{task}.csv") for task in config.tasks]
     rows = pd.concat(frames)
@@ -106,7 +113,7 @@ def table(config: EncodersConfig) -> str:
     tests = rows[rows["metric"] == rows["task"].map({name: task.monitor for name, task in TASKS.items()})]
     scores = tests.set_index("run")["value"]
     lines = [
-        ["encoder", "weights", "speed", *(f"{task}, {fusion}" for task in config.tasks for fusion in FUSIONS)]
+        ["encoder", "weights", "samples/core-s (relative)", *(f"{task}, {fusion}" for task in config.tasks for fusion in FUSIONS)]
     ]
     lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
     for encoder in EHR_ENCODERS:
@@ -145,16 +152,25 @@ def weights_of(config: EncodersConfig, encoder: str) -> str:
 
 
 def speed_of(config: EncodersConfig, encoder: str) -> str:
-    """Return the speed of a record encoder alone, relative to the LSTM."""
+    """Return the training samples per core-second of a record encoder alone, and relative to the LSTM."""
     speeds = [
         [
-            pd.read_csv(path)["samples_per_second"].iloc[1:].median()
+            samples_per_core_second(folder)
             for seed in range(config.seeds)
-            if (path := config.out / run_name(config.tasks[0], "ehr", name, seed) / "log.csv").is_file()
+            if ((folder := config.out / run_name(config.tasks[0], "ehr", name, seed)) / COST).is_file()
         ]
         for name in (encoder, "lstm")
     ]
-    return f"{np.median(speeds[0]) / np.median(speeds[1]):.2f}" if all(speeds) else ""
+    if not all(speeds):
+        return ""
+    return f"{np.median(speeds[0]):.3g} ({np.median(speeds[0]) / np.median(speeds[1]):.2f})"
+
+
+def samples_per_core_second(run: Path) -> float:
+    """Return the samples that a run was trained on in all epochs, by the core-seconds of all that it did."""
+    log = pd.read_csv(run / "log.csv")
+    trained = (log["samples_per_second"] * log["seconds"]).sum()
+    return float(trained) / float((run / COST).read_text())
 
 
 if __name__ == "__main__":
