@@ -113,7 +113,12 @@ def table(config: EncodersConfig) -> str:
     tests = rows[rows["metric"] == rows["task"].map({name: task.monitor for name, task in TASKS.items()})]
     scores = tests.set_index("run")["value"]
     lines = [
-        ["encoder", "weights", "samples/core-s (relative)", *(f"{task}, {fusion}" for task in config.tasks for fusion in FUSIONS)]
+        [
+            "encoder",
+            "weights",
+            "samples/core-s (relative)",
+            *(f"{task}, {fusion}" for task in config.tasks for fusion in FUSIONS),
+        ]
     ]
     lines.append(["---", *["---:"] * (len(lines[0]) - 1)])
     for encoder in EHR_ENCODERS:

@@ -79,13 +79,14 @@ def compute_curves(area_name: str, predictions: pd.DataFrame, draws: Resamples) 
         both = [heights(*points(t, p, weight)) for t, p, weight in weighted if 0 < weight @ t < weight.sum()]
         return np.mean(both, axis=0) if both else np.full(len(GRID), np.nan)
 
+    curves = {name: points(truth, probability) for name, (truth, probability, _) in labels.items()}
     resampled = [mean_height(draws.counts(range(r, r + 1))[0]) for r in range(draws.count)]
     tails = (bootstrap.TAIL, 1 - bootstrap.TAIL)
     return CurveSet(
         area_name,
-        curves={name: points(truth, probability) for name, (truth, probability, _) in labels.items()},
+        curves=curves,
         areas={name: area(truth, probability) for name, (truth, probability, _) in labels.items()},
-        mean=mean_height(np.ones(draws.subjects)),
+        mean=np.mean([heights(*curve) for curve in curves.values()], axis=0),
         band=np.nanquantile(resampled, tails, axis=0) if resampled else None,
         excluded=len(parts) - len(labels),
     )

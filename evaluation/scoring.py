@@ -249,7 +249,7 @@ def summary(task: Task, scores: Sequence[Score], subgroup_variables: Sequence[st
     if any("too small" in cell for row in cells for cell in row):
         lines.append(f"too small: fewer than {SMALLEST_GROUP} subjects, and in no gap")
     if any(cell == "one class" for row in cells for cell in row):
-        lines.append("one class: the known labels are all alike there, so none has a score, and n counts none")
+        lines.append("one class: all known labels are alike there, so none has a score, and n counts none")
     excluded = [label for label in metrics.undefined_labels(scores) if label in task.labels]
     if excluded:
         lines.append(f"excluded from the means (one class in this split): {', '.join(excluded)}")
@@ -278,4 +278,6 @@ def _undefined_note(resampled: Resampled, count: int) -> list[str]:
     most = sorted(undefined.items(), key=lambda item: -item[1])[:NAMED_LABELS]
     labels = ", ".join(f"{label} ({n})" for label, n in most)
     others = f" and fewer in {len(undefined) - len(most)} others" if len(undefined) > len(most) else ""
-    return [f"resamples of {count} without a value, which the intervals ignore: {labels}{others}"] if most else []
+    if not most:
+        return []
+    return [f"resamples of {count} without a value, which the intervals ignore: {labels}{others}"]

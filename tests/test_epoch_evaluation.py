@@ -34,7 +34,7 @@ from utils.cli import exit_on_stop_signals
 from utils.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
+SMALL = ("--image_size", "32", "--batch_size", "8", "--device", "cpu")
 PROBE = ("--epochs", "6", *SMALL)
 TWO = ("phenotyping", "in-hospital-mortality")
 
@@ -49,7 +49,7 @@ def trained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a SimCLR run of three epochs."""
     folder = tmp_path_factory.mktemp("pretraining")
     flags = ("--store", str(store), "--save_dir", str(folder), "--name", "pre", "--epochs", "3")
-    shape = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "resnet18")
+    shape = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "test_resnet")
     pretrain(parse(SimCLRConfig, [*flags, *shape, *SMALL]))
     return folder / "pre"
 
@@ -161,7 +161,7 @@ def separate_features(store: object, path: Path, layer: int, part: Samples) -> t
     """Return the features of a split of one task, as linear evaluation computes them."""
     config = ClassifierConfig("concatenation", "binary", 1, EncoderConfig(), layer)
     classifier, _ = start_classifier(config, {"ehr": str(path), "cxr": str(path)})
-    data = DataConfig(data_pairs="partial", image_size=64, batch_size=32)
+    data = DataConfig(data_pairs="partial", image_size=32, batch_size=32)
     batches = Batches(store, part, data, seed=0, device=torch.device("cpu"), train=False)
     return torch.from_numpy(predict(classifier.fusion.eval().features, batches))
 
@@ -186,7 +186,7 @@ def test_the_best_epoch_is_named_with_a_command_that_uses_it(
     check_config(config)
     assert config.load_state == str(pretrained / f"pre_epoch_{best:02d}.ckpt")
     assert (config.protocol, config.task, config.fusion) == ("lineareval", "in-hospital-mortality", "ehr")
-    assert config.data.store == store and config.data.image_size == 64
+    assert config.data.store == store and config.data.image_size == 32
 
 
 def make_constant(path: Path) -> None:

@@ -31,7 +31,7 @@ from utils.run_config import RunConfig
 
 TASK_NAMES = ("phenotyping", "in-hospital-mortality")
 SMALL = ("--image_size", "32", "--device", "cpu")
-TRAINING = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "resnet18")
+TRAINING = ("--warmup_epochs", "0", "--lr", "0.1", "--ehr_dim", "8", "--vision_backbone", "test_resnet")
 PROBE = ("--probe", ",".join(TASK_NAMES), "--probe_epochs", "6")
 
 
@@ -153,7 +153,7 @@ def test_settings_that_mean_nothing_are_refused(settings: dict[str, object], mes
 def probe_weights(process: Process, folder: Path) -> dict[str, float]:
     """Probe fresh encoders after a first epoch."""
     torch.manual_seed(0)
-    config = EncoderConfig(ehr_dim=8, vision_backbone="resnet18")
+    config = EncoderConfig(ehr_dim=8, vision_backbone="test_resnet")
     run = Run(RunConfig(save_dir=folder, device="cpu"), "pre", folder, process)
     selection = SelectionConfig(probe=",".join(TASK_NAMES), probe_epochs=6)
     data = DataConfig(store=folder.parent / "store", image_size=32)

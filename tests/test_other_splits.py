@@ -35,7 +35,7 @@ def pretrained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a pretraining of one epoch on fold 1/3."""
     folder = tmp_path_factory.mktemp("pretraining")
     flags = ("--store", store, "--save_dir", folder, "--fold", "1/3", "--warmup_epochs", "0")
-    shape = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
+    shape = ("--ehr_dim", "8", "--vision_backbone", "test_resnet")
     pretrain(parse(SimCLRConfig, [*map(str, flags), *SMALL, *shape]))
     return folder / f"simclr-{TASK}-fold1of3-seed0"
 

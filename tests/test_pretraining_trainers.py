@@ -28,8 +28,8 @@ from utils.config import parse, to_dict
 from vicreg_trainer import VICRegConfig
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu", "--ehr_dim", "8")
-CONSTANT = ("--vision_backbone", "resnet18", "--schedule", "constant", "--warmup_epochs", "0")
+SMALL = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--ehr_dim", "8")
+CONSTANT = ("--vision_backbone", "test_resnet", "--schedule", "constant", "--warmup_epochs", "0")
 ADAMW = ("--optimizer", "adamw", "--lr", "1e-3")
 
 FLAGS = {"tsimclr": ("--k", "3", "--lr", "0.1"), "vicreg": ("--lr", "0.1")}

@@ -19,7 +19,7 @@ from utils import checkpoint
 from utils.config import parse
 
 FAST = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--bootstrap", "0")
-SMALL = ("--ehr_dim", "16", "--vision_backbone", "resnet18")
+SMALL = ("--ehr_dim", "16", "--vision_backbone", "test_resnet")
 HOURS = {"train": [30, 26, 50, 72], "val": [60, 25], "test": [25, 49, 60]}
 PROBE = ("--probe", "readmission", "--probe_epochs", "1")
 SUPERVISED = ("--protocol", "supervised", "--fusion", "ehr", "--data_pairs", "ehr_all")

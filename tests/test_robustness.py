@@ -20,7 +20,7 @@ FLAGS = (
     *("--protocol", "supervised", "--task", "phenotyping", "--data_pairs", "partial", "--image_size", "32"),
     *("--batch_size", "16", "--device", "cpu", "--epochs", "1", "--bootstrap", "20"),
 )
-SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
+SHAPE = ("--ehr_dim", "8", "--vision_backbone", "test_resnet")
 
 
 @pytest.fixture(scope="module")

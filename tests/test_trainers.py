@@ -29,8 +29,8 @@ from utils import checkpoint
 from utils.config import parse
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ("--image_size", "64", "--batch_size", "8", "--device", "cpu")
-SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
+SMALL = ("--image_size", "32", "--batch_size", "8", "--device", "cpu")
+SHAPE = ("--ehr_dim", "8", "--vision_backbone", "test_resnet")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def pretrained(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(store: Path, tmp_path: Path) -> list[str]:
     """Flags of a short run into an empty folder."""
     paths = ("--store", str(store), "--save_dir", str(tmp_path), "--results_dir", str(tmp_path / "results"))
-    return [*paths, "--epochs", "2", "--lr", "0.001", *SMALL]
+    return [*paths, "--epochs", "2", "--lr", "0.001", "--bootstrap", "20", *SMALL]
 
 
 def run(settings: list[str], *flags: str | Path) -> ClassifyConfig:
@@ -434,7 +434,7 @@ def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flag
         # Sums over images are rounded differently with two processes, and Adam amplifies the difference.
         (
             "--task decompensation --protocol supervised --fusion late --data_pairs partial --batch_size 100 "
-            "--epochs 1 --optimizer sgd --ehr_dim 8 --vision_backbone resnet18",
+            "--epochs 1 --optimizer sgd --ehr_dim 8 --vision_backbone test_resnet",
             1e-4,
         ),
     ],

@@ -12,8 +12,8 @@ from datasets.store import Store
 from evaluation.metrics import Score
 from evaluation.results import read_results
 from evaluation.scoring import (
-    _undefined_note,
     ScoringContext,
+    _undefined_note,
     class_means,
     compute_scores,
     score_with_intervals,
@@ -124,7 +124,7 @@ def test_a_subgroup_of_one_class_says_so() -> None:
     *lines, note = summary(task, scores, ["sex"]).splitlines()
     (line,) = [line for line in lines if "macro[sex=F]" in line]
     assert line.count("one class") == 4 and "too small" not in line
-    assert note == "one class: the known labels are all alike there, so none has a score, and n counts none"
+    assert note == "one class: all known labels are alike there, so none has a score, and n counts none"
     assert ("macro[sex]", "auroc_gap") not in by_name(scores)
 
 
@@ -180,7 +180,8 @@ def test_resamples_without_a_value_are_counted_in_the_text(tmp_path: Path) -> No
 
 
 def test_of_many_labels_without_a_value_in_resamples_those_with_most_are_named() -> None:
-    missing = {(name, "auroc"): np.r_[np.full(n, np.nan), np.zeros(9 - n)] for n, name in enumerate("abcdefgh")}
+    parts = {name: [np.full(n, np.nan), np.zeros(9 - n)] for n, name in enumerate("abcdefgh")}
+    missing = {(name, "auroc"): np.concatenate(part) for name, part in parts.items()}
     assert _undefined_note(missing, 9) == [
         "resamples of 9 without a value, which the intervals ignore: h (7), g (6), f (5), e (4), d (3) "
         "and fewer in 2 others"

@@ -27,7 +27,7 @@ from training.classify_config import ClassifyConfig
 TASK = "in-hospital-mortality"
 SETTINGS = ("--protocol", "supervised", "--task", TASK, "--fusion", "concatenation", "--device", "cpu",
             "--bootstrap", "0", "--image_size", "32", "--name", "run")  # fmt: skip
-SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18", "--epochs", "1", "--lr", "0.001")
+SHAPE = ("--ehr_dim", "8", "--vision_backbone", "test_resnet", "--epochs", "1", "--lr", "0.001")
 LISTFILE = f"{TASK}/test_listfile.csv"
 FILES = ("hourly.npy", "cxr.npy", "stays.parquet", "cxr.parquet", "normalizer.json", LISTFILE)
 Draw = np.random.Generator

@@ -84,7 +84,7 @@ def test_pretraining(store: Path, tmp_path: Path, nothing_is_written: list[str],
 )
 def test_classification(store: Path, tmp_path: Path, nothing_is_written: list[str], flags: str) -> None:
     paths = ("--store", str(store), "--save_dir", str(tmp_path), "--name", "x")
-    config = parse(ClassifyConfig, [*paths, *flags.split(), *SMALL, *SHAPE])
+    config = parse(ClassifyConfig, [*paths, *flags.split(), "--bootstrap", "20", *SMALL, *SHAPE])
     with fake_cuda():
         classify.classify(config)
     assert nothing_is_written == ["best.ckpt", "last.ckpt"]

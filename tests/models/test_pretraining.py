@@ -10,7 +10,7 @@ from models.encoders import EncoderConfig, build_encoders
 from models.heads import build_heads
 from models.pretraining import PARTS, Pretraining, load_pretrained, pretraining_checkpoint, read_pretraining
 
-SMALL = EncoderConfig(ehr_dim=16, ehr_layers=2, vision_backbone="resnet18")
+SMALL = EncoderConfig(ehr_dim=16, ehr_layers=2, vision_backbone="test_resnet")
 PRETRAINING = Pretraining("simclr", SMALL, width=2)
 
 

@@ -13,7 +13,7 @@ from tests.random_batches import take_samples
 
 def make_objective(denominator: losses.Denominator = "decoupled") -> SimCLR:
     torch.manual_seed(0)
-    encoders = build_encoders(EncoderConfig(ehr_dim=16, vision_backbone="resnet18"))
+    encoders = build_encoders(EncoderConfig(ehr_dim=16, vision_backbone="test_resnet"))
     return SimCLRSettings(denominator=denominator).build(encoders, build_heads(encoders, width=1))
 
 
