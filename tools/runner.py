@@ -166,6 +166,7 @@ def _become(command: Sequence[str], environment: Mapping[str, str], log: Path | 
         sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     if command[0] == "-m":
         sys.argv = list(command[1:])
+        sys.modules.pop(command[1], None)  # runpy warns of a module that was imported before
         runpy.run_module(command[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv = list(command)

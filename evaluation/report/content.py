@@ -29,7 +29,7 @@ from tasks import TASKS
 
 MOST_LINES = 6  # of a chart: more can hardly be distinguished
 WITHIN = [*CONTEXT[:-1], "n"]  # what rows of a table may differ in, besides method and settings
-NO_VALUE = f"No value: fewer than {SMALLEST_GROUP} subjects, or one class."
+NO_VALUE = f"No value: fewer than {SMALLEST_GROUP} subjects, or one class, of which no known label counts."
 LIKE_BEST = f"{DAGGER} not significantly worse than the best (paired bootstrap, p {SIGNIFICANT} or more)."
 COLUMN_TITLES = {
     "data_pairs": "samples", "n": "known labels", "group": "checkpoint", "ehr_encoder": "record encoder",
