@@ -136,13 +136,36 @@ def wait(process: int, seconds: float = math.inf) -> int | None:
 
 def end(process: int, number: signal.Signals) -> tuple[int, float]:
     """Send a signal to a running process; return its exit status, and the seconds until it ended."""
-    began = time.monotonic()
     os.kill(process, number)
+    return _wait_after(process, number)
+
+
+def _wait_after(process: int, number: signal.Signals) -> tuple[int, float]:
+    began = time.monotonic()
     status = wait(process)
     if status is None:
         os.kill(process, signal.SIGKILL)
         raise RuntimeError(f"process {process} did not end after {number.name}")
     return status, time.monotonic() - began
+
+
+def terminate(process: int) -> tuple[int, float] | None:
+    """Send SIGTERM to a running process if it has a handler for it; return as `end` does, or None.
+
+    The process is stopped meanwhile: it could give up its handler, as commands do at their end, between the
+    look and the signal.
+    """
+    os.kill(process, signal.SIGSTOP)
+    state = os.waitid(os.P_PID, process, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    if state is None or state.si_code != os.CLD_STOPPED:
+        return None
+    try:
+        if not handles_sigterm(process):
+            return None
+        os.kill(process, signal.SIGTERM)  # delivered when the process goes on
+    finally:
+        os.kill(process, signal.SIGCONT)
+    return _wait_after(process, signal.SIGTERM)
 
 
 def handles_sigterm(process: int) -> bool:

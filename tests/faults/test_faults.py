@@ -1,6 +1,8 @@
 """The harness kills, resumes and compares, and finds a writer that loses, doubles or tears what it writes."""
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from tests.faults.contents import same_bytes
 from tests.faults.jobs import JOBS, Base, Job
+from tests.faults.killing import terminate, wait
 from tests.faults.trials import Trials
 from tests.faults.writer import REPORTS, ROWS
 
@@ -25,6 +28,13 @@ for number in range(20):
             file.flush()
             open(sys.argv[1] + ".mark", "w").close()
             file.write("\\n")
+"""
+CHANGES_ITS_HANDLER = """import os, signal
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+os.write(1, b"x")
+for _ in range(1_000_000):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 """
 LOCKS = """import os, sys, time
 from pathlib import Path
@@ -74,6 +84,15 @@ def test_a_command_that_does_not_leave_on_sigterm_is_found(tmp_path: Path) -> No
     job = replace(bad_writer(tmp_path, FAILS_ON_SIGTERM), readers={})
     faults = trials(job, tmp_path).run(kills=0, terms=3).faults
     assert faults and all(fault.startswith("SIGTERM: status 3") for fault in faults)
+
+
+@pytest.mark.parametrize("repeat", range(5))
+def test_a_handler_that_is_given_up_meanwhile_gets_no_sigterm(repeat: int) -> None:
+    process = subprocess.Popen([sys.executable, "-c", CHANGES_ITS_HANDLER], stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.read(1) == b"x"
+    while (ended := terminate(process.pid)) is None:
+        assert wait(process.pid, 0) is None
+    assert ended[0] == 0
 
 
 def test_a_command_without_a_handler_of_sigterm_is_found(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tests.faults.killing import (
     handles_sigterm,
     script,
     start,
+    terminate,
     wait,
     without_flock,
 )
@@ -211,15 +212,17 @@ class Trials:
         process = self._start(folder, False, FileOperations(folder))
         moment = time.monotonic() + self.rng.uniform(0, self.undisturbed.seconds)
         had_handler = False
-        while not ((handles := handles_sigterm(process)) and time.monotonic() >= moment):
-            had_handler = had_handler or handles
+        while True:
+            had_handler = had_handler or handles_sigterm(process)
+            if time.monotonic() >= moment and (ended := terminate(process)):
+                break
             if (status := wait(process, 0)) is not None:
                 self._check_status(status, folder)
                 if not had_handler:
                     raise RuntimeError(f"{self.job.command(self.base, folder)} never handles SIGTERM")
                 return
             time.sleep(POLL)
-        status, seconds = end(process, signal.SIGTERM)
+        status, seconds = ended
         self.counts.terms += 1
         self.counts.slowest = max(self.counts.slowest, seconds)
         if status or seconds > MAX_EXIT_SECONDS:
