@@ -1,6 +1,7 @@
 """The harness kills, resumes and compares, and finds a writer that loses, doubles or tears what it writes."""
 
 import csv
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.faults import killing
 from tests.faults.contents import same_bytes
 from tests.faults.jobs import JOBS, Base, Job
-from tests.faults.killing import terminate, wait
 from tests.faults.trials import Trials
 from tests.faults.writer import REPORTS, ROWS
 
@@ -28,13 +29,6 @@ for number in range(20):
             file.flush()
             open(sys.argv[1] + ".mark", "w").close()
             file.write("\\n")
-"""
-CHANGES_ITS_HANDLER = """import os, signal
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-os.write(1, b"x")
-for _ in range(1_000_000):
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 """
 LOCKS = """import os, sys, time
 from pathlib import Path
@@ -86,13 +80,26 @@ def test_a_command_that_does_not_leave_on_sigterm_is_found(tmp_path: Path) -> No
     assert faults and all(fault.startswith("SIGTERM: status 3") for fault in faults)
 
 
-@pytest.mark.parametrize("repeat", range(5))
-def test_a_handler_that_is_given_up_meanwhile_gets_no_sigterm(repeat: int) -> None:
-    process = subprocess.Popen([sys.executable, "-c", CHANGES_ITS_HANDLER], stdout=subprocess.PIPE)
+@pytest.mark.parametrize("handler", ["lambda *_: os._exit(0)", "signal.SIG_DFL"])
+def test_a_command_stands_still_while_its_handler_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, handler: str
+) -> None:
+    """So that it cannot give the handler up between the look and the signal."""
+    source = f"import os, signal, time\nsignal.signal(signal.SIGTERM, {handler})\nos.write(1, b'x')\ntime.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.read(1) == b"x"
-    while (ended := terminate(process.pid)) is None:
-        assert wait(process.pid, 0) is None
-    assert ended[0] == 0
+    states, look = [], killing.handles_sigterm
+
+    def look_and_note(pid: int) -> bool:
+        states.append(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0])
+        return look(pid)
+
+    monkeypatch.setattr(killing, "handles_sigterm", look_and_note)
+    ended = killing.terminate(process.pid)
+    assert states == ["T"] and (ended is None) == (handler == "signal.SIG_DFL")
+    assert ended is None or ended[0] == 0
+    if ended is None:
+        assert killing.end(process.pid, signal.SIGKILL)[0] == -signal.SIGKILL
 
 
 def test_a_command_without_a_handler_of_sigterm_is_found(tmp_path: Path) -> None:
