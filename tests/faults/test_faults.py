@@ -85,7 +85,8 @@ def test_a_command_stands_still_while_its_handler_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, handler: str
 ) -> None:
     """So that it cannot give the handler up between the look and the signal."""
-    source = f"import os, signal, time\nsignal.signal(signal.SIGTERM, {handler})\nos.write(1, b'x')\ntime.sleep(60)"
+    source = f"import os, signal, time\nsignal.signal(signal.SIGTERM, {handler})\n"
+    source += "os.write(1, b'x')\ntime.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.read(1) == b"x"
     states, look = [], killing.handles_sigterm
