@@ -13,6 +13,7 @@ from evaluation.bootstrap import Resampled, Resamples, Subjects
 from evaluation.metrics import Score
 from evaluation.names import data_notice, metric_of
 from evaluation.predictions import read_predictions, to_arrays
+from evaluation.results import HASH_DIGITS
 from utils.config import read_yaml_mapping
 
 SAMPLE_COLUMNS = ("stay_id", "subject_id", "end_hours", "label", "truth")  # equal in runs to compare
@@ -148,6 +149,18 @@ def data_kind(run: Path) -> str:
     return KINDS.get(str(read_record(run).get("data", "")), "")
 
 
+def other_stores(config: Compare) -> str:
+    """Return a line if the sides are of different stores, as far as their runs say, "" if of one."""
+    sides = [{str(read_record(run).get("store", "")) for run in side} for side in config.sides]
+    if sides[0] == sides[1] or not all(name for side in sides for name in side):
+        return ""
+    a, b = (", ".join(name[:HASH_DIGITS] for name in sorted(side)) for side in sides)
+    return (
+        f"the runs are of different stores, a of {a} and b of {b}: what they learned from differs, and what "
+        f"they read of these stays may; the {config.split} samples and their labels are the same"
+    )
+
+
 def compare(config: Compare) -> pd.DataFrame:
     """Return a row per score: label, metric, a, b, difference (b - a), its 95 % interval, p, n and better."""
     samples = Samples(config.split, config.resamples, config.seed)
@@ -190,5 +203,7 @@ def print_comparison(config: Compare) -> None:
     if max(map(len, config.sides)) > 1:
         print("a side with several runs has the mean of their scores; intervals are over subjects, not seeds")
     print(data_notice(kinds))
+    if note := other_stores(config):
+        print(note)
     shown = table.assign(better=table["better"].replace("", f"neither (p {SIGNIFICANT} or more)"))
     print(shown.to_string(index=False, float_format="{:.4f}".format, na_rep=""))

@@ -30,20 +30,28 @@ class Page(NamedTuple):
 
 
 def columns_that_tell(
-    table: pd.DataFrame, always: Sequence[str], varying: Sequence[str], details: Sequence[str]
+    table: pd.DataFrame,
+    always: Sequence[str],
+    varying: Sequence[str],
+    details: Sequence[str],
+    outcomes: Sequence[str] = (),
 ) -> list[str]:
     """Return the columns to show: `always`, those of `varying` with several values, and useful `details`.
 
     NO_ENCODER is no value. Details are added, in order, while they tell rows apart that look alike.
+    `outcomes` with several values are shown too, but they tell no rows apart: a number of seeds says nothing
+    of a method.
 
-    >>> table = pd.DataFrame({"a": [1, 1], "b": [2, 2], "c": [3, 4]})
-    >>> columns_that_tell(table, ["a"], ["b"], ["c"])
-    ['a', 'c']
+    >>> table = pd.DataFrame({"a": [1, 1], "b": [2, 2], "c": [3, 4], "n": [5, 6]})
+    >>> columns_that_tell(table, ["a"], ["b"], ["c"], ["n"])
+    ['a', 'n', 'c']
     """
-    shown = [*always, *(name for name in varying if len(_values(table[name])) > 1)]
+    told = [*always, *(name for name in varying if len(_values(table[name])) > 1)]
+    shown = [*told, *(name for name in outcomes if len(_values(table[name])) > 1)]
     for name in details:
-        alike = table[table.duplicated(shown, keep=False)]
-        if len(alike.drop_duplicates([*shown, name])) > len(alike.drop_duplicates(shown)):
+        alike = table[table.duplicated(told, keep=False)]
+        if len(alike.drop_duplicates([*told, name])) > len(alike.drop_duplicates(told)):
+            told.append(name)
             shown.append(name)
     return shown
 

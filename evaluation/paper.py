@@ -11,7 +11,8 @@ from evaluation.compare import SIGNIFICANT, Samples, SideScores, read_record
 from evaluation.layout import DAGGER, Mark, Page, cell, columns_that_tell, common_values, render
 from evaluation.marks import best_and_like
 from evaluation.names import DETAILS, data_notice, metric_of, title_of
-from evaluation.seeds import CONTEXT, GROUP, METHOD, RowSelection, over_seeds, select_rows, settings_lines
+from evaluation.row_notes import CLASSIFIER, explain_settings, number_classifiers
+from evaluation.seeds import CONTEXT, GROUP, METHOD, RUN, RowSelection, over_seeds, select_rows
 
 COMPARABLE = ["data", "store", "n", "positives"]  # equal in rows with the same samples
 
@@ -43,11 +44,15 @@ def make_paper_table(config: Paper) -> str:
     rows, lines = select_rows(config)
     means = over_seeds(rows)
     metrics = [name for name in dict.fromkeys(means["metric"]) if name not in DETAILS or config.metric]
-    methods = means.drop_duplicates(GROUP)[[*GROUP, "n", "positives", "seeds"]].reset_index(drop=True)
+    methods = means.drop_duplicates(GROUP)[[*GROUP, "n", "positives", "seeds", "classifiers"]]
     methods = methods.sort_values(COMPARABLE, kind="stable", ignore_index=True)
     table = PaperTable(config, rows, methods, means)
     marks = dict(table.marks(metrics))
-    shown = columns_that_tell(methods, METHOD, [*CONTEXT[:-1], "n", "seeds"], ["settings", "group"])
+    methods, classifiers = number_classifiers(methods)
+    shown = columns_that_tell(
+        methods, METHOD, [*CONTEXT[:-1], CLASSIFIER], ["settings", "group"], outcomes=["n", "seeds"]
+    )
+    methods, explained = explain_settings(methods, rows, shown)
     body = methods[shown].assign(**{name: methods[name].map(title_of) for name in METHOD})
     for metric in metrics:
         body[metric_of(metric).title] = [table.cell(method, metric) for method in methods.index]
@@ -56,8 +61,9 @@ def make_paper_table(config: Paper) -> str:
         "mean over seeds, with the 95 % interval over subjects",
         *table.legend(marks),
         *common_values(methods, [*CONTEXT[:-1], "n", "seeds"]),
-        *settings_lines(rows, shown),
-        *table.not_compared,
+        *classifiers,
+        *explained,
+        *table.not_compared(),
         *lines,
     ]
     title = f"{title_of(config.task)}, {config.split}, {config.label}"
@@ -72,7 +78,8 @@ class PaperTable:
         self.rows = rows
         self.methods = methods
         self.means = means.set_index([*GROUP, "metric"])
-        self.not_compared: list[str] = []
+        self.failures: list[str] = []
+        self.missing: dict[str, None] = {}  # names of runs whose folder is not in --save_dir
 
     def cell(self, method: int, metric: str) -> str:
         """Return a mean with its interval, "" if there is none."""
@@ -99,10 +106,23 @@ class PaperTable:
 
     def legend(self, marks: dict[tuple[int, str], Mark]) -> list[str]:
         """Return what the marks mean."""
-        best = {"text": "*: the best", "markdown": "bold: the best", "latex": "bold: the best"}
-        like = f"{DAGGER}: not significantly worse than the best (paired bootstrap, p {SIGNIFICANT} or more)"
-        return [text for mark, text in (("best", best[self.config.format]), ("like best", like))
-                if mark in marks.values()]  # fmt: skip
+        best = {"text": "*", "markdown": "bold", "latex": "bold"}[self.config.format]
+        of = " of the rows on the same samples" if len(self.methods[COMPARABLE].drop_duplicates()) > 1 else ""
+        worse = f"not significantly worse than the best{of} (paired bootstrap, p {SIGNIFICANT} or more)"
+        texts: dict[Mark, str] = {"best": f"{best}: the best{of}", "like best": f"{DAGGER}: {worse}"}
+        return [text for mark, text in texts.items() if mark in marks.values()]
+
+    def not_compared(self) -> list[str]:
+        """Return a line on the runs without a folder, and one for each method that failed otherwise."""
+        if not self.missing:
+            return self.failures
+        folders = " ".join(map(str, self.config.save_dir))
+        count = f"{len(self.missing)} run{'s' if len(self.missing) > 1 else ''}"
+        line = (
+            f"not compared with the best: {count} whose folder is not in --save_dir {folders}; give the "
+            f"folder that holds theirs: {', '.join(self.missing)}"
+        )
+        return [line, *self.failures]
 
     def _mean(self, method: int, metric: str) -> pd.Series | None:
         key = (*self.methods.loc[method, GROUP], metric)
@@ -113,21 +133,28 @@ class PaperTable:
         samples = Samples(self.config.split, self.config.resamples, self.config.seed)
         scores = {}
         for method in methods:
+            folders = self._folders(method)
+            self.missing |= {name: None for name, folder in folders.items() if folder is None}
+            found = [folder for folder in folders.values() if folder is not None]
+            if len(found) < len(folders):
+                continue
             try:
-                scores[method] = samples.score(self._folders(method))
+                scores[method] = samples.score(found)
             except ValueError as error:
                 names = " ".join(map(title_of, self.methods.loc[method, METHOD]))
-                self.not_compared.append(f"not compared with the best: {names}: {error}")
+                runs = ", ".join(folders)
+                self.failures.append(f"not compared with the best: {names} ({runs}): {error}")
         return scores
 
-    def _folders(self, method: int) -> list[Path]:
-        """Return the folders of a method's runs; ValueError if one is missing, or holds another run."""
+    def _folders(self, method: int) -> dict[str, Path | None]:
+        """Return the folder of each run of a method by its name and start, None if there is none.
+
+        A folder that now holds another run, started at another time, is none.
+        """
         alike = (self.rows[GROUP] == self.methods.loc[method, GROUP]).all(axis=1)
-        folders = []
-        for _, run in self.rows[alike].drop_duplicates(["run", "started"]).iterrows():
-            candidates = [folder / run["run"] for folder in self.config.save_dir]
-            found = [path for path in candidates if read_record(path).get("started") == run["started"]]
-            if not found:
-                raise ValueError(f"no folder of {run['run']}, started {run['started']}, in --save_dir")
-            folders.append(found[0])
+        folders: dict[str, Path | None] = {}
+        for run, started in self.rows[alike].drop_duplicates(RUN)[["run", "started"]].itertuples(index=False):
+            candidates = [folder / run for folder in self.config.save_dir]
+            found = [path for path in candidates if read_record(path).get("started") == started]
+            folders[f"{run} (started {started})"] = found[0] if found else None
         return folders

@@ -5,6 +5,7 @@ import io
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ ENCODERS = ("ehr_encoder", "vision_backbone", "cxr_weights")
 NO_ENCODER = "none"  # in these columns: a run has no such encoder
 HASH_DIGITS = 12  # of the SHA-256 of checkpoints and stores that a row shows
 SETTINGS = "settings"  # folder beside the result tables: a YAML file for each hash in the column `settings`
+FILES = "files"  # key in such a file that is no setting: see `write_settings`
 NUMBER_COLUMNS = ("epoch", "seed", "label_fraction", "value", "low", "high", "n", "positives", "seconds")
 TEXT_COLUMNS = tuple(name for name in COLUMNS if name not in NUMBER_COLUMNS)
 
@@ -171,19 +173,42 @@ def call_plugin(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(metric=names, **ends)
 
 
-def write_settings(folder: Path, settings: Mapping[str, object]) -> None:
-    """Write the settings of a run beside the result tables in `folder`, named by their hash."""
-    path = folder / SETTINGS / f"{digest(settings)}.yaml"
-    if not path.is_file():
-        write_text(path, yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True))
+class Recorded(NamedTuple):
+    """What is recorded of the settings with a hash: the settings, and names of files that some stand for."""
+
+    settings: Mapping[str, object] = {}
+    files: Mapping[str, str] = {}
+
+
+def write_settings(
+    folder: Path, settings: Mapping[str, object], files: Mapping[str, str] | None = None
+) -> None:
+    """Write the settings of a run beside the result tables in `folder`, named by their hash.
+
+    `files` names the files whose contents some settings stand for. They are no part of the hash: the same
+    file under another name is the same setting, and keeps the name of the first run.
+    """
+    name = digest(settings)
+    path = folder / SETTINGS / f"{name}.yaml"
+    if not path.is_file() or (files and not read_recorded(folder, name).files):
+        content = dict(settings) | ({FILES: dict(files)} if files else {})
+        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+
+def read_recorded(folder: Path, name: str) -> Recorded:
+    """Return what is recorded of a hash, nothing if its file is missing or the name is no hash."""
+    path = folder / SETTINGS / f"{name}.yaml"
+    if not re.fullmatch("[0-9a-f]+", name) or not path.is_file():
+        return Recorded()
+    settings = read_yaml_mapping(path)
+    files = settings.pop(FILES, None)
+    named = files if isinstance(files, dict) else {}
+    return Recorded(settings, {str(setting): str(file) for setting, file in named.items()})
 
 
 def read_settings(folder: Path, name: str) -> dict[str, object]:
     """Return the settings with a hash, {} if their file is missing or the name is no hash."""
-    if not re.fullmatch("[0-9a-f]+", name):
-        return {}
-    path = folder / SETTINGS / f"{name}.yaml"
-    return read_yaml_mapping(path) if path.is_file() else {}
+    return dict(read_recorded(folder, name).settings)
 
 
 def _cells(row: Mapping[str, object], columns: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from evaluation.names import metric_of
-from evaluation.results import ENCODERS, read_results, read_settings
+from evaluation.results import ENCODERS, read_results
 from tasks import TASKS, TaskName
 from utils.choices import require_choice
 
@@ -74,14 +74,12 @@ def select_counted(rows: pd.DataFrame) -> Selection:
     """
     rows = rows.sort_values("started", kind="stable", ignore_index=True)
     names = rows[RUN].astype(str).agg(" ".join, axis=1)
-    rows = rows.assign(group=names.where(rows["settings"] == "", ""))
+    rows = rows.assign(group=names.where(rows["settings"] == "", ""), classifiers=checkpoint_names(rows))
     lines: list[str] = []
     for drop in (_repeated_evaluations, _repeated_runs):
-        left_out = dict(drop(rows))
-        reasons = Counter((str(rows["run"][index]), reason) for index, reason in left_out.items())
-        for (run, reason), times in reasons.items():
-            lines.append(f"not counted: {run}{f' ({times} times)' if times > 1 else ''}, {reason}")
-        runs = pd.MultiIndex.from_frame(rows.loc[list(left_out), RUN])
+        repeats = list(drop(rows))
+        lines += _lines_of_repeats(repeats)
+        runs = pd.MultiIndex.from_frame(rows.loc[[repeat.row for repeat in repeats], RUN])
         rows = rows[~pd.MultiIndex.from_frame(rows[RUN]).isin(runs)].reset_index(drop=True)
     several = rows.groupby([*GROUP, "seed", "metric"], dropna=False)["value"].transform("size") > 1
     keys = pd.MultiIndex.from_frame(rows[GROUP])
@@ -106,21 +104,23 @@ def over_seeds(rows: pd.DataFrame, each: Sequence[str] = ("metric",)) -> pd.Data
 
     For rows of several labels, `each` has label too.
 
-    `seeds` is the number of runs, `checkpoints` that of the checkpoints they start from; `seeds_low` and
-    `seeds_high` are the 95 % interval of their mean (Student's t), NaN for one run, and also where the
-    interval leaves the possible range of the score. `low` and `high` are the means of the ends of the runs'
-    intervals over subjects, `n` and `positives` those of the last run, `runs` all names.
+    `seeds` is the number of runs, `checkpoints` that of the checkpoints they start from (0: none);
+    `seeds_low` and `seeds_high` are the 95 % interval of their mean (Student's t), NaN for one run, and also
+    where the interval leaves the possible range of the score. `low` and `high` are the means of the ends of
+    the runs' intervals over subjects, `n` and `positives` those of the last run, `runs` all names, and
+    `classifiers` those of the checkpoints that evaluations tested.
     """
     table = rows.groupby([*GROUP, *each], sort=False, dropna=False).agg(
         seeds=("value", "count"),
-        checkpoints=("checkpoint_hash", "nunique"),
+        checkpoints=("checkpoint_hash", lambda hashes: hashes[hashes != ""].nunique()),
         mean=("value", "mean"),
         sd=("value", "std"),
         low=("low", "mean"),
         high=("high", "mean"),
         n=("n", "last"),
         positives=("positives", "last"),
-        runs=("run", lambda names: ", ".join(dict.fromkeys(names))),
+        runs=("run", _join),
+        classifiers=("classifiers", _join),
     )
     half_width = stats.t.ppf(0.975, table["seeds"] - 1) * table["sd"] / np.sqrt(table["seeds"])
     ends = table["mean"] - half_width, table["mean"] + half_width
@@ -132,9 +132,35 @@ def over_seeds(rows: pd.DataFrame, each: Sequence[str] = ("metric",)) -> pd.Data
     return table
 
 
-def _repeated_evaluations(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Yield a row of each --mode eval that only repeats the scores of a training run in the rows."""
-    for _, evaluation in rows[(rows["mode"] == "eval") & (rows["classifier_hash"] != "")].groupby(RUN):
+def _join(names: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(names))
+
+
+class Repeat(NamedTuple):
+    """A run that is not counted: a row of it, what a line calls it, and why, for one run and for several."""
+
+    row: int
+    name: str
+    reason: tuple[str, str]
+
+
+def _lines_of_repeats(repeats: Sequence[Repeat]) -> list[str]:
+    """Return a line for each reason, with the names of its runs."""
+    named: dict[tuple[str, str], Counter[str]] = {}
+    for repeat in repeats:
+        named.setdefault(repeat.reason, Counter())[repeat.name] += 1
+    lines = []
+    for (one, several), counts in named.items():
+        names = [f"{name} ({times} times)" if times > 1 else name for name, times in counts.items()]
+        lines.append(f"not counted: {', '.join(names)}, {one if len(names) == 1 else several}")
+    return lines
+
+
+def _repeated_evaluations(rows: pd.DataFrame) -> Iterator[Repeat]:
+    """Yield each --mode eval that only repeats the scores of a training run in the rows."""
+    for _, evaluation in rows[(rows["mode"] == "eval") & (rows["classifier_hash"] != "")].groupby(
+        RUN, sort=False
+    ):
         first = evaluation.iloc[0]
         twins = rows[
             (rows["mode"] == "train")
@@ -143,7 +169,9 @@ def _repeated_evaluations(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
         ]
         for _, twin in twins.groupby(RUN):
             if _same_scores(twin, evaluation):
-                yield int(evaluation.index[0]), f"which repeats the test of {twin['run'].iloc[0]}"
+                test = f"the test of {twin['run'].iloc[0]}"
+                reason = f"which repeats {test}", f"which repeat {test}"
+                yield Repeat(int(evaluation.index[0]), str(first["run"]), reason)
                 break
 
 
@@ -156,46 +184,35 @@ def _same_scores(a: pd.DataFrame, b: pd.DataFrame) -> bool:
     )
 
 
-def _repeated_runs(rows: pd.DataFrame) -> Iterator[tuple[int, str]]:
-    """Yield a row of each run that a later one repeats: with the same settings, checkpoints and seed."""
+def _repeated_runs(rows: pd.DataFrame) -> Iterator[Repeat]:
+    """Yield each run that a later one repeats: with the same settings, checkpoints and seed."""
     settings = [*GROUP, "checkpoint_hash", "seed"]
     runs = rows.drop_duplicates(RUN)
     repeated = runs[runs.duplicated(settings, keep=False)]
     for _, same in repeated.groupby(settings, sort=False, dropna=False):
-        last = same.iloc[-1]
+        last = f"{same['run'].iloc[-1]} (started {same['started'].iloc[-1]})"
+        reason = (
+            f"as {last} repeats it with the same settings and seed",
+            f"as {last} repeats them with the same settings and seed",
+        )
         for index, run in same.iloc[:-1].iterrows():
-            yield int(str(index)), _repeat_reason(run["started"], last["run"], last["started"])
+            yield Repeat(int(str(index)), f"{run['run']} (started {run['started']})", reason)
 
 
-def _repeat_reason(started: str, last: str, last_started: str) -> str:
-    return f"started {started}: {last}, started {last_started}, repeats it with the same settings and seed"
+def checkpoint_names(rows: pd.DataFrame) -> pd.Series:
+    """Return folder and file of the classifier that each evaluation in result rows tested, "" for trainings.
 
-
-def settings_lines(rows: pd.DataFrame, shown: Sequence[str]) -> list[str]:
-    """Return a line for each hash in the column `settings`, if it is shown: what differs from the others."""
-    if "settings" not in shown:
-        return []
-    others = [name for name in (*METHOD, *CONTEXT) if name in shown and name != "settings"]
-    return list(dict.fromkeys(_lines_of_settings(rows, others)))
-
-
-def _lines_of_settings(rows: pd.DataFrame, others: Sequence[str]) -> Iterator[str]:
-    for _, alike in rows[rows["settings"] != ""].groupby(others, sort=False, dropna=False):
-        hashes = alike.drop_duplicates("settings")
-        if len(hashes) > 1:
-            known = [
-                read_settings(Path(row["source"]).parent, row["settings"]) for _, row in hashes.iterrows()
-            ]
-            for name, differing in zip(hashes["settings"], differing_settings(known), strict=True):
-                yield f"settings {name}: {differing or 'not recorded'}"
-
-
-def differing_settings(settings: Sequence[dict[str, object]]) -> list[str]:
-    """Return, for each of several settings, those that are not the same in all of them.
-
-    >>> differing_settings([{"lr": 0.1, "epochs": 9}, {"lr": 0.2, "epochs": 9}])
-    ['lr 0.1', 'lr 0.2']
+    Files that are called the same, but differ, have their hash too.
     """
-    names = dict.fromkeys(name for one in settings for name in one)
-    differing = [name for name in names if any(one.get(name) != settings[0].get(name) for one in settings)]
-    return [", ".join(f"{name} {one.get(name)}" for name in differing) for one in settings]
+    short = rows["checkpoint"].map(_short_name).where(rows["mode"] == "eval", "")
+    hashes = rows.groupby(short)["classifier_hash"].transform("nunique")
+    return short.where((short == "") | (hashes < 2), short + " (" + rows["classifier_hash"] + ")")
+
+
+def _short_name(checkpoint: str) -> str:
+    """Return the folder of a run and the file in it.
+
+    >>> _short_name("/data/runs/mine/last.ckpt")
+    'mine/last.ckpt'
+    """
+    return "/".join(Path(checkpoint).parts[-2:])

@@ -1,6 +1,7 @@
 """Tables of results: all runs, means over seeds, a table for a paper, and the difference between runs."""
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,20 +13,14 @@ from evaluation.layout import Page, cell, columns_that_tell, common_values, inte
 from evaluation.names import DETAILS, data_notice
 from evaluation.paper import Paper, make_paper_table
 from evaluation.results import read_results
-from evaluation.seeds import (
-    CONTEXT,
-    METHOD,
-    RowSelection,
-    over_seeds,
-    select_rows,
-    settings_lines,
-)
+from evaluation.row_notes import CLASSIFIER, explain_settings, number_classifiers
+from evaluation.seeds import CONTEXT, METHOD, RowSelection, checkpoint_names, over_seeds, select_rows
 from utils.cli import run_cli
 
 BASELINES = ("random", "ehr", "cxr")  # objectives and fusions that come first in the summary
 # said once if all runs share them
 RUN_CONTEXT = ["seed", *CONTEXT[:-1]]
-RUN_DETAILS = ["settings", "checkpoint_hash", "run", "started", "source"]  # shown where rows look alike
+RUN_DETAILS = ["checkpoint_hash", "run", "started", "source"]  # shown where rows look alike
 
 
 @dataclass(frozen=True)
@@ -52,9 +47,12 @@ class Table(RowSelection):
     """Format of the table; latex needs the package booktabs."""
 
 
-def summary(folder: Path) -> str:
-    """Return the test scores of each run with their intervals, a block per task, then the files' paths."""
-    paths = sorted(folder.glob("*.csv"))
+def summary(folder: Path, tasks: Collection[str] | None = None) -> str:
+    """Return the test scores of each run with their intervals, a block per task, then the files' paths.
+
+    `tasks` are those to show, all if not given.
+    """
+    paths = [path for path in sorted(folder.glob("*.csv")) if tasks is None or path.stem in tasks]
     tables = [read_results(path) for path in paths] or [pd.DataFrame(columns=["split", "label"])]
     rows = pd.concat(tables, ignore_index=True)
     rows = rows[(rows["split"] == "test") & (rows["label"] == "macro")]
@@ -65,7 +63,8 @@ def summary(folder: Path) -> str:
 
 
 def _summary_page(task: str, rows: pd.DataFrame) -> Page:
-    keys = [*METHOD, *RUN_CONTEXT, "n", *RUN_DETAILS]
+    keys = [*METHOD, *RUN_CONTEXT, "n", "settings", *RUN_DETAILS, "classifiers"]
+    rows = rows.assign(classifiers=checkpoint_names(rows))
     rows = rows[~rows["metric"].isin(DETAILS)]
     metrics = list(dict.fromkeys(rows["metric"]))
     rows = rows.astype({"seed": "Int64", "n": "Int64"})
@@ -78,8 +77,12 @@ def _summary_page(task: str, rows: pd.DataFrame) -> Page:
     baseline = table[["objective", "fusion"]].map(_baseline_order).min(axis=1)
     order = {"protocol": False, "baseline": True, "started": True}  # whether ascending
     table = table.assign(baseline=baseline).sort_values(list(order), ascending=list(order.values()))
-    shown = columns_that_tell(table, METHOD, [*RUN_CONTEXT, "n"], RUN_DETAILS)
-    notes = [*common_values(table, [*RUN_CONTEXT, "n"]), *settings_lines(rows, shown)]
+    table, classifiers = number_classifiers(table)
+    methods = columns_that_tell(table, METHOD, [*CONTEXT[:-1], CLASSIFIER], ["settings"])
+    settings = [name for name in methods if name == "settings"]  # of runs that look alike but for their seeds
+    shown = columns_that_tell(table, METHOD, [*RUN_CONTEXT, CLASSIFIER, *settings], RUN_DETAILS, ["n"])
+    table, explained = explain_settings(table, rows, shown)
+    notes = [*common_values(table, [*RUN_CONTEXT, "n"]), *classifiers, *explained]
     table = table[[*shown, *metrics]].fillna("").reset_index(drop=True)
     return Page(f"{task}, test", data_notice(rows["data"]), table, notes)
 
@@ -94,7 +97,9 @@ def make_table(config: Table) -> str:
     if config.format == "csv":
         print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
         return str(means.to_csv(index=False)).rstrip("\n")
-    shown = columns_that_tell(means, METHOD, CONTEXT[:-1], ["settings", "group"])
+    means, classifiers = number_classifiers(means)
+    shown = columns_that_tell(means, METHOD, [*CONTEXT[:-1], CLASSIFIER], ["settings", "group"])
+    means, explained = explain_settings(means, rows, shown)
     of_seeds = means[["seeds_low", "seeds_high", "seeds"]].itertuples(index=False)
     of_subjects = means[["low", "high"]].itertuples(index=False)
     table = means[[*shown, "metric"]].assign(
@@ -106,7 +111,7 @@ def make_table(config: Table) -> str:
     )
     if (means["checkpoints"] > 1).any():
         table.insert(table.columns.get_loc("over_seeds"), "checkpoints", means["checkpoints"])
-    notes = [*common_values(means, CONTEXT[:-1]), *settings_lines(rows, shown), *lines]
+    notes = [*common_values(means, CONTEXT[:-1]), *classifiers, *explained, *lines]
     title = f"{config.task}, {config.split}, {config.label}"
     return render(Page(title, data_notice(means["data"]), table, notes), config.format)
 

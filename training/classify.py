@@ -590,7 +590,8 @@ def report(
         "started": run.started,
         "seconds": round(time.monotonic() - experiment.start, 1),
     }
-    results.write_settings(config.results_dir, run.settings)
+    files = {"load_state_cxr": Path(config.cxr_weights).name} if config.cxr_weights else {}
+    results.write_settings(config.results_dir, run.settings, files)
     text = write_report(
         task,
         samples[split],

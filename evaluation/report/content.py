@@ -22,18 +22,20 @@ from evaluation.report.decisions import Decisions, Method
 from evaluation.report.elements import Cell, Row, Table
 from evaluation.report.sources import RunKey, Sources, StoreCard, keys_of
 from evaluation.roc_curves import GRID
-from evaluation.seeds import CONTEXT, GROUP, METHOD, RUN, over_seeds, select_counted, settings_lines
+from evaluation.row_notes import explain_settings
+from evaluation.seeds import CONTEXT, GROUP, METHOD, RUN, over_seeds, select_counted
 from evaluation.subgroups import SMALLEST_GROUP
 from evaluation.summaries import Summary
 from tasks import TASKS
 
 MOST_LINES = 6  # of a chart: more can hardly be distinguished
-WITHIN = [*CONTEXT[:-1], "n"]  # what rows of a table may differ in, besides method and settings
+WITHIN = [*CONTEXT[:-1], "classifiers"]  # what rows of a table may differ in, besides method and settings
 NO_VALUE = f"No value: fewer than {SMALLEST_GROUP} subjects, or one class, of which no known label counts."
 LIKE_BEST = f"{DAGGER} not significantly worse than the best (paired bootstrap, p {SIGNIFICANT} or more)."
 COLUMN_TITLES = {
     "data_pairs": "samples", "n": "known labels", "group": "checkpoint", "ehr_encoder": "record encoder",
     "vision_backbone": "image encoder", "cxr_weights": "first image weights",
+    "classifiers": "classifier that was tested",
 }  # fmt: skip
 FRACTION = "label_fraction"  # column of runs that learned from a fraction of the labels
 
@@ -120,9 +122,8 @@ class TaskContent:
     @cached_property
     def methods(self) -> pd.DataFrame:
         """A row per method, by what must be equal to be compared, then the best first."""
-        methods = self.means.drop_duplicates(GROUP)[[*GROUP, "n", "positives", "seeds"]].reset_index(
-            drop=True
-        )
+        methods = self.means.drop_duplicates(GROUP)[[*GROUP, "n", "positives", "seeds", "classifiers"]]
+        methods = methods.reset_index(drop=True)
         methods = methods.astype({"n": "Int64", "positives": "Int64"})
         methods["score"] = [self.scores[m, self.main]["mean"] if (m, self.main) in self.scores else math.nan
                             for m in methods.index]  # fmt: skip
@@ -248,8 +249,9 @@ class TaskContent:
         self.run_marks |= {
             key: mark for (m, metric), mark in marks.items() if metric == self.main for key in self.runs_of(m)
         }
-        shown = columns_that_tell(methods, METHOD, WITHIN, ["settings", "group"])
-        self.notes += settings_lines(self.counted[self.counted["method"].isin(order)], shown)
+        shown = columns_that_tell(methods, METHOD, WITHIN, ["settings", "group"], outcomes=["n"])
+        methods, explained = explain_settings(methods, self.counted, shown)
+        self.notes += explained
         shown = [name for name in dict.fromkeys([*shown, "seeds"]) if name not in (*METHOD, *COMPARABLE)]
         scale = self.scale(order)
         best = methods["score"].iloc[0]
@@ -275,7 +277,7 @@ class TaskContent:
             *([LIKE_BEST] if "like best" in marks.values() else []),
             f"Bars: {metric_of(self.main).title} with its interval, from {scale[0]:.2f} to {scale[1]:.2f}; "
             "dotted: the best.",
-            *(f"{line[0].upper()}{line[1:]}." for line in common_values(methods, WITHIN)),
+            *(f"{line[0].upper()}{line[1:]}." for line in common_values(methods, [*WITHIN, "n"])),
         ]  # fmt: skip
         return Table(f"{metric_of(self.main).title} and other scores", columns, rows, numeric, legend)
 
@@ -382,7 +384,7 @@ class TaskContent:
     def subgroup_means(self) -> pd.DataFrame:
         """The means of subgroups and gaps over seeds, of the runs that are counted."""
         part = self.rows[self.rows["label"].str.startswith("macro[")]
-        runs = self.counted[[*RUN, "group", "method"]].drop_duplicates(RUN)
+        runs = self.counted[[*RUN, "group", "method", "classifiers"]].drop_duplicates(RUN)
         part = part.merge(runs, on=RUN)
         if part.empty:
             return part

@@ -162,6 +162,18 @@ def test_a_comparison_says_whose_data_they_are_and_which_way_it_goes(
     assert "neither (p 0.05 or more)" in capsys.readouterr().out
 
 
+def test_a_comparison_of_two_stores_says_so(
+    truth: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [write_run(tmp_path / name, truth, guesses(truth, 0.3, 0)) for name in "ab"]
+    for stores, expected in ((("5a5a", "beef"), True), (("5a5a", "5a5a"), False), (("5a5a", ""), False)):
+        for run, store in zip(runs, stores, strict=True):
+            record(run, store=store)
+        print_comparison(Compare(tuple(runs), resamples=5))
+        line = "the runs are of different stores, a of 5a5a and b of beef: "
+        assert (line in capsys.readouterr().out) == expected
+
+
 def test_the_interval_of_few_subjects_keeps_to_differences_that_can_be(tmp_path: Path) -> None:
     truth = np.array([[1.0], [0], [0], [0], [1], [0], [0], [0]])
     good, bad = truth + 0.1, np.array([[0.3], [0.4], [0.5], [0.6], [0.9], [0.1], [0.2], [0.7]])

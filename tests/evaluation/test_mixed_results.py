@@ -56,8 +56,8 @@ def test_each_run_is_in_the_table_or_in_a_line(mixed: Path) -> None:
     _, lines = select_rows(Table("phenotyping", (mixed,)))
     assert sorted(lines) == [
         "not averaged: older, written by a version that did not record the settings",
-        "not counted: run0, started 2030-01-01: run0, started 2030-01-09, repeats it with the same settings "
-        "and seed",
+        "not counted: run0 (started 2030-01-01), as run0 (started 2030-01-09) repeats it with the same "
+        "settings and seed",
         "not counted: run1-eval, which repeats the test of run1",
     ]
     for style in ("text", "markdown", "latex"):
@@ -78,6 +78,19 @@ def test_two_evaluations_of_one_name_have_one_line(mixed: Path) -> None:
     ]
 
 
+def test_evaluations_and_runs_that_repeat_another_have_one_line(tmp_path: Path) -> None:
+    for day, run in enumerate(("first", "second", "third"), 1):
+        add_run(tmp_path, 0, 0.7, run=run, started=f"2030-01-0{day}")
+    for run in ("one-eval", "another-eval"):
+        add_run(tmp_path, 0, 0.7, run=run, mode="eval", started="2030-02-01", settings={"evaluates": 1})
+    _, lines = select_rows(Table("phenotyping", (tmp_path,)))
+    assert lines == [
+        "not counted: one-eval, another-eval, which repeat the test of first",
+        "not counted: first (started 2030-01-01), second (started 2030-01-02), as third (started 2030-01-03) "
+        "repeats them with the same settings and seed",
+    ]
+
+
 def test_the_table_tells_its_rows_apart_and_what_their_settings_are(mixed: Path) -> None:
     text = make_table(Table("phenotyping", (mixed,)))
     title, header, *rows = text.splitlines()
@@ -86,15 +99,17 @@ def test_the_table_tells_its_rows_apart_and_what_their_settings_are(mixed: Path)
         "not say; and SYNTHETIC data: these scores mean nothing clinically; and real data"
     )
     names = header.split()
-    assert names[:8] == ["protocol", "fusion", "objective", "mode", "data", "store", "data_pairs", "settings"]
+    assert names[:9] == [
+        "protocol", "fusion", "objective", "mode", "data", "store", "data_pairs", "classifier", "settings"
+    ]  # fmt: skip
     keys = [row[: header.index("metric")] for row in rows[:8]]
     assert len(set(keys)) == 8
-    assert any("optim.lr 0.01, optim.epochs 300" in line for line in rows)
-    assert any("optim.lr 0.001, optim.epochs 1" in line for line in rows)
+    assert any("--lr 0.01, --epochs 300" in line for line in rows)
+    assert any("--lr 0.001, --epochs 1" in line for line in rows)
 
 
 def test_a_summary_has_every_run(mixed: Path) -> None:
-    (head, header, *lines), count = summary(mixed).splitlines(), 14
+    (head, header, *lines), count = summary(mixed).splitlines(), 13
     assert "SYNTHETIC data" in head and "real data" in head
     assert {"seed", "mode", "data", "store", "data_pairs", "settings"} < set(header.split())
     values = [line for line in lines[:count] if "0." in line]

@@ -185,7 +185,7 @@ def test_a_repeated_run_is_listed_and_not_counted(tmp_path: Path) -> None:
     for day in (1, 2):
         score_run(tmp_path, f"mine{day}", 0, started=f"2030-01-0{day}")
     text = text_of(page_of(tmp_path))
-    assert "not counted: mine1, started 2030-01-01: mine2, started 2030-01-02, repeats it" in text
+    assert "not counted: mine1 (started 2030-01-01), as mine2 (started 2030-01-02) repeats it" in text
     assert text.count("counted in the tables no: see the notes on the task") == 1
 
 

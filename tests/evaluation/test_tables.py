@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from evaluation import tables
 from evaluation.layout import Page, columns_that_tell, render
 from evaluation.paper import Paper, make_paper_table
 from evaluation.predictions import write_predictions
+from evaluation.results import Recorded, read_recorded, write_settings
+from evaluation.row_notes import differing_settings
 from evaluation.seeds import RowSelection, over_seeds, select_rows
 from evaluation.tables import Summary, Table, make_table, summary
-from tests.evaluation.result_rows import add_run
+from tests.evaluation.result_rows import SETTINGS, add_run
 from tests.samples import make_samples
-from utils.config import parse
+from utils.config import digest, parse
 
 NOTICE = "SYNTHETIC data: these scores mean nothing clinically"
 
@@ -243,13 +246,132 @@ def test_a_paper_table_in_latex_and_markdown(paper: Paper) -> None:
     assert "**0.800 (0.70 to 0.90)**" in markdown and "0.799 (0.70 to 0.90) †" in markdown
 
 
-def test_a_method_without_its_predictions_is_named(paper: Paper) -> None:
+def test_runs_without_their_folder_have_one_line(paper: Paper) -> None:
     (paper.save_dir[0] / "simclr-seed1/environment.yaml").write_text("started: 1999\n")
     (note,) = [line for line in make_paper_table(paper).splitlines() if "not compared" in line]
     assert note == (
-        "not compared with the best: linear evaluation EHR only SimCLR: no folder of simclr-seed1, started "
-        "2030-01-02, in --save_dir"
+        f"not compared with the best: 1 run whose folder is not in --save_dir {paper.save_dir[0]}; give the "
+        "folder that holds theirs: simclr-seed1 (started 2030-01-02)"
     )
+    elsewhere = make_paper_table(replace(paper, save_dir=(Path("nowhere"),)))
+    (note,) = [line for line in elsewhere.splitlines() if "not compared" in line]
+    assert "4 runs whose folder is not in --save_dir nowhere;" in note
+    assert all(name in note for name in ("clip-seed0", "simclr-seed0", "simclr-seed1", "random-seed0"))
+
+
+def test_a_method_with_damaged_predictions_is_named_with_its_runs(paper: Paper) -> None:
+    (paper.save_dir[0] / "random-seed0/predictions_test.csv").unlink()
+    (note,) = [line for line in make_paper_table(paper).splitlines() if "not compared" in line]
+    assert note.startswith(
+        "not compared with the best: linear evaluation EHR only random (random-seed0 (started 2030-01-01)): "
+    )
+
+
+def test_the_best_on_two_stores_are_those_of_the_same_samples(paper: Paper) -> None:
+    for objective, value in (("clip", 0.7), ("simclr", 0.6)):
+        run = f"{objective}-other"
+        add_run(paper.results_dir[0], 0, value, run=run, objective=objective, store="beef", n=7)
+    lines = make_paper_table(paper).splitlines()
+    assert "*: the best of the rows on the same samples" in lines and "*: the best" not in lines
+    assert any(line.startswith("†: not significantly worse than the best of the rows") for line in lines)
+
+
+def settings_note(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("settings ")]
+
+
+def test_other_settings_are_told_apart_whatever_the_number_of_seeds(tmp_path: Path) -> None:
+    """Nor is the number of labels, or of checkpoints, a distinction between methods."""
+    for seed, changes in ((0, {}), (1, {}), (2, {"settings": {"optim.lr": 0.01}, "n": 8})):
+        add_run(tmp_path, seed, 0.7, **changes)
+    for text in (
+        make_paper_table(Paper("phenotyping", (tmp_path,))),
+        make_table(Table("phenotyping", (tmp_path,))),
+        summary(tmp_path),
+    ):
+        assert "settings" in text.splitlines()[1].split()
+        notes = settings_note(text)
+        assert [note.partition(": ")[2] for note in notes] == ["--lr 0.001", "--lr 0.01"] or [
+            note.partition(": ")[2] for note in notes
+        ] == ["--lr 0.01", "--lr 0.001"]
+
+
+def test_a_hash_of_settings_that_is_shown_has_its_line(tmp_path: Path) -> None:
+    add_run(tmp_path, 0, 0.7)
+    add_run(tmp_path, 0, 0.8, run="fast", settings={"optim.lr": 0.01})
+    add_run(tmp_path, 0, 0.6, run="tuned", protocol="finetune", settings={"optim.lr": 1.0})
+    text = make_table(Table("phenotyping", (tmp_path,)))
+    hashes = {line.split()[1].rstrip(":") for line in settings_note(text)}
+    (tuned,) = [line for line in text.splitlines() if line.startswith("finetune")]
+    assert len(hashes) == 2 and digest({**SETTINGS, "optim.lr": 1.0}) not in text
+    assert tuned.split()[3] == "auroc" and all(f" {name} " in text for name in hashes)
+
+
+def test_settings_are_called_as_users_write_them(tmp_path: Path) -> None:
+    weights = {"load_state_cxr": "6f89dd6a5770", "optim.lr": 0.1, "data.drop_cxr": [0.1, 0.0, 0.0]}
+    other = {**weights, "load_state_cxr": "0123"}
+    write_settings(tmp_path, weights, {"load_state_cxr": "resnet18.pth"})
+    write_settings(tmp_path, other)
+    write_settings(tmp_path, other, {"load_state_cxr": "chexzero.pt"})  # a former version did not know it
+    write_settings(tmp_path, other, {"load_state_cxr": "copy.pt"})
+    found = [read_recorded(tmp_path, digest(settings)) for settings in (weights, other)]
+    assert [recorded.settings for recorded in found] == [weights, other]
+    assert differing_settings(found) == [
+        "--cxr_weights resnet18.pth (6f89dd6a5770)",
+        "--cxr_weights chexzero.pt (0123)",
+    ]
+    plain = Recorded({**weights, "optim.lr": 0.2, "data.drop_cxr": [0.0, 0.0, 0.0]}, found[0].files)
+    assert differing_settings([found[0], plain]) == [
+        "--lr 0.1, --drop_cxr 0.1 0.0 0.0",
+        "--lr 0.2, --drop_cxr 0.0 0.0 0.0",
+    ]
+    pretrained = [Recorded(dict.fromkeys(("load_state_ehr", "load_state_cxr"), name)) for name in "ab"]
+    assert differing_settings(pretrained) == ["--load_state a", "--load_state b"]
+
+
+@pytest.mark.parametrize("style", ["text", "markdown", "latex"])
+def test_an_evaluation_names_the_classifier_that_it_tested(tmp_path: Path, style: str) -> None:
+    add_run(tmp_path, 0, 0.7)
+    for number, file in enumerate(("last", "best_auprc")):
+        evaluation = {"mode": "eval", "settings": {"classifier": "c", "load_state_ehr": "c"}}
+        evaluation |= {"run": f"{file}-eval", "checkpoint": f"/data/runs/run0/{file}.ckpt"}
+        hashes = dict.fromkeys(("classifier_hash", "checkpoint_hash"), f"w{number + 7}")
+        add_run(tmp_path, 0, 0.5 + number / 10, **evaluation, **hashes)
+    texts = [
+        make_table(Table("phenotyping", (tmp_path,), format=style)),
+        make_paper_table(Paper("phenotyping", (tmp_path,), format=style)),
+        *([summary(tmp_path)] if style == "text" else []),
+    ]
+    for text in texts:
+        assert "classifier 1: run0/last.ckpt" in text
+        assert (
+            "run0/best_auprc.ckpt" in text.replace(r"\_", "_")
+            and "classifier" in text.splitlines()[1:5][{"text": 0, "markdown": 1, "latex": 1}[style]]
+        )
+        assert "settings" not in text.replace("did not record the settings", "")
+
+
+def test_evaluations_of_one_classifier_alone_name_it(tmp_path: Path) -> None:
+    add_run(tmp_path, 0, 0.7, mode="eval", checkpoint="runs/mine/last.ckpt")
+    assert "all rows: tests of mine/last.ckpt" in make_table(Table("phenotyping", (tmp_path,)))
+    add_run(tmp_path, 1, 0.7, mode="eval", checkpoint="old/mine/last.ckpt", classifier_hash="w9")
+    text = make_table(Table("phenotyping", (tmp_path,)))
+    assert "all rows: tests of mine/last.ckpt (w0), mine/last.ckpt (w9)" in text
+
+
+def test_settings_of_evaluations_name_their_classifier_once() -> None:
+    evaluations = [Recorded({"classifier": name, "load_state_ehr": name}) for name in "ab"]
+    assert differing_settings(evaluations) == ["classifier a", "classifier b"]
+
+
+def test_a_run_from_scratch_started_from_no_checkpoint(tmp_path: Path) -> None:
+    for seed in range(2):
+        add_run(tmp_path, seed, 0.7)
+        add_run(tmp_path, seed, 0.6, run=f"scratch{seed}", objective="supervised", checkpoint_hash=None)
+    text = make_table(Table("phenotyping", (tmp_path,)))
+    names = text.splitlines()[1].split()
+    by_objective = {row.split()[2]: row.split()[names.index("checkpoints")] for row in text.splitlines()[2:4]}
+    assert by_objective == {"simclr": "2", "supervised": "0"}
 
 
 def test_the_command_line_has_a_command_for_each_table(
@@ -276,4 +398,5 @@ def test_what_a_csv_table_does_not_count_is_on_standard_error(
     add_run(tmp_path, 0, 0.75)
     tables.main(Table("phenotyping", (tmp_path,), format="csv"))
     printed = capsys.readouterr()
-    assert printed.out.count("\n") == 2 and printed.err.startswith("not counted: run0, started 2029-01-01")
+    assert printed.out.count("\n") == 2
+    assert printed.err.startswith("not counted: run0 (started 2029-01-01), as run0")
