@@ -11,6 +11,7 @@ from datasets.batches import Batches
 from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
+from evaluation.results import read_recorded
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, vision
 from models.fusion import FUSIONS
@@ -21,7 +22,7 @@ from training import classify
 from training.classify_config import ClassifyConfig, check_config
 from training.predict import predict
 from utils import checkpoint
-from utils.config import parse
+from utils.config import digest, parse
 
 FAST = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--epochs", "1", "--bootstrap", "0")
 SHAPE = ("--ehr_dim", "8", "--vision_backbone", "test_resnet")
@@ -149,6 +150,10 @@ def test_a_modality_that_the_fusion_does_not_use_is_not_loaded(
             "--vision_backbone rad-dino reads images of 518 pixels; use --image_size 518",
         ),
         (
+            "--protocol supervised --fusion cxr --vision_backbone resnet81",
+            "--vision_backbone resnet81: no ResNet .*; did you mean resnet18",
+        ),
+        (
             "--protocol supervised --fusion medfuse --data_pairs ehr",
             "--data_pairs ehr has no X-rays, which --fusion medfuse needs; use",
         ),
@@ -223,5 +228,9 @@ def test_an_encoder_with_weights_of_a_family_is_tested_as_it_was_trained(store: 
     rows = pd.read_csv(tmp_path / "results" / "phenotyping.csv")
     assert set(rows["objective"]) == set(rows["cxr_weights"]) == {"eva-x-tiny (may have seen MIMIC-CXR)"}
     assert set(rows["vision_backbone"]) == {"eva-x-tiny"} and set(rows["ehr_encoder"]) == {"none"}
+    trained, again = (rows["settings"][rows["run"] == name].iloc[0] for name in ("it", "again"))
+    recorded = read_recorded(tmp_path / "results", trained)
+    assert recorded.files == {"load_state_cxr": "eva_x.pt"} and digest(recorded.settings) == trained
+    assert read_recorded(tmp_path / "results", again).files == {}
     with pytest.raises(ValueError, match="eva-x-tiny reads images of 224 pixels; use --image_size 224"):
         run(store, tmp_path, *flags, *test, "--name", "small")

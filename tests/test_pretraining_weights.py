@@ -52,7 +52,7 @@ def test_a_pretraining_starts_from_the_file_and_records_it(
 ) -> None:
     flags = ("--cxr_weights", resnet, "--vision_backbone", "resnet18", "--image_size", "32")
     run(objective, store, tmp_path, *flags, "--lr", "1e-30", "--weight_decay", "0")  # which leaves weights
-    assert f"tensors of {resnet}" in capsys.readouterr().out
+    assert f"tensors of {resnet}, 513,000 numbers of other parts left out\n" in capsys.readouterr().out
     (folder,) = tmp_path.glob("*")
     assert folder.name == f"{objective}-external-phenotyping-seed0"
     state = checkpoint.load(folder / "last.ckpt")
@@ -121,6 +121,14 @@ def test_wrong_files_are_one_clear_error(
     words = flags.replace("RESNET18", str(resnet)).split()
     with pytest.raises((ValueError, OSError), match=message):
         run("simclr", store, tmp_path, *words, "--name", "it")
+
+
+def test_an_unknown_image_encoder_is_refused_before_a_folder_is_made(
+    store: Path, resnet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match="--vision_backbone resnet81: no ResNet"):
+        run("simclr", store, tmp_path, "--vision_backbone", "resnet81", "--cxr_weights", resnet)
+    assert "MIMIC-CXR" not in "".join(capsys.readouterr()) and list(tmp_path.iterdir()) == []
 
 
 def test_without_a_file_the_weights_are_random_and_say_so(store: Path, tmp_path: Path) -> None:

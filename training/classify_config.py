@@ -166,6 +166,7 @@ def classifier_config(config: ClassifyConfig) -> ClassifierConfig:
 def check_config(config: ClassifyConfig) -> None:
     """Raise ValueError, naming the flags and what to do, if settings contradict each other."""
     from evaluation.subgroups import parse_subgroups  # with pandas
+    from models.encoders.vision import check_backbone  # with PyTorch
 
     classifier_config(config)  # checks the settings of the fusion
     parse_subgroups(config.subgroups)
@@ -175,6 +176,7 @@ def check_config(config: ClassifyConfig) -> None:
     check_fine_tuning(config)
     check_batch_by(config)
     if "cxr" in FUSIONS[config.fusion].modalities:
+        check_backbone(config.encoders.vision_backbone)
         check_image_size(config.encoders.vision_backbone, config.data.image_size)
     check_frozen_views(config)
     check_load_state(config)

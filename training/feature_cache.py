@@ -93,7 +93,7 @@ def cached_features(
     rows, features = cache.read() if distributed.is_main() else (np.empty(0, np.int64), np.empty((0, 0)))
     rows = distributed.gather_arrays(rows)
     missing = np.flatnonzero(~np.isin(wanted, rows))
-    logger.info(f"X-rays: {len(wanted) - len(missing)} of {len(wanted)} features are in {cache.folder}")
+    logger.info(_what_is_kept(len(wanted) - len(missing), len(wanted), cache.folder))
     made = []
     for start in range(0, len(missing), IMAGES_PER_FILE):
         part = missing[start : start + IMAGES_PER_FILE]
@@ -108,3 +108,14 @@ def cached_features(
     if made:
         result[missing] = np.concatenate(made)
     return result
+
+
+def _what_is_kept(kept: int, wanted: int, folder: Path) -> str:
+    """Return what a run says of the features that it needs.
+
+    >>> _what_is_kept(0, 88, Path("store.features/one"))
+    'features of 88 X-rays are computed once, and kept in store.features/one: none is there yet'
+    """
+    there = f"all {wanted} are" if kept == wanted else f"{kept} are" if kept else "none is"
+    ending = "" if kept == wanted else " yet" if not kept else " already"
+    return f"features of {wanted} X-rays are computed once, and kept in {folder}: {there} there{ending}"

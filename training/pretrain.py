@@ -84,8 +84,11 @@ def select_settings(objective: str, config: PretrainConfig) -> ObjectiveSettings
 
 def check(config: PretrainConfig) -> ObjectiveSettings:
     """Return the settings of the objective; raise ValueError, naming the flag, if they cannot work."""
+    from models.encoders.vision import check_backbone  # with PyTorch, which --help does not need
+
     check_pairs(config.data)
     check_weights_file(config.cxr_weights, "a pretraining starts from no checkpoint of this project")
+    check_backbone(config.encoders.vision_backbone)
     check_image_size(config.encoders.vision_backbone, config.data.image_size)
     settings = config.objective_settings()
     settings.check(config.optim.optimizer)

@@ -201,7 +201,7 @@ class VisionEncoder(ImageEncoder):
         super().__init__()
         self.name = name
         family = FAMILIES.get(name)
-        self.network = network_of(name).build() if family else _timm_network(name)
+        self.network = network_of(name).build() if family else _timm(name.removeprefix(TIMM))
         numbers = _of_family(family) if family else _of_timm(self.network)
         self.register_buffer("preprocessing", torch.tensor(numbers))
         self._note_preprocessing(self)
@@ -276,22 +276,19 @@ class VisionEncoder(ImageEncoder):
         return _below(state, "", "mask_token", *((heads,) if isinstance(heads, str) else heads))
 
 
-def _timm_network(name: str) -> nn.Module:
-    """Build a network of timm.
-
-    Raises:
-        ValueError: Neither timm nor torchvision has the name, and it is no family.
-    """
+def check_backbone(name: str) -> None:
+    """Raise ValueError if neither torchvision nor timm has an image encoder, and it is no family."""
+    if name in BACKBONES or name in FAMILIES:
+        return
     import timm
 
     known = timm.list_models()
-    if (base := name.removeprefix(TIMM)).partition(".")[0] not in known:
+    if name.removeprefix(TIMM).partition(".")[0] not in known:
         names = [*BACKBONES, *FAMILIES, *known]
         raise ValueError(
             f"--vision_backbone {name}: no ResNet or DenseNet of torchvision, no network of timm, and no "
             f"family{did_you_mean(name, names)}; families: {', '.join(FAMILIES)}"
         )
-    return _timm(base)
 
 
 def _config(network: nn.Module) -> dict[str, Any]:

@@ -57,6 +57,16 @@ def test_a_network_of_timm_gives_its_features_with_its_normalisation(tmp_path: P
         encoder(images(64))
 
 
+def test_the_prefix_of_parallel_training_is_removed_and_said(tmp_path: Path) -> None:
+    import timm
+
+    network = randomise(timm.create_model(TINY, num_classes=0))
+    state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    encoder, message = loaded(TINY, written(tmp_path / "tiny.pth", state))
+    assert message == "cxr_encoder: 150/150 tensors, the prefix module. of all names removed"
+    assert torch.equal(encoder.network.state_dict()["cls_token"], network.state_dict()["cls_token"])
+
+
 def test_what_torchvision_and_timm_both_have_is_torchvisions_unless_timm_is_named() -> None:
     for name, kind in (("resnet18", CXREncoder), ("timm/resnet18", VisionEncoder), (TINY, VisionEncoder)):
         config = EncoderConfig(vision_backbone=name)
