@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,7 +102,8 @@ def write_report(
     Summary.of(rows, resampled, subjects.deciding).write(summary_path(predictions))
     table = results_dir / f"{task.name}.csv"
     results.append(table, ({**run_columns, **score} for score in scores))
-    lines = [summary(task, scores, list(context.subgroups)), *_undefined_note(resampled, context.resamples)]
+    note = _undefined_note(resampled, context.resamples, _labels_with_intervals(scores))
+    lines = [summary(task, scores, list(context.subgroups)), *note]
     return "\n".join([*lines, f"predictions: {predictions}", f"results: {table}"])
 
 
@@ -268,13 +269,20 @@ def _cell(score: Score) -> str:
     return f"{score['value']:.4f}{interval}"
 
 
-def _undefined_note(resampled: Resampled, count: int) -> list[str]:
+def _labels_with_intervals(scores: Sequence[Score]) -> set[str]:
+    return {score["label"] for score in scores if "low" in score}
+
+
+def _undefined_note(resampled: Resampled, count: int, labels: Collection[str]) -> list[str]:
     """Return a line on the labels with one class in some resamples, but not in all; names those with most.
 
-    >>> _undefined_note({("a", "auroc"): np.array([0.5, np.nan, 0.6, 0.7])}, 4)
+    `labels` are those with an interval, which alone are named.
+
+    >>> _undefined_note({("a", "auroc"): np.array([0.5, np.nan, 0.6, 0.7])}, 4, ["a"])
     ['resamples of 4 without a value, which the intervals ignore: a (1)']
     """
-    undefined = {label: n for label, n in bootstrap.undefined(resampled).items() if n < count}
+    counts = bootstrap.undefined(resampled)
+    undefined = {label: n for label, n in counts.items() if n < count and label in labels}
     most = sorted(undefined.items(), key=lambda item: -item[1])[:NAMED_LABELS]
     labels = ", ".join(f"{label} ({n})" for label, n in most)
     others = f" and fewer in {len(undefined) - len(most)} others" if len(undefined) > len(most) else ""

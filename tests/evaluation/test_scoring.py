@@ -1,6 +1,7 @@
 """A report writes predictions and rows, and its table tells means, groups and what is in no mean."""
 
 import csv
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,20 +173,30 @@ def test_length_of_stay_is_judged_in_hours_of_the_train_split() -> None:
 
 def test_resamples_without_a_value_are_counted_in_the_text(tmp_path: Path) -> None:
     task = TASKS["in-hospital-mortality"]
-    two_of_one = np.maximum(np.arange(20), 1)
-    samples, guess = make_samples(np.eye(20)[:, :1], subject_id=two_of_one), np.linspace(0, 1, 20)[:, None]
+    truth = (np.arange(20) < 3).astype(float)[:, None]  # three positive subjects, often none in a resample
+    samples, guess = make_samples(truth, subject_id=np.arange(20)), np.linspace(0, 1, 20)[:, None]
     path = tmp_path / "predictions_test.csv"
     text = write_report(task, samples, guess, context(20, 100), path, tmp_path, {"run": "one"})
-    assert "resamples of 100 without a value, which the intervals ignore: y_true (3" in text
+    assert "[" in text.splitlines()[1]
+    assert re.search(r"resamples of 100 without a value, which the intervals ignore: y_true \([1-9]", text)
 
 
 def test_of_many_labels_without_a_value_in_resamples_those_with_most_are_named() -> None:
     parts = {name: [np.full(n, np.nan), np.zeros(9 - n)] for n, name in enumerate("abcdefgh")}
     missing = {(name, "auroc"): np.concatenate(part) for name, part in parts.items()}
-    assert _undefined_note(missing, 9) == [
+    assert _undefined_note(missing, 9, "abcdefgh") == [
         "resamples of 9 without a value, which the intervals ignore: h (7), g (6), f (5), e (4), d (3) "
         "and fewer in 2 others"
     ]
+
+
+def test_resamples_without_a_value_are_not_counted_where_there_is_no_interval(tmp_path: Path) -> None:
+    """The score that a single subject decides has none."""
+    task = TASKS["in-hospital-mortality"]
+    samples, guess = make_samples(np.eye(20)[:, :1], subject_id=np.arange(20)), np.linspace(0, 1, 20)[:, None]
+    path = tmp_path / "predictions_test.csv"
+    text = write_report(task, samples, guess, context(20, 100), path, tmp_path, {"run": "one"})
+    assert "[" not in text.splitlines()[1] and "without a value" not in text
 
 
 def test_subgroups_of_samples_come_from_their_stays(tmp_path: Path) -> None:
