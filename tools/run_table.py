@@ -435,8 +435,9 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if any(config.results.glob("*.csv")):
-        print(f"\nTest scores\n{summary(config.results)}")
+    tasks = {*config.tasks, *config.fusions_of}
+    if any((config.results / f"{task}.csv").is_file() for task in tasks):
+        print(f"\nTest scores\n{summary(config.results, tasks)}")
     return 0
 
 

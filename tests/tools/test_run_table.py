@@ -273,10 +273,12 @@ def test_scores_are_printed_at_the_end(
     row = {"task": "phenotyping", "protocol": "p", "fusion": "f", "objective": "o", "split": "test", "n": 9}
     scores = {"label": "macro", "metric": "auroc", "value": 0.75, "started": "2026-01-01"}
     results.append(table / "results/phenotyping.csv", [row | scores | {"run": name} for name in names])
+    results.append(table / "results/radiology.csv", [row | scores | {"task": "radiology", "run": "other"}])
     assert main() == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"\n== {names[0]} is in {table}/results/phenotyping.csv\n")
     assert "\nTest scores\n" in printed and printed.count("0.750") == 2
+    assert "radiology" not in printed.partition("Test scores")[2]
 
 
 @pytest.mark.parametrize(
