@@ -30,17 +30,34 @@ EVENTS_SCHEMA = pa.schema(
 
 @contextmanager
 def work_folder(store: Path) -> Iterator[Path]:
-    """Make the folder for unfinished work in a store, for this process alone; remove it on success."""
-    work = store / WORK
-    with locked(work / LOCK, store, "wait until it has ended"):
-        yield work
-        for path in (path for path in work.iterdir() if not path.name.startswith(LOCK)):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-    with suppress(OSError):  # another process has taken the lock
-        work.rmdir()
+    """Make the folder for unfinished work in a store, for this process alone; remove it on success.
+
+    Input that is refused before a step is done leaves nothing either, not even a new store's folder.
+    """
+    work, is_new = store / WORK, not store.exists()
+    try:
+        with locked(work / LOCK, store, "wait until it has ended"):
+            try:
+                yield work
+            except ValueError:
+                if not any(work.glob("*.done")):
+                    _empty(work)
+                raise
+            _empty(work)
+    finally:
+        with suppress(OSError):  # there is work to go on with, or another process has taken the lock
+            work.rmdir()
+            if is_new:
+                store.rmdir()
+
+
+def _empty(work: Path) -> None:
+    """Remove all but the lock."""
+    for path in (path for path in work.iterdir() if not path.name.startswith(LOCK)):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:

@@ -125,6 +125,8 @@ def test_a_cohort_an_image_encoder_and_a_variable_take_little_code(copy: Path) -
     follow("A cohort", copy)
     long_stays = pd.read_parquet(copy / "data/long_stays/stays.parquet")
     assert len(long_stays) > 0 and long_stays["los_hours"].min() > 48
+    rows = pd.read_csv(copy / "results/phenotyping.csv")
+    assert set(rows[rows["mode"] == "eval"]["run"]) == {"trained-eval"}
     (copy / "results/phenotyping.csv").unlink()
     files = {f"datasets/resources/{name}.yaml" for name in ("channels", "variables")}
     assert follow("A variable", copy) == files

@@ -8,11 +8,13 @@ from datasets.events.cleaning import item_map
 from datasets.raw.tables import ITEM_TABLES
 from datasets.schema import variables
 
+REDACTED_CURE = "dropped; --protocol corrected takes the number beside the text, valuenum"
+
 
 def print_value_counts(counts: pl.DataFrame, protocol: str) -> None:
     """Print how many values are implausible or redacted, by variable, and what happens to them."""
     use = {
-        "medmod": {"implausible": "in the grid, not in the normaliser", "redacted": "dropped"},
+        "medmod": {"implausible": "in the grid, not in the normaliser", "redacted": REDACTED_CURE},
         "corrected": {"implausible": "dropped", "redacted": "taken from valuenum"},
     }[protocol]
     for kind, meaning in use.items():

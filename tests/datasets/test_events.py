@@ -16,6 +16,7 @@ from datasets.events.cleaning import (
     plausible_ranges,
     tie_break_of_numbers,
 )
+from datasets.events.reporting import print_value_counts
 from datasets.events.streaming import stream_observations
 from datasets.schema import variables
 from tests.raw_tables import chart, lab, write_mimic_iv
@@ -288,6 +289,21 @@ def test_a_redacted_value_is_its_valuenum_under_corrected_and_dropped_under_medm
     redacted = {"Glascow coma scale eye opening": (0, 1), "Heart Rate": (0, 1)}
     assert counts_of(tmp_path / "a", "medmod", **tables) == redacted | {"Glucose": (0, 5)}
     assert counts_of(tmp_path / "b", "corrected", **tables) == redacted | {"Glucose": (1, 5)}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "meaning"),
+    [
+        ("medmod", "dropped; --protocol corrected takes the number beside the text, valuenum"),
+        ("corrected", "taken from valuenum"),
+    ],
+)
+def test_the_message_on_redacted_values_names_the_cure(
+    protocol: str, meaning: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts = pl.DataFrame({"variable": ["Glucose"], "values": [0], "implausible": [0], "redacted": [54]})
+    print_value_counts(counts, protocol)
+    assert capsys.readouterr().out == f"Redacted values ({meaning}; value_counts.csv): Glucose 54\n"
 
 
 def test_a_table_without_valuenum_is_read(tmp_path: Path) -> None:

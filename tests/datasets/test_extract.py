@@ -182,6 +182,13 @@ def test_a_list_of_stays_makes_a_store_of_its_own(
     assert "2 of its 3 stays are not in the cohort; the release does not have 1 of them" in output
     with pytest.raises(ValueError, match="made of other input or options"):
         extract_with_samples(raw)
+    own.stays.write_text("444\n")
+    for folder in ("new", "empty"):
+        if folder == "empty":
+            (tmp_path / folder).mkdir()
+        with pytest.raises(ValueError, match="passes the rules of the cohort"):
+            extract_with_samples(replace(own, out=tmp_path / folder))
+    assert not (tmp_path / "new").exists() and list((tmp_path / "empty").iterdir()) == []
     own.stays.write_text("stay_id;\n")
     with pytest.raises(ValueError, match="line 1: 'stay_id;' is no stay_id"):
         extract_with_samples(replace(own, out=tmp_path / "other"))
@@ -220,9 +227,14 @@ def test_killed_while_it_wrote_the_manifest_a_store_can_be_opened(raw: ExtractCo
     assert set(Store.open(raw.out).manifest.files) == of_the_store - {"manifest.yaml"}
 
 
-def test_a_half_made_store_of_other_options_is_not_continued(raw: ExtractConfig) -> None:
-    write_mimic_iv(raw.mimic_iv, icustays=[stay(los=-1)])
-    with pytest.raises(ValueError, match="the cohort is empty"):
+def test_a_half_made_store_of_other_options_is_not_continued(
+    raw: ExtractConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: ExtractConfig) -> None:
+        raise ValueError("a damaged table")
+
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="a damaged table"):
+        patched.setitem(STEPS, "xrays", Step(fail, STEPS["xrays"].tables))
         extract_with_samples(raw)
     with pytest.raises(ValueError, match="half-made store"):
         extract_with_samples(replace(raw, timestep=2.0))
