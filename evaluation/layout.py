@@ -125,7 +125,8 @@ def _marked(text: str, mark: Mark | None, style: Style) -> str:
 
 def _escaped(text: str, style: Style) -> str:
     if style == "latex":
-        return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+        escaped = "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+        return escaped.replace("--", "-{}-")  # two hyphens would become one dash
     return text.replace("|", r"\|") if style == "markdown" else text
 
 

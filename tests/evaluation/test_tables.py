@@ -296,6 +296,13 @@ def test_other_settings_are_told_apart_whatever_the_number_of_seeds(tmp_path: Pa
         ] == ["--lr 0.01", "--lr 0.001"]
 
 
+def test_a_flag_has_two_hyphens_in_latex(tmp_path: Path) -> None:
+    add_run(tmp_path, 0, 0.7)
+    add_run(tmp_path, 0, 0.8, run="fast", settings={"optim.lr": 0.01})
+    text = make_table(Table("phenotyping", (tmp_path,), format="latex"))
+    assert "-{}-lr 0.01}" in text and "--" not in text
+
+
 def test_a_hash_of_settings_that_is_shown_has_its_line(tmp_path: Path) -> None:
     add_run(tmp_path, 0, 0.7)
     add_run(tmp_path, 0, 0.8, run="fast", settings={"optim.lr": 0.01})
