@@ -149,15 +149,20 @@ def _wait_after(process: int, number: signal.Signals) -> tuple[int, float]:
     return status, time.monotonic() - began
 
 
+def stop(process: int) -> bool:
+    """Stop a process, and wait until it stands still; return False if it ended instead."""
+    os.kill(process, signal.SIGSTOP)
+    state = os.waitid(os.P_PID, process, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return state is not None and state.si_code == os.CLD_STOPPED
+
+
 def terminate(process: int) -> tuple[int, float] | None:
     """Send SIGTERM to a running process if it has a handler for it; return as `end` does, or None.
 
     The process is stopped meanwhile: it could give up its handler, as commands do at their end, between the
     look and the signal.
     """
-    os.kill(process, signal.SIGSTOP)
-    state = os.waitid(os.P_PID, process, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-    if state is None or state.si_code != os.CLD_STOPPED:
+    if not stop(process):
         return None
     try:
         if not handles_sigterm(process):

@@ -27,6 +27,7 @@ from tests.faults.killing import (
     handles_sigterm,
     script,
     start,
+    stop,
     terminate,
     wait,
     without_flock,
@@ -174,11 +175,10 @@ class Trials:
         if status is not None:
             self._check_status(status, folder)
             return 0
-        os.kill(process, number)
         if number == signal.SIGKILL:
-            wait(process)
+            end(process, number)
             return 0
-        if self._is_locked_by(process, folder):
+        if stop(process) and self._is_locked_by(process, folder):
             return process
         os.kill(process, signal.SIGCONT)  # between two locks
         self._finish(process, folder)
