@@ -38,8 +38,8 @@ class Task:
     than `end_hours`. `encode` turns the listfile's labels [n, L] into targets
     [n, L]: class probabilities, or the index of the class for an ordinal task; NaN (unknown) stays NaN.
     `groups` are labels that are also scored together. `rules` takes what `samples` takes and says which stays
-    can have a sample, and why others have none; the extraction counts them. `class_titles` names the classes
-    of an ordinal task for readers.
+    can have a sample, and why others have none; the extraction counts them. `class_titles` says for
+    readers what each class means: of an ordinal task the bins, of others a label of 0 and of 1.
     """
 
     name: str

@@ -41,4 +41,5 @@ def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.Data
     return rows.assign(y_true=(is_dated[rows["stay_row"]] & soon).astype(np.int8))
 
 
-TASK = Task("decompensation", "binary", ("y_true",), "auroc", 2, samples, rules=rules)
+TITLES = ("survives the next 24 hours", "dies within 24 hours")
+TASK = Task("decompensation", "binary", ("y_true",), "auroc", 2, samples, rules=rules, class_titles=TITLES)

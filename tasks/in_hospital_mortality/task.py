@@ -22,4 +22,7 @@ def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.Data
     return pd.DataFrame(window | {"y_true": usable["mortality"]}).reset_index(drop=True)
 
 
-TASK = Task("in-hospital-mortality", "binary", ("y_true",), "auroc", 2, samples, rules=rules)
+TITLES = ("leaves the hospital alive", "dies in the hospital")
+TASK = Task(
+    "in-hospital-mortality", "binary", ("y_true",), "auroc", 2, samples, rules=rules, class_titles=TITLES
+)

@@ -24,4 +24,15 @@ def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.Data
 GROUPS = {
     group: tuple(c.title for c in conditions() if c.group == group) for group in ("acute", "mixed", "chronic")
 }
-TASK = Task("phenotyping", "multilabel", CONDITIONS, "auroc", 2, samples, groups=GROUPS, rules=rules)
+TITLES = ("not among the diagnoses", "among the diagnoses of the admission")
+TASK = Task(
+    "phenotyping",
+    "multilabel",
+    CONDITIONS,
+    "auroc",
+    2,
+    samples,
+    groups=GROUPS,
+    rules=rules,
+    class_titles=TITLES,
+)

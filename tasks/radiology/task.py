@@ -33,4 +33,5 @@ def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.Data
     return pd.DataFrame(window).assign(cxr_row=first.index).join(first[list(FINDINGS)]).reset_index(drop=True)
 
 
-TASK = Task("radiology", "multilabel", FINDINGS, "auroc", 2, samples, rules=rules)
+TITLES = ("not found in the X-ray", "found in the X-ray")
+TASK = Task("radiology", "multilabel", FINDINGS, "auroc", 2, samples, rules=rules, class_titles=TITLES)

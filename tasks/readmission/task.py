@@ -27,4 +27,5 @@ def samples(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> pd.Data
     return pd.DataFrame(window).assign(y_true=stays["readmission"].astype("int8")).reset_index(drop=True)
 
 
-TASK = Task("readmission", "binary", ("y_true",), "auroc", 2, samples, rules=rules)
+TITLES = ("no ICU stay within 30 days", "another ICU stay within 30 days")
+TASK = Task("readmission", "binary", ("y_true",), "auroc", 2, samples, rules=rules, class_titles=TITLES)
