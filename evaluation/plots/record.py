@@ -200,7 +200,7 @@ def _draw_death(axis: Axes, earliest: float, latest: float) -> None:
         low, high = axis.get_xlim()
         axis.axvspan(earliest, min(latest, high), color=DEATH, alpha=0.1, linewidth=0, zorder=0)
         axis.set_xlim(low, high)
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+    box = None if latest > earliest else {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
     place: dict[str, Any] = {"xytext": (2, 0), "textcoords": "offset points", "rotation": 90, "bbox": box}
     place |= {"xycoords": axis.get_xaxis_transform(), "va": "center", "fontsize": TINY_TEXT - 0.5}
     words = "death" if latest == earliest else "day of death"
@@ -232,7 +232,7 @@ def _draw_key(figure: Figure, stay: Stay, with_time: bool) -> None:
     handles.append(Line2D([], [], label="end of the ICU stay", **END_LINE))
     if stay.death:
         known = stay.death[0] == stay.death[1]
-        words = "death" if known else "day of death, whose hour is unknown, from its beginning"
+        words = "death" if known else "day of death (hour unknown)"
         handles.append(Line2D([], [], label=words, **DEATH_LINE))
     height = figure.get_figheight()
     options: dict[str, Any] = {"fontsize": SMALL_TEXT, "frameon": False, "borderaxespad": 0}
