@@ -42,7 +42,7 @@ def run(store: Path, out: Path, *flags: str | Path) -> None:
 
 
 def classifier(layers: int = 3) -> Classifier:
-    encoders = build_encoders(EncoderConfig(ehr_dim=8, ehr_layers=layers, vision_backbone="test_resnet"))
+    encoders = build_encoders(EncoderConfig(ehr_dim=8, ehr_layers=layers, vision_backbone="resnet18"))
     return Classifier(build_fusion("concatenation", encoders, 1, "binary", FusionSettings()), "binary")
 
 

@@ -9,9 +9,10 @@ import torch
 from datasets.store import Store
 from models.encoders import CXREncoder
 from tests.random_store import write_random_store
-from tests.test_fusions import SHAPE, SUPERVISED, probabilities, run
+from tests.test_fusions import SUPERVISED, probabilities, run
 from training.feature_cache import FeatureCache, weights_hash
 
+SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
 PROBE = ("--protocol", "lineareval", "--fusion", "cxr", "--data_pairs", "cxr")
 
 

@@ -185,7 +185,7 @@ def mortality(folder: Path, fusion: str) -> tuple[Samples, np.ndarray]:
     store = Store.open(folder)
     samples = load_samples(store, task, "test", data, seed=0)
     torch.manual_seed(0)
-    encoders = EncoderConfig(ehr_dim=8, vision_backbone="test_resnet")
+    encoders = EncoderConfig(ehr_dim=8, vision_backbone=STAGES.get(fusion, "test_resnet"))
     classifier = build_classifier(ClassifierConfig(fusion, task.kind, task.outputs, encoders)).eval()
     batches = Batches(store, samples, data, seed=0, device=torch.device("cpu"), train=False)
     return samples, predict(classifier.predict, batches)[:, 0]

@@ -200,6 +200,7 @@ class VisionEncoder(ImageEncoder):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
+        check_backbone(name)
         family = FAMILIES.get(name)
         self.network = network_of(name).build() if family else _timm(name.removeprefix(TIMM))
         numbers = _of_family(family) if family else _of_timm(self.network)

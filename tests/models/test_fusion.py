@@ -20,7 +20,7 @@ from models.heads import HeadedEncoder
 from models.rows import gather_rows
 from tests.random_batches import random_batch, take_samples
 
-SMALL = EncoderConfig(ehr_dim=16, vision_backbone="test_resnet")
+SMALL = EncoderConfig(ehr_dim=16, vision_backbone="resnet18")
 WITH_IMAGES = [name for name, fusion in FUSIONS.items() if "cxr" in fusion.modalities]
 BOTH = [name for name in WITH_IMAGES if "ehr" in FUSIONS[name].modalities]
 WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.intermediate else (0, 3))]
@@ -108,7 +108,7 @@ def test_fewer_than_two_images_leave_the_statistics_alone(make_batch, fusion: st
 @pytest.mark.parametrize("layers", [1, 2])
 def test_a_sample_is_classified_as_if_alone(make_batch, fusion: str, settings, layers: int) -> None:
     """Neither other samples, nor their images, nor the hours that pad a shorter stay matter."""
-    encoders = EncoderConfig(ehr_dim=16, ehr_layers=layers, vision_backbone="test_resnet")
+    encoders = EncoderConfig(ehr_dim=16, ehr_layers=layers, vision_backbone="resnet18")
     classifier = make_classifier(fusion, settings=settings, encoders=encoders).eval()
     batch = make_batch([5, 48, 1, 17], [False, True, True, False])
     alone = torch.cat([classifier.predict(one) for one in each_alone(batch)])
@@ -156,7 +156,7 @@ def loss_and_gradients(classifier: Classifier, batch: Batch) -> dict[str, torch.
 def test_samples_that_share_a_stay_and_an_image_learn_as_if_each_had_its_own(
     fusion: str, fusion_layer: int, settings: FusionConfig, layers: int
 ) -> None:
-    encoders = EncoderConfig(ehr_dim=16, ehr_layers=layers, vision_backbone="test_resnet")
+    encoders = EncoderConfig(ehr_dim=16, ehr_layers=layers, vision_backbone="resnet18")
     classifier = make_classifier(fusion, fusion_layer, settings=settings, encoders=encoders).double().eval()
     batch = shared_batch()
     alone = take_samples(batch, range(9))
@@ -253,7 +253,7 @@ def test_joint_fusions_are_one_layer_on_features_of_equal_width(make_batch, fusi
 
 
 def test_early_fusion_leaves_the_encoders_as_they_are(make_batch) -> None:
-    encoders = EncoderConfig(ehr_dim=16, ehr_dropout=0.5, vision_backbone="test_resnet")
+    encoders = EncoderConfig(ehr_dim=16, ehr_dropout=0.5, vision_backbone="resnet18")
     classifier = make_classifier("early", encoders=encoders).train()
     before = copy.deepcopy(classifier.state_dict())
     optimizer = torch.optim.AdamW([w for w in classifier.parameters() if w.requires_grad], lr=0.1)
