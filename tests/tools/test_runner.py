@@ -77,6 +77,18 @@ def test_what_a_program_imports_when_it_runs_is_imported_once_too(folder: Path) 
     assert Path("imports").read_text() == "imported\n"
 
 
+def test_a_module_of_a_package_that_was_imported_before_runs_without_a_warning(folder: Path) -> None:
+    Path("package").mkdir()
+    Path("package/__init__.py").write_text("from package import program\n")
+    Path("package/program.py").write_text("print(__name__)\n")
+    process = drive(
+        "with Runner(2, Path('logs')) as r:\n  r.start('a', ['-m', 'package.program'])\n  r.finish()"
+    )
+    assert process.wait(60) == 0
+    text = Path("logs/a.log").read_text()
+    assert "__main__" in text and "RuntimeWarning" not in text
+
+
 def test_runs_go_on_beside_each_other(folder: Path) -> None:
     write("meet.py", "import os, pathlib, sys, time\npathlib.Path(sys.argv[1]).touch()\n"
           "while not os.path.exists(sys.argv[2]): time.sleep(0.01)\n")  # fmt: skip
