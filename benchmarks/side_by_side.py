@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,6 @@ import tyro
 
 from benchmarks import child
 from benchmarks.record import RESULTS, Figure, record
-from evaluation.predictions import read_predictions
 from evaluation.results import read_rows
 from utils.cli import run_cli
 from utils.git import commit
@@ -27,22 +27,26 @@ TRAININGS = {  # name: flags; all start from fresh weights of the same size
     "phenotyping, both modalities, batch 16": f"--task phenotyping --batch_size 16 {IMAGES}",
 }
 TESTED = "decompensation, both modalities, batch 256"
+STORES = ("store", "large_store")  # a classifier is trained on the first, and tested on both
 
 
 @dataclass(frozen=True)
 class SideBySide:
     """Train and test classifiers with this build and another, in turn, each on a store that it extracted.
 
-    All numbers come from the files that run_gpu.py writes: training samples a second and seconds of an epoch
-    from log.csv, seconds of the test from the results. One thread each, no intervals. Our build tests a
-    classifier of the other one, too, and the probabilities of both are compared. Seconds are multiplied by
-    the share of a core that the program got: on a busy machine, only core-seconds can be compared.
+    Training samples a second and seconds of an epoch come from the log.csv that run_gpu.py writes, and are
+    multiplied by the share of a core that the program got: on a busy machine, only core-seconds can be
+    compared. Both builds test the same classifier of the other one, on a small and on a large store: the
+    additional core-seconds for the additional samples leave out the start of the program and its report.
+    Their probabilities are compared. One thread each, no intervals.
     """
 
     other: tyro.conf.Positional[Path]
     """Folder of the other build, such as a git worktree of an older commit."""
     patients: int = 100
-    """Synthetic patients."""
+    """Synthetic patients, of the trainings and the small test."""
+    test_patients: int = 400
+    """Synthetic patients of the large test."""
     epochs: int = 2
     """Epochs of a training; the last one is timed, because the first one warms up."""
     repeats: int = 5
@@ -54,38 +58,40 @@ class SideBySide:
 
 
 class Build(NamedTuple):
-    """A version of the repository, and where its store and runs are."""
+    """A version of the repository, and where its stores and runs are."""
 
     root: Path
     folder: Path
 
 
 class Trained(NamedTuple):
-    """What a training took: rate and core-seconds of the last epoch, core-seconds of the test, and memory."""
+    """What a training took: rate and core-seconds of the last epoch, and memory."""
 
     samples_per_core_second: float
     epoch: float
-    test: float
     peak_mb: float
 
 
 def make_builds(config: SideBySide, folder: Path) -> tuple[Build, Build]:
-    """Write raw data, and extract it with both builds; ours is the first."""
-    raw = folder / "raw"
-    patients = ["--patients", str(config.patients), "--seed", "0"]
-    images = ["--image_size", "64", "--paired", "0.9", "--workers", "0"]
-    child.run([config.python, "-m", "datasets.synthetic", *patients, *images, "--out", raw])
+    """Write raw data of both sizes, and extract it with both builds; ours is the first."""
     builds = Build(child.ROOT, folder / "ours"), Build(config.other.resolve(), folder / "other")
-    sources = ["--mimic_iv", raw / "mimic-iv", "--mimic_cxr", raw / "mimic-cxr-jpg"]
-    for build in builds:
-        flags = [*sources, "--out", build.folder / "store"]
-        child.run([config.python, "-m", "datasets.extract", *flags], cwd=build.root)
+    for store, patients in zip(STORES, (config.patients, config.test_patients), strict=True):
+        raw = folder / f"raw_{store}"
+        size = ["--patients", str(patients), "--seed", "0"]
+        images = ["--image_size", "64", "--paired", "0.9", "--workers", "0"]
+        child.run([config.python, "-m", "datasets.synthetic", *size, *images, "--out", raw])
+        sources = ["--mimic_iv", raw / "mimic-iv", "--mimic_cxr", raw / "mimic-cxr-jpg"]
+        for build in builds:
+            flags = [*sources, "--out", build.folder / store]
+            child.run([config.python, "-m", "datasets.extract", *flags], cwd=build.root)
     return builds
 
 
-def run_gpu(config: SideBySide, build: Build, name: str, *flags: str | Path) -> child.Ended:
+def run_gpu(
+    config: SideBySide, build: Build, name: str, *flags: str | Path, store: str = STORES[0]
+) -> child.Ended:
     """Run a build's run_gpu.py."""
-    folders = ["--store", build.folder / "store", "--save_dir", build.folder, "--results_dir", build.folder]
+    folders = ["--store", build.folder / store, "--save_dir", build.folder, "--results_dir", build.folder]
     command = [config.python, "run_gpu.py", "--name", name, "--device", "cpu", "--bootstrap", "0"]
     return child.run([*command, *folders, *flags], {"OMP_NUM_THREADS": "1"}, build.root)
 
@@ -95,23 +101,38 @@ def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     settings = ["--protocol", "supervised", "--epochs", str(config.epochs), "--lr", "1e-4"]
     ended = run_gpu(config, build, name, *settings, *flags.split())
     last = read_rows(build.folder / name / "log.csv").iloc[-1]
-    results = pd.concat([read_rows(path) for path in build.folder.glob("*.csv")])
-    of_run = results[results["run"] == name].groupby("split")["seconds"].first()
-    test = max(float(of_run["test"]) - float(of_run["val"]), 0.1)  # the results have tenths of a second
     share = ended.core_seconds / ended.seconds
     rate, epoch = float(last["samples_per_second"]), float(last["seconds"])
-    return Trained(rate / share, epoch * share, test * share, ended.peak_mb)
+    return Trained(rate / share, epoch * share, ended.peak_mb)
 
 
-def largest_gap(config: SideBySide, ours: Build, other: Build, checkpoint: Path) -> float:
-    """Return the largest difference of the probabilities that both builds give for a classifier."""
-    flags = ["--mode", "eval", "--protocol", "supervised", "--load_state", checkpoint]
-    for build in (ours, other):
-        run_gpu(config, build, "tested", *flags, "--task", "decompensation", "--image_size", "32")
-    paths = [build.folder / "tested" / "predictions_test.csv" for build in (ours, other)]
-    mine, theirs = (pd.read_csv(path)["probability"] for path in paths)
-    assert len(read_predictions(paths[0])) == len(theirs), "both builds test the same samples"
-    return float(np.abs(mine - theirs).max())
+def test_both(config: SideBySide, builds: Sequence[Build], name: str) -> tuple[list[float], float]:
+    """Return the samples per core-second of each build's test, and the largest gap of their probabilities.
+
+    `name` is a run of the last build, whose classifier all test on both stores.
+    """
+    seconds: dict[tuple[int, str], list[float]] = {}
+    tested = {}
+    for repeat in range(config.repeats):
+        for store in STORES:
+            checkpoint = builds[-1].folder / f"{name}_{store}" / "best.ckpt"
+            flags = ["--mode", "eval", "--protocol", "supervised", "--load_state", checkpoint]
+            task = ["--task", "decompensation", "--image_size", "32", "--batch_size", "256"]
+            for side, build in enumerate(builds):
+                ended = run_gpu(config, build, f"tested_{store}", *flags, *task, store=store)
+                seconds.setdefault((side, store), []).append(ended.core_seconds)
+                path = build.folder / f"tested_{store}" / "predictions_test.csv"
+                tested[side, store] = pd.read_csv(path)["probability"].to_numpy()
+                count, who = len(tested[side, store]), ("ours", "other")[side]
+                print(f"test of {count} samples, {who}: {ended.core_seconds:.2f} core-s", flush=True)
+    small, large = STORES
+    rates = []
+    for side, _ in enumerate(builds):
+        more = len(tested[side, large]) - len(tested[side, small])
+        taken = np.median(seconds[side, large]) - np.median(seconds[side, small])
+        rates.append(more / max(float(taken), 0.01))
+    gap = max(float(np.abs(tested[0, store] - tested[1, store]).max()) for store in STORES)
+    return rates, gap
 
 
 def compare(config: SideBySide, folder: Path) -> list[Figure]:
@@ -133,10 +154,12 @@ def compare(config: SideBySide, folder: Path) -> list[Figure]:
         row = (against, theirs.epoch, mine.peak_mb)
         figures.append(Figure(f"an epoch and its validation: {work}", "core-s", mine.epoch, *row))
         figures.append(Figure(f"peak memory: {work}", "MiB", mine.peak_mb, against, theirs.peak_mb))
-        if work == TESTED:
-            figures.append(Figure(f"test: {work}", "core-s", mine.test, against, theirs.test))
-    checkpoint = other.folder / f"run{list(TRAININGS).index(TESTED)}-0" / "best.ckpt"
-    print(f"probabilities differ by {largest_gap(config, ours, other, checkpoint):.1e} at most")
+    for store in STORES:
+        flags = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
+        run_gpu(config, other, f"classifier_{store}", *flags, store=store)
+    (mine_tested, theirs_tested), gap = test_both(config, (ours, other), "classifier")
+    figures.append(Figure(f"test: {TESTED}", "samples/core-s", mine_tested, against, theirs_tested))
+    print(f"probabilities differ by {gap:.1e} at most")
     return figures
 
 

@@ -10,7 +10,9 @@ from training.classify_config import ClassifyConfig, check_config
 from utils.config import parse
 
 
-def test_the_medians_of_both_builds_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_medians_of_both_builds_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     turns = []
 
     def run(command: list[object], environment: object = None, cwd: Path = child.ROOT) -> child.Ended:
@@ -26,22 +28,20 @@ def test_the_medians_of_both_builds_are_compared(tmp_path: Path, monkeypatch: py
         pd.DataFrame({"samples_per_second": [1, 200 / slow], "seconds": [9, 2 * slow]}).to_csv(
             folder / "log.csv", index=False
         )
-        rows = pd.DataFrame({"run": flags["--name"], "split": ["val", "test"], "seconds": [1.0, 1.0 + slow]})
-        rows.to_csv(Path(flags["--results_dir"]) / f"{flags['--name']}.csv", index=False)
-        columns = {"stay_id": 1, "subject_id": 1, "end_hours": 5.0, "label": "y_true", "truth": 1}
-        pd.DataFrame({**columns, "probability": [0.25 + (slow == 10) / 4]}).to_csv(
+        count = 40 if flags["--store"].endswith("large_store") else 20
+        pd.DataFrame({"probability": [0.25 + (slow == 10) / 4] * count}).to_csv(
             folder / "predictions_test.csv", index=False
         )
-        return child.Ended(1, 1, 50.0 * slow, 1, "")
+        core_seconds = 6 + slow * count / 10 if "--load_state" in flags else 1
+        return child.Ended(core_seconds, core_seconds, 50.0 * slow, 1, "")
 
     monkeypatch.setattr(child, "run", run)
     config = side_by_side.SideBySide(tmp_path / "other", repeats=2)
     figures = {figure.work: figure for figure in side_by_side.compare(config, tmp_path)}
     assert turns[:4] == [1, 10, 1, 10] and len(figures) == 3 * len(side_by_side.TRAININGS) + 1
     assert {figure.ratio for figure in figures.values()} == {10.0}
-    assert figures[f"test: {side_by_side.TESTED}"].ours == 1.0
-    builds = side_by_side.make_builds(config, tmp_path)
-    assert side_by_side.largest_gap(config, *builds, tmp_path / "best.ckpt") == 0.25
+    assert figures[f"test: {side_by_side.TESTED}"].ours == 10.0, "20 samples more took 2 core-s more"
+    assert "probabilities differ by 2.5e-01 at most" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", side_by_side.TRAININGS.values())
