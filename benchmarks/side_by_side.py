@@ -80,10 +80,10 @@ def make_builds(config: SideBySide, folder: Path) -> tuple[Build, Build]:
         size = ["--patients", str(patients), "--seed", "0"]
         images = ["--image_size", "64", "--paired", "0.9", "--workers", "0"]
         child.run([config.python, "-m", "datasets.synthetic", *size, *images, "--out", raw])
-        sources = ["--mimic_iv", raw / "mimic-iv", "--mimic_cxr", raw / "mimic-cxr-jpg"]
+        sources: list[str | Path] = ["--mimic_iv", raw / "mimic-iv", "--mimic_cxr", raw / "mimic-cxr-jpg"]
         for build in builds:
-            flags = [*sources, "--out", build.folder / store]
-            child.run([config.python, "-m", "datasets.extract", *flags], cwd=build.root)
+            command = [config.python, "-m", "datasets.extract", *sources, "--out", build.folder / store]
+            child.run(command, cwd=build.root)
     return builds
 
 
@@ -91,9 +91,9 @@ def run_gpu(
     config: SideBySide, build: Build, name: str, *flags: str | Path, store: str = STORES[0]
 ) -> child.Ended:
     """Run a build's run_gpu.py."""
-    folders = ["--store", build.folder / store, "--save_dir", build.folder, "--results_dir", build.folder]
-    command = [config.python, "run_gpu.py", "--name", name, "--device", "cpu", "--bootstrap", "0"]
-    return child.run([*command, *folders, *flags], {"OMP_NUM_THREADS": "1"}, build.root)
+    command: list[str | Path] = [config.python, "run_gpu.py", "--name", name, "--device", "cpu"]
+    command += ["--store", build.folder / store, "--save_dir", build.folder, "--results_dir", build.folder]
+    return child.run([*command, "--bootstrap", "0", *flags], {"OMP_NUM_THREADS": "1"}, build.root)
 
 
 def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
@@ -113,10 +113,10 @@ def test_both(config: SideBySide, builds: Sequence[Build], name: str) -> tuple[l
     """
     seconds: dict[tuple[int, str], list[float]] = {}
     tested = {}
-    for repeat in range(config.repeats):
+    for _ in range(config.repeats):
         for store in STORES:
             checkpoint = builds[-1].folder / f"{name}_{store}" / "best.ckpt"
-            flags = ["--mode", "eval", "--protocol", "supervised", "--load_state", checkpoint]
+            flags = ["--mode", "eval", "--protocol", "supervised", "--load_state", str(checkpoint)]
             task = ["--task", "decompensation", "--image_size", "32", "--batch_size", "256"]
             for side, build in enumerate(builds):
                 ended = run_gpu(config, build, f"tested_{store}", *flags, *task, store=store)
@@ -155,8 +155,8 @@ def compare(config: SideBySide, folder: Path) -> list[Figure]:
         figures.append(Figure(f"an epoch and its validation: {work}", "core-s", mine.epoch, *row))
         figures.append(Figure(f"peak memory: {work}", "MiB", mine.peak_mb, against, theirs.peak_mb))
     for store in STORES:
-        flags = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
-        run_gpu(config, other, f"classifier_{store}", *flags, store=store)
+        once = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
+        run_gpu(config, other, f"classifier_{store}", *once, store=store)
     (mine_tested, theirs_tested), gap = test_both(config, (ours, other), "classifier")
     figures.append(Figure(f"test: {TESTED}", "samples/core-s", mine_tested, against, theirs_tested))
     print(f"probabilities differ by {gap:.1e} at most")
