@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -72,17 +72,19 @@ class Trained(NamedTuple):
     peak_mb: float
 
 
-def make_builds(config: SideBySide, folder: Path) -> tuple[Build, Build]:
-    """Write raw data of both sizes, and extract it with both builds; ours is the first."""
-    builds = Build(child.ROOT, folder / "ours"), Build(config.other.resolve(), folder / "other")
-    for store, patients in zip(STORES, (config.patients, config.test_patients), strict=True):
+def make_builds(
+    other: Path, folder: Path, patients: Mapping[str, int], python: Path = Path(sys.executable)
+) -> tuple[Build, Build]:
+    """Write raw data of each store's number of patients, and extract it with both builds; ours is first."""
+    builds = Build(child.ROOT, folder / "ours"), Build(other.resolve(), folder / "other")
+    for store, count in patients.items():
         raw = folder / f"raw_{store}"
-        size = ["--patients", str(patients), "--seed", "0"]
+        size = ["--patients", str(count), "--seed", "0"]
         images = ["--image_size", "64", "--paired", "0.9", "--workers", "0"]
-        child.run([config.python, "-m", "datasets.synthetic", *size, *images, "--out", raw])
+        child.run([python, "-m", "datasets.synthetic", *size, *images, "--out", raw])
         sources: list[str | Path] = ["--mimic_iv", raw / "mimic-iv", "--mimic_cxr", raw / "mimic-cxr-jpg"]
         for build in builds:
-            command = [config.python, "-m", "datasets.extract", *sources, "--out", build.folder / store]
+            command = [python, "-m", "datasets.extract", *sources, "--out", build.folder / store]
             child.run(command, cwd=build.root)
     return builds
 
@@ -137,7 +139,8 @@ def test_both(config: SideBySide, builds: Sequence[Build], name: str) -> tuple[l
 
 def compare(config: SideBySide, folder: Path) -> list[Figure]:
     """Run both builds in turn, and return the medians."""
-    ours, other = make_builds(config, folder)
+    patients = dict(zip(STORES, (config.patients, config.test_patients), strict=True))
+    ours, other = make_builds(config.other, folder, patients, config.python)
     taken: dict[tuple[str, int], list[Trained]] = {}
     for repeat in range(config.repeats):
         for number, (work, flags) in enumerate(TRAININGS.items()):
