@@ -40,13 +40,15 @@ class MissingConfig:
     """Number of seeds, from 0."""
     epochs: int = 6
     """Epochs of each run; the best by the validation score counts."""
+    fusions: tuple[str, ...] = tuple(FUSIONS)
+    """Fusions; early needs the runs of ehr and cxr."""
 
 
 def main(config: MissingConfig) -> None:
     """Train what was not tested yet, one seed after the other."""
     for seed in range(config.seeds):
         for task in config.tasks:
-            for fusion in FUSIONS:
+            for fusion in config.fusions:
                 train(config, task, fusion, seed)
 
 
