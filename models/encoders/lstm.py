@@ -2,6 +2,7 @@
 
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -10,8 +11,7 @@ from datasets.schema import channel_count
 from models.encoders.ehr import CausalEncoder
 from models.encoders.hours import HourlyStates, stays_of_rows
 
-CHUNK_HOURS = 16  # see _run_lstm_in_chunks
-MAX_PADDING = 2  # how many times as many hours as stays have may be read on a CPU, with padding
+MAX_PADDING = 1.25  # how many times as many hours as stays have are read on a CPU at most
 
 Sequences = TypeVar("Sequences", PackedSequence, Tensor)
 
@@ -24,41 +24,48 @@ def run_lstm(lstm: nn.LSTM, inputs: Sequences) -> tuple[Sequences, Tensor]:
     with torch.autocast(inputs.data.device.type, enabled=False):
         inputs = inputs.to(lstm.get_parameter("weight_hh_l0").dtype)
         if isinstance(inputs, PackedSequence) and inputs.data.device.type == "cpu":
-            rows = int(inputs.batch_sizes[0]) * len(inputs.batch_sizes)
-            fits = inputs.data.dtype == torch.float32 and rows <= MAX_PADDING * len(inputs.data)
-            return (_run_lstm_padded if fits else _run_lstm_in_chunks)(lstm, inputs)
+            return _run_lstm_in_chunks(lstm, inputs)
         states, (last, _) = lstm(inputs)
     return states, last[-1]
 
 
-def _run_lstm_padded(lstm: nn.LSTM, inputs: PackedSequence) -> tuple[PackedSequence, Tensor]:
-    """Run an LSTM on padded stays: oneDNN, which has no packed sequences, is several times as fast."""
-    stays, hours = int(inputs.batch_sizes[0]), len(inputs.batch_sizes)
-    stay, _, last_row = stays_of_rows(inputs.batch_sizes)
-    row = torch.arange(hours).repeat_interleave(inputs.batch_sizes) * stays + stay
-    padded = inputs.data.new_zeros(hours * stays, inputs.data.shape[1]).index_copy(0, row, inputs.data)
-    output, _ = lstm(padded.view(hours, stays, -1))
-    states = output.flatten(0, 1).index_select(0, row)
-    if inputs.unsorted_indices is not None:
-        last_row = last_row[inputs.unsorted_indices]
-    return inputs._replace(data=states), states.index_select(0, last_row)
-
-
 def _run_lstm_in_chunks(lstm: nn.LSTM, inputs: PackedSequence) -> tuple[PackedSequence, Tensor]:
-    """Run an LSTM in chunks of hours: a backward pass over a packed sequence is quadratic in its hours."""
-    chunk_sizes = inputs.batch_sizes.split(CHUNK_HOURS)
-    chunks = inputs.data.split([int(sizes.sum()) for sizes in chunk_sizes])
-    next_chunk_sizes = (*chunk_sizes[1:], chunk_sizes[0][:0])
-    state, states, ended = None, [], []
-    for chunk, sizes, next_sizes in zip(chunks, chunk_sizes, next_chunk_sizes, strict=True):
-        output, (hidden, cell) = lstm(PackedSequence(chunk, sizes), state)
-        states.append(output.data)
-        continuing = int(next_sizes[:1].sum())  # stays are sorted by length, so the others end in this chunk
-        ended.append(hidden[-1, continuing:])
-        state = hidden[:, :continuing], cell[:, :continuing]
+    """Run an LSTM on chunks of hours, each padded to its last hour; the states of stays that go on are kept.
+
+    On a CPU, oneDNN is several times as fast, but has no packed sequences, and the backward pass of PyTorch's
+    own packed LSTM is quadratic in the hours.
+    """
+    state, states, ended, end = None, [], [], 0
+    chunks = chunk_sizes(inputs.batch_sizes)
+    for chunk, sizes in zip(inputs.data.split([int(sizes.sum()) for sizes in chunks]), chunks, strict=True):
+        stays, hours, end = int(sizes[0]), len(sizes), end + len(sizes)
+        stay, _, last_row = stays_of_rows(sizes)
+        row = torch.arange(hours).repeat_interleave(sizes) * stays + stay
+        padded = chunk.new_zeros(hours * stays, chunk.shape[1]).index_copy(0, row, chunk)
+        output, (hidden, cell) = lstm(padded.view(hours, stays, -1), state)
+        states.append(output.flatten(0, 1).index_select(0, row))
+        continuing = int(inputs.batch_sizes[end : end + 1].sum())  # the longest stays are the first
+        ended.append(states[-1].index_select(0, last_row[continuing:]))
+        state = hidden[:, :continuing].contiguous(), cell[:, :continuing].contiguous()
     last = torch.cat(ended[::-1])
     order = inputs.unsorted_indices
     return inputs._replace(data=torch.cat(states)), last if order is None else last[order]
+
+
+def chunk_sizes(batch_sizes: Tensor) -> list[Tensor]:
+    """Split the batch sizes of packed hours; padded, each part is at most MAX_PADDING times as large.
+
+    >>> [sizes.tolist() for sizes in chunk_sizes(torch.tensor([4, 4, 3, 1, 1, 1]))]
+    [[4, 4, 3], [1, 1, 1]]
+    """
+    sizes = batch_sizes.numpy()
+    parts, first = [], 0
+    while first < len(sizes):
+        rows = np.cumsum(sizes[first:])
+        padded = sizes[first] * np.arange(1, len(rows) + 1)
+        parts.append(1 + int(np.flatnonzero(padded <= MAX_PADDING * rows)[-1]))
+        first += parts[-1]
+    return list(batch_sizes.split(parts))
 
 
 class LSTMEncoder(CausalEncoder):

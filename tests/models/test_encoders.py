@@ -19,7 +19,7 @@ from models.encoders import (
     build_encoders,
 )
 from models.encoders.cxr import IMAGENET_MEAN, IMAGENET_STD
-from models.encoders.lstm import CHUNK_HOURS, _run_lstm_in_chunks, _run_lstm_padded
+from models.encoders.lstm import MAX_PADDING, chunk_sizes, run_lstm
 
 
 def stays(*hours: int) -> list[torch.Tensor]:
@@ -52,20 +52,28 @@ def test_the_feature_is_the_hidden_state_of_the_last_hour(layers: int) -> None:
     assert torch.allclose(encoder(packed(3, 9)), states[torch.arange(2), hours - 1], atol=1e-6)
 
 
-@pytest.mark.parametrize("run", [_run_lstm_in_chunks, _run_lstm_padded])
-def test_chunks_of_hours_and_padded_stays_give_the_states_and_gradients_of_nn_lstm(run) -> None:
-    lstm, inputs = (
-        torch.nn.LSTM(channel_count(), 8),
-        packed(CHUNK_HOURS, 1, 3 * CHUNK_HOURS + 1, CHUNK_HOURS + 1, 2 * CHUNK_HOURS),
-    )
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("hours", [(16, 1, 49, 17, 32), (3,), (4, 4, 4), (1, 1, 2, 90)])
+def test_chunks_of_padded_hours_give_the_states_and_gradients_of_nn_lstm(hours, dtype, layers) -> None:
+    lstm, inputs = torch.nn.LSTM(channel_count(), 8, layers).to(dtype), packed(*hours)
+    inputs = inputs._replace(data=inputs.data.to(dtype))
     results = []
-    for states, last in (run(lstm, inputs), (lambda out: (out[0], out[1][0][-1]))(lstm(inputs))):
+    for states, last in (run_lstm(lstm, inputs), (lambda out: (out[0], out[1][0][-1]))(lstm(inputs))):
         lstm.zero_grad()
         (states.data.square().sum() + last.sum()).backward()
         gradients = [weight.grad.clone() for weight in lstm.parameters()]
         results.append([pad_packed_sequence(states)[0], last, *gradients])
     for ours, at_once in zip(*results, strict=True):
         assert torch.allclose(ours, at_once, rtol=1e-4, atol=1e-5)
+
+
+def test_chunks_hold_all_hours_with_little_padding() -> None:
+    sizes = packed(*range(1, 120, 7), 300).batch_sizes
+    chunks = chunk_sizes(sizes)
+    assert torch.equal(torch.cat(chunks), sizes) and 1 < len(chunks) < 30
+    for chunk in chunks:
+        assert int(chunk[0]) * len(chunk) <= MAX_PADDING * int(chunk.sum())
 
 
 @pytest.mark.parametrize("layers", [1, 2])
