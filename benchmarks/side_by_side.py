@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from benchmarks import child
 from benchmarks.record import RESULTS, Figure, record
 from evaluation.results import read_rows
 from utils.cli import run_cli
+from utils.config import read_yaml_mapping
 from utils.git import commit
 
 IMAGES = "--vision_backbone resnet18 --image_size 32"
@@ -27,7 +28,7 @@ TRAININGS = {  # name: flags; all start from fresh weights of the same size
     "phenotyping, both modalities, batch 16": f"--task phenotyping --batch_size 16 {IMAGES}",
 }
 TESTED = "decompensation, both modalities, batch 256"
-STORES = ("store", "large_store")  # a classifier is trained on the first, and tested on both
+STORES = ("store", "large_store")  # classifiers of hourly tasks are trained on the first, and tested on both
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,13 @@ class SideBySide:
     other: tyro.conf.Positional[Path]
     """Folder of the other build, such as a git worktree of an older commit."""
     patients: int = 100
-    """Synthetic patients, of the trainings and the small test."""
-    test_patients: int = 400
-    """Synthetic patients of the large test."""
+    """Synthetic patients, of the hourly trainings and the small test."""
+    many_patients: int = 400
+    """Synthetic patients, of the other trainings and the large test."""
+    trainings: tuple[str, ...] = tuple(TRAININGS)
+    """What is trained."""
+    test: bool = True
+    """Whether tests are timed, too."""
     epochs: int = 2
     """Epochs of a training; the last one is timed, because the first one warms up."""
     repeats: int = 5
@@ -101,68 +106,77 @@ def run_gpu(
 def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     """Train a classifier, and read what it took."""
     settings = ["--protocol", "supervised", "--epochs", str(config.epochs), "--lr", "1e-4"]
-    ended = run_gpu(config, build, name, *settings, *flags.split())
+    store = STORES["decompensation" not in flags]
+    ended = run_gpu(config, build, name, *settings, *flags.split(), store=store)
     last = read_rows(build.folder / name / "log.csv").iloc[-1]
     share = ended.core_seconds / ended.seconds
     rate, epoch = float(last["samples_per_second"]), float(last["seconds"])
     return Trained(rate / share, epoch * share, ended.peak_mb)
 
 
-def test_both(config: SideBySide, builds: Sequence[Build], name: str) -> tuple[list[float], float]:
-    """Return the samples per core-second of each build's test, and the largest gap of their probabilities.
-
-    `name` is a run of the last build, whose classifier all test on both stores.
-    """
-    seconds: dict[tuple[int, str], list[float]] = {}
+def test(config: SideBySide, ours: Build, other: Build, against: str) -> Figure:
+    """Let both builds test a classifier of the other one for each store, and compare what they take."""
+    for store in STORES:
+        once = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
+        run_gpu(config, other, f"classifier_{store}", *once, store=store)
+    seconds: dict[tuple[Build, str], list[float]] = {}
     tested = {}
     for _ in range(config.repeats):
         for store in STORES:
-            checkpoint = builds[-1].folder / f"{name}_{store}" / "best.ckpt"
+            checkpoint = other.folder / f"classifier_{store}" / "best.ckpt"
             flags = ["--mode", "eval", "--protocol", "supervised", "--load_state", str(checkpoint)]
             task = ["--task", "decompensation", "--image_size", "32", "--batch_size", "256"]
-            for side, build in enumerate(builds):
+            for build in (ours, other):
                 ended = run_gpu(config, build, f"tested_{store}", *flags, *task, store=store)
-                seconds.setdefault((side, store), []).append(ended.core_seconds)
+                seconds.setdefault((build, store), []).append(ended.core_seconds)
                 path = build.folder / f"tested_{store}" / "predictions_test.csv"
-                tested[side, store] = pd.read_csv(path)["probability"].to_numpy()
-                count, who = len(tested[side, store]), ("ours", "other")[side]
-                print(f"test of {count} samples, {who}: {ended.core_seconds:.2f} core-s", flush=True)
+                tested[build, store] = pd.read_csv(path)["probability"].to_numpy()
+                count = len(tested[build, store])
+                print(
+                    f"test of {count} samples, {build.folder.name}: {ended.core_seconds:.2f} core-s",
+                    flush=True,
+                )
+    gap = max(float(np.abs(tested[ours, store] - tested[other, store]).max()) for store in STORES)
+    versions = [store_version(build.folder / STORES[0]) for build in (ours, other)]
+    print(
+        f"probabilities differ by {gap:.1e} at most; the stores have versions {versions[0]} and {versions[1]}"
+    )
     small, large = STORES
     rates = []
-    for side, _ in enumerate(builds):
-        more = len(tested[side, large]) - len(tested[side, small])
-        taken = np.median(seconds[side, large]) - np.median(seconds[side, small])
-        rates.append(more / max(float(taken), 0.01))
-    gap = max(float(np.abs(tested[0, store] - tested[1, store]).max()) for store in STORES)
-    return rates, gap
+    for build in (ours, other):
+        more = len(tested[build, large]) - len(tested[build, small])
+        taken = float(np.median(seconds[build, large]) - np.median(seconds[build, small]))
+        rates.append(more / max(taken, 0.01))
+    return Figure(f"test: {TESTED}", "samples/core-s", rates[0], against, rates[1])
+
+
+def store_version(store: Path) -> object:
+    """Return the version of a store: stores of different versions hold other values of the same records."""
+    return read_yaml_mapping(store / "manifest.yaml")["store_version"]
 
 
 def compare(config: SideBySide, folder: Path) -> list[Figure]:
     """Run both builds in turn, and return the medians."""
-    patients = dict(zip(STORES, (config.patients, config.test_patients), strict=True))
+    patients = dict(zip(STORES, (config.patients, config.many_patients), strict=True))
     ours, other = make_builds(config.other, folder, patients, config.python)
     taken: dict[tuple[str, int], list[Trained]] = {}
     for repeat in range(config.repeats):
-        for number, (work, flags) in enumerate(TRAININGS.items()):
+        for number, work in enumerate(config.trainings):
             for side, build in enumerate((ours, other)):
-                trained = train(config, build, flags, f"run{number}-{repeat}")
+                trained = train(config, build, TRAININGS[work], f"run{number}-{repeat}")
                 taken.setdefault((work, side), []).append(trained)
                 print(f"{work}, {('ours', 'other')[side]}: {trained}", flush=True)
     against = f"build {commit(other.root)}"
     figures = []
-    for work in TRAININGS:
+    for work in config.trainings:
         mine, theirs = (Trained(*np.median(taken[work, side], axis=0)) for side in (0, 1))
         row = (against, theirs.samples_per_core_second, mine.peak_mb)
         figures.append(Figure(f"training: {work}", "samples/core-s", mine.samples_per_core_second, *row))
         row = (against, theirs.epoch, mine.peak_mb)
         figures.append(Figure(f"an epoch and its validation: {work}", "core-s", mine.epoch, *row))
         figures.append(Figure(f"peak memory: {work}", "MiB", mine.peak_mb, against, theirs.peak_mb))
-    for store in STORES:
-        once = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
-        run_gpu(config, other, f"classifier_{store}", *once, store=store)
-    (mine_tested, theirs_tested), gap = test_both(config, (ours, other), "classifier")
-    figures.append(Figure(f"test: {TESTED}", "samples/core-s", mine_tested, against, theirs_tested))
-    print(f"probabilities differ by {gap:.1e} at most")
+    if config.test:
+        figures.append(test(config, ours, other, against))
     return figures
 
 
