@@ -110,5 +110,9 @@ def test_record_encoders_are_compared_and_the_command_continues(
     assert printed[0] == "| encoder | weights | samples/core-s (relative) | readmission, ehr |"
     assert [line.split(" | ")[0] for line in printed[2:]] == ["| lstm", "| strats", "| logistic regression"]
     assert re.match(r"\| lstm \| 105,472 \| [\d.]+ \(1.00\) \| 0\.", printed[2]) and "(2) |" in printed[3]
+    (tmp_path / "runs" / "readmission-ehr-lstm-1" / encoders.COST).unlink()  # interrupted after its test
+    encoders.main(config)
+    again = encoders.table(config).splitlines()
+    assert again[2].split("| ")[-1] == printed[2].split("| ")[-1], "the second test replaces the first"
     monkeypatch.setattr(encoders, "classify", lambda config: pytest.fail("it was tested before"))
     encoders.main(config)
