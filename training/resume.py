@@ -82,7 +82,19 @@ class ResumableTraining:
         for index, entry in state["optimizer"].items():
             _require(path, _is_valid_optimizer_state(index, entry, weights), "the state of the optimizer")
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": param_groups})
+        _lay_out_as_weights(self.optimizer)
         return Progress(**cast(dict[str, Any], state["progress"]))
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Copy the state of each weight into the weight's order in memory.
+
+    Fused optimizers on a CPU pair numbers by their place in memory, and a file keeps the order of its writer.
+    """
+    for weight, entry in optimizer.state.items():
+        for name, value in entry.items():
+            if value is not None and value.shape == weight.shape and value.stride() != weight.stride():
+                entry[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def _resume_checks(path: Path, state: object) -> TrainingState:
