@@ -64,7 +64,8 @@ def select(config: SelectionConfig, build: Build, programs: Sequence[Sequence[st
         for task in TASKS.split(","):
             path = Path(runs) / "simclr" / f"results_label_{task}.csv"
             assert len(pd.read_csv(path)) == config.epochs, f"{path} has not a row for each epoch"
-        size = sum(path.stat().st_size for path in Path(runs).rglob("*") if path.is_file())
+        found = [path.stat() for path in Path(runs).rglob("*") if path.is_file()]
+        size = sum({file.st_ino: file.st_size for file in found}.values())  # a hard link takes no room
     return Selected(taken, size / 2**20)
 
 
