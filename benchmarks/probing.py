@@ -17,8 +17,7 @@ from datasets.features import FeatureBatches
 from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
-from evaluation import metrics
-from evaluation.scoring import compute_scores
+from evaluation.scoring import compute_scores, monitor_score
 from tasks import TASKS, Task
 from training.probe import train_probe
 from training.select_epoch_config import ProbeConfig
@@ -48,7 +47,7 @@ def random_features(samples: Samples, batch_size: int, train: bool) -> FeatureBa
 
 def validation_score(task: Task, labels: np.ndarray, probabilities: Tensor) -> float:
     """Return the task's monitor."""
-    return metrics.headline(compute_scores(task, labels, probabilities.numpy()))[task.monitor]
+    return monitor_score(task, labels, probabilities.numpy())
 
 
 def main(config: Probing) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,18 @@ def compute_scores(
     `subject` [n] is for the calibration error (see `metrics.evaluate`).
     """
     return metrics.evaluate(task.kind, task.labels, task.groups, truth, probability, continuous, subject)
+
+
+def monitor_score(task: Task, truth: np.ndarray, probability: np.ndarray) -> float:
+    """Return the task's monitor, the mean over its labels: what `compute_scores` gives, and nothing else.
+
+    A probe asks for it after each of its epochs, and the calibration error takes many times as long.
+    """
+    if task.kind == "ordinal":
+        return metrics.headline(compute_scores(task, truth, probability))[task.monitor]
+    columns = zip(truth.T, probability.T, strict=True)
+    defined = [value for column in columns if not math.isnan(value := metrics.auroc(*column))]
+    return float(np.mean(defined)) if defined else math.nan
 
 
 def class_means(task: Task, train: Samples) -> np.ndarray:

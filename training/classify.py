@@ -29,6 +29,7 @@ from evaluation.scoring import (
     class_means,
     compute_scores,
     has_scorable_label,
+    monitor_score,
     write_report,
 )
 from evaluation.subgroups import parse_subgroups, sample_subgroups
@@ -513,8 +514,7 @@ def start_from_probe(experiment: Experiment, classifier: Classifier, samples: Ma
         labels, can_score = learnt["val"].labels, has_scorable_label(task, learnt["val"].labels)
 
         def score(probability: Tensor) -> float:
-            scores = metrics.headline(compute_scores(task, labels, probability.cpu().numpy()))
-            return scores[task.monitor] if can_score else np.nan
+            return monitor_score(task, labels, probability.cpu().numpy()) if can_score else np.nan
 
         settings = ProbeConfig(config.start.probe_epochs, config.start.probe_lr)
         probability = train_probe(

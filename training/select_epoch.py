@@ -25,11 +25,11 @@ from datasets.other_splits import open_store
 from datasets.samples import SPLIT_SETTINGS, DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
-from evaluation import metrics, results
+from evaluation import results
 from evaluation.names import title_of
 from evaluation.plots.curves import draw_epochs
 from evaluation.plots.style import save
-from evaluation.scoring import check_learnable, compute_scores
+from evaluation.scoring import check_learnable, monitor_score
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EHR_ENCODERS, EncoderConfig, build_encoders, crop_of
 from models.fusion import FUSIONS, LinearFusion
@@ -262,7 +262,7 @@ def probe_task(
 
 def validation_score(task: Task, truth: np.ndarray, probability: Tensor) -> float:
     """Return the task's monitor on the validation split."""
-    return metrics.headline(compute_scores(task, truth, probability.cpu().numpy()))[task.monitor]
+    return monitor_score(task, truth, probability.cpu().numpy())
 
 
 def append_row(job: EpochSelection, task: Task, row: Mapping[str, float]) -> None:

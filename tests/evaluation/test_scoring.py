@@ -10,13 +10,14 @@ import pandas as pd
 import pytest
 
 from datasets.store import Store
-from evaluation.metrics import Score
+from evaluation.metrics import Score, headline
 from evaluation.results import read_results
 from evaluation.scoring import (
     ScoringContext,
     _undefined_note,
     class_means,
     compute_scores,
+    monitor_score,
     score_with_intervals,
     summary,
     write_report,
@@ -33,6 +34,22 @@ def test_the_table_has_a_line_for_the_mean_and_each_group() -> None:
     lines = summary(task, compute_scores(task, truth, guess)).splitlines()
     assert [line.split()[0] for line in lines] == ["auroc", "macro", *task.groups]
     assert lines[1].split()[-2:] == ["1000", str(truth.sum())]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_monitor_alone_is_that_of_all_scores(name: str) -> None:
+    task, draw = TASKS[name], np.random.default_rng(0)
+    truth = draw.integers(0, task.outputs if task.kind == "ordinal" else 2, (40, len(task.labels))).astype(
+        float
+    )
+    truth[draw.random(truth.shape) < 0.1] = np.nan
+    if task.kind == "multilabel":
+        truth[:, 0] = np.where(np.isnan(truth[:, 0]), np.nan, 0)
+    guess = draw.random((40, task.outputs))
+    assert monitor_score(task, truth, guess) == headline(compute_scores(task, truth, guess))[task.monitor]
+    one_class = np.zeros_like(truth)
+    if task.kind != "ordinal":
+        assert np.isnan(monitor_score(task, one_class, guess))
 
 
 def test_a_label_of_one_class_is_named_and_left_out() -> None:
