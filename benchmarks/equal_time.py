@@ -38,7 +38,7 @@ class EqualTimeConfig:
     out: Path = Path("runs/equal_time")
     """Folder of the runs, and of the result tables in `results`."""
     tasks: tuple[str, ...] = ("decompensation", "length-of-stay")
-    """Tasks."""
+    """Tasks with a sample an hour."""
     seeds: int = 3
     """Number of seeds, from 0."""
     epochs: int = 1
