@@ -114,7 +114,7 @@ def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     return Trained(rate / share, epoch * share, ended.peak_mb)
 
 
-def test(config: SideBySide, ours: Build, other: Build, against: str) -> Figure:
+def compare_tests(config: SideBySide, ours: Build, other: Build, against: str) -> Figure:
     """Let both builds test a classifier of the other one for each store, and compare what they take."""
     for store in STORES:
         once = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
@@ -176,7 +176,7 @@ def compare(config: SideBySide, folder: Path) -> list[Figure]:
         figures.append(Figure(f"an epoch and its validation: {work}", "core-s", mine.epoch, *row))
         figures.append(Figure(f"peak memory: {work}", "MiB", mine.peak_mb, against, theirs.peak_mb))
     if config.test:
-        figures.append(test(config, ours, other, against))
+        figures.append(compare_tests(config, ours, other, against))
     return figures
 
 
