@@ -1,6 +1,7 @@
 """Features of the families' own libraries on the same pixels; skips where a library is not installed.
 
-None of them is a dependency. To run this: pip install transformers torchxrayvision open_clip_torch.
+None of them is a dependency. To run this: pip install transformers torchxrayvision open_clip_torch, and
+hi-ml-multimodal without its dependencies, with pydicom and SimpleITK.
 """
 
 from pathlib import Path
@@ -67,4 +68,20 @@ def test_chexzero_is_the_clip_of_openai(tmp_path: Path) -> None:
     x = images(224)
     with torch.no_grad():
         expected = model.encode_image(((255 * x - 101.48761) / 83.43944).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning")
+def test_biovil_t_is_the_image_encoder_of_hi_ml_multimodal(tmp_path: Path) -> None:
+    pytest.importorskip("health_multimodal", reason="hi-ml-multimodal is not installed")
+    from health_multimodal.image.model.encoder import get_encoder_from_type
+
+    model = randomise(get_encoder_from_type("resnet50_multi_image")).eval()
+    state = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
+    encoder, message = loaded("biovil-t", written(tmp_path / "biovil_t.pt", state))
+    assert message.startswith("cxr_encoder: 320/320 tensors")
+    x = images(448, 1)
+    with torch.no_grad():
+        expected = model(x.expand(-1, 3, -1, -1))
+    assert expected[:, :256].abs().max() > 1
     torch.testing.assert_close(encoder(x), expected, rtol=1e-5, atol=1e-5)
