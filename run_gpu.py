@@ -4,6 +4,7 @@ from training.classify_config import ClassifyConfig
 from utils.cli import run_cli
 
 MAIN = "training.classify:classify"
+LATER = ("sklearn.metrics",)  # what a report imports; a training begins without it
 
 if __name__ == "__main__":
     run_cli(MAIN, ClassifyConfig)

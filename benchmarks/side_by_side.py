@@ -21,12 +21,17 @@ from utils.config import read_yaml_mapping
 from utils.git import commit
 
 IMAGES = "--vision_backbone resnet18 --image_size 32"
-TRAININGS = {  # name: flags; all start from fresh weights of the same size
-    "decompensation, both modalities, batch 16": f"--task decompensation --batch_size 16 {IMAGES}",
-    "decompensation, both modalities, batch 256": f"--task decompensation --batch_size 256 {IMAGES}",
-    "decompensation, EHR, batch 256": "--task decompensation --batch_size 256 --fusion ehr",
-    "phenotyping, both modalities, batch 16": f"--task phenotyping --batch_size 16 {IMAGES}",
+SUPERVISED = f"--protocol supervised {IMAGES}"
+FINETUNE = "--protocol finetune --image_size 32"
+TRAININGS = {  # name: flags; a supervised one starts from fresh weights, a fine-tuning from SimCLR's
+    "decompensation, both modalities, batch 16": f"--task decompensation --batch_size 16 {SUPERVISED}",
+    "decompensation, both modalities, batch 256": f"--task decompensation --batch_size 256 {SUPERVISED}",
+    "decompensation, fine-tuning, batch 16": f"--task decompensation --batch_size 16 {FINETUNE}",
+    "decompensation, EHR, batch 256": f"--task decompensation --batch_size 256 --fusion ehr {SUPERVISED}",
+    "phenotyping, both modalities, batch 16": f"--task phenotyping --batch_size 16 {SUPERVISED}",
+    "phenotyping, fine-tuning, batch 16": f"--task phenotyping --batch_size 16 {FINETUNE}",
 }
+PRETRAINING = f"--name simclr --task phenotyping --epochs 1 --batch_size 64 {IMAGES}"
 TESTED = "decompensation, both modalities, batch 256"
 STORES = ("store", "large_store")  # classifiers of hourly tasks are trained on the first, and tested on both
 
@@ -94,6 +99,12 @@ def make_builds(
     return builds
 
 
+def pretrain(config: SideBySide, build: Build) -> None:
+    """Pretrain the encoders that a build fine-tunes, for an epoch."""
+    command: list[str | Path] = [config.python, "simclr_trainer.py", *PRETRAINING.split(), "--device", "cpu"]
+    child.run([*command, "--store", build.folder / STORES[0], "--save_dir", build.folder], cwd=build.root)
+
+
 def run_gpu(
     config: SideBySide, build: Build, name: str, *flags: str | Path, store: str = STORES[0]
 ) -> child.Ended:
@@ -105,7 +116,9 @@ def run_gpu(
 
 def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     """Train a classifier, and read what it took."""
-    settings = ["--protocol", "supervised", "--epochs", str(config.epochs), "--lr", "1e-4"]
+    settings: list[str | Path] = ["--epochs", str(config.epochs), "--lr", "1e-4"]
+    if "finetune" in flags:
+        settings += ["--load_state", build.folder / "simclr" / "last.ckpt"]
     store = STORES["decompensation" not in flags]
     ended = run_gpu(config, build, name, *settings, *flags.split(), store=store)
     last = read_rows(build.folder / name / "log.csv").iloc[-1]
@@ -117,7 +130,7 @@ def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
 def compare_tests(config: SideBySide, ours: Build, other: Build, against: str) -> Figure:
     """Let both builds test a classifier of the other one for each store, and compare what they take."""
     for store in STORES:
-        once = ["--protocol", "supervised", "--epochs", "1", "--lr", "1e-4", *TRAININGS[TESTED].split()]
+        once = [*TRAININGS[TESTED].split(), "--epochs", "1", "--lr", "1e-4"]
         run_gpu(config, other, f"classifier_{store}", *once, store=store)
     seconds: dict[tuple[Build, str], list[float]] = {}
     tested = {}
@@ -159,6 +172,8 @@ def compare(config: SideBySide, folder: Path) -> list[Figure]:
     """Run both builds in turn, and return the medians."""
     patients = dict(zip(STORES, (config.patients, config.many_patients), strict=True))
     ours, other = make_builds(config.other, folder, patients, config.python)
+    for build in (ours, other):
+        pretrain(config, build)
     taken: dict[tuple[str, int], list[Trained]] = {}
     for repeat in range(config.repeats):
         for number, work in enumerate(config.trainings):

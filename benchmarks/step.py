@@ -180,8 +180,9 @@ def train_resident(config: SimCLRConfig, batches: Resident[Batch], name: str, ch
     config = replace(config, run=replace(config.run, name=name))
     run = start_run(config, name)
     objective = make_objective(config)
-    if not channels_last:
-        objective.to(memory_format=torch.contiguous_format)
+    # Image encoders choose the layout of the device when they are moved to it.
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    objective.to(run.process.device).to(memory_format=layout)
     fit(
         objective,
         batches,
@@ -298,7 +299,7 @@ def measure(config: StepBenchmark, folder: Path) -> tuple[Measured, float]:
     peak_mb = peak_memory(device)
     batches = Resident.of(load_pairs(training), epoch=1)
     formats = number_formats(training, batches, device.type)
-    resident = formats["both" if device.type == "cuda" else "channels_last"]
+    resident = formats["both" if device.type == "cuda" else "plain"]
     read, padded_rows, stay_hours = rows_read(batches)
     packed, padded = (lstm_seconds(batches, device, padded) for padded in (False, True))
     measured = {

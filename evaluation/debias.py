@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import erf
 
-BISECTIONS = 40  # halvings of the interval from 0 to 1
-STEPS = 100  # more than Newton's method needs on a convex function of straight pieces
+STEPS = 100  # more than Newton's method needs on a convex function
+PRECISION = 1e-12  # of a scale
 TINY = np.finfo(float).tiny
 
 Size = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -36,20 +36,25 @@ class BinGaps(NamedTuple):
         Noise is normal, as in the correction of Kumar, Liang & Ma (2019). Theirs is one step towards this
         one, and leaves 2 - sqrt(2) = 59 % of the bias where predictions are perfectly calibrated.
         """
-        low, high = 0.0, 1.0
-        if self._expected(low) >= self.plugin:
+        scale = 1.0  # the expected plug-in is convex, and too large here: Newton's method does not overshoot
+        if self._expected(0)[0] >= self.plugin:
             return 0.0
-        for _ in range(BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (middle, high) if self._expected(middle) < self.plugin else (low, middle)
-        return high * self.plugin
+        for _ in range(STEPS):
+            expected, slope = self._expected(scale)
+            step = (expected - self.plugin) / slope
+            scale -= step
+            if not step > PRECISION:
+                break
+        return scale * self.plugin
 
-    def _expected(self, scale: float) -> float:
-        """Return the plug-in that is expected of `scale` times the gaps, with noise."""
-        mean = scale * np.abs(self.gap)
+    def _expected(self, scale: float) -> tuple[float, float]:
+        """Return the plug-in that is expected of `scale` times the gaps, with noise, and how it grows."""
+        size = np.abs(self.gap)
+        mean = scale * size
         ratio = np.divide(mean, self.deviation, out=np.full(len(mean), np.inf), where=self.deviation > 0)
         noise = self.deviation * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2)
-        return float((noise + mean * erf(ratio / np.sqrt(2))).sum())
+        share = erf(ratio / np.sqrt(2))
+        return float((noise + mean * share).sum()), float(size @ share)
 
 
 def bin_gaps(gap: np.ndarray, bins: np.ndarray, count: int, subject: np.ndarray) -> BinGaps:
@@ -97,6 +102,6 @@ def sizes_in_resamples(observed: np.ndarray, resampled: np.ndarray, size: Size) 
         rises = (slope > 0) & (scale > 0)  # else the size is above the observed one for every scale above 0
         step = np.where(rises, (value - whole) / np.where(rises, slope, 1), scale)
         scale = scale - step
-        if not (step > 1e-12).any():
+        if not (step > PRECISION).any():
             break
     return np.asarray(whole * np.maximum(scale, 0))

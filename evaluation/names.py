@@ -52,6 +52,16 @@ TITLES = {
     "medfuse_tokens": "MedFuse with tokens",
     "mmtm": "MMTM",
     "daft": "DAFT",
+    "aug": "AUG",
+    "drfuse": "DrFuse",
+    "flexmoe": "Flex-MoE",
+    "healnet": "HEALNet",
+    "inforeg": "InfoReg",
+    "m3care": "M3Care",
+    "shaspec": "ShaSpec",
+    "smil": "SMIL",
+    "umse": "UMSE",
+    "utde": "UTDE",
     "in-hospital-mortality": "in-hospital mortality",
 }
 

@@ -174,10 +174,16 @@ def _become(command: Sequence[str], environment: Mapping[str, str], log: Path | 
 
 
 def _import(program: str) -> None:
-    """Import a program, and the function in its constant MAIN, which it imports only when it runs."""
-    main = getattr(importlib.import_module(program), "MAIN", None)
+    """Import a program, the function in its constant MAIN, and the modules in LATER, for all runs at once.
+
+    The program imports MAIN when it runs, and LATER near its end.
+    """
+    module = importlib.import_module(program)
+    main = getattr(module, "MAIN", None)
     if main is not None:
         resolve(main)
+    for name in getattr(module, "LATER", ()):
+        importlib.import_module(name)
 
 
 def _is_python(command: Sequence[str]) -> bool:

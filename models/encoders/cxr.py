@@ -1,9 +1,10 @@
 """Image encoders: a torchvision ResNet or DenseNet without its classifier, and what all encoders share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from http.client import HTTPException
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -115,22 +116,37 @@ class CXREncoder(ImageEncoder):
         self.feature_dim = self.stage_dims[-1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        # The layout that tensor cores read; .to(device) keeps it. torch's stubs lack this overload.
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply what moves a module; a GPU's tensor cores read weights in channels-last, a CPU in rows.
+
+        On a CPU, gradients come in rows: copies into another layout took a third of a step of small images.
+        """
+        before = self.mean.device
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.mean.device != before:
+            layout = torch.contiguous_format if self.mean.device.type == "cpu" else torch.channels_last
+            self.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+        return self
 
     def weights_by_layer(self) -> list[list[nn.Parameter]]:
         """Return the weights of each stage, from the stem to the last block."""
         return [list(stage.parameters()) for stage in self.stages]
 
     def prepare(self, cxr: Tensor) -> Tensor:
-        """Repeat grey images [P, 1, S, S] in [0, 1] as three channels, [P, 3, S, S], without a copy."""
+        """Repeat grey images [P, 1, S, S] in [0, 1] as three channels, [P, 3, S, S].
+
+        On a GPU this is without a copy, and weights decide the layout of all maps; on a CPU the images do.
+        """
         if min(cxr.shape[-2:]) < SMALLEST_IMAGE:
             raise ValueError(
                 f"--image_size {min(cxr.shape[-2:])}: the image encoder halves images five times; "
                 f"use at least {SMALLEST_IMAGE}"
             )
         rgb = cxr.expand(-1, 3, -1, -1)
-        return (rgb - self.mean) / self.std if self.pretrained else rgb
+        pixels = (rgb - self.mean) / self.std if self.pretrained else rgb
+        on_cpu = pixels.device.type == "cpu"
+        return pixels.contiguous(memory_format=torch.channels_last) if on_cpu else pixels
 
     @staticmethod
     def pool(maps: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ def test_the_medians_of_both_builds_are_compared(
                 (store / "manifest.yaml").write_text(f"store_version: {3 if cwd == child.ROOT else 1}\n")
             return child.Ended(1, 1, 1, 1, "")
         flags = dict(zip(words[2::2], words[3::2], strict=False))
+        begun = Path(flags.get("--load_state", ""))
+        assert ("finetune" in words) == (begun.name == "last.ckpt")
         slow = 1 if cwd == child.ROOT else 10
         turns.append(slow)
         folder = Path(flags["--save_dir"]) / flags["--name"]
@@ -36,7 +38,7 @@ def test_the_medians_of_both_builds_are_compared(
         pd.DataFrame({"probability": [0.25 + (slow == 10) / 4] * count}).to_csv(
             folder / "predictions_test.csv", index=False
         )
-        core_seconds = 6 + slow * count / 10 if "--load_state" in flags else 1
+        core_seconds = 6 + slow * count / 10 if "--mode" in flags else 1
         return child.Ended(core_seconds, core_seconds, 50.0 * slow, 1, "")
 
     monkeypatch.setattr(child, "run", run)
@@ -51,4 +53,5 @@ def test_the_medians_of_both_builds_are_compared(
 
 @pytest.mark.parametrize("flags", side_by_side.TRAININGS.values())
 def test_the_trainings_are_valid(flags: str) -> None:
-    check_config(parse(ClassifyConfig, ["--protocol", "supervised", *flags.split()]))
+    begun = ["--load_state", "last.ckpt"] if "finetune" in flags else []
+    check_config(parse(ClassifyConfig, [*flags.split(), *begun]))

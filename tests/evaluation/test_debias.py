@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import erf
 
 from benchmarks.coverage import SCENARIOS, draw_cohort, gap_intervals, intervals, true_scores
 from evaluation import metrics
@@ -22,6 +23,18 @@ def test_an_error_that_noise_explains_is_0_and_one_without_noise_is_the_plugin()
     without = BinGaps(np.array([0.1, -0.2, 0.0]), np.zeros(3))
     assert without.error == pytest.approx(without.plugin) == pytest.approx(0.3)
     assert BinGaps(np.zeros(2), np.zeros(2)).error == 0
+
+
+@pytest.mark.parametrize("share", [1e-6, 0.3, 0.9, 0.9999])
+def test_the_expected_plugin_of_the_error_is_the_observed_one(share: float) -> None:
+    gap = np.random.default_rng(0).normal(0, 0.1, 10)
+    noise = share * np.abs(gap).mean() / np.sqrt(2 / np.pi)  # with a share of 1, noise explains it all
+    gaps = BinGaps(gap, np.full(10, noise))
+    scale = gaps.error / gaps.plugin
+    distance = scale * np.abs(gap) / noise
+    of_noise = np.sqrt(2 / np.pi) * np.exp(-(distance**2) / 2)
+    expected = noise * (of_noise + distance * erf(distance / np.sqrt(2))).sum()  # of |normal|, by its formula
+    assert 0 < scale <= 1 and expected == pytest.approx(gaps.plugin, rel=1e-9)
 
 
 def test_deviations_are_those_of_sums_over_subjects() -> None:

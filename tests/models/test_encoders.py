@@ -221,10 +221,14 @@ def test_stages_in_turn_are_the_forward_pass_and_have_the_stated_widths(name: st
     assert torch.equal(encoder.pool(maps), encoder(image))
 
 
-def test_grey_is_widened_without_a_copy_and_not_normalised() -> None:
-    image = torch.rand(2, 1, 64, 64)
-    wide = CXREncoder("resnet18").prepare(image)
-    assert wide.shape == (2, 3, 64, 64) and wide.data_ptr() == image.data_ptr()
+def test_grey_is_widened_and_not_normalised_and_not_copied_on_a_gpu() -> None:
+    encoder, image = CXREncoder("resnet18"), torch.rand(2, 1, 64, 64)
+    wide = encoder.prepare(image)
+    assert torch.equal(wide, image.repeat(1, 3, 1, 1))
+    assert wide.is_contiguous(memory_format=torch.channels_last)
+    elsewhere = encoder.to("meta").prepare(image.to("meta"))
+    assert elsewhere.shape == wide.shape
+    assert elsewhere.untyped_storage().nbytes() == image.untyped_storage().nbytes()
 
 
 def test_imagenet_weights_bring_imagenets_normalisation() -> None:
@@ -280,3 +284,16 @@ def test_all_stages_compile_as_one_graph() -> None:
     for _ in range(2):
         encoder(torch.rand(2, 1, 32, 32)).sum().backward()
     assert encoder.stages.compiles and counter.frame_count == 1
+
+
+def test_weights_are_in_rows_on_a_cpu_and_in_channels_last_elsewhere() -> None:
+    encoder = CXREncoder("resnet18")
+    maps: list[torch.Tensor] = []
+    encoder.stages[1].register_forward_hook(lambda *call: maps.append(call[2]))
+    encoder(torch.rand(2, 1, 64, 64)).sum().backward()
+    assert maps[0].is_contiguous(memory_format=torch.channels_last)
+    weights = [weight for weight in encoder.parameters() if weight.dim() == 4]
+    assert all(weight.is_contiguous() for weight in weights)
+    assert all(weight.grad is not None and weight.grad.is_contiguous() for weight in weights)
+    moved = [weight for weight in encoder.to("meta").parameters() if weight.dim() == 4]
+    assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in moved)

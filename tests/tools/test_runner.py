@@ -69,8 +69,10 @@ def test_a_forked_run_is_like_an_executed_one_and_imports_once(folder: Path) -> 
     assert Path("imports").read_text() == "imported\n" * 2  # by this process and by the executed run
 
 
-def test_what_a_program_imports_when_it_runs_is_imported_once_too(folder: Path) -> None:
-    Path("program.py").write_text("MAIN = 'counted:main'\n")
+@pytest.mark.parametrize("program", ["MAIN = 'counted:main'", "LATER = ('counted',)\nimport counted"])
+def test_what_a_program_imports_when_it_runs_is_imported_once_too(folder: Path, program: str) -> None:
+    constant, *body = program.splitlines()
+    Path("program.py").write_text(f"{constant}\nif __name__ == '__main__':\n    {''.join(body) or 'pass'}\n")
     run = "r.start('a', ['program.py'])"
     process = drive(f"with Runner(1, Path('logs')) as r:\n  {run}\n  {run}\n  r.finish()")
     assert process.wait(60) == 0
