@@ -31,7 +31,7 @@ TRAININGS = {  # name: flags; a supervised one starts from fresh weights, a fine
     "phenotyping, both modalities, batch 16": f"--task phenotyping --batch_size 16 {SUPERVISED}",
     "phenotyping, fine-tuning, batch 16": f"--task phenotyping --batch_size 16 {FINETUNE}",
 }
-PRETRAINING = f"--name simclr --task phenotyping --epochs 1 --batch_size 64 {IMAGES}"
+PRETRAINING = f"--name simclr --task phenotyping --epochs 1 --warmup_epochs 0 --batch_size 64 {IMAGES}"
 TESTED = "decompensation, both modalities, batch 256"
 STORES = ("store", "large_store")  # classifiers of hourly tasks are trained on the first, and tested on both
 

@@ -11,6 +11,7 @@ from datasets.batches import Batches
 from datasets.samples import DataConfig, Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
+from evaluation.names import TITLES
 from evaluation.results import read_recorded
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, vision
@@ -31,6 +32,12 @@ SUPERVISED = ("--protocol", "supervised", "--task", "readmission")
 BOTH = [name for name, fusion in FUSIONS.items() if len(fusion.modalities) == 2]
 SETTINGS = {"mmtm": ("--layer_after", "-1"), "daft": ("--layer_after", "3")}
 SETTINGS["medfuse_tokens"] = ("--missing_token", "learned")
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_tables_and_pictures_call_a_published_method_by_its_name(name: str) -> None:
+    title = FUSIONS[name].title
+    assert TITLES.get(name) == title or title == "the supervised classifier" or title.endswith(" fusion")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import child, side_by_side
+from simclr_trainer import SimCLRConfig
 from training.classify_config import ClassifyConfig, check_config
 from utils.config import parse
 
@@ -55,3 +56,7 @@ def test_the_medians_of_both_builds_are_compared(
 def test_the_trainings_are_valid(flags: str) -> None:
     begun = ["--load_state", "last.ckpt"] if "finetune" in flags else []
     check_config(parse(ClassifyConfig, [*flags.split(), *begun]))
+
+
+def test_the_pretraining_is_valid() -> None:
+    parse(SimCLRConfig, side_by_side.PRETRAINING.split())
