@@ -18,7 +18,8 @@ from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
 from datasets.batches import Batches
-from datasets.samples import DataConfig, Samples
+from datasets.data_config import DataConfig
+from datasets.samples import Samples
 from datasets.schema import Batch
 from datasets.store import Store
 from models.classifier import ClassifierConfig, start_classifier

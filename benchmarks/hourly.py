@@ -13,7 +13,7 @@ import torch
 from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.step import speed
-from datasets.samples import DataConfig
+from datasets.data_config import DataConfig
 from models.encoders import EncoderConfig
 from training.classify import classify
 from training.classify_config import ClassifierOptim, ClassifyConfig

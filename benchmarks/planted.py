@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from datasets.samples import DataConfig, Samples, load_samples
+from datasets.data_config import DataConfig
+from datasets.samples import Samples, load_samples
 from datasets.store import Store
 from datasets.synthetic.common import HOUR
 from datasets.synthetic.latents import Course, Simulation

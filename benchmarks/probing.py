@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import child
+from datasets.data_config import DataConfig
 from datasets.features import FeatureBatches
-from datasets.samples import DataConfig, Samples, load_samples
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation.scoring import compute_scores, monitor_score

@@ -13,7 +13,8 @@ from datasets.events.cleaning import EVENT_DTYPE
 from datasets.schema import FINDINGS, IMAGE_SIZE, channel_count, continuous_channels, variables
 from datasets.store_writer import events_table, write_manifest, write_parquet, write_samples
 from tasks import TASKS
-from utils.files import write_array, write_text
+from utils.arrays import write_array
+from utils.files import write_text
 
 MEDIAN_HOURS, SIGMA, LONGEST_HOURS = 55.0, 1.04, 2000.0
 FIRST_HOUR = 5  # of the samples at each hour

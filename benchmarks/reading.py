@@ -16,8 +16,9 @@ from benchmarks import child
 from benchmarks.random_store import LONG_SIDE
 from datasets.augment import random_views, warp
 from datasets.batches import Batches
+from datasets.data_config import DataConfig
 from datasets.image_batch import ImageBatch
-from datasets.samples import DataConfig, load_samples
+from datasets.samples import load_samples
 from datasets.schema import IMAGE_SIZE, Batch
 from datasets.store import Store
 from tasks import TASKS

@@ -23,7 +23,7 @@ from benchmarks.random_store import icu_hours, write_random_store
 from benchmarks.record import RESULTS, Figure, record
 from benchmarks.resident import Resident
 from datasets.batches import Batches, load_batches
-from datasets.samples import DataConfig
+from datasets.data_config import DataConfig
 from datasets.schema import Batch
 from datasets.store import Store
 from evaluation.results import read_rows

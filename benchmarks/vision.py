@@ -11,8 +11,9 @@ import numpy as np
 from benchmarks import child
 from benchmarks.random_store import write_random_store
 from benchmarks.record import machine, table
+from datasets.data_config import DataConfig
 from datasets.features import UniqueInputs
-from datasets.samples import DataConfig, load_samples
+from datasets.samples import load_samples
 from datasets.store import Store
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, VisionEncoder

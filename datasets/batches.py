@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from datasets.augment import CROP, centre_view, random_views, warp
+from datasets.data_config import SAMPLE_SELECTIONS, DataConfig
 from datasets.image_batch import aspect_of
 from datasets.placement import Normalizer, ResidentArray, ResidentImages, choose_placement
 from datasets.ranges import concat_ranges, longest_of_groups
-from datasets.samples import SAMPLE_SELECTIONS, DataConfig, LabeledTask, Samples, load_samples
+from datasets.samples import LabeledTask, Samples, load_samples
 from datasets.schema import SHARES_STAYS, Batch, ImageFeatures, RecordNeeds
 from datasets.store import Store
 from datasets.triplets import TripletReader, count_triplets

@@ -18,7 +18,8 @@ from datasets.pixels import PackedImages
 from datasets.raw.cells import FIRST_YEAR
 from datasets.raw.reading import check_unique_ids
 from datasets.schema import FINDINGS, IMAGE_SIZE
-from utils.files import write_array, write_text
+from utils.arrays import write_array
+from utils.files import write_text
 from utils.log import logger
 from utils.machine import available_cpus
 from utils.threads import in_order

@@ -61,8 +61,9 @@ from datasets.store_writer import (
     write_parquet,
     write_rows,
 )
+from utils.arrays import write_array
 from utils.cli import run_cli, run_next
-from utils.files import atomic_write, flush, sha256, write_array, write_text
+from utils.files import atomic_write, flush, sha256, write_text
 from utils.log import logger
 from utils.threads import THREADS, in_order
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from datasets.batches import Batches
-from datasets.samples import DataConfig, Samples
+from datasets.data_config import DataConfig
+from datasets.samples import Samples
 from datasets.schema import SHARES_STAYS, FeatureBatch, RecordNeeds
 from datasets.store import Store
 from utils.device import to_device

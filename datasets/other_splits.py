@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from datasets.samples import DataConfig, parse_fold
+from datasets.data_config import DataConfig, parse_fold
 from datasets.schema import SPLITS
 from datasets.splits import split_by_fold, split_by_year
 from datasets.store import OtherSplits, Store

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # the extraction needs no torch
 STORE_VERSION = 3
 MOST_VARIABLES = 127  # that the tables of events can number
 IMAGE_SIZE = 256  # shorter side of a stored X-ray in pixels, unless --image_cache says another
-CXRShape = Literal["auto", "kept", "square"]  # of X-rays in views, see datasets.samples
+CXRShape = Literal["auto", "kept", "square"]  # of X-rays in views, see datasets.data_config
 Transforms = Literal["simclrv2", "supervised"]  # of X-rays in training, see datasets.augment
 LARGEST_IMAGE = 1024  # side of a view in pixels
 SMALLEST_IMAGE = 32  # that an encoder can read: every backbone halves the image five times

@@ -18,7 +18,8 @@ import yaml
 
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count, grid_layout, variables
 from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount, TaskManifest, listfile_name
-from utils.files import atomic_write, npy_header, sha256, write_text
+from utils.arrays import npy_header
+from utils.files import atomic_write, sha256, write_text
 from utils.lock import locked
 
 LOCK = "lock"  # file in the folder WORK of a store

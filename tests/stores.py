@@ -16,7 +16,8 @@ from datasets.store import MANIFEST
 from datasets.store_writer import digests, write_manifest, write_parquet, write_samples, write_yaml
 from tasks import TASKS, Task
 from tasks.samples import make_samples
-from utils.files import sha256, write_array
+from utils.arrays import write_array
+from utils.files import sha256
 
 LONG_HOURS = 48
 START = pd.Timestamp("2150-01-01")

@@ -14,8 +14,9 @@ import torch
 import yaml
 
 from datasets.batches import Batches
+from datasets.data_config import DataConfig
 from datasets.features import UniqueInputs
-from datasets.samples import DataConfig, Samples
+from datasets.samples import Samples
 from datasets.schema import SPLITS
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import EncoderConfig

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from datasets.samples import DataConfig
+from datasets.data_config import DataConfig
 from datasets.store import Store
 from models.encoders import EncoderConfig, build_encoders
 from models.pretraining import PARTS

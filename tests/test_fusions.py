@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from datasets.batches import Batches
-from datasets.samples import DataConfig, Samples, load_samples
+from datasets.data_config import DataConfig
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation.names import TITLES

@@ -29,7 +29,18 @@ PROGRAMS = sorted(
     if "run_cli(" in path.read_text() and path != Path(cli.__file__)
 )
 SLOW_TO_IMPORT = {
-    *("torch", "torchvision", "timm", "pandas", "pyarrow", "polars", "sklearn", "scipy", "matplotlib")
+    *(
+        "torch",
+        "torchvision",
+        "timm",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "polars",
+        "sklearn",
+        "scipy",
+        "matplotlib",
+    )
 }
 FAST_PROGRAMS = [
     Path(name)

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from datasets.data_config import DataConfig
 from datasets.other_splits import open_store
-from datasets.samples import DataConfig, load_samples
+from datasets.samples import load_samples
 from evaluation.plots.search import Search
 from tasks import TASKS
 from tests.random_store import write_random_store

@@ -38,7 +38,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from datasets.samples import DataConfig, split_label
+from datasets.data_config import DataConfig, split_label
 from datasets.store import Store
 from evaluation.plots.labels import Labels
 from evaluation.plots.style import save

@@ -13,7 +13,8 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from datasets.samples import DataConfig, Samples, load_samples
+from datasets.data_config import DataConfig
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from datasets.summaries import summarize

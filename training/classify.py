@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from datasets.batches import Batches, By, check_batch_size
+from datasets.data_config import split_label
 from datasets.features import LOADS, FeatureBatches, UniqueInputs
 from datasets.few_labels import take_fraction
 from datasets.other_splits import open_store
-from datasets.samples import Samples, is_hourly, load_samples, split_label
+from datasets.samples import Samples, is_hourly, load_samples
 from datasets.schema import SHARES_STAYS, SPLITS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
 from datasets.store import Store
 from evaluation import metrics, results

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from datasets.samples import SAMPLE_SELECTIONS, DataConfig
+from datasets.data_config import SAMPLE_SELECTIONS, DataConfig
 from models.encoders import FIELDS_OF_ENCODER, EncoderConfig
 from models.encoders.families import check_image_size
 from models.fusion import FUSIONS, FusionConfig, FusionName

@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 
 from datasets.batches import check_batch_size
-from datasets.samples import SPLIT_SETTINGS, DataConfig
+from datasets.data_config import SPLIT_SETTINGS, DataConfig
 from datasets.store import Store
 from models.classifier import ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig

@@ -5,7 +5,7 @@ from functools import cache, reduce
 from operator import or_
 from typing import cast
 
-from datasets.samples import DataConfig, check_pairs
+from datasets.data_config import DataConfig, check_pairs
 from models.encoders import EncoderConfig
 from models.encoders.families import check_image_size
 from models.objectives import OBJECTIVES, ObjectiveSettings

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from datasets.batches import check_batch_size, load_batches
+from datasets.data_config import split_label
 from datasets.other_splits import open_store
-from datasets.samples import split_label
 from datasets.store import Store
 from models.embeddings import COLLAPSE_COLUMNS
 from models.encoders import (

@@ -14,9 +14,10 @@ import torch
 import tyro
 
 from datasets.batches import Batches
+from datasets.data_config import split_label
 from datasets.features import LOADS
 from datasets.other_splits import open_store
-from datasets.samples import Samples, drop_cxr, load_samples, split_label
+from datasets.samples import Samples, drop_cxr, load_samples
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples, Subjects
 from evaluation.plots.palette import Format

@@ -20,9 +20,10 @@ import yaml
 from torch import Tensor
 
 from datasets.batches import check_batch_size
+from datasets.data_config import SPLIT_SETTINGS, DataConfig
 from datasets.features import FeatureBatches, UniqueInputs
 from datasets.other_splits import open_store
-from datasets.samples import SPLIT_SETTINGS, DataConfig, Samples, load_samples
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation import results

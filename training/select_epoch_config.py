@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from datasets.samples import DataConfig
+from datasets.data_config import DataConfig
 from evaluation.plots.palette import Format
 from training.optim import OptimConfig
 from utils.run_config import Device

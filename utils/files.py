@@ -2,14 +2,11 @@
 
 import errno
 import hashlib
-import io
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, quota or file size limit
 
@@ -109,18 +106,3 @@ def write_text(path: Path, text: str) -> None:
     """Write a small text file atomically."""
     with atomic_write(path) as partial:
         partial.write_text(text)
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """Write an array as .npy atomically; unlike NumPy's writer this one says when the disk is full."""
-    with atomic_write(path) as partial, partial.open("wb") as file:
-        file.write(npy_header(array.dtype, array.shape))
-        file.write(array.reshape(-1).data)
-
-
-def npy_header(dtype: type | np.dtype, shape: tuple[int, ...]) -> bytes:
-    """Return the header of a .npy file, so that its rows can be written one by one."""
-    header = io.BytesIO()
-    description = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(header, description)
-    return header.getvalue()

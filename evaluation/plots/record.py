@@ -13,8 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from datasets.data_config import SPLIT_SETTINGS, DataConfig
 from datasets.other_splits import open_store
-from datasets.samples import SPLIT_SETTINGS, DataConfig
 from datasets.schema import Variable
 from evaluation.plots.figures import Picture
 from evaluation.plots.palette import GREEN

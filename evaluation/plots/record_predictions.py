@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from datasets.samples import SAMPLE_SELECTIONS
+from datasets.data_config import SAMPLE_SELECTIONS
 from datasets.store import Store
 from evaluation.names import SPLIT_TITLES, label_title, title_of
 from evaluation.plots.palette import BLUE, GREEN, ORANGE, PURPLE, RED, SKY

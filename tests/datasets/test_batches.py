@@ -21,8 +21,9 @@ from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from datasets import augment, image_batch, placement
 from datasets.augment import centre_view, random_views, warp
 from datasets.batches import VIEWS, Batches, By, check_batch_size, packed_rows, split_evenly
+from datasets.data_config import SAMPLE_SELECTIONS, DataConfig
 from datasets.image_batch import ImageBatch
-from datasets.samples import SAMPLE_SELECTIONS, DataConfig, Samples, load_samples
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS, Batch, channel_count
 from datasets.store import Store
 from tasks import TASKS

@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from datasets.data_config import DataConfig
 from datasets.hourly import Normalizer
 from datasets.other_splits import open_store
-from datasets.samples import DataConfig, load_samples
+from datasets.samples import load_samples
 from datasets.schema import SPLITS
 from datasets.splits import split_by_fold, split_by_year
 from datasets.store import OtherSplits, Store

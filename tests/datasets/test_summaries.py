@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 from datasets import summaries
-from datasets.samples import DataConfig, load_samples
+from datasets.data_config import DataConfig
+from datasets.samples import load_samples
 from datasets.schema import variables
 from datasets.store import Store
 from datasets.summaries import STATISTICS, WINDOWS, RangeTable, feature_names, summarize

@@ -7,8 +7,9 @@ import torch
 
 from datasets import triplets
 from datasets.batches import Batches
+from datasets.data_config import DataConfig
 from datasets.extract import ExtractConfig
-from datasets.samples import DataConfig, load_samples
+from datasets.samples import load_samples
 from datasets.schema import RecordNeeds, Triplets, variables
 from datasets.store import Store
 from tasks import TASKS

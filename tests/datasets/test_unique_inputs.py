@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.data_config import DataConfig
 from datasets.features import input_keys, unique_inputs
-from datasets.samples import DataConfig, Samples, load_samples
+from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from tasks import TASKS

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.training.toy import room_for
-from utils.files import atomic_write, npy_header, write_array, write_text
+from utils.arrays import npy_header, write_array
+from utils.files import atomic_write, write_text
 
 FULL = r"no space left to write .*{name} \(File too large\); free space there and run the same command again"
 
