@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,22 @@ TRAININGS = {  # name: flags; a supervised one starts from fresh weights, a fine
 }
 PRETRAINING = f"--name simclr --task phenotyping --epochs 1 --warmup_epochs 0 --batch_size 64 {IMAGES}"
 TESTED = "decompensation, both modalities, batch 256"
+# Runs run_gpu.py of the working directory in one process, with each list of flags in turn, and prints what
+# each took in core-seconds. The first round, which also imports, does not count.
+IN_ONE_PROCESS = """
+import json, os, runpy, sys, time
+sys.path.insert(0, os.getcwd())
+rounds, flags = int(sys.argv[1]), json.loads(sys.argv[2])
+taken = [[] for _ in flags]
+for _ in range(rounds + 1):
+    for number, words in enumerate(flags):
+        sys.argv = ["run_gpu.py", *words]
+        start = time.process_time()
+        runpy.run_path("run_gpu.py", run_name="__main__")
+        taken[number].append(time.process_time() - start)
+print(json.dumps([times[1:] for times in taken]))
+"""
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 STORES = ("store", "large_store")  # classifiers of hourly tasks are trained on the first, and tested on both
 
 
@@ -44,6 +61,7 @@ class SideBySide:
     multiplied by the share of a core that the program got: on a busy machine, only core-seconds can be
     compared. Both builds test the same classifier of the other one, on a small and on a large store: the
     additional core-seconds for the additional samples leave out the start of the program and its report.
+    They run one after the other in one process, as the start of a program varies by more than they take.
     Their probabilities are compared. One thread each, no intervals.
     """
 
@@ -105,13 +123,15 @@ def pretrain(config: SideBySide, build: Build) -> None:
     child.run([*command, "--store", build.folder / STORES[0], "--save_dir", build.folder], cwd=build.root)
 
 
-def run_gpu(
-    config: SideBySide, build: Build, name: str, *flags: str | Path, store: str = STORES[0]
-) -> child.Ended:
-    """Run a build's run_gpu.py."""
-    command: list[str | Path] = [config.python, "run_gpu.py", "--name", name, "--device", "cpu"]
-    command += ["--store", build.folder / store, "--save_dir", build.folder, "--results_dir", build.folder]
-    return child.run([*command, "--bootstrap", "0", *flags], {"OMP_NUM_THREADS": "1"}, build.root)
+def run_gpu(config: SideBySide, build: Build, flags: Sequence[str | Path]) -> child.Ended:
+    """Run a build's run_gpu.py with one thread."""
+    return child.run([config.python, "run_gpu.py", *flags], ONE_THREAD, build.root)
+
+
+def flags_of(build: Build, name: str, store: str = STORES[0]) -> list[str | Path]:
+    """Return the flags of a run of a build on one of its stores."""
+    flags: list[str | Path] = ["--name", name, "--store", build.folder / store, "--save_dir", build.folder]
+    return [*flags, "--results_dir", build.folder, "--device", "cpu", "--bootstrap", "0"]
 
 
 def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
@@ -120,7 +140,7 @@ def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     if "finetune" in flags:
         settings += ["--load_state", build.folder / "simclr" / "last.ckpt"]
     store = STORES["decompensation" not in flags]
-    ended = run_gpu(config, build, name, *settings, *flags.split(), store=store)
+    ended = run_gpu(config, build, [*flags_of(build, name, store), *settings, *flags.split()])
     last = read_rows(build.folder / name / "log.csv").iloc[-1]
     share = ended.core_seconds / ended.seconds
     rate, epoch = float(last["samples_per_second"]), float(last["seconds"])
@@ -131,36 +151,36 @@ def compare_tests(config: SideBySide, ours: Build, other: Build, against: str) -
     """Let both builds test a classifier of the other one for each store, and compare what they take."""
     for store in STORES:
         once = [*TRAININGS[TESTED].split(), "--epochs", "1", "--lr", "1e-4"]
-        run_gpu(config, other, f"classifier_{store}", *once, store=store)
-    seconds: dict[tuple[Build, str], list[float]] = {}
-    tested = {}
-    for _ in range(config.repeats):
+        run_gpu(config, other, [*flags_of(other, f"classifier_{store}", store), *once])
+    rates, tested = [], {}
+    for build in (ours, other):
+        tests = [flags_of_test(build, other.folder / f"classifier_{store}", store) for store in STORES]
+        words = [str(config.repeats), json.dumps(tests, default=str)]
+        ended = child.run([config.python, "-c", IN_ONE_PROCESS, *words], ONE_THREAD, build.root)
+        small, large = np.median(json.loads(ended.output.splitlines()[-1]), axis=1)
         for store in STORES:
-            checkpoint = other.folder / f"classifier_{store}" / "best.ckpt"
-            flags = ["--mode", "eval", "--protocol", "supervised", "--load_state", str(checkpoint)]
-            task = ["--task", "decompensation", "--image_size", "32", "--batch_size", "256"]
-            for build in (ours, other):
-                ended = run_gpu(config, build, f"tested_{store}", *flags, *task, store=store)
-                seconds.setdefault((build, store), []).append(ended.core_seconds)
-                path = build.folder / f"tested_{store}" / "predictions_test.csv"
-                tested[build, store] = pd.read_csv(path)["probability"].to_numpy()
-                count = len(tested[build, store])
-                print(
-                    f"test of {count} samples, {build.folder.name}: {ended.core_seconds:.2f} core-s",
-                    flush=True,
-                )
+            path = build.folder / f"tested_{store}" / "predictions_test.csv"
+            tested[build, store] = pd.read_csv(path)["probability"].to_numpy()
+        counts = [len(tested[build, store]) for store in STORES]
+        print(f"tests of {counts} samples, {build.folder.name}: {small:.2f}, {large:.2f} core-s", flush=True)
+        rates.append((counts[1] - counts[0]) / max(float(large - small), 0.01))
     gap = max(float(np.abs(tested[ours, store] - tested[other, store]).max()) for store in STORES)
     versions = [store_version(build.folder / STORES[0]) for build in (ours, other)]
     print(
         f"probabilities differ by {gap:.1e} at most; the stores have versions {versions[0]} and {versions[1]}"
     )
-    small, large = STORES
-    rates = []
-    for build in (ours, other):
-        more = len(tested[build, large]) - len(tested[build, small])
-        taken = float(np.median(seconds[build, large]) - np.median(seconds[build, small]))
-        rates.append(more / max(taken, 0.01))
     return Figure(f"test: {TESTED}", "samples/core-s", rates[0], against, rates[1])
+
+
+def flags_of_test(build: Build, classifier: Path, store: str) -> list[str | Path]:
+    """Return the flags with which a build tests a classifier."""
+    task = "--mode eval --protocol supervised --task decompensation --image_size 32 --batch_size 256"
+    return [
+        *flags_of(build, f"tested_{store}", store),
+        *task.split(),
+        "--load_state",
+        classifier / "best.ckpt",
+    ]
 
 
 def store_version(store: Path) -> object:

@@ -1,5 +1,8 @@
 """The comparison of two builds reads what their programs wrote, and runs them in turn."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -16,20 +19,11 @@ def test_the_medians_of_both_builds_are_compared(
 ) -> None:
     turns = []
 
-    def run(command: list[object], environment: object = None, cwd: Path = child.ROOT) -> child.Ended:
-        """Write what a program would: the other build is ten times as slow and predicts 0.25 more."""
-        words = list(map(str, command))
-        if "run_gpu.py" not in words:
-            if "datasets.extract" in words:
-                store = Path(words[words.index("--out") + 1])
-                store.mkdir(parents=True)
-                (store / "manifest.yaml").write_text(f"store_version: {3 if cwd == child.ROOT else 1}\n")
-            return child.Ended(1, 1, 1, 1, "")
-        flags = dict(zip(words[2::2], words[3::2], strict=False))
+    def write(words: list[str], slow: int) -> None:
+        """Write what a run of run_gpu.py would."""
+        flags = dict(zip(words[::2], words[1::2], strict=True))
         begun = Path(flags.get("--load_state", ""))
-        assert ("finetune" in words) == (begun.name == "last.ckpt")
-        slow = 1 if cwd == child.ROOT else 10
-        turns.append(slow)
+        assert (flags["--protocol"] == "finetune") == (begun.name == "last.ckpt")
         folder = Path(flags["--save_dir"]) / flags["--name"]
         folder.mkdir(parents=True, exist_ok=True)
         pd.DataFrame({"samples_per_second": [1, 200 / slow], "seconds": [9, 2 * slow]}).to_csv(
@@ -39,8 +33,25 @@ def test_the_medians_of_both_builds_are_compared(
         pd.DataFrame({"probability": [0.25 + (slow == 10) / 4] * count}).to_csv(
             folder / "predictions_test.csv", index=False
         )
-        core_seconds = 6 + slow * count / 10 if "--mode" in flags else 1
-        return child.Ended(core_seconds, core_seconds, 50.0 * slow, 1, "")
+
+    def run(command: list[object], environment: object = None, cwd: Path = child.ROOT) -> child.Ended:
+        """Act as a program: the other build is ten times as slow and predicts 0.25 more."""
+        words = list(map(str, command))
+        slow = 1 if cwd == child.ROOT else 10
+        if "run_gpu.py" in words:
+            turns.append(slow)
+            write(words[2:], slow)
+        elif "datasets.extract" in words:
+            store = Path(words[words.index("--out") + 1])
+            store.mkdir(parents=True)
+            (store / "manifest.yaml").write_text(f"store_version: {3 if cwd == child.ROOT else 1}\n")
+        elif words[1] == "-c":
+            rounds, tests = int(words[3]), json.loads(words[4])
+            for flags in tests:
+                write(flags, slow)
+            taken = [[6 + slow * count / 10] * rounds for count in (20, 40)]
+            return child.Ended(1, 1, 1, 1, f"of the last test\n{json.dumps(taken)}\n")
+        return child.Ended(1, 1, 50.0 * slow, 1, "")
 
     monkeypatch.setattr(child, "run", run)
     config = side_by_side.SideBySide(tmp_path / "other", repeats=2)
@@ -60,3 +71,19 @@ def test_the_trainings_are_valid(flags: str) -> None:
 
 def test_the_pretraining_is_valid() -> None:
     parse(SimCLRConfig, side_by_side.PRETRAINING.split())
+
+
+def test_tests_run_one_after_the_other_in_one_process_and_the_first_round_does_not_count(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "run_gpu.py").write_text(
+        "import sys\nfor _ in range(10**6 * int(sys.argv[1])): pass\nprint('ran', *sys.argv[1:])\n"
+    )
+    words = ["2", json.dumps([["0", "small"], ["5", "large"]])]
+    command = [sys.executable, "-c", side_by_side.IN_ONE_PROCESS, *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    *printed, taken = done.stdout.splitlines()
+    assert printed == ["ran 0 small", "ran 5 large"] * 3
+    small, large = json.loads(taken)
+    assert len(small) == len(large) == 2
+    assert max(small) < min(large)
