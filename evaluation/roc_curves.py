@@ -65,7 +65,7 @@ def compute_curves(area_name: str, predictions: pd.DataFrame, draws: Resamples) 
     """
     area, points, heights = CURVES[area_name]
     table = predictions.assign(subject=draws.subject).sort_values("probability", ascending=False)
-    parts = {name: table[table["label"] == name] for name in dict.fromkeys(predictions["label"])}
+    parts = {name: table[table["label"] == name] for name in predictions["label"].unique()}
     labels = {
         name: [part[column].to_numpy() for column in ("truth", "probability", "subject")]
         for name, part in parts.items()

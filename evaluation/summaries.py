@@ -108,7 +108,7 @@ def summary_path(predictions: Path) -> Path:
 
 
 def _hash_samples(predictions: pd.DataFrame) -> str:
-    found = hashlib.sha256("\0".join(dict.fromkeys(predictions["label"])).encode())
+    found = hashlib.sha256("\0".join(predictions["label"].unique()).encode())
     for name, kind in (("stay_id", np.int64), ("subject_id", np.int64), ("end_hours", np.float64)):
         found.update(predictions[name].to_numpy(kind).tobytes())
     found.update(predictions["truth"].to_numpy(np.float32, na_value=np.nan).tobytes())

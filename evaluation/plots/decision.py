@@ -34,14 +34,14 @@ class Decision(Picture):
         table = read_table(self.source, COLUMNS, ("label",))
         folder = self.source.parent
         split = self.source.stem.removeprefix("decision_").replace("_", ", ")
-        titles = label_titles(folder, list(dict.fromkeys(table["label"])))
+        titles = label_titles(folder, list(table["label"].unique()))
         title = make_title(folder, f", {split}")
         return draw_decision(table, titles, title), self.source.with_suffix(".png")
 
 
 def draw_decision(table: pd.DataFrame, titles: Mapping[str, str], title: str) -> Figure:
     """Draw a panel for each label, or one of their mean if there are many; `titles` names the labels."""
-    labels = list(dict.fromkeys(table["label"]))
+    labels = list(table["label"].unique())
     shown = (
         [MEAN] if MEAN in labels and len(labels) > MAX_PANELS else [name for name in labels if name != MEAN]
     )

@@ -85,7 +85,7 @@ class PredictionSelection(Picture):
 
     def titles(self, predictions: pd.DataFrame) -> dict[str, str]:
         """Return the labels of some predictions as readers know them, by label."""
-        return label_titles(self.source, list(dict.fromkeys(predictions["label"])))
+        return label_titles(self.source, list(predictions["label"].unique()))
 
     def title(self) -> str:
         """Return the title of the figure."""
