@@ -15,7 +15,7 @@ import tyro
 
 from benchmarks import child
 from benchmarks.record import RESULTS, Figure, record
-from benchmarks.side_by_side import Build, make_builds
+from benchmarks.side_by_side import ONE_THREAD, Build, make_builds
 from utils.cli import run_cli
 from utils.git import commit
 
@@ -60,7 +60,7 @@ def select(config: SelectionConfig, build: Build, programs: Sequence[Sequence[st
         for program, *flags in programs:
             place = ["--run_dir", f"{runs}/simclr"] if "evaluation" in program else ["--save_dir", runs]
             command: list[str | Path] = [sys.executable, program, *flags, *where, *place]
-            taken += child.run(command, {"OMP_NUM_THREADS": "1"}, build.root).core_seconds
+            taken += child.run(command, ONE_THREAD, build.root).core_seconds
         for task in TASKS.split(","):
             path = Path(runs) / "simclr" / f"results_label_{task}.csv"
             assert len(pd.read_csv(path)) == config.epochs, f"{path} has not a row for each epoch"

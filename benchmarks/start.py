@@ -13,7 +13,7 @@ import tyro
 
 from benchmarks import child
 from benchmarks.record import RESULTS, Figure, record
-from benchmarks.side_by_side import IMAGES, Build, make_builds
+from benchmarks.side_by_side import IMAGES, ONE_THREAD, Build, make_builds
 from utils.cli import run_cli
 from utils.git import commit
 
@@ -52,22 +52,14 @@ def first_step(build: Build, flags: str) -> float:
     """Return the core-seconds from the start of run_gpu.py to the end of its first step."""
     with tempfile.TemporaryDirectory(dir=build.folder) as runs:
         settings = "--protocol supervised --batch_size 16 --lr 1e-4 --bootstrap 0 --device cpu"
-        where: list[str | Path] = [
-            "--store",
-            build.folder / "store",
-            "--save_dir",
-            runs,
-            "--results_dir",
-            runs,
-        ]
-        return core_seconds(
-            build, ["-c", UNTIL_FIRST_STEP, "run_gpu.py", *settings.split(), *flags.split(), *where]
-        )
+        where = ["--store", str(build.folder / "store"), "--save_dir", runs, "--results_dir", runs]
+        program = ["-c", UNTIL_FIRST_STEP, "run_gpu.py"]
+        return core_seconds(build, [*program, *settings.split(), *flags.split(), *where])
 
 
-def core_seconds(build: Build, words: Sequence[str | Path]) -> float:
+def core_seconds(build: Build, words: Sequence[str]) -> float:
     """Return the core-seconds of Python with some arguments in the folder of a build."""
-    return child.run([sys.executable, *words], {"OMP_NUM_THREADS": "1"}, build.root).core_seconds
+    return child.run([sys.executable, *words], ONE_THREAD, build.root).core_seconds
 
 
 def compare(config: StartConfig, folder: Path) -> list[Figure]:

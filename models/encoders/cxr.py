@@ -120,7 +120,8 @@ class CXREncoder(ImageEncoder):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply what moves a module; a GPU's tensor cores read weights in channels-last, a CPU in rows.
 
-        On a CPU, gradients come in rows: copies into another layout took a third of a step of small images.
+        On a CPU, gradients of trimmed convolutions come in rows; copying them into another layout took over a
+        quarter of a step of small images.
         """
         before = self.mean.device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
