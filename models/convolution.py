@@ -1,41 +1,107 @@
-"""Conv2d that skips the kernel taps which only ever see padding."""
+"""Conv2d for small feature maps: without the kernel taps that see only padding, and as one matrix product."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.replace import replace_layers
 
+SMALL_MAP = 4  # pixels, 2 x 2; a convolution of larger maps is slower, too, but by less
+FEW_PIXELS = 32  # of all maps, up to which multiplying by zeros takes less time than cropping the weights
+Span = tuple[int, int]  # start and end
 
-class TrimmedConv2d(nn.Conv2d):
-    """The same convolution, computed without the kernel taps that see no pixel of the input.
 
-    Only one of the nine taps of a 3 x 3 kernel sees an input of one pixel. Small images shrink to such maps,
-    and the zero gradients of the other eight taps are the slowest part of a step on a CPU.
+class SmallMapConv2d(nn.Conv2d):
+    """The same convolution, in less time where its feature maps are small.
+
+    Small images shrink to maps of a few pixels. Only one of the nine taps of a 3 x 3 kernel sees an input of
+    one pixel; the other eight are left out. On a CPU, a convolution of few pixels spends most of its time on
+    bringing the weights and their gradients into an order of its own. It is computed as a product instead, of
+    the patches that the kernel sees and the weights as they are (`python -m benchmarks.convolution`).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, H', W'], as nn.Conv2d."""
         if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1):
             return super().forward(input)
-        axes = zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True)
+        axes = list(zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
+        height, width = (
+            (size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in axes
+        )
+        pixels = len(input) * height * width
         rows, columns = (_visible_taps(*axis) for axis in axes)
-        if (len(rows), len(columns)) == self.kernel_size:
-            return super().forward(input)
-        weight = self.weight[:, :, rows.start : rows.stop, columns.start : columns.stop]
-        padding = (self.padding[0] - rows.start, self.padding[1] - columns.start)
-        return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
+        is_product = self._is_faster_as_product(input, pixels, height * width)
+        weight, padding = self.weight, self.padding
+        multiplies_zeros = is_product and pixels <= FEW_PIXELS and tuple(input.shape[2:]) != (1, 1)
+        if (rows, columns) != ((0, self.kernel_size[0]), (0, self.kernel_size[1])) and not multiplies_zeros:
+            weight = cropped_kernel(weight, rows, columns)
+            padding = (padding[0] - rows[0], padding[1] - columns[0])
+        if not is_product:
+            return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
+        patches = functional.unfold(input, weight.shape[2:], padding=padding, stride=self.stride)
+        products = functional.linear(patches.mT, weight.flatten(1), self.bias)
+        output: Tensor = products.mT.unflatten(2, (height, width))
+        return output
+
+    def _is_faster_as_product(self, input: Tensor, pixels: int, pixels_of_map: int) -> bool:
+        """Return whether output maps of that many pixels are faster to compute as one matrix product.
+
+        A convolution's additional work grows with the weights, a product's with the pixels.
+        """
+        if input.device.type != "cpu" or self.groups > 1 or pixels == 0:
+            return False
+        limit = self.out_channels if pixels_of_map <= SMALL_MAP else self.out_channels // 2
+        return pixels <= limit or tuple(input.shape[2:]) == (1, 1)
 
 
-def _visible_taps(size: int, kernel: int, stride: int, padding: int) -> range:
+class CroppedKernel(torch.autograd.Function):
+    """The weights of some taps, whose gradient is written in one pass and in the order of the weights.
+
+    The gradient of slices takes a pass for each of the two axes.
+    """
+
+    @staticmethod
+    def forward(weight: Tensor, rows: Span, columns: Span) -> Tensor:
+        """[out, in, kernel height, kernel width] -> [out, in, rows, columns], copied."""
+        return weight[:, :, slice(*rows), slice(*columns)].contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Span, Span], output: Tensor) -> None:
+        """Remember where the taps are."""
+        ctx.shape, ctx.rows, ctx.columns = inputs[0].shape, inputs[1], inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of all taps: zero but for those that were used."""
+        every = gradient.new_zeros(ctx.shape)
+        every[:, :, slice(*ctx.rows), slice(*ctx.columns)] = gradient
+        return every, None, None
+
+
+def cropped_kernel(weight: Tensor, rows: Span, columns: Span) -> Tensor:
+    """[out, in, kernel height, kernel width] -> [out, in, rows, columns]; see `CroppedKernel`."""
+    cropped: Tensor = CroppedKernel.apply(weight, rows, columns)  # type: ignore[no-untyped-call]
+    return cropped
+
+
+def _outputs(size: int, kernel: int, stride: int, padding: int) -> int:
+    """Return the pixels of the output along one axis."""
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+def _visible_taps(size: int, kernel: int, stride: int, padding: int) -> Span:
     """Return the taps along one axis that see a pixel, or all if the padding would become uneven."""
-    last_output = (size + 2 * padding - kernel) // stride
-    visible = range(max(0, padding - last_output * stride), min(kernel, size + padding))
-    fits = len(visible) > 0 and (size + 2 * (padding - visible.start) - len(visible)) // stride == last_output
-    return visible if fits else range(kernel)
+    last_output = _outputs(size, kernel, stride, padding) - 1
+    start, end = max(0, padding - last_output * stride), min(kernel, size + padding)
+    taps = end - start
+    fits = taps > 0 and (size + 2 * (padding - start) - taps) // stride == last_output
+    return (start, end) if fits else (0, kernel)
 
 
-def trim_convolutions(network: nn.Module) -> nn.Module:
+def suit_small_maps(network: nn.Module) -> nn.Module:
     """Replace the plain convolutions of a network, in place; they keep their weights and names."""
-    return replace_layers(network, nn.Conv2d, TrimmedConv2d)
+    return replace_layers(network, nn.Conv2d, SmallMapConv2d)

@@ -13,7 +13,7 @@ from torchvision.models import WeightsEnum
 
 from datasets.schema import SMALLEST_IMAGE
 from models.batch_norm import CPUSyncBatchNorm
-from models.convolution import trim_convolutions
+from models.convolution import suit_small_maps
 from models.encoders.base import Encoder
 from utils.distributed import all_reduce_sum
 from utils.files import sha256
@@ -110,7 +110,7 @@ class CXREncoder(ImageEncoder):
             )
         self.pretrained = pretrained
         weights = imagenet_weights(name) if pretrained and download else None
-        network = trim_convolutions(torchvision_models.get_model(name, weights=weights))
+        network = suit_small_maps(torchvision_models.get_model(name, weights=weights))
         self.stages = stages_of(network)
         self.stage_dims = _stage_dims(self.stages)
         self.feature_dim = self.stage_dims[-1]

@@ -1,4 +1,4 @@
-"""A trimmed convolution has the values and gradients of nn.Conv2d, and skips taps that see only padding."""
+"""Convolutions of small maps have the values and gradients of nn.Conv2d, and skip what takes time."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.convolution import TrimmedConv2d, trim_convolutions
+from models.convolution import SmallMapConv2d, suit_small_maps
 
 SHAPES = [
     (size, kernel, stride, padding)
@@ -19,13 +19,17 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("groups", "channels_last"), [(1, False), (2, True)])
-def test_values_and_gradients_are_those_of_the_convolution(groups: int, channels_last: bool) -> None:
+@pytest.mark.parametrize(
+    ("groups", "channels_last", "channels"), [(1, False, 6), (2, True, 6), (1, True, 60), (1, False, 1000)]
+)
+def test_values_and_gradients_are_those_of_the_convolution(
+    groups: int, channels_last: bool, channels: int
+) -> None:
     torch.manual_seed(0)
     for size, kernel, stride, padding in SHAPES:
-        plain = nn.Conv2d(4, 6, kernel, stride, padding, groups=groups).double()
-        trimmed = trim_convolutions(nn.Sequential(plain))[0]
-        assert type(trimmed) is TrimmedConv2d and trimmed.weight is plain.weight
+        plain = nn.Conv2d(4, channels, kernel, stride, padding, groups=groups).double()
+        trimmed = suit_small_maps(nn.Sequential(plain))[0]
+        assert type(trimmed) is SmallMapConv2d and trimmed.weight is plain.weight
         image = torch.rand(3, 4, size, size + 1, dtype=torch.float64)
         if channels_last:
             image = image.to(memory_format=torch.channels_last)
@@ -51,12 +55,65 @@ def test_values_and_gradients_are_those_of_the_convolution(groups: int, channels
 def test_taps_that_see_only_padding_cost_nothing(
     size: int, kernel: int, stride: int, padding: int, taps: tuple[int, int]
 ) -> None:
-    image, costs = torch.rand(1, 2, size, size), []
-    for layer in (nn.Conv2d, TrimmedConv2d):
+    image, costs = torch.rand(64, 2, size, size), []
+    for layer in (nn.Conv2d, SmallMapConv2d):
         with FlopCounterMode(display=False) as counter:
             layer(2, 2, kernel, stride, padding)(image)
         costs.append(counter.get_total_flops())
     assert costs[1] * kernel**2 == costs[0] * taps[0] * taps[1]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "stride", "is_product"),
+    [
+        (1, 1, 1, True),
+        (900, 1, 1, True),  # one tap is left: a product of any number of images
+        (1, 2, 2, True),
+        (64, 2, 2, True),
+        (65, 2, 2, False),
+        (16, 2, 1, True),
+        (17, 2, 1, False),
+        (2, 4, 1, True),  # 4 x 4 pixels: half as many
+        (3, 4, 1, False),
+        (0, 1, 1, False),
+    ],
+)
+def test_few_pixels_are_multiplied_without_reordering_weights(
+    images: int, size: int, stride: int, is_product: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    conv2d = functional.conv2d
+    monkeypatch.setattr(functional, "conv2d", lambda *args, **more: calls.append(1) or conv2d(*args, **more))
+    layer = SmallMapConv2d(2, 64, 3, stride, 1)
+    output = layer(torch.rand(images, 2, size, size))
+    side = (size - 1) // stride + 1
+    assert output.shape == (images, 64, side, side)
+    assert bool(calls) is not is_product
+    output.sum().backward()
+    assert layer.weight.grad is not None and layer.weight.grad.stride() == layer.weight.stride()
+
+
+def test_other_devices_and_groups_convolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unfold(*_: object, **__: object) -> None:
+        raise AssertionError("a product where a convolution is expected")
+
+    monkeypatch.setattr(functional, "unfold", unfold)
+    SmallMapConv2d(2, 64, 3, 1, 1, device="meta")(torch.rand(1, 2, 2, 2, device="meta"))
+    SmallMapConv2d(2, 64, 3, 1, 1, groups=2)(torch.rand(1, 2, 2, 2))
+
+
+def test_mixed_precision_and_compilation_reach_both_ways() -> None:
+    torch.manual_seed(0)
+    layer = SmallMapConv2d(8, 64, 3, 1, 1)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for size in (1, 2):
+        image = torch.rand(4, 8, size, size)
+        expected = functional.conv2d(image, layer.weight, layer.bias, padding=1)
+        torch.testing.assert_close(compiled(image), expected)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = layer(image)
+        assert mixed.dtype is torch.bfloat16
+        torch.testing.assert_close(mixed.float(), expected, rtol=0.02, atol=0.02)
 
 
 def test_trimming_draws_no_random_number_and_keeps_names() -> None:
@@ -64,7 +121,7 @@ def test_trimming_draws_no_random_number_and_keeps_names() -> None:
     network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Sequential(nn.Conv2d(2, 2, 1, bias=False)))
     state = torch.get_rng_state()
     names = list(network.state_dict())
-    assert list(trim_convolutions(network).state_dict()) == names
+    assert list(suit_small_maps(network).state_dict()) == names
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -73,4 +130,4 @@ def test_other_kinds_of_convolution_are_left_as_they_are(other: dict[str, object
     layer = nn.Conv2d(2, 2, 3, **{"padding": 1, **other})
     image = torch.rand(1, 2, 5, 5)
     expected = layer(image)
-    torch.testing.assert_close(trim_convolutions(nn.Sequential(layer))(image), expected)
+    torch.testing.assert_close(suit_small_maps(nn.Sequential(layer))(image), expected)
