@@ -117,6 +117,19 @@ def test_a_stopped_run_neither_loses_nor_doubles_a_row_and_keeps_what_it_is_told
     assert checkpoint.load(folder / "best.ckpt")["epoch"] == checkpoint.load(probed / "best.ckpt")["epoch"]
 
 
+def test_a_run_that_keeps_the_best_is_finished_without_the_state_of_the_optimizer(
+    store: Path, probed: Path, tmp_path: Path
+) -> None:
+    folder = train(store, tmp_path, *PROBE, "--keep", "best")
+    last, with_state = (checkpoint.load(run / "last.ckpt") for run in (folder, probed))
+    assert same(last["parts"], with_state["parts"])
+    assert not last["training"]["optimizer"] and with_state["training"]["optimizer"]
+    size, full_size = ((run / "last.ckpt").stat().st_size for run in (folder, probed))
+    assert size < 0.6 * full_size  # of LARS, one number for each weight
+    with pytest.raises(ValueError, match="--keep best left out"):
+        train(store, tmp_path, *PROBE, "--keep", "best", "--epochs", "4", "--resume")
+
+
 def test_a_resumed_run_first_probes_the_checkpoints_without_a_row(
     store: Path, probed: Path, tmp_path: Path
 ) -> None:

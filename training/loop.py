@@ -68,6 +68,7 @@ def fit(
     evaluate: Callable[[B], Mapping[str, Tensor]] | None = None,
     score: Callable[[int], dict[str, float]] | None = None,
     keep_epochs: Callable[[int], Collection[int]] | None = None,
+    can_be_extended: bool = True,
     show: Sequence[str] = (),
     lr_scales: Mapping[nn.Parameter, float] | None = None,
     rates_start: bool = False,
@@ -80,10 +81,11 @@ def fit(
     checkpoint. `evaluate` maps a validation batch to what `objective` would, in eval mode and in float32; it
     gets every validation sample, and so can also collect predictions. `score` is called after each epoch,
     with its number from 1, on all ranks, in eval mode; its numbers are logged and may be the monitor.
-    `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. `show` names
-    further columns of the log to print. `lr_scales` are learning rates of weights as multiples of the
-    schedule's; 1 for all others. With `rates_start` the weights before the first step are epoch 0, which
-    `score` is also called for, and stay the best unless an epoch is better.
+    `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. Unless a
+    training `can_be_extended` by more epochs, last.ckpt is without the optimizer's state when it is over.
+    `show` names further columns of the log to print. `lr_scales` are learning rates of weights as multiples
+    of the schedule's; 1 for all others. With `rates_start` the weights before the first step are epoch 0,
+    which `score` is also called for, and stay the best unless an epoch is better.
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
@@ -105,6 +107,7 @@ def fit(
             evaluate,
             score,
             keep_epochs,
+            can_be_extended,
             show,
             lr_scales,
             signals,
@@ -138,6 +141,7 @@ class _Trainer:
     evaluate: Callable[[Any], Mapping[str, Tensor]] | None
     score: Callable[[int], dict[str, float]] | None
     keep_epochs: Callable[[int], Collection[int]] | None
+    can_be_extended: bool
     show: Sequence[str]
     lr_scales: Mapping[nn.Parameter, float] | None
     signals: DeferredSignals
@@ -153,7 +157,12 @@ class _Trainer:
         self.progress = Progress()
         self.steps = len(self.train)
         self.resumable = ResumableTraining(
-            self.objective, self.optimizer, self.optim.optimizer, self.steps, self.run.store
+            self.objective,
+            self.optimizer,
+            self.optim.optimizer,
+            self.steps,
+            self.run.store,
+            self.optim.epochs,
         )
         self.metrics_device = float64_device(self.device)
         self.sums = MetricSums({}, self.metrics_device)
@@ -424,7 +433,9 @@ class _Trainer:
         self.progress.seconds = self._elapsed() if self.progress.step else 0.0
         self.last_save = time.monotonic()
         self.epoch_start = self.last_save
-        self._write(self.run.folder / "last.ckpt", epoch, training=self.resumable.state(self.progress))
+        is_over = self.done and not self.can_be_extended
+        state = self.resumable.finished if is_over else self.resumable.state
+        self._write(self.run.folder / "last.ckpt", epoch, training=state(self.progress))
 
     def _write(self, path: Path, epoch: int, **more: object) -> None:
         if self.run.process.rank == 0:

@@ -88,6 +88,7 @@ def pretrain(config: PretrainConfig) -> None:
         save=lambda: {**pretraining_checkpoint(pretraining, encoders, heads), **known},
         score=probes.score if probes else None,
         keep_epochs=config.selection.keep_epochs(partial(best_epochs, run.folder)),
+        can_be_extended=config.selection.keep != "best",
         show=(*COLLAPSE_COLUMNS, *(probes.columns if probes else ())),
     )
     if probes:

@@ -45,13 +45,17 @@ class Progress(EarlyStopping):
 
 @dataclass(frozen=True)
 class ResumableTraining:
-    """What must stay the same to resume; `steps`: batches in an epoch, `store`: hash of the data."""
+    """What must stay the same to resume, and when the training ends.
+
+    `steps`: batches in an epoch, `store`: hash of the data, `epochs`: epochs to train.
+    """
 
     objective: nn.Module
     optimizer: torch.optim.Optimizer
     optimizer_name: str
     steps: int
     store: str
+    epochs: int
 
     def state(self, progress: Progress) -> TrainingState:
         """Return the state to continue from."""
@@ -66,6 +70,10 @@ class ResumableTraining:
             "progress": asdict(progress),
         }
 
+    def finished(self, progress: Progress) -> TrainingState:
+        """Return the state of a training that is over, without that of the optimizer, its larger part."""
+        return {**self.state(progress), "optimizer": {}, "finished": True}
+
     def restore(self, path: Path) -> Progress:
         """Load last.ckpt and return the progress; ValueError if it is invalid or has other settings."""
         state = _resume_checks(path, checkpoint.load(path).get("training"))
@@ -75,6 +83,13 @@ class ResumableTraining:
         _require_same(path, "content of --store", state.get("store"), self.store)
         _require_same(path, "number of batches an epoch", state["steps"], self.steps)
         _require_same(path, "grouping of weights", state["groups"], groups)
+        progress = Progress(**cast(dict[str, Any], state["progress"]))
+        if state.get("finished") and progress.epoch < self.epochs and not progress.stopped_early:
+            raise ValueError(
+                f"{path}: --epochs {self.epochs}: the training ended after {progress.epoch} epochs, and "
+                "--keep best left out the state of its optimizer, without which it cannot go on; ask for "
+                f"{progress.epoch}, or train under another --name, with --keep 1 if epochs may be added later"
+            )
         with checkpoint.error_context(path, CURE):
             parts: checkpoint.Parts = {"parts": {"objective": state["objective"]}}
             logger.info(f"loaded {checkpoint.load_part(self.objective, parts, 'objective')}")
@@ -83,7 +98,7 @@ class ResumableTraining:
             _require(path, _is_valid_optimizer_state(index, entry, weights), "the state of the optimizer")
         self.optimizer.load_state_dict({"state": state["optimizer"], "param_groups": param_groups})
         _lay_out_as_weights(self.optimizer)
-        return Progress(**cast(dict[str, Any], state["progress"]))
+        return progress
 
 
 def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:

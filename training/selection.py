@@ -21,7 +21,8 @@ class SelectionConfig:
     """Epochs of each probe."""
     keep: str = "all"
     """Checkpoints <name>_epoch_<NN>.ckpt that stay: all; best: those of the best epochs by --probe alone; a
-    number N: also those of the last N epochs. best.ckpt and last.ckpt are always there."""
+    number N: also those of the last N epochs. best.ckpt and last.ckpt are always there; with best, the last
+    of a finished training is without the optimizer's state, and more epochs cannot be added."""
 
     def __post_init__(self) -> None:
         for name in self.tasks:

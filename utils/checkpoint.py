@@ -34,6 +34,7 @@ class TrainingState(TypedDict):
     steps: int
     store: str
     progress: dict[str, object]
+    finished: NotRequired[bool]  # true if the state of the optimizer was left out at the end
 
 
 class Parts(TypedDict):

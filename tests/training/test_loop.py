@@ -205,6 +205,46 @@ def test_resuming_with_settings_that_cannot_fit_is_refused(
         train(toy_run(tmp_path, resume=True), batches, ToyObjective(), config)
 
 
+@pytest.mark.parametrize("stops_early", [False, True])
+def test_a_training_that_needs_no_more_epochs_leaves_the_optimizer_out_at_its_end(
+    tmp_path: Path, stops_early: bool
+) -> None:
+    epochs = 5 if stops_early else 2
+    stopping = StoppingConfig(monitor="score", patience=1) if stops_early else StoppingConfig(monitor="score")
+
+    def run(epochs: int, resume: bool = False, at: Callable[[int, int], None] = lambda *_: None) -> FitResult:
+        objective = ToyObjective()
+        return fit(
+            objective,
+            ToyBatches(at=at),
+            None,
+            OptimConfig(epochs=epochs, lr=0.01),
+            stopping,
+            toy_run(tmp_path, resume=resume),
+            save=objective.content,
+            score=lambda epoch: {"score": float(epoch)},
+            can_be_extended=False,
+        )
+
+    with pytest.raises(SystemExit):
+        run(epochs, at=send(signal.SIGTERM, 1, 1))
+    path = tmp_path / "toy" / "last.ckpt"
+    assert checkpoint.load(path)["training"]["optimizer"]  # it is not over
+    ended = run(epochs, resume=True)
+    assert ended.epochs_run == 2 and ended.stopped_early is stops_early
+    state, written = checkpoint.load(path)["training"], path.read_bytes()
+    assert state["finished"] and not state["optimizer"] and state["objective"]
+    assert run(epochs, resume=True) == ended and path.read_bytes() == written
+    if stops_early:
+        assert run(9, resume=True) == ended
+    else:
+        with pytest.raises(
+            ValueError, match=r"last\.ckpt: --epochs 3: the training ended after 2 epochs, and"
+        ):
+            run(3, resume=True)
+    assert path.read_bytes() == written
+
+
 def test_resuming_a_model_of_another_shape_names_the_checkpoint(tmp_path: Path) -> None:
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
     other = ToyObjective()

@@ -20,7 +20,9 @@ def training(kind: str, layout: torch.memory_format, network: nn.Module | None =
     objective = nn.Conv2d(3, 5, 3).to(memory_format=layout)
     if network is not None:
         objective.load_state_dict(network.state_dict())
-    return ResumableTraining(objective, KINDS[kind](objective.parameters()), kind, steps=2, store="store")
+    return ResumableTraining(
+        objective, KINDS[kind](objective.parameters()), kind, steps=2, store="store", epochs=3
+    )
 
 
 def step(trained: ResumableTraining) -> torch.Tensor:
