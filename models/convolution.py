@@ -42,8 +42,11 @@ class SmallMapConv2d(nn.Conv2d):
             padding = (padding[0] - rows[0], padding[1] - columns[0])
         if not is_product:
             return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
-        patches = functional.unfold(input, weight.shape[2:], padding=padding, stride=self.stride)
-        products = functional.linear(patches.mT, weight.flatten(1), self.bias)
+        if weight.shape[2:] == input.shape[2:] and tuple(padding) == (0, 0):
+            patches = input.flatten(1)[:, None]  # the kernel sees the whole map, once
+        else:
+            patches = functional.unfold(input, weight.shape[2:], padding=padding, stride=self.stride).mT
+        products = functional.linear(patches, weight.flatten(1), self.bias)
         output: Tensor = products.mT.unflatten(2, (height, width))
         return output
 
