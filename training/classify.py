@@ -235,10 +235,9 @@ def open_experiment(config: ClassifyConfig, without_test: bool = False) -> Exper
     start = time.monotonic()
     store = open_store(config.data)  # first, so that a wrong --store does not leave a run folder
     store = replace(store, without_test=without_test)
-    origins = {
-        f"load_state_{modality}": checkpoint.read_origin(Path(path))
-        for modality, path in config.encoder_checkpoints.items()
-    }
+    paths = config.encoder_checkpoints
+    known = {path: checkpoint.read_origin(Path(path)) for path in dict.fromkeys(paths.values())}
+    origins = {f"load_state_{modality}": known[path] for modality, path in paths.items()}
     run = start_run(
         config,
         default_name(config, origins.values()),
@@ -538,7 +537,7 @@ def lr_scales(model: nn.Module, config: ClassifierOptim) -> dict[nn.Parameter, f
 def save_whole_classifier(path: Path, classifier: Classifier, built: ClassifierConfig) -> None:
     """Replace a checkpoint of the linear layer by one of the whole classifier, on the main process."""
     if distributed.is_main():
-        state = checkpoint.load(path)
+        state = checkpoint.load(path)  # it is small, and replaced
         metadata = {name: state[name] for name in ("epoch", "subjects", "split_by", "origin")}
         checkpoint.save(path, classifier_checkpoint(classifier, built) | metadata)
 

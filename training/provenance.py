@@ -56,7 +56,7 @@ def check_no_more_labels(checkpoints: Iterable[Path], fraction: float, seed: int
     checked in the same way, so that this holds for all checkpoints before it.
     """
     for path in checkpoints:
-        state = None if fraction == 1 or is_state_dict_file(path) else checkpoint.load(path)
+        state = None if fraction == 1 or is_state_dict_file(path) else checkpoint.load_lazily(path)
         if state is None or "fusion" not in state["config"]:
             continue  # weights from elsewhere, or a pretraining, which uses no labels
         before, its_seed = state["config"].get("label_fraction", 1.0), state.get("origin", {}).get("seed")
@@ -74,14 +74,14 @@ def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
     Raises:
         ValueError: The store holds out some of them, or the checkpoint does not list them.
     """
-    state = checkpoint.load(path)
+    state = checkpoint.load_lazily(path)
     record = state.get("subjects")
     if not isinstance(record, dict) or not all(isinstance(record.get(s), Tensor) for s in ("train", "val")):
         raise ValueError(
             f"{path} does not list its training subjects, so they may be in the test split of "
             f"{store.folder}; train it again with this version"
         )
-    trained_on = {split: record[split].numpy() for split in ("train", "val")}
+    trained_on = {split: record[split].clone().numpy() for split in ("train", "val")}
     current = _subjects(store)
     for held_out, splits in MUST_NOT_OVERLAP.items():
         leaked = np.intersect1d(current[held_out], np.concatenate([trained_on[split] for split in splits]))

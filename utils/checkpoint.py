@@ -148,17 +148,24 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, is no checkpoint of ours, or holds pickled code, which is never run.
     """
-    path = Path(path)
-    _check_exists(path)
-    content = _read(path, device)
-    if not isinstance(content, dict) or content.get("format") not in (FORMAT, OLDER_FORMAT):
-        raise ValueError(
-            f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
-        )
-    if fault := _content_fault(content):
-        raise ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
-    content["epoch"] += content["format"] == OLDER_FORMAT
-    return cast(Checkpoint, content)
+    content = _read(Path(path), device)
+    if not all(
+        bool(weight.isfinite().all()) for part in content["parts"].values() for weight in part.values()
+    ):
+        raise _invalid(path, "its weights must be finite")
+    return content
+
+
+def load_lazily(path: Path) -> Checkpoint:
+    """Return the content of a checkpoint, for what it says beside its weights.
+
+    A tensor is read from the file when it is used: last.ckpt is three times as large as its weights. Copy
+    those that outlive the file.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load`.
+    """
+    return _read(Path(path), "cpu", lazily=True)
 
 
 def tensor_bytes(content: object) -> int:
@@ -195,7 +202,7 @@ def read_origin(path: Path) -> Origin:
             raise FileNotFoundError(f"{path}: there is no such file of weights")
         own = sha256(path)
         return Origin(own, EXTERNAL, own[:12])
-    content = load(path)
+    content = load_lazily(path)
     own, origin = sha256(path), content.get("origin", {})
     seed, encoders = origin.get("seed"), content["config"].get("encoders")
     return Origin(
@@ -225,7 +232,25 @@ def _check_exists(path: Path) -> None:
     raise FileNotFoundError(f"{path}: there is no such checkpoint; {folder} holds {holds}")
 
 
-def _read(path: Path, device: torch.device | str) -> object:
+def _read(path: Path, device: torch.device | str, lazily: bool = False) -> Checkpoint:
+    """Return the content of a checkpoint, whose weights may still be infinite or not a number."""
+    _check_exists(path)
+    content = _read_file(path, device, lazily)
+    if not isinstance(content, dict) or content.get("format") not in (FORMAT, OLDER_FORMAT):
+        raise ValueError(
+            f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
+        )
+    if fault := _content_fault(content):
+        raise _invalid(path, fault)
+    content["epoch"] += content["format"] == OLDER_FORMAT
+    return cast(Checkpoint, content)
+
+
+def _invalid(path: Path, fault: str) -> ValueError:
+    return ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
+
+
+def _read_file(path: Path, device: torch.device | str, lazily: bool) -> object:
     """Read a file after comparing the checksums of its records, which torch does not."""
     damaged = f"{path}: damaged, or not a checkpoint; copy it again, or use another"
     if not zipfile.is_zipfile(path):
@@ -234,7 +259,7 @@ def _read(path: Path, device: torch.device | str) -> object:
         with zipfile.ZipFile(path) as file:
             if file.testzip() is not None:
                 raise ValueError(damaged)
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True, mmap=lazily)
     except pickle.UnpicklingError:
         rule = "a checkpoint may hold only tensors, numbers, text, lists and dicts"
         raise ValueError(f"{path}: refused, {rule}; nothing in it was run") from None
@@ -257,8 +282,6 @@ def _content_fault(content: Mapping[str, object]) -> str:
     epoch = content.get("epoch")
     if type(epoch) is not int or epoch < 0:
         return "its epoch must be 0 or more"
-    if not all(bool(weight.isfinite().all()) for weight in weights):
-        return "its weights must be finite"
     return ""
 
 

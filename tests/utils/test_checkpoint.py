@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from tests.training.toy import room_for
+from tests.training.toy import room_for, same
 from utils import checkpoint
 
 CONTENT = {
@@ -226,6 +228,32 @@ def test_a_checkpoint_names_its_settings_or_itself(tmp_path: Path) -> None:
     checkpoint.save(path, CONTENT | {"origin": origin})
     recorded = checkpoint.read_origin(path)
     assert (recorded.settings, recorded.seed) == (f"abc on {'d' * 12}", 5) and recorded.sha256 != own.sha256
+
+
+def test_what_a_checkpoint_says_is_read_without_its_weights(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    weights = {"net": {"weight": torch.zeros(2_000_000)}}
+    checkpoint.save(path, CONTENT | {"parts": weights, "subjects": {"train": torch.tensor([3, 5])}})
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    before = resident()
+    content = checkpoint.load_lazily(path)
+    assert content["epoch"] == 4 and content["subjects"]["train"].tolist() == [3, 5]
+    assert resident() - before < 4_000_000
+    assert same(content, checkpoint.load(path))
+
+
+@pytest.mark.parametrize("read", [checkpoint.load_lazily, checkpoint.read_origin])
+def test_damage_is_found_without_reading_weights(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, CONTENT | {"parts": {"net": {"weight": torch.ones(1000)}}})
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(4).numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
+        read(path)
 
 
 def test_a_folder_is_no_checkpoint_but_its_checkpoints_are_named(tmp_path: Path) -> None:
