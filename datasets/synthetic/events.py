@@ -1,8 +1,9 @@
 """Synthetic chart events and laboratory results: items, values over time, and errors of real charting."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -184,21 +185,48 @@ def draw_groups(rng: Generator, states: np.ndarray) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _item_events(item: Item, rows: np.ndarray, values: np.ndarray) -> pl.DataFrame:
-    """Return events of one item: row (of the moments), itemid, and value, valuenum and valueuom as text."""
-    if item.scale:
-        scale = scales()[item.scale]
-        rank = np.searchsorted(scale.thresholds, values)
-        value = pl.Series(scale.texts, dtype=pl.String).gather(rank)
-        numbers = pl.Series(scale.numbers or [None] * len(scale.texts), dtype=pl.Int64)
-        number = numbers.cast(pl.String).gather(rank)
-    else:
-        rounded = pl.Series(np.round(values, item.decimals))
-        value = (rounded if item.decimals else rounded.cast(pl.Int32)).cast(pl.String)
-        number = value
-    return pl.DataFrame({"row": rows, "value": value, "valuenum": number}).with_columns(
-        itemid=pl.lit(item.itemid), valueuom=pl.lit(item.unit or None, pl.String)
-    )
+class ItemEvents(NamedTuple):
+    """Events of one item: row of the moments [k], and value in the channel's unit [k]."""
+
+    item: Item
+    rows: np.ndarray
+    values: np.ndarray
+
+
+def _as_text(events: Sequence[ItemEvents]) -> pl.DataFrame:
+    """Return events of items, one item after the other: row, itemid, and value, valuenum, valueuom as text.
+
+    Values of all items are written as text at once: most of the time would be that of many small tables.
+    """
+    items = [item for item, _, _ in events]
+    which = np.repeat(np.arange(len(items)), [len(rows) for _, rows, _ in events])
+    texts: list[str] = []  # of all scales in turn
+    numbers: list[int | None] = []
+    written = []
+    for item, _, values in events:
+        if item.scale:
+            scale = scales()[item.scale]
+            written.append(np.searchsorted(scale.thresholds, values) + len(texts))
+            texts += scale.texts
+            numbers.extend(scale.numbers or [None] * len(scale.texts))
+        else:
+            written.append(np.round(values, item.decimals))
+    value = np.concatenate(written)
+    # Kinds of items: a rank on a scale, a whole number, or one with decimals.
+    kind = np.array([0 if item.scale else 1 if item.decimals == 0 else 2 for item in items])[which]
+    rank, whole = value[kind == 0].astype(np.int64), pl.Series(value[kind == 1])
+    plain = pl.concat([whole.cast(pl.Int32).cast(pl.String), pl.Series(value[kind == 2]).cast(pl.String)])
+    back = np.argsort(np.argsort(kind, kind="stable"), kind="stable")
+    scored = [pl.Series(texts, dtype=pl.String), pl.Series(numbers, dtype=pl.Int64).cast(pl.String)]
+    value_text, number_text = (pl.concat([text.gather(rank), plain]).gather(back) for text in scored)
+    unit = pl.Series([item.unit or None for item in items], dtype=pl.String)
+    return pl.DataFrame(
+        {
+            "row": np.concatenate([rows for _, rows, _ in events]), "value": value_text,
+            "valuenum": number_text, "itemid": pl.Series([item.itemid for item in items]).gather(which),
+            "valueuom": unit.gather(which),
+        }
+    )  # fmt: skip
 
 
 def draw_charts(seed: int, block: int, simulated: Block) -> pl.DataFrame:
@@ -222,12 +250,12 @@ def draw_charts(seed: int, block: int, simulated: Block) -> pl.DataFrame:
     for item in items("chart"):
         due = charted & (phase % item.every == 0) & groups[item.group][owner]
         rows = np.flatnonzero(due & (rng.random(len(phase)) < item.chance))
-        events.append(_item_events(item, rows, values[item.channel][rows]))
+        events.append(ItemEvents(item, rows, values[item.channel][rows]))
     fourth = np.minimum(np.searchsorted(owner, np.arange(len(stays))) + 3, len(phase) - 1)
     for item in items("admission"):
         selected = np.flatnonzero(rng.random(len(stays)) < item.chance)
-        events.append(_item_events(item, fourth[selected], body[item.channel][selected]))
-    return _finish_charts(rng, pl.concat(events), moments, stays)
+        events.append(ItemEvents(item, fourth[selected], body[item.channel][selected]))
+    return _finish_charts(rng, _as_text(events), moments, stays)
 
 
 def _finish_charts(
@@ -255,11 +283,16 @@ def _finish_charts(
     return to_datetimes(frame, ("charttime", "storetime")).select(CHART_COLUMNS)
 
 
+def _draw_texts(rng: Generator, texts: Sequence[str], count: int) -> pl.Series:
+    """Draw texts as `rng.choice` does, without NumPy's arrays of text, which take longer than the rest."""
+    return pl.Series(texts).gather(rng.integers(len(texts), size=count))
+
+
 def corrupt_values(rng: Generator, events: pl.DataFrame) -> pl.DataFrame:
     """Make a few values empty, unreadable, out of range, or blood pressures written as "120/80"."""
     draw = pl.Series(rng.random(len(events)))
-    text = pl.Series(rng.choice(UNREADABLE, len(events)))
-    low = pl.Series(rng.choice(["0", "-4", "1.5"], len(events)))
+    text = _draw_texts(rng, UNREADABLE, len(events))
+    low = _draw_texts(rng, ("0", "-4", "1.5"), len(events))
     tenfold = pl.col("value") + "0"  # rare, as each one adds to the deviation of its channel
     is_number = pl.col("valuenum") == pl.col("value")
     is_systolic = pl.col("itemid").is_in(MANUAL_SYSTOLIC)
@@ -293,8 +326,8 @@ def draw_labs(seed: int, block: int, simulated: Block) -> pl.DataFrame:
     events = []
     for item in items("lab"):
         due = (moments.time // HOUR % item.every == 0) & (rng.random(count) < item.chance)
-        events.append(_item_events(item, np.flatnonzero(due), values[item.channel][due]))
-    frame = pl.concat(events)
+        events.append(ItemEvents(item, np.flatnonzero(due), values[item.channel][due]))
+    frame = _as_text(events)
     return _finish_labs(rng, frame[rng.permutation(len(frame))], moments, admissions, block)
 
 
@@ -315,7 +348,7 @@ def _finish_labs(
         labevent_id=pl.Series(np.arange(len(events)) + block * 1_000_000),
         specimen_id=pl.Series(scatter_ids(1_000_000, row + block * 100_000)),
         **dict.fromkeys(("order_provider_id", "ref_range_lower", "ref_range_upper", "flag"), pl.lit(None)),
-        priority=pl.Series(rng.choice(["ROUTINE", "STAT"], len(row))),
+        priority=_draw_texts(rng, ("ROUTINE", "STAT"), len(row)),
         comments=pl.when(pl.col("value") == "___").then(pl.lit("HEMOLYZED, RESULT SUPPRESSED")),
         storetime=pl.col("charttime") + 2400,
     )

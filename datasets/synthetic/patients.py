@@ -300,8 +300,9 @@ def draw_diagnoses(seed: int, block: int, simulated: Block) -> pl.DataFrame:
             rows.append(row)
             codes.append(pool[int(picks[row] * len(pool))])
     for row in np.repeat(np.arange(count), rng.integers(2, 8, count)):
+        unrelated = _code_pools(int(version[row])).unrelated
         rows.append(row)
-        codes.append(rng.choice(_code_pools(int(version[row])).unrelated))
+        codes.append(unrelated[rng.integers(len(unrelated))])
     order = rng.permutation(len(rows))
     table = simulated.admissions.select("subject_id", "hadm_id").with_columns(icd_version=pl.Series(version))
     table = table[np.array(rows)[order]].with_columns(icd_code=np.array(codes)[order])

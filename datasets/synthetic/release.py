@@ -9,6 +9,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from itertools import repeat
 from pathlib import Path
 
@@ -80,8 +81,9 @@ class TableWriter:
             file = self.open_files.enter_context(path.open("wb"))
             table = gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0)
             self.tables[name] = self.open_files.enter_context(table)
-        text = frame.write_csv(include_header=is_new, datetime_format=TIME_FORMAT)
-        self.tables[name].write(text.encode())
+        text = BytesIO()
+        frame.write_csv(text, include_header=is_new, datetime_format=TIME_FORMAT)
+        self.tables[name].write(text.getbuffer())
 
 
 @contextmanager
