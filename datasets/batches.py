@@ -36,6 +36,16 @@ SAMPLES_PER_INPUT = 16
 By = Literal["sample", "stay", "input"]
 
 
+def _leave_cores_to_the_model() -> None:
+    """Let PyTorch use no other thread for the work of this one.
+
+    The threads that it starts for each operation wait for the next one without sleeping. Beside a model that
+    computes on the same cores, they took more of its time than the work itself. Threads that call PyTorch
+    first after this have one, too, but not those that have begun, such as the model's.
+    """
+    torch.set_num_threads(1)
+
+
 class Batches:
     """The batches of a split, an epoch at a time.
 
@@ -132,12 +142,14 @@ class Batches:
             cuts = np.append(np.arange(0, len(order), self.config.batch_size), len(order))
         else:
             cuts = split_evenly(self._weights[order], len(self))
+        torch.get_num_threads()  # settles the number of this thread, which runs the model
         threads = AHEAD if self.placement == "disk" else 1
         yield from in_order(
             lambda step: self._batch(order[cuts[step] : cuts[step + 1]], epoch, step),
             range(start, len(self)),
             threads,
             AHEAD // threads,
+            _leave_cores_to_the_model if self.device.type == "cpu" else None,
         )
 
     def _rows_of(self, stays: np.ndarray) -> np.ndarray:

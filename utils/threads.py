@@ -13,14 +13,19 @@ THREADS = min(available_cpus(), 4)  # for work on blocks of stays; each thread h
 
 
 def in_order(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int, each: int = 2
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    each: int = 2,
+    start: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
     """Map `work` over items in order; at most `threads * each` results are in flight or unread.
 
-    An error of `work` is raised in place of its result. `Executor.map` has no such bound before Python 3.14.
+    `start` is called in each thread before its first work. An error of `work` is raised in place of its
+    result. `Executor.map` has no such bound before Python 3.14.
     """
     pending: deque[Future[Result]] = deque()
-    pool = ThreadPoolExecutor(threads)
+    pool = ThreadPoolExecutor(threads, initializer=start)
     try:
         for item in items:
             pending.append(pool.submit(work, item))

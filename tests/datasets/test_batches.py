@@ -259,6 +259,26 @@ def test_what_is_not_asked_for_is_not_there(store: Store, pairs: str, ehr: bool,
     assert len(batch.hours) == 7
 
 
+def test_batches_are_made_on_one_core_beside_a_model_that_has_all(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    make = Batches._batch
+
+    def counted(self: Batches, *arguments: object) -> Batch:
+        counts.append(torch.get_num_threads())
+        return make(self, *arguments)
+
+    monkeypatch.setattr(Batches, "_batch", counted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert len(list(batches_of(store, "phenotyping").epoch(0))) == len(counts)
+        assert set(counts) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_gap_is_the_time_from_image_to_prediction(store: Store) -> None:
     samples = samples_of(store, "decompensation")
     hours = store.images()["hours"].to_numpy()[samples.cxr_row]
