@@ -31,9 +31,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def inline(
-    work: Callable[[int], object], items: Iterable[int], threads: int, each: int
+    work: Callable[[int], object], items: Iterable[int], threads: int, each: int, start: None
 ) -> Generator[object, None, None]:
-    """As utils.threads.in_order, in this thread, where the fake GPU is."""
+    """As utils.threads.in_order, in this thread, where the fake GPU is; on a GPU nothing is to `start`."""
+    assert start is None
     yield from map(work, items)
 
 
