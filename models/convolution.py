@@ -29,9 +29,7 @@ class SmallMapConv2d(nn.Conv2d):
         if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1):
             return super().forward(input)
         axes = list(zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
-        height, width = (
-            (size + 2 * padding - kernel) // stride + 1 for size, kernel, stride, padding in axes
-        )
+        height, width = (_outputs(*axis) for axis in axes)
         pixels = len(input) * height * width
         rows, columns = (_visible_taps(*axis) for axis in axes)
         is_product = self._is_faster_as_product(input, pixels, height * width)
@@ -75,12 +73,13 @@ class CroppedKernel(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Span, Span], output: Tensor) -> None:
         """Remember where the taps are."""
-        ctx.shape, ctx.rows, ctx.columns = inputs[0].shape, inputs[1], inputs[2]
+        weight, ctx.rows, ctx.columns = inputs
+        ctx.layout = weight.shape, weight.stride()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of all taps: zero but for those that were used."""
-        every = gradient.new_zeros(ctx.shape)
+        every = gradient.new_empty_strided(*ctx.layout).zero_()
         every[:, :, slice(*ctx.rows), slice(*ctx.columns)] = gradient
         return every, None, None
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.convolution import SmallMapConv2d, suit_small_maps
+from models.convolution import SmallMapConv2d, cropped_kernel, suit_small_maps
 
 SHAPES = [
     (size, kernel, stride, padding)
@@ -91,6 +91,14 @@ def test_few_pixels_are_multiplied_without_reordering_weights(
     assert bool(calls) is not is_product
     output.sum().backward()
     assert layer.weight.grad is not None and layer.weight.grad.stride() == layer.weight.stride()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_of_cropped_weights_is_in_their_order(layout: torch.memory_format) -> None:
+    weight = torch.rand(4, 5, 3, 3).to(memory_format=layout).requires_grad_()
+    (gradient,) = torch.autograd.grad(cropped_kernel(weight, (1, 2), (0, 3)).sum(), weight)
+    assert gradient.stride() == weight.stride()
+    assert gradient.sum() == 4 * 5 * 3 and (gradient[:, :, 1] == 1).all()
 
 
 def test_other_devices_and_groups_convolve(monkeypatch: pytest.MonkeyPatch) -> None:
