@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tyro.conf import subcommand
 
@@ -258,6 +258,8 @@ KEYS = st.sampled_from(
 )
 
 
+@example({"task": 0})
+@example({"task": -2.5})
 @given(st.dictionaries(KEYS, st.recursive(LEAVES, lambda part: st.lists(part) | st.dictionaries(KEYS, part))))
 def test_settings_that_are_built_are_those_that_were_written(values: dict) -> None:
     try:
@@ -266,4 +268,7 @@ def test_settings_that_are_built_are_those_that_were_written(values: dict) -> No
         return
     for name, value in values.items():
         written = value if not isinstance(value, dict) else built[name] | value
+        if name == "task" and type(value) in (int, float):  # a number is a text to be: --task 0
+            assert isinstance(built[name], str) and str(type(value)(built[name])) == str(value)
+            continue
         assert built[name] == (list(written) if isinstance(written, list) else written) or name == "store"
