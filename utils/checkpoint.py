@@ -148,19 +148,14 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, is no checkpoint of ours, or holds pickled code, which is never run.
     """
-    content = _read(Path(path), device)
-    if not all(
-        bool(weight.isfinite().all()) for part in content["parts"].values() for weight in part.values()
-    ):
-        raise _invalid(path, "its weights must be finite")
-    return content
+    return _read(Path(path), device)
 
 
 def load_lazily(path: Path) -> Checkpoint:
-    """Return the content of a checkpoint, for what it says beside its weights.
+    """Return the content of a checkpoint whose optimizer's state, most of last.ckpt, is not needed.
 
-    A tensor is read from the file when it is used: last.ckpt is three times as large as its weights. Copy
-    those that outlive the file.
+    A tensor is read from the file when it is used, as the weights are to be checked. Copy those that outlive
+    the file.
 
     Raises:
         FileNotFoundError, ValueError: As `load`.
@@ -233,7 +228,6 @@ def _check_exists(path: Path) -> None:
 
 
 def _read(path: Path, device: torch.device | str, lazily: bool = False) -> Checkpoint:
-    """Return the content of a checkpoint, whose weights may still be infinite or not a number."""
     _check_exists(path)
     content = _read_file(path, device, lazily)
     if not isinstance(content, dict) or content.get("format") not in (FORMAT, OLDER_FORMAT):
@@ -241,13 +235,9 @@ def _read(path: Path, device: torch.device | str, lazily: bool = False) -> Check
             f"{path}: not a checkpoint of this project; it needs parts, config and epoch ({FORMAT})"
         )
     if fault := _content_fault(content):
-        raise _invalid(path, fault)
+        raise ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
     content["epoch"] += content["format"] == OLDER_FORMAT
     return cast(Checkpoint, content)
-
-
-def _invalid(path: Path, fault: str) -> ValueError:
-    return ValueError(f"{path}: not a valid checkpoint: {fault}; copy it again, or use another")
 
 
 def _read_file(path: Path, device: torch.device | str, lazily: bool) -> object:
@@ -282,6 +272,8 @@ def _content_fault(content: Mapping[str, object]) -> str:
     epoch = content.get("epoch")
     if type(epoch) is not int or epoch < 0:
         return "its epoch must be 0 or more"
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        return "its weights must be finite"
     return ""
 
 

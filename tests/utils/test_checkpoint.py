@@ -230,10 +230,10 @@ def test_a_checkpoint_names_its_settings_or_itself(tmp_path: Path) -> None:
     assert (recorded.settings, recorded.seed) == (f"abc on {'d' * 12}", 5) and recorded.sha256 != own.sha256
 
 
-def test_what_a_checkpoint_says_is_read_without_its_weights(tmp_path: Path) -> None:
+def test_what_a_checkpoint_says_is_read_without_the_state_of_the_optimizer(tmp_path: Path) -> None:
     path = tmp_path / "x.ckpt"
-    weights = {"net": {"weight": torch.zeros(2_000_000)}}
-    checkpoint.save(path, CONTENT | {"parts": weights, "subjects": {"train": torch.tensor([3, 5])}})
+    state = {"optimizer": {0: {"exp_avg": torch.zeros(2_000_000)}}}
+    checkpoint.save(path, CONTENT | {"training": state, "subjects": {"train": torch.tensor([3, 5])}})
 
     def resident() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
@@ -246,13 +246,18 @@ def test_what_a_checkpoint_says_is_read_without_its_weights(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("read", [checkpoint.load_lazily, checkpoint.read_origin])
-def test_damage_is_found_without_reading_weights(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_damage_and_infinite_weights_are_found_at_once(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
     path = tmp_path / "x.ckpt"
     checkpoint.save(path, CONTENT | {"parts": {"net": {"weight": torch.ones(1000)}}})
     content = bytearray(path.read_bytes())
     content[content.index(torch.ones(4).numpy().tobytes())] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="damaged, or not a checkpoint"):
+        read(path)
+    checkpoint.save(path, CONTENT | {"parts": {"net": {"weight": torch.tensor([1.0, torch.inf])}}})
+    with pytest.raises(ValueError, match="its weights must be finite"):
         read(path)
 
 
