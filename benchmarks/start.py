@@ -22,11 +22,16 @@ FIRST_STEPS = {
     "phenotyping, both modalities": f"--task phenotyping {IMAGES}",
     "decompensation, EHR": "--task decompensation --fusion ehr --data_pairs ehr_all",
 }
-# Runs a program of the working directory until an optimizer has taken a step. Both builds import PyTorch.
+# Runs a program of the working directory, which imports PyTorch itself, until its optimizer has taken a step.
 UNTIL_FIRST_STEP = """
 import os, runpy, sys
-from torch.optim.optimizer import register_optimizer_step_post_hook
-register_optimizer_step_post_hook(lambda *step: os._exit(0))
+class Waiting:
+    def find_spec(self, *module):
+        optimizer = sys.modules.get("torch.optim.optimizer")
+        if hasattr(optimizer, "register_optimizer_step_post_hook"):
+            sys.meta_path.remove(self)
+            optimizer.register_optimizer_step_post_hook(lambda *step: os._exit(0))
+sys.meta_path.insert(0, Waiting())
 sys.path.insert(0, os.getcwd())
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

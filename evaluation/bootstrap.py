@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Self
 
 import numpy as np
-from scipy.special import expit, logit, ndtr, stdtr, stdtrit
+import scipy  # whose parts are imported where they are first used
 
 from evaluation import metrics
 from evaluation.debias import sizes_in_resamples, sum_of_absolutes
@@ -199,7 +199,8 @@ def interval(
     if np.isfinite(high):
         share = (value - low) / (high - low)
         steps = half / (share * (1 - share) * (high - low))  # the logit is so much steeper
-        ends = low + (high - low) * expit(logit(share) + np.array([-steps, steps]))
+        logits = scipy.special.logit(share) + np.array([-steps, steps])
+        ends = low + (high - low) * scipy.special.expit(logits)
     else:
         ends = low + (value - low) * np.exp(np.array([-half, half]) / (value - low))
     return Interval(float(ends[0]), float(ends[1]))
@@ -221,7 +222,7 @@ def p_value(difference: float, resampled: np.ndarray, subjects: int) -> float:
     error = float(resampled.std()) * np.sqrt(subjects / (subjects - 1))
     if error == 0:
         return float(difference == 0)
-    return float(2 * stdtr(subjects - 1, -abs(difference) / error))
+    return float(2 * scipy.special.stdtr(subjects - 1, -abs(difference) / error))
 
 
 def percentile_interval(values: np.ndarray, subjects: int | None = None, fitted: int = 0) -> Interval:
@@ -236,7 +237,8 @@ def percentile_interval(values: np.ndarray, subjects: int | None = None, fitted:
     values = values[~np.isnan(values)]
     tail = TAIL
     if subjects is not None:
-        tail = float(ndtr(-_reach(subjects) * np.sqrt(subjects / max(subjects - fitted, subjects / 4))))
+        wider = np.sqrt(subjects / max(subjects - fitted, subjects / 4))
+        tail = float(scipy.special.ndtr(-_reach(subjects) * wider))
     return Interval(*map(float, np.quantile(values, (tail, 1 - tail)))) if len(values) else NO_INTERVAL
 
 
@@ -396,7 +398,7 @@ def _reach(subjects: int) -> float:
     (1.96, 3.1)
     """
     subjects = max(2, subjects)
-    return float(stdtrit(subjects - 1, 1 - TAIL) * np.sqrt(subjects / (subjects - 1)))
+    return float(scipy.special.stdtrit(subjects - 1, 1 - TAIL) * np.sqrt(subjects / (subjects - 1)))
 
 
 def _ordinal(truth: np.ndarray, probability: np.ndarray, resamples: Resamples) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Probabilities that are calibrated on the validation split: temperature scaling and isotonic regression."""
 
 import numpy as np
-from scipy.special import expit, logit
+import scipy  # whose parts are imported where they are first used
 
 from evaluation.metrics import known
 
@@ -19,8 +19,6 @@ def fit_temperature(truth: np.ndarray, probability: np.ndarray) -> float:
     >>> round(fit_temperature(np.array([1, 0, 0, 0, 0, 1, 1, 1]), probability), 3)
     2.0
     """
-    from scipy.optimize import minimize_scalar  # takes a third of a second to import, which few commands need
-
     is_positive, probability = known(truth, probability)
     if is_positive.all() or not is_positive.any():
         return 1.0
@@ -29,7 +27,8 @@ def fit_temperature(truth: np.ndarray, probability: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return float(np.logaddexp(0, -margins / np.exp(log_temperature)).mean())
 
-    found = minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded", options={"xatol": 1e-6})
+    options = {"bounds": LOG_TEMPERATURES, "method": "bounded", "options": {"xatol": 1e-6}}
+    found = scipy.optimize.minimize_scalar(loss, **options)
     return float(np.exp(found.x))
 
 
@@ -39,7 +38,7 @@ def scale(probability: np.ndarray, temperature: float) -> np.ndarray:
     >>> scale(np.array([0.1, 0.5, 0.9]), 2.0).round(2).tolist()
     [0.25, 0.5, 0.75]
     """
-    return np.asarray(expit(_logits(probability) / temperature))
+    return np.asarray(scipy.special.expit(_logits(probability) / temperature))
 
 
 def fit_isotonic(truth: np.ndarray, probability: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -78,4 +77,4 @@ def has_both(truth: np.ndarray) -> bool:
 
 
 def _logits(probability: np.ndarray) -> np.ndarray:
-    return np.asarray(logit(np.clip(probability.astype(np.float64), NEAREST, 1 - NEAREST)))
+    return np.asarray(scipy.special.logit(np.clip(probability.astype(np.float64), NEAREST, 1 - NEAREST)))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import erf
+import scipy  # whose parts are imported where they are first used
 
 STEPS = 100  # more than Newton's method needs on a convex function
 PRECISION = 1e-12  # of a scale
@@ -53,7 +53,7 @@ class BinGaps(NamedTuple):
         mean = scale * size
         ratio = np.divide(mean, self.deviation, out=np.full(len(mean), np.inf), where=self.deviation > 0)
         noise = self.deviation * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2)
-        share = erf(ratio / np.sqrt(2))
+        share = scipy.special.erf(ratio / np.sqrt(2))
         return float((noise + mean * share).sum()), float(size @ share)
 
 

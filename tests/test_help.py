@@ -132,8 +132,27 @@ def test_a_training_begins_without_what_only_reports_need() -> None:
     listing = "import sys, training.classify, training.pretraining; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", listing], capture_output=True, cwd=ROOT, text=True)
     imported = set(ended.stdout.split())
-    late = {"sklearn", "scipy.optimize", "scipy.stats", "matplotlib", "polars", "optuna", "timm"}
+    late = {"sklearn", "scipy.special", "matplotlib", "polars", "optuna", "timm", "torchvision"}
     assert "torch" in imported and not imported & late
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd", "lars"])
+def test_a_step_of_a_resnet_needs_neither_torchvision_nor_pytorchs_compiler(optimizer: str) -> None:
+    step = f"""
+import sys, torch
+from models.encoders import CXREncoder
+from training.optim import OptimConfig, build_optimizer
+encoder = CXREncoder("resnet18")
+optimizer = build_optimizer(OptimConfig(optimizer="{optimizer}"), encoder)
+encoder(torch.rand(2, 1, 32, 32)).sum().backward()
+optimizer.step()
+optimizer.zero_grad()
+optimizer.load_state_dict(optimizer.state_dict())
+print(*sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", step], capture_output=True, cwd=ROOT, text=True)
+    imported = set(ended.stdout.split())
+    assert "torch" in imported and not imported & {"torchvision", "torch._dynamo", "sympy"}
 
 
 def test_help_piped_into_head_ends_without_a_traceback() -> None:

@@ -16,7 +16,7 @@ from types import FrameType, TracebackType
 from typing import NamedTuple, Self
 
 from utils.cli import STOP_SIGNALS
-from utils.lazy import resolve
+from utils.lazy import resolve_main
 from utils.machine import available_cpus
 
 POLL_SECONDS = 0.02
@@ -181,7 +181,7 @@ def _import(program: str) -> None:
     module = importlib.import_module(program)
     main = getattr(module, "MAIN", None)
     if main is not None:
-        resolve(main)
+        resolve_main(main)
     for name in getattr(module, "LATER", ()):
         importlib.import_module(name)
 

@@ -8,8 +8,10 @@ from typing import overload
 import torch
 from torch import Tensor
 
+from training.optimizers import Uncompiled
 
-class LARS(torch.optim.Optimizer):
+
+class LARS(Uncompiled):
     """Layer-wise adaptive rate scaling (You et al. 2017, https://arxiv.org/abs/1708.03888).
 
     The ratio is trust * |w| / (|g| + decay * |w|), as published, also where the decay is 0: then it is

@@ -135,15 +135,14 @@ def build_optimizer(
 
 
 def _optimizer(config: OptimConfig, groups: list[dict[str, object]]) -> torch.optim.Optimizer:
-    import torch  # not for --help
-
-    from training.lars import LARS
+    from training.lars import LARS  # with torch, which --help does not need
+    from training.optimizers import SGD, Adam, AdamW
 
     if config.optimizer == "lars":
         return LARS(
             groups, lr=config.lr, momentum=config.momentum, trust_coefficient=config.trust_coefficient
         )
     if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
-    adam = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        return SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    adam = AdamW if config.optimizer == "adamw" else Adam
     return adam(groups, lr=config.lr, fused=True)

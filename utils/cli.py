@@ -10,7 +10,7 @@ from types import FrameType, UnionType
 from typing import NoReturn, TypeVar, cast
 
 from utils.config import parse
-from utils.lazy import resolve
+from utils.lazy import resolve_main
 from utils.log import is_rank_zero
 from utils.machine import limit_threads
 
@@ -34,7 +34,7 @@ def run_cli(main: Callable[[T], None] | str, config: type[T] | UnionType) -> Non
         description = inspect.getdoc(main if isinstance(config, UnionType) else config)
         settings = parse(cast(type[T], config), description=description or "")
         try:
-            run = main if callable(main) else cast(Callable[[T], None], resolve(main))
+            run = main if callable(main) else cast(Callable[[T], None], resolve_main(main))
             run(settings)
         except BrokenPipeError:
             raise

@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import random
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -214,7 +215,6 @@ def set_precision(config: RunConfig, device: torch.device) -> None:
 def environment(run: Run) -> dict[str, object]:
     """Return what environment.yaml holds: versions, machine, commit and data."""
     is_cuda = run.process.device.type == "cuda"
-    described = [package.metadata for package in distributions()]  # parsed at each access
     return {
         "started": run.started,
         "commit": run.commit,
@@ -229,8 +229,16 @@ def environment(run: Run) -> dict[str, object]:
         "cuda": torch.version.cuda if is_cuda else None,
         "processes": run.process.world,
         "threads": torch.get_num_threads(),
-        "packages": dict(sorted((package["Name"].lower(), package["Version"]) for package in described)),
+        "packages": _packages(),
     }
+
+
+def _packages() -> dict[str, str]:
+    """Return {name: version} of what is installed. Only heads are read, as whole descriptions are long."""
+    texts = (package.read_text("METADATA") or package.read_text("PKG-INFO") for package in distributions())
+    fields = re.compile(r"^(Name|Version): *(.*)$", re.M)
+    heads = [dict(fields.findall((text or "").partition("\n\n")[0])) for text in texts]
+    return dict(sorted((head["Name"].lower(), head["Version"]) for head in heads if len(head) == 2))
 
 
 def _write_records(config: HasRun, run: Run) -> None:

@@ -1,6 +1,7 @@
 """Image encoders: a torchvision ResNet or DenseNet without its classifier, and what all encoders share."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from http.client import HTTPException
 from pathlib import Path
@@ -8,43 +9,62 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
-from torchvision.models import WeightsEnum
 
 from datasets.schema import SMALLEST_IMAGE
 from models.batch_norm import CPUSyncBatchNorm
 from models.convolution import suit_small_maps
 from models.encoders.base import Encoder
+from models.encoders.resnet import RESNETS, resnet
 from utils.distributed import all_reduce_sum
 from utils.files import sha256
+from utils.state_dict import read_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-BACKBONES = tuple(torchvision_models.list_models(module=torchvision_models, include=["*resne*", "densenet*"]))
+DENSENETS = ("densenet121", "densenet161", "densenet169", "densenet201")
+BACKBONES = (*DENSENETS, *RESNETS)
 
 
-def imagenet_weights(name: str) -> WeightsEnum:
-    """Return torchvision's weights of a network, once their file is in PyTorch's cache and is whole.
+def torchvision_network(name: str) -> nn.Module:
+    """Build one of BACKBONES with random weights; DenseNets import torchvision, which takes a while."""
+    if name in RESNETS:
+        return resnet(name)
+    from torchvision import models
+
+    network: nn.Module = models.get_model(name, weights=None)
+    return network
+
+
+def torchvision_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name tensors as torchvision's networks do today; files of its DenseNets have norm.1 for norm1."""
+    old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])(?=\.)")
+    return {old.sub(r"\1\2", name): tensor for name, tensor in state.items()}
+
+
+def imagenet_weights(name: str) -> dict[str, Tensor]:
+    """Return torchvision's weights of a network, whose file is fetched unless PyTorch's cache has it whole.
 
     Raises:
         ValueError: The file cannot be fetched, or another one is in its place; the message says which file,
             where to get it and where to put it.
     """
-    weights: WeightsEnum = torchvision_models.get_model_weights(name).DEFAULT
-    path = Path(torch.hub.get_dir(), "checkpoints", weights.url.rpartition("/")[2])
+    from torchvision.models import get_model_weights
+
+    url: str = get_model_weights(name).DEFAULT.url
+    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
     start_of_hash = path.stem.rpartition("-")[2]
-    cure = f"fetch {weights.url} where there is a network and put it there, or leave out --pretrained"
+    cure = f"fetch {url} where there is a network and put it there, or leave out --pretrained"
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(path), start_of_hash)
+            torch.hub.download_url_to_file(url, str(path), start_of_hash)
         except (OSError, RuntimeError, HTTPException) as error:
             fault = f"is missing, and fetching it failed ({error})"
             raise ValueError(f"--pretrained: {path} {fault}; {cure}") from error
     elif not sha256(path).startswith(start_of_hash):
         fault = f"is damaged: its SHA-256 does not begin with {start_of_hash}"
         raise ValueError(f"--pretrained: {path} {fault}; remove it, {cure}")
-    return weights
+    return torchvision_names(read_state_dict(path))
 
 
 class Stages(nn.Sequential):
@@ -109,9 +129,10 @@ class CXREncoder(ImageEncoder):
                 f"{', '.join(BACKBONES)}"
             )
         self.pretrained = pretrained
-        weights = imagenet_weights(name) if pretrained and download else None
-        network = suit_small_maps(torchvision_models.get_model(name, weights=weights))
-        self.stages = stages_of(network)
+        network = torchvision_network(name)
+        if pretrained and download:
+            network.load_state_dict(imagenet_weights(name))
+        self.stages = stages_of(suit_small_maps(network))
         self.stage_dims = _stage_dims(self.stages)
         self.feature_dim = self.stage_dims[-1]
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
 
 from models.encoders.base import Encoder
-from models.encoders.cxr import stages_of
+from models.encoders.cxr import stages_of, torchvision_names, torchvision_network
 from models.encoders.families import FAMILIES
 from models.encoders.vision import VisionEncoder
 from utils.checkpoint import load_part
@@ -58,7 +57,7 @@ def load_external(encoder: Encoder, backbone: str, path: Path) -> str:
     else:
         network = _headless(backbone)
         prefix = _prefix_of(state, next(iter(network.state_dict())))
-        named = _without_prefix(state, prefix)
+        named = torchvision_names(_without_prefix(state, prefix))
         used = {name: tensor for name, tensor in named.items() if name.split(".")[0] not in CLASSIFIERS}
         message = _load_stages(encoder, network, used)
     left_out = sum(map(Tensor.numel, state.values())) - sum(map(Tensor.numel, used.values()))
@@ -78,7 +77,7 @@ def _prefix_of(state: Mapping[str, Tensor], first: str) -> str:
 
 def _headless(backbone: str) -> nn.Module:
     """Build a network of torchvision without its classifier."""
-    network: nn.Module = torchvision_models.get_model(backbone, weights=None)
+    network = torchvision_network(backbone)
     for name in CLASSIFIERS:
         if hasattr(network, name):
             setattr(network, name, nn.Identity())

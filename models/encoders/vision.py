@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision import models as torchvision_models
 
-from models.encoders.cxr import BACKBONES, ImageEncoder
+from models.encoders.cxr import BACKBONES, ImageEncoder, torchvision_network
 from models.encoders.families import FAMILIES, PUBLISHED_CROP, TIMM, Family
 from utils.config import did_you_mean
 from utils.lazy import resolve
@@ -39,7 +38,7 @@ class BioViLT(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = torchvision_models.resnet50(weights=None)
+        self.encoder = torchvision_network("resnet50")
         self.encoder.fc = nn.Identity()
         self.backbone_to_vit = nn.Conv2d(2048, 256, 1, bias=False)
         self.missing_previous_emb = nn.Parameter(torch.zeros(1, 256, 1, 1))
@@ -58,14 +57,14 @@ def _rad_dino() -> nn.Module:
 
 
 def _xrv_densenet() -> nn.Module:
-    network: nn.Module = torchvision_models.densenet121(weights=None)
+    network = torchvision_network("densenet121")
     network.classifier = nn.Identity()
     network.get_submodule("features").conv0 = _grey_stem()
     return network
 
 
 def _xrv_resnet() -> nn.Module:
-    network: nn.Module = torchvision_models.resnet50(weights=None)
+    network = torchvision_network("resnet50")
     network.fc = nn.Identity()
     network.conv1 = _grey_stem()
     return network

@@ -10,6 +10,7 @@ from pathlib import Path
 from torchvision.models import DenseNet
 from torchvision.models._api import register_model
 
+from models.encoders import cxr
 from tests.faults.contents import same_arrays, same_bytes, same_rows, same_set_of_rows, same_state
 from tests.random_store import write_random_store
 
@@ -28,14 +29,14 @@ TESTED = {
 def register_small_network() -> None:
     """Add a DenseNet of a few thousand weights to torchvision's models, so that checkpoints are small.
 
-    Call it before models.encoders is imported, which lists the models.
+    Call it before programs are imported, which may copy the list of models.
     """
 
     def densenet_tiny(**_: object) -> DenseNet:
         return DenseNet(4, (1, 1, 1, 1), 8, bn_size=1)
 
-    densenet_tiny.__module__ = "torchvision.models.densenet"
     register_model(NETWORK)(densenet_tiny)
+    cxr.BACKBONES += (NETWORK,)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torchvision import models as torchvision_models
 
 from models.classifier import ClassifierConfig, start_classifier
 from models.encoders import CXREncoder, EncoderConfig, load_external
+from tests.models.test_resnet import old_name
 from utils.checkpoint import save
 from utils.state_dict import read_state_dict
 
@@ -79,8 +80,12 @@ def test_features_are_those_of_the_network(network: torch.nn.Module, tmp_path: P
     torch.testing.assert_close(encoder(images), expected, **tolerance)
 
 
-def test_a_densenet_loads_too(tmp_path: Path) -> None:
-    path = write(tmp_path / "densenet.pt", torchvision_models.densenet121(weights=None).state_dict())
+@pytest.mark.parametrize("names", ["today's", "of torchvision's files"])
+def test_a_densenet_loads_too(tmp_path: Path, names: str) -> None:
+    state = torchvision_models.densenet121(weights=None).state_dict()
+    if names != "today's":
+        state = {old_name(name): tensor for name, tensor in state.items()}
+    path = write(tmp_path / "densenet.pt", state)
     encoder = CXREncoder("densenet121", download=False)
     assert load_external(encoder, "densenet121", path).startswith("cxr_encoder: 725/725")
 

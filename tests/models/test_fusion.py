@@ -8,11 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_sequence
-from torchvision import models as torchvision_models
 
 from datasets.schema import Batch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
-from models.encoders import EncoderConfig, HourlyStates
+from models.encoders import EncoderConfig, HourlyStates, cxr
 from models.fusion import FUSIONS, FusionConfig
 from models.fusion.daft import ScaleAndShift
 from models.fusion.mmtm import Gates
@@ -26,7 +25,7 @@ BOTH = [name for name in WITH_IMAGES if "ehr" in FUSIONS[name].modalities]
 WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.intermediate else (0, 3))]
 BORROWING = ("m3care",)  # in training, a sample without an image borrows from others of its batch
 DEFAULT = FusionConfig()
-build_network = torchvision_models.get_model
+build_network = cxr.torchvision_network
 IN_EVERY_SETTING = [
     *((name, DEFAULT) for name in FUSIONS),
     *((name, FusionConfig(layer_after=stage)) for name in ("mmtm", "daft") for stage in (-1, 0, 3)),
@@ -45,12 +44,7 @@ def drawn_once(name: str) -> nn.Module:
 @pytest.fixture(autouse=True)
 def random_networks_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy a network with random weights: to draw them anew is half of a test's time."""
-
-    def get_model(name: str, weights: object = None) -> nn.Module:
-        assert weights is None
-        return copy.deepcopy(drawn_once(name))
-
-    monkeypatch.setattr(torchvision_models, "get_model", get_model)
+    monkeypatch.setattr(cxr, "torchvision_network", lambda name: copy.deepcopy(drawn_once(name)))
 
 
 def make_classifier(

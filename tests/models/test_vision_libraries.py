@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision import models as torchvision_models
 
 from models.encoders import vision
 from tests.models.test_vision import images, loaded, randomise, shallow, written
@@ -47,7 +48,7 @@ def test_torchxrayvisions_features_are_its_own(tmp_path: Path, name: str, size: 
     else:
         model = xrv.models.ResNet.__new__(xrv.models.ResNet)
         torch.nn.Module.__init__(model)
-        network = vision.torchvision_models.resnet50(num_classes=18)
+        network = torchvision_models.resnet50(num_classes=18)
         network.conv1 = torch.nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         model.model = network
         randomise(model)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from itertools import pairwise
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from training.early_stopping import PatienceConfig
 from training.lars import LARS
@@ -148,3 +150,41 @@ def test_a_warm_up_longer_than_the_training_tells_both_and_the_cure() -> None:
     with pytest.raises(ValueError, match=r"--epochs 2: .* --warmup_epochs 10, .*; use --warmup_epochs 0"):
         OptimConfig(epochs=2, warmup_epochs=10)
     assert OptimConfig(epochs=10, warmup_epochs=10).warmup_epochs == 10
+
+
+THEIRS = {"adamw": optim.AdamW, "adam": optim.Adam, "sgd": partial(optim.SGD, momentum=0.9)}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_optimizers_are_pytorchs_and_keep_their_state(name: str) -> None:
+    config = OptimConfig(optimizer=name, lr=0.1, weight_decay=0.0)
+    ours, theirs, resumed = (nn.Linear(3, 2) for _ in range(3))
+    theirs.load_state_dict(ours.state_dict())
+    optimizers = {
+        ours: build_optimizer(config, ours),
+        theirs: THEIRS[name](theirs.parameters(), lr=0.1, weight_decay=0.0, fused=True),
+    }
+    inputs = torch.randn(4, 5, 3)
+    for batch in inputs[:3]:
+        for module, optimizer in optimizers.items():
+            module(batch).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert module.weight.grad is None
+    assert all(map(torch.equal, ours.parameters(), theirs.parameters()))
+    resumed.load_state_dict(ours.state_dict())
+    optimizers[resumed] = build_optimizer(config, resumed)
+    optimizers[resumed].load_state_dict(copy.deepcopy(optimizers[ours].state_dict()))
+    for module in (ours, resumed):
+        module(inputs[3]).square().sum().backward()
+        optimizers[module].step()
+    assert all(map(torch.equal, ours.parameters(), resumed.parameters()))
+
+
+def test_a_step_leaves_no_graph_and_calls_the_hooks_of_steps() -> None:
+    called, module = [], nn.Linear(3, 2)
+    optimizer = build_optimizer(OptimConfig(), module)
+    optimizer.register_step_post_hook(lambda *step: called.append(step))
+    module(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+    assert len(called) == 1 and module.weight.grad_fn is None and torch.is_grad_enabled()
