@@ -136,4 +136,4 @@ class FeatureBatches:
         indices = to_device(torch.from_numpy(order), self.features.device).split(self.batch_size)[start:]
         for batch in zip(rows, indices, strict=True):
             row, index = (part.tensor_split(self.world)[self.rank] for part in batch)
-            yield FeatureBatch(self.features[index], self.labels[index], row)
+            yield FeatureBatch(self.features.index_select(0, index), self.labels.index_select(0, index), row)

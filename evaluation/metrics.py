@@ -188,6 +188,34 @@ def headline(scores: Sequence[Score]) -> dict[str, float]:
     return {score["metric"]: score["value"] for score in macro}
 
 
+def headline_of(
+    kind: str,
+    labels: Sequence[str],
+    truth: np.ndarray,
+    probability: np.ndarray,
+    subject: np.ndarray | None = None,
+) -> dict[str, float]:
+    """Return the `headline` of what `evaluate` returns, in a fraction of the time if there are many labels.
+
+    Most of the time goes into the calibration error of each label and group, of which no mean is made.
+    """
+    if kind == "ordinal":
+        return headline(evaluate(kind, labels, {}, truth, probability))
+    values: dict[str, list[float]] = {"auroc": [], "auprc": [], "brier": []}
+    gaps = []
+    for pair in zip(truth.T, probability.T, strict=True):
+        area, own = auroc(*pair), calibration_gaps(*pair, subject)
+        if own is None or math.isnan(area):
+            continue
+        for name, value in {"auroc": area, "auprc": auprc(*pair), "brier": brier(*pair)}.items():
+            values[name].append(value)
+        gaps.append(own)
+    if not gaps:
+        return dict.fromkeys([*values, "ece"], math.nan)
+    means = {name: float(np.mean(column)) for name, column in values.items()}
+    return means | {"ece": mean_gaps(gaps).error}
+
+
 def undefined_labels(scores: Sequence[Score]) -> list[str]:
     """Return the labels without a value, such as those with one class, which no mean contains."""
     return list(dict.fromkeys(score["label"] for score in scores if math.isnan(score["value"])))
@@ -196,7 +224,7 @@ def undefined_labels(scores: Sequence[Score]) -> list[str]:
 def known(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return truth as bool and scores as float64, both only where truth [n] is known."""
     truth, score = _known_pairs(truth, score)
-    if not np.isin(truth, (0, 1)).all():
+    if not ((truth == 0) | (truth == 1)).all():
         raise ValueError(f"labels must be 0, 1 or NaN, not {np.setdiff1d(truth, (0, 1))[:3]}")
     return truth == 1, score.astype(np.float64)
 

@@ -21,15 +21,15 @@ from datasets.other_splits import open_store
 from datasets.samples import Samples, is_hourly, load_samples
 from datasets.schema import SHARES_STAYS, SPLITS, Batch, FeatureBatch, ImageFeatures, RecordNeeds
 from datasets.store import Store
-from evaluation import metrics, results
+from evaluation import results
 from evaluation.calibration import calibrate
 from evaluation.predictions import EMBEDDINGS, write_embeddings
 from evaluation.scoring import (
     ScoringContext,
     check_learnable,
     class_means,
-    compute_scores,
     has_scorable_label,
+    mean_scores,
     monitor_score,
     write_report,
 )
@@ -128,8 +128,7 @@ class ValidationPass:
         """Return the mean scores of all samples of an epoch, which are those since the last call."""
         probability = self.predictions.in_order()
         self.predictions = Predictions()
-        scores = compute_scores(self.task, self.samples.labels, probability, subject=self.samples.subject_id)
-        return metrics.headline(scores)
+        return mean_scores(self.task, self.samples.labels, probability, self.samples.subject_id)
 
 
 @releasing_locks()
@@ -180,8 +179,9 @@ def fit_classifier(
     """
     config = experiment.config
     sources = config.encoder_checkpoints
-    known = lineage(experiment.store, map(Path, sources.values()))
-    check_no_more_labels(map(Path, sources.values()), config.label_fraction, config.run.seed)
+    paths = list(map(Path, dict.fromkeys(sources.values())))
+    known = lineage(experiment.store, paths)
+    check_no_more_labels(paths, config.label_fraction, config.run.seed)
     classifier, built = start_classifier(classifier_config(config), sources)
     samples = {
         "train": experiment.load_labeled(config.label_fraction, config.run.seed),

@@ -17,6 +17,7 @@ from evaluation.scoring import (
     _undefined_note,
     class_means,
     compute_scores,
+    mean_scores,
     monitor_score,
     score_with_intervals,
     summary,
@@ -46,10 +47,13 @@ def test_the_monitor_alone_is_that_of_all_scores(name: str) -> None:
     if task.kind == "multilabel":
         truth[:, 0] = np.where(np.isnan(truth[:, 0]), np.nan, 0)
     guess = draw.random((40, task.outputs))
-    assert monitor_score(task, truth, guess) == headline(compute_scores(task, truth, guess))[task.monitor]
+    means = headline(compute_scores(task, truth, guess, subject=np.arange(40) // 2))
+    assert monitor_score(task, truth, guess) == means[task.monitor]
+    assert mean_scores(task, truth, guess, np.arange(40) // 2) == means
     one_class = np.zeros_like(truth)
     if task.kind != "ordinal":
         assert np.isnan(monitor_score(task, one_class, guess))
+        assert all(np.isnan(mean) for mean in mean_scores(task, one_class, guess).values())
 
 
 def test_a_label_of_one_class_is_named_and_left_out() -> None:
