@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,7 +15,9 @@ from models.replace import replace_layers
 
 SMALL_MAP = 4  # pixels, 2 x 2; a convolution of larger maps is slower, too, but by less
 FEW_PIXELS = 32  # of all maps, up to which multiplying by zeros takes less time than cropping the weights
+WHOLE_MAPS = 4  # a product of whole maps pays from a fourth as many pixels as channels
 Span = tuple[int, int]  # start and end
+Axis = tuple[int, int, int, int]  # size, kernel, stride and padding
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -21,7 +26,9 @@ class SmallMapConv2d(nn.Conv2d):
     Small images shrink to maps of a few pixels. Only one of the nine taps of a 3 x 3 kernel sees an input of
     one pixel; the other eight are left out. On a CPU, a convolution of few pixels spends most of its time on
     bringing the weights and their gradients into an order of its own. It is computed as a product instead, of
-    the patches that the kernel sees and the weights as they are (`python -m benchmarks.convolution`).
+    the patches that the kernel sees and the weights as they are (`python -m benchmarks.convolution`). Where a
+    kernel sees the whole map from each of its pixels, as one of 3 x 3 does with 2 x 2 pixels, more pixels are
+    a product of whole maps, with 4 of 9 taps for each.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -31,6 +38,8 @@ class SmallMapConv2d(nn.Conv2d):
         axes = list(zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         height, width = (_outputs(*axis) for axis in axes)
         pixels = len(input) * height * width
+        if self._is_faster_as_product_of_whole_maps(input, axes, pixels):
+            return self._product_of_whole_maps(input, height, width)
         rows, columns = (_visible_taps(*axis) for axis in axes)
         is_product = self._is_faster_as_product(input, pixels, height * width)
         weight, padding = self.weight, self.padding
@@ -46,6 +55,20 @@ class SmallMapConv2d(nn.Conv2d):
             patches = functional.unfold(input, weight.shape[2:], padding=padding, stride=self.stride).mT
         products = functional.linear(patches, weight.flatten(1), self.bias)
         output: Tensor = products.mT.unflatten(2, (height, width))
+        return output
+
+    def _is_faster_as_product_of_whole_maps(self, input: Tensor, axes: list[Axis], pixels: int) -> bool:
+        if input.device.type != "cpu" or self.groups > 1 or pixels * WHOLE_MAPS <= self.out_channels:
+            return False
+        return pixels > len(input) and all(_sees_whole_map(*axis) for axis in axes)
+
+    def _product_of_whole_maps(self, input: Tensor, height: int, width: int) -> Tensor:
+        """Multiply all pixels of a map, channels last, by what each means for all pixels of the output."""
+        size, stride, padding = tuple(input.shape[2:]), self.stride, self.padding
+        matrix = WholeMapKernel.apply(self.weight, size, (height, width), stride, padding)  # type: ignore[no-untyped-call]
+        products = functional.linear(input.permute(0, 2, 3, 1).flatten(1), matrix)
+        maps = products.view(len(input), height, width, self.out_channels)
+        output: Tensor = (maps if self.bias is None else maps + self.bias).permute(0, 3, 1, 2)
         return output
 
     def _is_faster_as_product(self, input: Tensor, pixels: int, pixels_of_map: int) -> bool:
@@ -88,6 +111,52 @@ def cropped_kernel(weight: Tensor, rows: Span, columns: Span) -> Tensor:
     """[out, in, kernel height, kernel width] -> [out, in, rows, columns]; see `CroppedKernel`."""
     cropped: Tensor = CroppedKernel.apply(weight, rows, columns)  # type: ignore[no-untyped-call]
     return cropped
+
+
+class WholeMapKernel(torch.autograd.Function):
+    """The weights of a kernel that sees all pixels of a map, from each pixel of its output."""
+
+    @staticmethod
+    def forward(weight: Tensor, size: Span, outputs: Span, stride: Span, padding: Span) -> Tensor:
+        """[out, in, kernel height, kernel width] -> [output pixels x out, input pixels x in]."""
+        taps = weight.permute(2, 3, 0, 1).contiguous()  # [height, width, out, in], copied in long rows
+        matrix = weight.new_empty(*outputs, len(weight), *size, weight.shape[1])
+        for (row, column), (rows, columns) in _windows(size, outputs, stride, padding):
+            matrix[row, column] = taps[rows, columns].permute(2, 0, 1, 3)
+        return matrix.view(math.prod(matrix.shape[:3]), -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Span, Span, Span, Span], output: Tensor) -> None:
+        """Remember the sizes, and the order of the weights."""
+        weight, *ctx.sizes = inputs
+        ctx.layout = weight.shape, weight.stride()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Return the gradient of the weights, in their order."""
+        size, outputs, _, _ = ctx.sizes
+        shape, strides = ctx.layout
+        matrix = gradient.reshape(*outputs, shape[0], *size, shape[1])
+        taps = gradient.new_zeros(*shape[2:], *shape[:2])
+        for (row, column), (rows, columns) in _windows(*ctx.sizes):
+            taps[rows, columns] += matrix[row, column].permute(1, 2, 0, 3)
+        weight = gradient.new_empty_strided(shape, strides).copy_(taps.permute(2, 3, 0, 1))
+        return weight, None, None, None, None
+
+
+def _windows(
+    size: Span, outputs: Span, stride: Span, padding: Span
+) -> Iterator[tuple[Span, tuple[slice, slice]]]:
+    """Yield each pixel of the output, and the taps with which it sees the map."""
+    for pixel in itertools.product(*map(range, outputs)):
+        starts = [pad - step * place for pad, step, place in zip(padding, stride, pixel, strict=True)]
+        rows, columns = (slice(start, start + side) for start, side in zip(starts, size, strict=True))
+        yield (pixel[0], pixel[1]), (rows, columns)
+
+
+def _sees_whole_map(size: int, kernel: int, stride: int, padding: int) -> bool:
+    """Return whether each output along one axis sees all its pixels."""
+    return padding + size <= kernel and stride * (_outputs(size, kernel, stride, padding) - 1) <= padding
 
 
 def _outputs(size: int, kernel: int, stride: int, padding: int) -> int:

@@ -47,7 +47,8 @@ def test_values_and_gradients_are_those_of_the_convolution(
     [
         (1, 3, 1, 1, (1, 1)),
         (2, 3, 2, 1, (2, 2)),
-        (2, 3, 1, 1, (3, 3)),
+        (2, 3, 1, 1, (2, 2)),  # from each of the four pixels
+        (3, 3, 1, 1, (3, 3)),
         (1, 7, 2, 3, (1, 1)),
         (32, 7, 2, 3, (7, 7)),
     ],
@@ -72,7 +73,8 @@ def test_taps_that_see_only_padding_cost_nothing(
         (64, 2, 2, True),
         (65, 2, 2, False),
         (16, 2, 1, True),
-        (17, 2, 1, False),
+        (17, 2, 1, True),  # of whole maps
+        (900, 2, 1, True),
         (2, 4, 1, True),  # 4 x 4 pixels: half as many
         (3, 4, 1, False),
         (0, 1, 1, False),
