@@ -126,6 +126,8 @@ def test_a_run_that_keeps_the_best_is_finished_without_the_state_of_the_optimize
     assert not last["training"]["optimizer"] and with_state["training"]["optimizer"]
     size, full_size = ((run / "last.ckpt").stat().st_size for run in (folder, probed))
     assert size < 0.6 * full_size  # of LARS, one number for each weight
+    assert not (folder / "best.ckpt").exists() and (probed / "best.ckpt").exists()
+    assert epochs_in(train(store, tmp_path, *PROBE, "--keep", "best", "--resume")) == epochs_in(folder)
     with pytest.raises(ValueError, match="--keep best left out"):
         train(store, tmp_path, *PROBE, "--keep", "best", "--epochs", "4", "--resume")
 

@@ -69,6 +69,7 @@ def fit(
     score: Callable[[int], dict[str, float]] | None = None,
     keep_epochs: Callable[[int], Collection[int]] | None = None,
     can_be_extended: bool = True,
+    leaves_best: bool = True,
     show: Sequence[str] = (),
     lr_scales: Mapping[nn.Parameter, float] | None = None,
     rates_start: bool = False,
@@ -82,7 +83,8 @@ def fit(
     gets every validation sample, and so can also collect predictions. `score` is called after each epoch,
     with its number from 1, on all ranks, in eval mode; its numbers are logged and may be the monitor.
     `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. Unless a
-    training `can_be_extended` by more epochs, last.ckpt is without the optimizer's state when it is over.
+    training `can_be_extended` by more epochs, last.ckpt is without the optimizer's state when it is over, and
+    unless it `leaves_best`, best.ckpt is removed then.
     `show` names further columns of the log to print. `lr_scales` are learning rates of weights as multiples
     of the schedule's; 1 for all others. With `rates_start` the weights before the first step are epoch 0,
     which `score` is also called for, and stay the best unless an epoch is better.
@@ -121,6 +123,8 @@ def fit(
             trainer.run_epoch()
         writer.wait()
         trainer.remove_epochs()
+        if not leaves_best and run.process.rank == 0:
+            (run.folder / "best.ckpt").unlink(missing_ok=True)
     run.close()
     distributed.barrier()  # all may now read best.ckpt
     progress = trainer.progress

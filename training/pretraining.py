@@ -89,6 +89,7 @@ def pretrain(config: PretrainConfig) -> None:
         score=probes.score if probes else None,
         keep_epochs=config.selection.keep_epochs(partial(best_epochs, run.folder)),
         can_be_extended=config.selection.keep != "best",
+        leaves_best=config.selection.leaves_best,
         show=(*COLLAPSE_COLUMNS, *(probes.columns if probes else ())),
     )
     if probes:

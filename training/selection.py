@@ -21,8 +21,9 @@ class SelectionConfig:
     """Epochs of each probe."""
     keep: str = "all"
     """Checkpoints <name>_epoch_<NN>.ckpt that stay: all; best: those of the best epochs by --probe alone; a
-    number N: also those of the last N epochs. best.ckpt and last.ckpt are always there; with best, the last
-    of a finished training is without the optimizer's state, and more epochs cannot be added."""
+    number N: also those of the last N epochs. last.ckpt always stays; with best, that of a finished training
+    is without the optimizer's state, so that no epochs can be added. best.ckpt, of the best epoch by
+    --monitor, stays too, unless --keep is best and --probe chooses."""
 
     def __post_init__(self) -> None:
         for name in self.tasks:
@@ -35,6 +36,11 @@ class SelectionConfig:
     def tasks(self) -> tuple[str, ...]:
         """The names in --probe, each once."""
         return tuple(dict.fromkeys(self.probe.split(","))) if self.probe else ()
+
+    @property
+    def leaves_best(self) -> bool:
+        """Whether the best epoch by --monitor is kept, or those by --probe alone."""
+        return self.keep != "best" or not self.probe
 
     def keep_epochs(self, best: Callable[[int], Collection[int]]) -> Callable[[int], Collection[int]]:
         """Return which epochs to keep after a number of epochs, given which are then the best by a probe.
