@@ -148,8 +148,8 @@ def _lungs(scene: _Scene) -> tuple[np.ndarray, np.ndarray]:
     return _smooth_step(ellipse * 3) * _smooth_step((diaphragm - y) * 14), diaphragm
 
 
-def _sign_densities(rng: Generator, scene: _Scene, diaphragm: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return densities (0-1) of oedema, consolidation, effusion, atelectasis and nodule, placed by chance."""
+def _sign_densities(rng: Generator, scene: _Scene, diaphragm: np.ndarray) -> list[np.ndarray]:
+    """Return densities (0-1) of oedema, consolidation, effusion, atelectasis and any nodule, by chance."""
     x, y = scene.x, scene.y
     zone_x = rng.choice([-1, 1]) * rng.uniform(0.3, 0.52)
     zone_y = rng.choice([-0.45, 0.0, 0.25], p=(0.2, 0.3, 0.5))
@@ -163,14 +163,15 @@ def _sign_densities(rng: Generator, scene: _Scene, diaphragm: np.ndarray) -> tup
     level = diaphragm - 0.75 * height + 0.05 - 0.6 * height * np.maximum(np.abs(x) - 0.4, 0)
     effusion = np.minimum(2.5 * height, 0.95) * _smooth_step((y - level) * 12)
     bands = np.exp(-(((y - diaphragm + 0.12 + 0.1 * tilt * x) / 0.05) ** 2))
-    nodule = np.exp(-((x - 0.5 * spot_x) ** 2 + (y - 0.3 * spot_y) ** 2) / 0.002)
-    return (
+    densities = [
         scene.opacity("oedema") * bat_wing,
         consolidation,
         effusion,
         bands * scene.opacity("atelectasis"),
-        0.6 * (scene.sign["lesion"] > 1.6) * nodule,
-    )
+    ]
+    if scene.sign["lesion"] > 1.6:
+        densities.append(0.6 * np.exp(-((x - 0.5 * spot_x) ** 2 + (y - 0.3 * spot_y) ** 2) / 0.002))
+    return densities
 
 
 def _lateral(scene: _Scene) -> np.ndarray:

@@ -110,6 +110,29 @@ def test_a_changed_bit_is_detected(tmp_path: Path, record: str) -> None:
         checkpoint.load(path)
 
 
+def test_a_file_is_checked_once_and_again_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums: list[int] = []
+    testzip = zipfile.ZipFile.testzip
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda file: sums.append(1) or testzip(file))
+    path = tmp_path / "x.ckpt"
+    checkpoint.save(path, CONTENT)
+    checkpoint.load_lazily(path)
+    assert same(checkpoint.load(path)["parts"], CONTENT["parts"]) and len(sums) == 1
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        weight = file.read(next(name for name in file.namelist() if name.endswith("data/0")))
+    content[content.index(weight) + 1] ^= 1
+    path.write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or not a checkpoint"):
+            checkpoint.load(path)
+    checkpoint.save(path, CONTENT | {"parts": {"net": {"weight": torch.tensor([torch.nan])}}})
+    with pytest.raises(ValueError, match="its weights must be finite"):
+        checkpoint.load(path)
+
+
 WEIGHTS = {"weight": torch.zeros(2, 3), "bias": torch.zeros(2)}
 
 
