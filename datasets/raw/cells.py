@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 
 import polars as pl
 
+from datasets.raw.plain_times import parse_plain_times
+
 # A missing value as SQL, pandas, R, Oracle, Stata and spreadsheets write it, in small letters.
 MISSING = ("", "null", "(null)", "\\n", "nat", "nan", "na", "n/a", "#n/a", "<na>", "none", ".")
 CHARTED_TEXT = "value"  # whose "None" is an answer: no eye opening
@@ -13,7 +15,6 @@ LARGEST_EXACT = 2.0**53  # float64 holds every integer up to here
 UTC = ("UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "+00:00")
 
 # Polars by itself reads the second 60 as the next minute, and "50-01-31" as a day of antiquity.
-PLAIN_TIME = r"^[1-9]\d{3}-\d\d-\d\d \d\d:\d\d:[0-5]\d$"
 TIME = (
     r"^(?<day>[1-9]\d{3}-\d\d-\d\d)(?:[Tt ](?<clock>\d\d:\d\d)(?<second>:[0-5]\d)?(?<fraction>\.\d{1,9})?"
     r"(?: ?(?:[Zz]|UTC|[+-]00(?::?00)?))?)?$"
@@ -90,10 +91,8 @@ def _convert_column(cells: pl.Series, dtype: type[pl.DataType], rows: pl.Series 
         return cells.fill_nan(None)
     if cells.dtype != pl.String or (name == CHARTED_TEXT and dtype is pl.String):
         return cells.cast(dtype)
-    if dtype is pl.Datetime and cells.str.contains(PLAIN_TIME).all():
-        times = cells.str.to_datetime(TIME_FORMAT, time_unit="us", strict=False)
-        if times.null_count() == cells.null_count():
-            return times
+    if dtype is pl.Datetime and (times := parse_plain_times(cells)) is not None:
+        return times
     text = pl.col(name)
     is_usable = ~is_missing(text)
     values, invalid = (
