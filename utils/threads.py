@@ -22,16 +22,28 @@ def in_order(
     """Map `work` over items in order; at most `threads * each` results are in flight or unread.
 
     `start` is called in each thread before its first work. An error of `work` is raised in place of its
-    result. `Executor.map` has no such bound before Python 3.14.
+    result, and one of `items` behind the results of the items before it. `Executor.map` has no such bound
+    before Python 3.14.
     """
     pending: deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(threads, initializer=start)
+    failure: Exception | None = None
+    source = iter(items)
     try:
-        for item in items:
+        while True:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:
+                failure = error
+                break
             pending.append(pool.submit(work, item))
             if len(pending) == each * threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+        if failure is not None:
+            raise failure
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -33,3 +33,23 @@ def test_an_error_is_raised_in_its_place() -> None:
     assert [next(results), next(results)] == [1, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+def test_an_error_of_the_items_comes_after_the_results_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise KeyError("no more")
+
+    results = in_order(abs, items(), threads=2)
+    assert [next(results), next(results), next(results)] == [1, 2, 3]
+    with pytest.raises(KeyError, match="no more"):
+        next(results)
+
+
+def test_an_error_of_the_work_comes_before_a_later_one_of_the_items() -> None:
+    def items() -> Iterator[int]:
+        yield 0
+        raise KeyError("no more")
+
+    with pytest.raises(ZeroDivisionError):
+        next(in_order(lambda number: 1 // number, items(), threads=2))
