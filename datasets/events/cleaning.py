@@ -128,6 +128,11 @@ class ValueCounts:
     implausible: np.ndarray = field(default_factory=_zeros)
     redacted: np.ndarray = field(default_factory=_zeros)
 
+    def add(self, others: Self) -> None:
+        """Add the counts of other values."""
+        for counted in fields(self):
+            getattr(self, counted.name)[:] += getattr(others, counted.name)
+
     def table(self) -> pl.DataFrame:
         """Return the counts, a row per variable."""
         names = [variable.name for variable in variables()]
@@ -136,22 +141,31 @@ class ValueCounts:
 
 @dataclass(frozen=True)
 class RawObservations:
-    """Charted items, [n] each: itemid, the value as stripped text, and as a number (NaN if it is none).
+    """Charted items, [n] each: itemid, the value as a number (NaN if it is none), and as stripped text.
 
     `redacted` says whether the text is MIMIC's `___`, which the release puts in place of what it hides.
+    `charted` holds the texts of these and other observations, and `row` which of them are these: few rules
+    read the text, which is slow to copy.
     """
 
     item: np.ndarray
-    text: pl.Series
     number: np.ndarray
     redacted: np.ndarray
+    charted: pl.Series
+    row: np.ndarray
 
     def __len__(self) -> int:
         return len(self.item)
 
+    @property
+    def text(self) -> pl.Series:
+        """Return the values as stripped text."""
+        return self.charted[self.row].str.strip_chars()
+
     def take(self, rows: np.ndarray) -> Self:
         """Return the observations at these indices."""
-        return type(self)(self.item[rows], self.text[rows], self.number[rows], self.redacted[rows])
+        arrays = (self.item[rows], self.number[rows], self.redacted[rows])
+        return type(self)(*arrays, self.charted, self.row[rows])
 
     def evaluate(self, expression: pl.Expr) -> np.ndarray:
         """Evaluate an expression over the column "text"."""
@@ -299,20 +313,17 @@ def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> 
     """
     table = _cleaning(protocol)
     row = np.searchsorted(table["itemid"], observations.item)
-    events = np.empty(len(observations), EVENT_DTYPE)
-    events["variable"] = table["variable"][row]
-    sort_value = np.empty(len(observations))
+    variable, rule_of_row = table["variable"][row], table["rule"][row]
+    value, sort_value = observations.number.copy(), observations.number.copy()
     for code, (name, rule) in enumerate(RULES.items()):
-        selected = np.flatnonzero(table["rule"][row] == code)
-        if len(selected):
-            value = rule(observations.take(selected), protocol)
-            events["value"][selected] = value
+        selected = np.flatnonzero(rule_of_row == code)
+        if len(selected) and name != "number":
+            value[selected] = found = rule(observations.take(selected), protocol)
             is_category = name == "category"
-            sort_value[selected] = _rank_slots(events["variable"][selected], value) if is_category else value
-    events["tie_break"] = tie_break_of_numbers(sort_value)
+            sort_value[selected] = _rank_slots(variable[selected], found) if is_category else found
+    tie_break = tie_break_of_numbers(sort_value)
     as_text = np.flatnonzero(table["text_order"][row])
-    events["tie_break"][as_text] = _tie_break_of_text(observations.take(as_text))
-    value = events["value"]
+    tie_break[as_text] = _tie_break_of_text(observations.take(as_text))
     unusable = ~(np.abs(value) <= MAX_FLOAT32)
     outside = ~unusable & ((value < table["low"][row]) | (value > table["high"][row]))
     if protocol == "corrected":
@@ -322,6 +333,8 @@ def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> 
         (outside, counts.implausible),
         (observations.redacted, counts.redacted),
     ):
-        number += np.bincount(events["variable"][counted], minlength=len(number))
-    events["value"][unusable] = np.nan
+        number += np.bincount(variable[counted], minlength=len(number))
+    value[unusable] = np.nan
+    events = np.empty(len(observations), EVENT_DTYPE)
+    events["variable"], events["value"], events["tie_break"] = variable, value, tie_break
     return events

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +14,7 @@ from datasets.raw.integrity import check_not_truncated, explain_parse_error
 from datasets.raw.reading import scan_file
 from datasets.raw.tables import RawTable, event_table, find_files
 from datasets.schema import variables
+from utils.threads import THREADS, in_order
 
 ROWS_PER_BATCH = 50_000
 MISSING = -(1 << 62)  # in place of a missing id or time
@@ -50,7 +50,6 @@ class BodySize:
             )
 
 
-@cache
 def _body_variables() -> dict[int, int]:
     """Return the index of height and weight among the variables -> its column; a user may leave them out."""
     columns = {"Height": 0, "Weight": 1}
@@ -74,6 +73,16 @@ class StayIndex:
         table = stays.sort("hadm_id").with_columns(pl.col("intime").dt.epoch("s"), last_second=last_second)
         return cls(*(table[field.name].to_numpy() for field in fields(cls)))
 
+    def find(self, rows: pl.DataFrame) -> np.ndarray:
+        """Return where the stay of each row [n] is, by hadm_id and (if there is one) stay_id; -1 for none."""
+        hadm_id = rows["hadm_id"].to_numpy()
+        stay = np.minimum(np.searchsorted(self.hadm_id, hadm_id), len(self.hadm_id) - 1)
+        matches = self.hadm_id[stay] == hadm_id
+        if "stay_id" in rows.columns:
+            stay_id = rows["stay_id"].to_numpy()
+            matches &= (stay_id == MISSING) | (stay_id == self.stay_id[stay])
+        return np.where(matches, stay, -1)
+
 
 def stream_observations(
     root: Path,
@@ -87,8 +96,8 @@ def stream_observations(
 ) -> Iterator[np.ndarray]:
     """Yield batches of cleaned observations (EVENT_DTYPE) of the cohort's stays, within [0, LOS] of each.
 
-    Polars reads and filters ahead on all cores. The rest is done batch by batch, because each further step of
-    its streaming engine keeps rows of its own in memory.
+    Polars reads and filters ahead on all cores. The rest is done batch by batch, in threads, because each
+    further step of its streaming engine keeps rows of its own in memory.
 
     Args:
         root: Folder of the MIMIC-IV release.
@@ -108,18 +117,21 @@ def stream_observations(
     index = StayIndex.of(stays)
     raw = event_table(table, lab_time)
     rows_before = 0
+
+    def work(batch: pl.DataFrame) -> tuple[tuple[int, bool] | None, CleanedRows]:
+        end = (int(batch["row"][-1]), bool(batch["probe"][-1])) if len(batch) else None
+        return end, clean_rows(batch.filter(pl.col("itemid").is_not_null()), index, protocol)
+
     for path in find_files(root, table):
         last_row, is_complete = -1, path.suffix == ".parquet"
         if path.suffix == ".csv":
             check_not_truncated(path)
         with explain_parse_error(path, raw):
-            for batch in _wanted_rows(path, raw, wanted):
-                if len(batch):
-                    last_row, is_complete = int(batch["row"][-1]), bool(batch["probe"][-1])
+            for end, cleaned in in_order(work, _wanted_rows(path, raw, wanted), THREADS):
+                if end is not None:
+                    last_row, is_complete = end
                     on_row(rows_before + last_row)
-                yield observations_in_stays(
-                    batch.filter(pl.col("itemid").is_not_null()), index, protocol, counts, sizes
-                )
+                yield cleaned.add_to(counts, sizes)
         if not is_complete:  # a cell to the right of the value shows that the value was not cut off
             check_not_truncated(path)
         rows_before += last_row + 1
@@ -153,55 +165,79 @@ def _wanted_rows(path: Path, table: RawTable, wanted: pl.Series) -> Iterator[pl.
                 raise
 
 
-def observations_in_stays(
-    batch: pl.DataFrame, index: StayIndex, protocol: str, counts: ValueCounts, sizes: BodySize | None
-) -> np.ndarray:
+@dataclass(frozen=True)
+class CleanedRows:
+    """What rows of an event table give: events (EVENT_DTYPE) within the stays, and counts of their values.
+
+    `sizes` are the heights and weights [n] of the whole admission, at `size_second` [n] since ICU admission.
+    """
+
+    events: np.ndarray
+    counts: ValueCounts
+    sizes: np.ndarray
+    size_second: np.ndarray
+
+    def add_to(self, counts: ValueCounts, sizes: BodySize | None) -> np.ndarray:
+        """Add counts and sizes to those of other rows; return the events."""
+        counts.add(self.counts)
+        if sizes is not None:
+            sizes.add(self.sizes, self.size_second)
+        return self.events
+
+
+def clean_rows(batch: pl.DataFrame, index: StayIndex, protocol: str) -> CleanedRows:
     """Clean the rows of an event table that lie in the cohort's stays; see `stream_observations`."""
-    hadm_id = batch["hadm_id"].to_numpy()
-    stay = np.minimum(np.searchsorted(index.hadm_id, hadm_id), len(index.hadm_id) - 1)
-    matches = index.hadm_id[stay] == hadm_id
-    if "stay_id" in batch.columns:
-        stay_id = batch["stay_id"].to_numpy()
-        matches &= (stay_id == MISSING) | (stay_id == index.stay_id[stay])
-    rows = np.flatnonzero(matches)
-    batch, stay = batch[rows], stay[rows]
+    stay = index.find(batch)
+    rows = np.flatnonzero(stay >= 0)
+    columns = ["row", "charttime", "itemid", "value", *(["valuenum"] if protocol == "corrected" else [])]
+    batch, stay = batch.select(columns)[rows], stay[rows]
     charted = convert(batch.select("row", "charttime"), {"charttime": pl.Datetime}, batch["row"])
     second = charted["charttime"].dt.epoch("s").fill_null(MISSING).to_numpy() - index.intime[stay]
-    in_stay = np.flatnonzero((second >= 0) & (second <= index.last_second[stay]))
-    events = clean(_parse_values(batch[in_stay], protocol), protocol, counts)
-    events["stay_row"] = index.stay_row[stay[in_stay]]
-    events["second"] = second[in_stay]
-    if sizes is not None:
-        sizes.add(events, second[in_stay])
-        _add_sizes_outside(batch, second, stay, index, protocol, sizes)
-    return events.compress(~np.isnan(events["value"]))
+    in_stay = (second >= 0) & (second <= index.last_second[stay])
+    inside, outside = np.flatnonzero(in_stay), np.flatnonzero(~in_stay & (second > NO_TIME))
+    observations, counts = _parse_values(batch, protocol), ValueCounts()
+    outside = outside[np.isin(observations.item[outside], _size_items(protocol))]
+    events = clean(observations.take(inside), protocol, counts)
+    others = clean(observations.take(outside), protocol, ValueCounts())
+    events["stay_row"], events["second"] = index.stay_row[stay[inside]], second[inside]
+    others["stay_row"] = index.stay_row[stay[outside]]
+    is_size = _are_sizes(events["variable"])
+    return CleanedRows(
+        events.compress(~np.isnan(events["value"])),
+        counts,
+        np.concatenate([events[is_size], others]),
+        np.concatenate([second[inside[is_size]], second[outside]]),
+    )
 
 
-def _add_sizes_outside(
-    batch: pl.DataFrame,
-    second: np.ndarray,
-    stay: np.ndarray,
-    index: StayIndex,
-    protocol: str,
-    sizes: BodySize,
-) -> None:
-    """Add the heights and weights that were charted in the admission, but before or after the stay."""
-    items = item_map(protocol).filter(pl.col("variable").is_in(list(_body_variables())))["itemid"]
-    is_size = batch["itemid"].is_in(items.implode()).to_numpy()
-    in_time = (second >= 0) & (second <= index.last_second[stay])
-    outside = np.flatnonzero(is_size & ~in_time & (second > NO_TIME))
-    events = clean(_parse_values(batch[outside], protocol), protocol, ValueCounts())
-    events["stay_row"] = index.stay_row[stay[outside]]
-    sizes.add(events, second[outside])
+def _are_sizes(variable: np.ndarray) -> np.ndarray:
+    """Return whether variables [n] are height or weight."""
+    is_size = np.zeros(len(variables()), bool)
+    is_size[list(_body_variables())] = True
+    sizes: np.ndarray = is_size[variable]
+    return sizes
+
+
+def _size_items(protocol: str) -> np.ndarray:
+    """Return the items of height and weight."""
+    items, variable = (item_map(protocol)[name].to_numpy() for name in ("itemid", "variable"))
+    found: np.ndarray = items[_are_sizes(variable)]
+    return found
 
 
 def _parse_values(batch: pl.DataFrame, protocol: str) -> RawObservations:
     """Return the values of rows; under `corrected` the number of a redacted text is its valuenum."""
+    number = batch["value"].cast(pl.Float64, strict=False)
+    others = np.flatnonzero(number.is_null())  # which may be numbers among blanks, or redacted
+    numbers, redacted = number.fill_null(np.nan).to_numpy(writable=True), np.zeros(len(batch), bool)
     text = pl.col("value").str.strip_chars()
-    redacted = (text != "") & (text.str.strip_chars("_") == "")
-    number = to_float(text)
+    is_redacted = (text != "") & (text.str.strip_chars("_") == "")
+    number_of_text = to_float(text)
     if protocol == "corrected":
-        number = pl.when(redacted).then(to_float(pl.col("valuenum").str.strip_chars())).otherwise(number)
-    parsed = batch.select("itemid", text=text, number=number, redacted=redacted)
-    columns = (parsed[name].to_numpy() for name in ("number", "redacted"))
-    return RawObservations(parsed["itemid"].to_numpy(), parsed["text"], *columns)
+        valuenum = to_float(pl.col("valuenum").str.strip_chars())
+        number_of_text = pl.when(is_redacted).then(valuenum).otherwise(number_of_text)
+    parsed = batch[others].select(number=number_of_text, redacted=is_redacted)
+    numbers[others], redacted[others] = parsed["number"].to_numpy(), parsed["redacted"].to_numpy()
+    return RawObservations(
+        batch["itemid"].to_numpy(), numbers, redacted, batch["value"], np.arange(len(batch))
+    )

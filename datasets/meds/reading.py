@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.events.cleaning import ValueCounts, item_map
-from datasets.events.streaming import MISSING, BodySize, StayIndex, observations_in_stays
+from datasets.events.streaming import MISSING, BodySize, StayIndex, clean_rows
 from datasets.meds.cohort import Notes, cohort_tables, describe
 from datasets.meds.mapping import NEEDED, CodeMapping, Meaning, find_mapping, read_mapping
 from datasets.meds.schema import DATA, MEDS_SPLITS, METADATA, SPLITS_FILE, SPLITS_SCHEMA
@@ -204,7 +204,7 @@ class MEDSDataset:
                 for batch in self._batches(path, ["hadm_id", "stay_id"], ["numeric_value", "text_value"]):
                     rows = self._observed(batch, wanted, admissions)
                     without_id += int(rows["without_id"].sum())
-                    found = observations_in_stays(rows, index, protocol, counts, sizes)
+                    found = clean_rows(rows, index, protocol).add_to(counts, sizes)
                     placed += len(found)
                     yield found
                     row += len(batch)
