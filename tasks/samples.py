@@ -35,7 +35,7 @@ from utils.cli import run_cli
 from utils.log import logger
 from utils.threads import THREADS, in_order
 
-STAYS_PER_BLOCK = 256  # stays whose samples are made at once
+STAYS_PER_BLOCK = 1024  # stays whose samples are made at once
 MILLISECONDS = 3.6e6  # of an hour
 
 
