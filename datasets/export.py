@@ -59,6 +59,7 @@ def export(config: ExportConfig) -> None:
     """
     if config.layout == "meds":  # which needs the kinds of the tasks
         run_next("tasks.meds", "--store", str(config.store), "--out", str(config.out))
+        return
     with new_folder(config.out) as folder:
         store = open_with_samples(config.store)
         diagnoses, stays = store.diagnoses(), store.stays()

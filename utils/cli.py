@@ -2,12 +2,13 @@
 
 import inspect
 import os
+import runpy
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, UnionType
-from typing import NoReturn, TypeVar, cast
+from typing import TypeVar, cast
 
 from utils.config import parse
 from utils.lazy import resolve_main
@@ -93,8 +94,10 @@ def _report_to_torchrun(error: Exception) -> None:
         get_error_handler().record_exception(error)
 
 
-def run_next(module: str, *arguments: str) -> NoReturn:
-    """Replace this process, which keeps its id, by `python -m module arguments`; nothing after it is run."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+def run_next(module: str, *arguments: str) -> None:
+    """Do what `python -m module arguments` does, as the last thing that this process does.
+
+    This saves the start of another process, which is mostly imports that both have in common.
+    """
+    sys.argv[1:] = arguments
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
