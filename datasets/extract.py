@@ -453,21 +453,26 @@ def _write_stays(
     counts, normalizer = np.zeros(len(stays), np.int64), Normalizer.empty()
     train, stay_id = (stays["split"] == "train").to_numpy(), stays["stay_id"].to_numpy()
 
-    def make(rows: slice) -> tuple[slice, np.ndarray, pa.Table, np.ndarray]:
+    def make(rows: slice) -> tuple[slice, pa.Table, np.ndarray]:
         records = read_bucket(_buckets(config), rows.start // STAYS_PER_BUCKET, config.protocol)
-        number = np.bincount(records["stay_row"] - rows.start, minlength=rows.stop - rows.start)
+        counts[rows] = np.bincount(records["stay_row"] - rows.start, minlength=rows.stop - rows.start)
         grid = hourly_grid(records, rows.start, lengths[rows], config.timestep)
-        return rows, number, events_table(records, stay_id), grid
+        return rows, events_table(records, stay_id), grid
 
     with (
         atomic_write(config.out / "events.parquet") as parquet,
         pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
     ):
-        for rows, number, table, grid in in_order(make, _blocks(len(stays)), THREADS):
+
+        def write_events(made: tuple[slice, pa.Table, np.ndarray]) -> tuple[slice, np.ndarray]:
+            rows, table, grid = made
             events.write_table(table)
+            return rows, grid
+
+        made = in_order(make, _blocks(len(stays)), THREADS)
+        for rows, grid in in_order(write_events, made, threads=1, each=1):
             hourly.write(grid)
             normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
-            counts[rows] = number
     return counts, normalizer
 
 
