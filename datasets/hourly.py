@@ -68,17 +68,17 @@ def hourly_grid(
     stay = events["stay_row"] - first_stay
     row = starts[stay] + bin_of(events["second"] / 3600, timestep)
     in_grid = row < ends[stay]
-    cells = (row[in_grid], events["variable"][in_grid])
-    shape = (int(lengths.sum()), len(variables()))
+    cells = (events["variable"][in_grid], row[in_grid])
+    shape = (len(variables()), int(lengths.sum()))  # the bins of a variable lie together, which is faster
     codes = np.zeros(shape)
     codes[cells] = events["value"][in_grid]  # in order of time, so that the last event of a bin is kept
     observed = np.zeros(shape, bool)
     observed[cells] = True
-    latest = np.where(observed, np.arange(len(codes))[:, None], -1)
-    np.maximum.accumulate(latest, axis=0, out=latest)
-    seen = latest >= np.repeat(starts, lengths)[:, None]
-    carried = np.take_along_axis(codes, np.maximum(latest, 0), axis=0)
-    return expand(np.where(seen, carried, _normal_codes()), observed)
+    bins, first_bin = np.arange(shape[1], dtype=np.int32), np.repeat(starts, lengths)
+    for values, is_observed, normal in zip(codes, observed, _normal_codes(), strict=True):
+        latest = np.maximum.accumulate(np.where(is_observed, bins, np.int32(-1)))
+        values[:] = np.where(latest >= first_bin, values[np.maximum(latest, 0)], normal)
+    return expand(codes.T, observed.T)
 
 
 def partial_bin_rows(
