@@ -1,6 +1,6 @@
 """Buckets: temporary files that hold the observations of some stays each, so that memory stays bounded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from datasets.events.cleaning import EVENT_DTYPE
 from datasets.schema import variables
 from utils.files import explain_disk_full
+from utils.threads import in_order
 
 STAYS_PER_BUCKET = 256
 ROWS_PER_FLUSH = 250_000
@@ -27,22 +28,35 @@ GLASGOW_POINTS = {
 GLASGOW_TOTAL = "Glascow coma scale total"
 
 
-def write_buckets(batches: Iterator[np.ndarray], folder: Path, first_second: np.ndarray) -> None:
-    """Append events to their stays' buckets, and lower `first_second` [stays] to that of each first event."""
+def write_buckets(batches: Iterable[np.ndarray], folder: Path, first_second: np.ndarray) -> None:
+    """Append events to their stays' buckets, and lower `first_second` [stays] to that of each first event.
+
+    A thread of its own sorts and writes, while the next batches are made.
+    """
+
+    def append(parts: list[np.ndarray]) -> None:
+        _append(parts, folder, first_second)
+
+    for _ in in_order(append, _grouped(batches), threads=1):
+        pass
+
+
+def _grouped(batches: Iterable[np.ndarray]) -> Iterator[list[np.ndarray]]:
+    """Yield lists of batches that hold ROWS_PER_FLUSH events or more together, the last one maybe fewer."""
     pending: list[np.ndarray] = []
     for events in batches:
         if len(events):
             pending.append(events)
         if sum(map(len, pending)) >= ROWS_PER_FLUSH:
-            _flush(pending, folder, first_second)
+            yield pending
+            pending = []
     if pending:
-        _flush(pending, folder, first_second)
+        yield pending
 
 
-def _flush(pending: list[np.ndarray], folder: Path, first_second: np.ndarray) -> None:
+def _append(parts: list[np.ndarray], folder: Path, first_second: np.ndarray) -> None:
     raw_bytes = np.dtype((np.void, EVENT_DTYPE.itemsize))  # joining bytes is ten times as fast as fields
-    events = np.concatenate([part.view(raw_bytes) for part in pending]).view(EVENT_DTYPE)
-    pending.clear()
+    events = np.concatenate([part.view(raw_bytes) for part in parts]).view(EVENT_DTYPE)
     _note_first(events["stay_row"], events["second"], first_second)
     bucket = events["stay_row"] // STAYS_PER_BUCKET
     order = np.argsort(bucket, kind="stable")

@@ -75,13 +75,18 @@ class StayIndex:
 
     def find(self, rows: pl.DataFrame) -> np.ndarray:
         """Return where the stay of each row [n] is, by hadm_id and (if there is one) stay_id; -1 for none."""
-        hadm_id = rows["hadm_id"].to_numpy()
+        hadm_id = _ids(rows["hadm_id"])
         stay = np.minimum(np.searchsorted(self.hadm_id, hadm_id), len(self.hadm_id) - 1)
         matches = self.hadm_id[stay] == hadm_id
         if "stay_id" in rows.columns:
-            stay_id = rows["stay_id"].to_numpy()
+            stay_id = _ids(rows["stay_id"])
             matches &= (stay_id == MISSING) | (stay_id == self.stay_id[stay])
         return np.where(matches, stay, -1)
+
+
+def _ids(cells: pl.Series) -> np.ndarray:
+    """Return ids, MISSING where there is none."""
+    return (cells.fill_null(MISSING) if cells.null_count() else cells).to_numpy()
 
 
 def stream_observations(
@@ -120,7 +125,8 @@ def stream_observations(
 
     def work(batch: pl.DataFrame) -> tuple[tuple[int, bool] | None, CleanedRows]:
         end = (int(batch["row"][-1]), bool(batch["probe"][-1])) if len(batch) else None
-        return end, clean_rows(batch.filter(pl.col("itemid").is_not_null()), index, protocol)
+        is_cut = batch["itemid"].null_count() > 0
+        return end, clean_rows(batch.drop_nulls("itemid") if is_cut else batch, index, protocol)
 
     for path in find_files(root, table):
         last_row, is_complete = -1, path.suffix == ".parquet"
@@ -156,8 +162,7 @@ def _wanted_rows(path: Path, table: RawTable, wanted: pl.Series) -> Iterator[pl.
         rows = scan.filter(keep if last_row < 0 else keep & (pl.col("row") > last_row))
         try:
             for batch in rows.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
-                numbered = convert(batch, dict.fromkeys(ids, pl.Int64), batch["row"])
-                yield numbered.with_columns(pl.col("^(hadm|stay)_id$").fill_null(MISSING))
+                yield convert(batch, dict.fromkeys(is_text, pl.Int64), batch["row"])
                 last_row = int(batch["row"][-1]) if len(batch) else last_row
             return
         except pl.exceptions.PolarsError:
