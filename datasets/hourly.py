@@ -89,6 +89,7 @@ def partial_bin_rows(
     `stay_row` [N] is the stay of each window, `end_hours` [N] its end since intime. `events` are as in
     `hourly_grid`, of any stays that include those of the windows.
     """
+    events = events.compress(np.isin(events["stay_row"], stay_row))  # windows are of few stays
     event_keys = _sort_key(events["stay_row"], events["variable"], events["second"])
     order = np.argsort(event_keys, kind="stable")
     event_keys, values, seconds = event_keys[order], events["value"][order], events["second"][order]

@@ -36,6 +36,7 @@ from utils.log import logger
 from utils.threads import THREADS, in_order
 
 STAYS_PER_BLOCK = 1024  # stays whose samples are made at once
+STAYS_PER_READ = 256  # stays whose observations are read at once
 MILLISECONDS = 3.6e6  # of an hour
 
 
@@ -91,29 +92,42 @@ class SampleMaker:
         manifest = self.store.manifest
         made = [task.samples(stays, images, manifest.protocol) for task in self.tasks]
         placed = [place_samples(samples, stays, images, manifest.timestep) for samples in made]
-        needed = any(len(windows) for _, windows in placed)
-        events = self._events(rows) if needed else np.empty(0, EVENT_DTYPE)
+        partial_bins = self._partial_bins(rows, [windows for _, windows in placed])
         blocks = []
-        for task, (samples, windows) in zip(self.tasks, placed, strict=True):
+        for task, (samples, _), bins in zip(self.tasks, placed, partial_bins, strict=True):
             attrition = count_attrition(task, stays, images, manifest.protocol, samples)
             labels = count_labels(task, samples, stays)
-            ends = windows["stay_row"].to_numpy(), windows["end_hours"].to_numpy()
             cxr_row = samples["cxr_row"].to_numpy()
             samples = samples.assign(
                 stay_row=samples["stay_row"] + rows.start,
                 cxr_row=np.where(cxr_row >= 0, cxr_row + bounds[0], -1),
             )
-            partial_bins = partial_bin_rows(events, *ends, manifest.timestep)
-            blocks.append(Block(samples, partial_bins, attrition, labels))
+            blocks.append(Block(samples, bins, attrition, labels))
         return blocks
 
-    def _events(self, rows: slice) -> np.ndarray:
-        """Return the observations of some stays, which are numbered from 0."""
+    def _partial_bins(self, rows: slice, windows: Sequence[pd.DataFrame]) -> list[np.ndarray]:
+        """Return the last rows [n, C] of the windows of each task, as `place_samples` returns them.
+
+        The observations of few stays are in memory at once.
+        """
+        found: list[list[np.ndarray]] = [[] for _ in windows]
+        for start in range(rows.start, rows.stop, STAYS_PER_READ):
+            part = slice(start, min(start + STAYS_PER_READ, rows.stop))
+            ends = part.start - rows.start, part.stop - rows.start
+            here = [table.iloc[slice(*np.searchsorted(table["stay_row"], ends))] for table in windows]
+            events = self._events(part, rows.start) if any(map(len, here)) else np.empty(0, EVENT_DTYPE)
+            for bins, table in zip(found, here, strict=True):
+                stay_row, end_hours = table["stay_row"].to_numpy(), table["end_hours"].to_numpy()
+                bins.append(partial_bin_rows(events, stay_row, end_hours, self.store.manifest.timestep))
+        return [np.concatenate(bins) for bins in found]
+
+    def _events(self, rows: slice, first: int) -> np.ndarray:
+        """Return the observations of some stays; that of row `first` has number 0."""
         table = self.store.events(self.stays["events"].to_numpy(), rows)
         names = [variable.name for variable in variables()]
         numbers = np.array([names.index(name) for name in table["variable"].cat.categories])
         events = np.zeros(len(table), EVENT_DTYPE)
-        events["stay_row"] = table["stay_row"] - rows.start
+        events["stay_row"] = table["stay_row"] - first
         events["second"] = np.round(table["hours"] * 3600)
         events["variable"] = numbers[table["variable"].cat.codes]
         events["value"] = table["value"]
