@@ -252,9 +252,8 @@ def _write_records(config: HasRun, run: Run) -> None:
             for setting, change in _differences(_read_record(path), record):
                 logger.info(f"resumed with another setting: {setting} {change}")
         write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
-    patch = git_diff()
-    if patch:
-        write_text(run.folder / "dirty.patch", patch)
+    if run.commit.endswith("+"):
+        write_text(run.folder / "dirty.patch", git_diff())
     else:
         (run.folder / "dirty.patch").unlink(missing_ok=True)
 

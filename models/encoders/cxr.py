@@ -220,13 +220,10 @@ def _stages(network: nn.Module) -> list[nn.Module]:
     return [stem, *blocks, nn.Sequential(parts["denseblock4"], parts["norm5"], nn.ReLU(inplace=True))]
 
 
-@torch.no_grad()
 def _stage_dims(stages: Stages) -> tuple[int, ...]:
-    """Return the output channels of each stage, measured with one blank image."""
-    maps = torch.zeros(1, 3, SMALLEST_IMAGE, SMALLEST_IMAGE)
-    dims = []
-    with running_statistics(stages):
-        for stage in stages:
-            maps = stage(maps)
-            dims.append(maps.shape[1])
-    return tuple(dims)
+    """Return the output channels of each stage, which are those of its last layer that has weights."""
+    last = [
+        [part for part in stage.modules() if isinstance(part, nn.Conv2d | nn.BatchNorm2d)][-1]
+        for stage in stages
+    ]
+    return tuple(part.out_channels if isinstance(part, nn.Conv2d) else part.num_features for part in last)

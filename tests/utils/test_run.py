@@ -55,10 +55,11 @@ def test_a_run_writes_its_settings_and_its_environment(tmp_path: Path) -> None:
 def test_the_folder_of_a_run_holds_the_patch_of_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.run.git_diff", lambda *_: "diff --git a/x b/x\n")
+    monkeypatch.setattr("utils.run.commit", lambda: "1f2e+")
+    monkeypatch.setattr("utils.run.git_diff", lambda: "diff --git a/x b/x\n")
     folder = start_run(settings(tmp_path), "x").folder
     assert (folder / "dirty.patch").read_text() == "diff --git a/x b/x\n"
-    monkeypatch.setattr("utils.run.git_diff", lambda *_: "")
+    monkeypatch.setattr("utils.run.commit", lambda: "1f2e")
     start_run(settings(tmp_path, resume=True), "x")
     assert not (folder / "dirty.patch").exists()
 
