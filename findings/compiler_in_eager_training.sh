@@ -4,10 +4,10 @@
 # Guess: no. The compiler is imported where torch.compile is called.
 # Seen with torch 2.12.1 and torchvision 0.27.1, two cores of an AMD EPYC: yes, twice. `import torchvision` does it, for
 # an operator of detection, and so does the first optimizer of any kind, when it is given its weights. Core-seconds
-# and modules: torch alone 2.3 and 1,146; with torchvision 4.7 and 2,217; with an optimizer instead 4.3 and 2,031. A
-# fourth of torch and torchvision is Python's garbage collector, which has nothing to find: 3.5 s without it.
+# and modules: torch alone 2.0 and 1,146; with torchvision 3.9 and 2,217; with an optimizer instead 3.3 and 2,031. A
+# sixth of torch and torchvision is Python's garbage collector, which has nothing to find: 3.3 s without it.
 # Fails if one of the two no longer imports the compiler, if that takes less than a fourth of `import torch`, or if the
-# collector takes less than a tenth.
+# collector takes less than a twentieth.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -34,19 +34,21 @@ import statistics
 import subprocess
 import sys
 
-seconds = {}
-for kind in ("nothing more", "torchvision", "optimizer"):
-    for without_collector in ("no", "yes"):
-        taken = []
-        for _ in range(6):
-            command = [sys.executable, "-W", "ignore", sys.argv[1], without_collector, kind]
-            words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            taken.append(float(words[0]))
-        seconds[kind, without_collector] = statistics.median(taken[1:])
-        print(f"torch and {kind}: {seconds[kind, without_collector]:.2f} s, {words[1]} modules, compiler "
-              f"{words[2]}, without the collector {without_collector}")
+runs = [(kind, collector) for kind in ("nothing more", "torchvision", "optimizer") for collector in ("no", "yes")]
+taken, seen = {run: [] for run in runs}, {}
+for _ in range(6):
+    for kind, without_collector in runs:  # in turn, as the speed of a machine drifts
+        command = [sys.executable, "-W", "ignore", sys.argv[1], without_collector, kind]
+        words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        taken[kind, without_collector].append(float(words[0]))
+        seen[kind] = words[1:]
         assert (words[2] == "True") is (kind != "nothing more")
+seconds = {run: statistics.median(times[1:]) for run, times in taken.items()}
+for (kind, without_collector), value in seconds.items():
+    modules, has_compiler = seen[kind]
+    print(f"torch and {kind}, without the collector: {without_collector}: {value:.2f} s, {modules} modules, compiler: "
+          f"{has_compiler}")
 alone = seconds["nothing more", "no"]
 assert min(seconds["torchvision", "no"], seconds["optimizer", "no"]) > 1.25 * alone
-assert seconds["torchvision", "yes"] < 0.9 * seconds["torchvision", "no"]
+assert seconds["torchvision", "yes"] < 0.95 * seconds["torchvision", "no"]
 PY

@@ -22,7 +22,7 @@ def resolve(target: str) -> object:
 
 
 def resolve_main(target: str) -> object:
-    """Import what a program runs, as `resolve`, in four fifths of the time.
+    """Import what a program runs, as `resolve`, in less time.
 
     Python looks for garbage again and again while a million objects come to be, none of which is garbage.
     It does not look until they are there, and then leaves them alone for good, which also serves processes
