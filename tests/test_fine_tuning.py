@@ -74,6 +74,8 @@ def test_a_resumed_fine_tuning_does_not_begin_again(
     run(store, tmp_path, *flags)
     monkeypatch.setattr(classify, "train_probe", lambda *_: pytest.fail("it probes again"))
     run(store, tmp_path, *flags, "--epochs", "2", "--resume")
+    assert pd.read_csv(tmp_path / "it" / "log.csv")["epoch"].tolist() == [1, 2]
+    assert checkpoint.load(tmp_path / "it" / "last.ckpt")["epoch"] == 2
 
 
 def test_a_fine_tuning_that_spoils_its_probe_ends_with_the_probe(

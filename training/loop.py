@@ -84,10 +84,10 @@ def fit(
     with its number from 1, on all ranks, in eval mode; its numbers are logged and may be the monitor.
     `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. Unless a
     training `can_be_extended` by more epochs, last.ckpt is without the optimizer's state when it is over, and
-    unless it `leaves_best`, best.ckpt is removed then.
-    `show` names further columns of the log to print. `lr_scales` are learning rates of weights as multiples
-    of the schedule's; 1 for all others. With `rates_start` the weights before the first step are epoch 0,
-    which `score` is also called for, and stay the best unless an epoch is better.
+    unless it `leaves_best`, best.ckpt is removed then. `show` names further columns of the log to print.
+    `lr_scales` are learning rates of weights as multiples of the schedule's; 1 for all others. With
+    `rates_start` the weights before the first step are epoch 0, which `score` is also called for, and stay
+    the best unless an epoch is better.
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.

@@ -190,6 +190,7 @@ def test_an_old_lock_of_another_machine_does_not_block(path: Path) -> None:
 def test_a_number_of_a_process_that_another_one_has_now_does_not_block(path: Path, flocked: bool) -> None:
     of_elsewhere(path, machine=lock._machine(), started="1", flock=flocked)  # this process began later
     hold(path, path.parent, CURE)
+    assert lock._read(path) == lock._held[path].holder
 
 
 @pytest.mark.usefixtures("quick")
@@ -206,6 +207,7 @@ def test_a_lock_without_content_does_not_block(
     path.parent.mkdir()
     path.write_text(content)
     hold(path, path.parent, CURE)
+    assert lock._read(path) == lock._held[path].holder
 
 
 @pytest.mark.usefixtures("quick")
