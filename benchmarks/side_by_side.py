@@ -22,8 +22,8 @@ from utils.config import read_yaml_mapping
 from utils.git import commit
 
 IMAGES = "--vision_backbone resnet18 --image_size 32"
-SUPERVISED = f"--protocol supervised {IMAGES}"
-FINETUNE = "--protocol finetune --image_size 32"
+SUPERVISED = "--protocol supervised"
+FINETUNE = "--protocol finetune"
 TRAININGS = {  # name: flags; a supervised one starts from fresh weights, a fine-tuning from SimCLR's
     "decompensation, both modalities, batch 16": f"--task decompensation --batch_size 16 {SUPERVISED}",
     "decompensation, both modalities, batch 256": f"--task decompensation --batch_size 256 {SUPERVISED}",
@@ -32,7 +32,7 @@ TRAININGS = {  # name: flags; a supervised one starts from fresh weights, a fine
     "phenotyping, both modalities, batch 16": f"--task phenotyping --batch_size 16 {SUPERVISED}",
     "phenotyping, fine-tuning, batch 16": f"--task phenotyping --batch_size 16 {FINETUNE}",
 }
-PRETRAINING = f"--name simclr --task phenotyping --epochs 1 --warmup_epochs 0 --batch_size 64 {IMAGES}"
+PRETRAINING = "--name simclr --task phenotyping --epochs 1 --warmup_epochs 0 --batch_size 64"
 TESTED = "decompensation, both modalities, batch 256"
 # Runs run_gpu.py of the working directory in one process, with each list of flags in turn, and prints what
 # each took in core-seconds. The first round, which also imports, does not count.
@@ -63,6 +63,9 @@ class SideBySide:
     additional core-seconds for the additional samples leave out the start of the program and its report.
     They run one after the other in one process, as the start of a program varies by more than they take.
     Their probabilities are compared. One thread each, no intervals.
+
+    With the usual images of 32 pixels a step mostly passes over the weights of the image encoder, whatever
+    it shares. --vision_backbone resnet34 --image_size 224 are the published ones.
     """
 
     other: tyro.conf.Positional[Path]
@@ -73,6 +76,10 @@ class SideBySide:
     """Synthetic patients, of the other trainings and the large test."""
     trainings: tuple[str, ...] = tuple(TRAININGS)
     """What is trained."""
+    vision_backbone: str = "resnet18"
+    """Image encoder of the trainings and tests."""
+    image_size: int = 32
+    """Height and width of its views."""
     test: bool = True
     """Whether tests are timed, too."""
     epochs: int = 2
@@ -117,9 +124,22 @@ def make_builds(
     return builds
 
 
+def image_flags(config: SideBySide, flags: str) -> list[str | Path]:
+    """Return the flags of images: what starts from a checkpoint takes the image encoder from there."""
+    backbone = [] if FINETUNE in flags else ["--vision_backbone", config.vision_backbone]
+    return ["--image_size", str(config.image_size), *backbone]
+
+
+def images_of(config: SideBySide) -> str:
+    """Return what a row's name says of the images: nothing, where they are the usual ones."""
+    usual = (config.vision_backbone, config.image_size) == ("resnet18", 32)
+    return "" if usual else f", {config.vision_backbone} at {config.image_size} pixels"
+
+
 def pretrain(config: SideBySide, build: Build) -> None:
     """Pretrain the encoders that a build fine-tunes, for an epoch."""
-    command: list[str | Path] = [config.python, "simclr_trainer.py", *PRETRAINING.split(), "--device", "cpu"]
+    flags = [*PRETRAINING.split(), "--device", "cpu", *image_flags(config, PRETRAINING)]
+    command: list[str | Path] = [config.python, "simclr_trainer.py", *flags]
     child.run([*command, "--store", build.folder / STORES[0], "--save_dir", build.folder], cwd=build.root)
 
 
@@ -136,7 +156,7 @@ def flags_of(build: Build, name: str, store: str = STORES[0]) -> list[str | Path
 
 def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     """Train a classifier, and read what it took."""
-    settings: list[str | Path] = ["--epochs", str(config.epochs), "--lr", "1e-4"]
+    settings = ["--epochs", str(config.epochs), "--lr", "1e-4", *image_flags(config, flags)]
     if "finetune" in flags:
         settings += ["--load_state", build.folder / "simclr" / "last.ckpt"]
     store = STORES["decompensation" not in flags]
@@ -150,11 +170,13 @@ def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
 def compare_tests(config: SideBySide, ours: Build, other: Build, against: str) -> Figure:
     """Let both builds test a classifier of the other one for each store, and compare what they take."""
     for store in STORES:
-        once = [*TRAININGS[TESTED].split(), "--epochs", "1", "--lr", "1e-4"]
-        run_gpu(config, other, [*flags_of(other, f"classifier_{store}", store), *once])
+        flags = [*flags_of(other, f"classifier_{store}", store), *image_flags(config, TRAININGS[TESTED])]
+        run_gpu(config, other, [*flags, *TRAININGS[TESTED].split(), "--epochs", "1", "--lr", "1e-4"])
     rates, tested = [], {}
     for build in (ours, other):
-        tests = [flags_of_test(build, other.folder / f"classifier_{store}", store) for store in STORES]
+        tests = [
+            flags_of_test(config, build, other.folder / f"classifier_{store}", store) for store in STORES
+        ]
         words = [str(config.repeats), json.dumps(tests, default=str)]
         ended = child.run([config.python, "-c", IN_ONE_PROCESS, *words], ONE_THREAD, build.root)
         small, large = np.median(json.loads(ended.output.splitlines()[-1]), axis=1)
@@ -169,15 +191,18 @@ def compare_tests(config: SideBySide, ours: Build, other: Build, against: str) -
     print(
         f"probabilities differ by {gap:.1e} at most; the stores have versions {versions[0]} and {versions[1]}"
     )
-    return Figure(f"test: {TESTED}", "samples/core-s", rates[0], against, rates[1])
+    work = f"test: {TESTED}{images_of(config)}"
+    return Figure(work, "samples/core-s", rates[0], against, rates[1])
 
 
-def flags_of_test(build: Build, classifier: Path, store: str) -> list[str | Path]:
+def flags_of_test(config: SideBySide, build: Build, classifier: Path, store: str) -> list[str | Path]:
     """Return the flags with which a build tests a classifier."""
-    task = "--mode eval --protocol supervised --task decompensation --image_size 32 --batch_size 256"
+    task = "--mode eval --protocol supervised --task decompensation --batch_size 256"
     return [
         *flags_of(build, f"tested_{store}", store),
         *task.split(),
+        "--image_size",
+        str(config.image_size),
         "--load_state",
         classifier / "best.ckpt",
     ]
@@ -206,10 +231,11 @@ def compare(config: SideBySide, folder: Path) -> list[Figure]:
     for work in config.trainings:
         mine, theirs = (Trained(*np.median(taken[work, side], axis=0)) for side in (0, 1))
         row = (against, theirs.samples_per_core_second, mine.peak_mb)
-        figures.append(Figure(f"training: {work}", "samples/core-s", mine.samples_per_core_second, *row))
+        name = f"{work}{images_of(config)}"
+        figures.append(Figure(f"training: {name}", "samples/core-s", mine.samples_per_core_second, *row))
         row = (against, theirs.epoch, mine.peak_mb)
-        figures.append(Figure(f"an epoch and its validation: {work}", "core-s", mine.epoch, *row))
-        figures.append(Figure(f"peak memory: {work}", "MiB", mine.peak_mb, against, theirs.peak_mb))
+        figures.append(Figure(f"an epoch and its validation: {name}", "core-s", mine.epoch, *row))
+        figures.append(Figure(f"peak memory: {name}", "MiB", mine.peak_mb, against, theirs.peak_mb))
     if config.test:
         figures.append(compare_tests(config, ours, other, against))
     return figures

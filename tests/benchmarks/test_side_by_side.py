@@ -63,6 +63,15 @@ def test_the_medians_of_both_builds_are_compared(
     assert "probabilities differ by 2.5e-01 at most; the stores have versions 3 and 1" in printed
 
 
+def test_rows_name_images_other_than_the_usual_ones() -> None:
+    published = side_by_side.SideBySide(Path("other"), vision_backbone="resnet34", image_size=224)
+    assert side_by_side.images_of(published) == ", resnet34 at 224 pixels"
+    assert side_by_side.images_of(side_by_side.SideBySide(Path("other"))) == ""
+    flags = side_by_side.image_flags(published, "--task decompensation --protocol supervised")
+    assert flags == ["--image_size", "224", "--vision_backbone", "resnet34"]
+    assert side_by_side.image_flags(published, "--protocol finetune") == ["--image_size", "224"]
+
+
 @pytest.mark.parametrize("flags", side_by_side.TRAININGS.values())
 def test_the_trainings_are_valid(flags: str) -> None:
     begun = ["--load_state", "last.ckpt"] if "finetune" in flags else []
