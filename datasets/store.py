@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -25,8 +25,8 @@ from datasets.schema import (
     layout_difference,
     variables,
 )
-from utils.config import load_yaml
 from utils.files import sha256
+from utils.yaml_files import load_yaml
 
 MANIFEST = "manifest.yaml"
 WORK = ".work"  # folder in a store that is being written
@@ -467,9 +467,14 @@ def read_version(path: Path) -> dict[str, Any]:
 T = TypeVar("T")
 
 
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
 def _validated(kind: type[T], content: Any, path: Path) -> T:
     """Return the bytes of a JSON file, or the content of a YAML file, as a dataclass."""
-    adapter = TypeAdapter(kind)
+    adapter = _adapter(kind)
     try:
         return (
             adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)

@@ -14,13 +14,13 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count, grid_layout, variables
 from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount, TaskManifest, listfile_name
 from utils.arrays import npy_header
 from utils.files import atomic_write, sha256, write_text
 from utils.lock import locked
+from utils.yaml_files import dump_yaml
 
 LOCK = "lock"  # file in the folder WORK of a store
 EVENTS_SCHEMA = pa.schema(
@@ -186,4 +186,4 @@ def digests(folder: Path, names: Sequence[str]) -> dict[str, FileDigest]:
 
 def write_yaml(path: Path, content: Mapping[str, object]) -> None:
     """Write a YAML file, its keys in their order."""
-    write_text(path, yaml.safe_dump(dict(content), sort_keys=False))
+    write_text(path, dump_yaml(dict(content), allow_unicode=False))

@@ -14,7 +14,7 @@ from evaluation.metrics import Score
 from evaluation.names import data_notice, metric_of
 from evaluation.predictions import read_predictions, to_arrays
 from evaluation.results import HASH_DIGITS
-from utils.config import read_yaml_mapping
+from utils.yaml_files import read_yaml_mapping
 
 SAMPLE_COLUMNS = ("stay_id", "subject_id", "end_hours", "label", "truth")  # equal in runs to compare
 SIGNIFICANT = 0.05  # p values below it

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from utils.config import digest, read_yaml_mapping
+from utils.config import digest
 from utils.files import atomic_write, write_text
 from utils.lock import waiting_lock
+from utils.yaml_files import dump_yaml, read_yaml_mapping
 
 COLUMNS = (
     "run", "mode", "task", "protocol", "fusion", "objective", "checkpoint", "checkpoint_hash",
@@ -192,7 +192,7 @@ def write_settings(
     path = folder / SETTINGS / f"{name}.yaml"
     if not path.is_file() or (files and not read_recorded(folder, name).files):
         content = dict(settings) | ({FILES: dict(files)} if files else {})
-        write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        write_text(path, dump_yaml(content))
 
 
 def read_recorded(folder: Path, name: str) -> Recorded:

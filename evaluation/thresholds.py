@@ -23,8 +23,8 @@ from evaluation.names import data_notice
 from evaluation.predictions import LabelledScores, by_label
 from evaluation.subgroups import SMALLEST_GROUP, UNKNOWN, missing_variables, parse_subgroups, subgroups_of
 from utils.cli import run_cli
-from utils.config import read_yaml_mapping
 from utils.files import atomic_write
+from utils.yaml_files import read_yaml_mapping
 
 ALL = "all"
 MEAN = "macro"  # mean over labels

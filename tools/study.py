@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import yaml
-
 from evaluation.results import read_results
 from tasks import TASKS, TaskName
 from tools.demo import step
@@ -18,9 +16,9 @@ from tools.run_table import program_of
 from tools.runner import RunFailed, Runner, available_cores
 from utils.choices import require_choice
 from utils.cli import run_cli
-from utils.config import read_yaml_mapping
 from utils.files import write_text
 from utils.lock import hold
+from utils.yaml_files import dump_yaml, read_yaml_mapping
 
 SMALL = "--image_size 32 --vision_backbone resnet18"
 PRETRAIN = (
@@ -207,7 +205,7 @@ def take_up(config: StudyConfig) -> None:
     settings["label_fractions"] = list(config.label_fractions)
     path = config.out / RECORD
     if not path.is_file():
-        write_text(path, yaml.safe_dump(settings, sort_keys=False))
+        write_text(path, dump_yaml(settings, allow_unicode=False))
     began = read_yaml_mapping(path)
     if names := [f"--{name} {began.get(name)}" for name in settings if began.get(name) != settings[name]]:
         raise ValueError(f"{config.out} began with {', '.join(names)}; use that, or another --out")

@@ -34,8 +34,9 @@ from training.predict import predict
 from training.provenance import check_no_leakage
 from utils import checkpoint
 from utils.cli import run_cli
-from utils.config import from_dict, read_yaml_mapping
+from utils.config import from_dict
 from utils.files import atomic_write
+from utils.yaml_files import read_yaml_mapping
 
 RATES = tuple(round(0.1 * step, 1) for step in range(11))
 ALONE = "ehr"  # the fusion with which all are compared

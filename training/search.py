@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
-import yaml
 
 from models.fusion import FUSIONS
 from tasks import TASKS
@@ -20,7 +19,6 @@ from utils.config import (
     Choices,
     Range,
     decisive_settings,
-    read_yaml_mapping,
     replace_settings,
     search_space,
     to_flags,
@@ -28,6 +26,7 @@ from utils.config import (
 from utils.files import write_text
 from utils.lock import waiting_lock
 from utils.log import logger
+from utils.yaml_files import dump_yaml, read_yaml_mapping
 
 if TYPE_CHECKING:
     from training.study import Report, SharedStudy
@@ -180,7 +179,7 @@ def take_up(folder: Path, record: Mapping[str, object]) -> None:
                     f"{path.parent} was searched with {values}, and methods are compared at equal budgets; "
                     "use that, or another --search_dir"
                 )
-        text = yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True)
+        text = dump_yaml(dict(record))
         if not (folder / RECORD).is_file():
             write_text(folder / RECORD, text)
 

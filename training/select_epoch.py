@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 
 from datasets.batches import check_batch_size
@@ -44,13 +43,14 @@ from training.probe import train_probe
 from training.provenance import check_no_leakage
 from training.select_epoch_config import EpochSelectionConfig
 from utils import checkpoint, distributed
-from utils.config import read_yaml_mapping, to_dict
+from utils.config import to_dict
 from utils.distributed import Process
 from utils.files import write_text
 from utils.lock import hold, releasing_locks
 from utils.log import logger
 from utils.run import seed_everything, set_precision
 from utils.run_config import RunConfig
+from utils.yaml_files import dump_yaml, read_yaml_mapping
 
 SampleSets = Mapping[tuple[str, str], Samples]  # the samples of each (task name, split)
 
@@ -270,7 +270,7 @@ def append_row(job: EpochSelection, task: Task, row: Mapping[str, float]) -> Non
     """Append a row to the table; the first also records the settings, in a YAML file beside the table."""
     path = job.table(task)
     if not path.is_file():
-        settings = yaml.safe_dump(table_settings(job, task), sort_keys=False, allow_unicode=True)
+        settings = dump_yaml(table_settings(job, task))
         write_text(path.with_suffix(".yaml"), settings)
     results.append_rows(path, epoch_columns(task), [row], "move it away")
 

@@ -11,7 +11,6 @@ import json
 import math
 import operator
 import os
-import reprlib
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast, get_args, get_ty
 
 import docstring_parser
 import tyro
-import yaml
 
 from utils.log import is_rank_zero
+from utils.yaml_files import SHORT, load_yaml
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONFIG_HELP = "--config FILE reads a config.yaml, such as the one that every run writes; flags override it."
-
-_SHORT = reprlib.Repr()  # for messages: a few YAML aliases can nest lists almost without end
-_SHORT.maxlevel = 1
 
 
 def parse(cls: type[T], argv: Sequence[str] | None = None, description: str = "") -> T:
@@ -209,32 +205,6 @@ def from_dict(cls: type[T], values: object, source: str = "config", required: ob
     return config
 
 
-def load_yaml(text: str | bytes, source: str) -> object:
-    """Parse YAML safely; empty text is {}.
-
-    Raises:
-        ValueError: Prefixed with `source`, for invalid YAML, object tags or duplicate keys.
-    """
-    try:
-        return yaml.load(text, Loader=_SafeLoader) or {}
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{source}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{source}: not valid YAML: it is nested too deeply") from None
-
-
-def read_yaml_mapping(path: Path) -> dict[str, object]:
-    """Read a YAML file whose top level is a mapping.
-
-    Raises:
-        ValueError: With the path, if it is not.
-    """
-    mapping = load_yaml(path.read_bytes(), str(path))
-    if not isinstance(mapping, dict):
-        raise ValueError(f"{path} must hold keys, not {_SHORT.repr(mapping)}; copy it again")
-    return mapping
-
-
 def synonyms(kind: Any) -> dict[str, str]:
     """Return {flag that others use: flag} of a config: the `synonyms` of its class and of nested configs.
 
@@ -315,7 +285,7 @@ def _override(cls: Any, defaults: dict[str, Any], values: object, prefix: str, k
     """Build a config from its defaults and from nested dicts, which win; `known` are all dotted paths."""
     if not isinstance(values, Mapping):
         location = prefix.rstrip(".") or "the file"
-        raise ValueError(f"{location} must hold keys, not {_SHORT.repr(values)}")
+        raise ValueError(f"{location} must hold keys, not {SHORT.repr(values)}")
     kinds = get_type_hints(cls)
     settings = dict(defaults)
     for key, value in values.items():
@@ -350,28 +320,15 @@ def _validate(kind: Any, value: object, path: str) -> object:
         valid = _validator(kind).validate_python(value)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
-        raise ValueError(f"{path} is {_SHORT.repr(value)}: {reason[0].lower()}{reason[1:]}") from None
+        raise ValueError(f"{path} is {SHORT.repr(value)}: {reason[0].lower()}{reason[1:]}") from None
     pairs = [(value, valid)]
     if isinstance(value, list | tuple) and isinstance(valid, tuple):
         pairs = list(zip(value, valid, strict=True))
     for old, new in pairs:
         is_number_or_text = type(old) in (int, float, str) and isinstance(new, float | str | Path)
         if type(old) is not type(new) and not is_number_or_text:
-            raise ValueError(f"{path} must be {type(new).__name__}, not {_SHORT.repr(old)}")
+            raise ValueError(f"{path} must be {type(new).__name__}, not {SHORT.repr(old)}")
     return valid
-
-
-class _SafeLoader(yaml.SafeLoader):  # type: ignore[misc]  # yaml brings no types
-    """YAML's safe loader, for which a key with two values is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        keys = [key.value for key, _ in node.value if isinstance(key.value, str)]
-        if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {twice[0]} is given twice; keep one", node.start_mark
-            )
-        mapping: dict[object, object] = super().construct_mapping(node, deep)
-        return mapping
 
 
 def _program() -> str:

@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import yaml
 
 from utils import distributed
 from utils.checkpoint import Origin
-from utils.config import decisive_settings, digest, is_resumable, read_yaml_mapping, to_dict
+from utils.config import decisive_settings, digest, is_resumable, to_dict
 from utils.distributed import Process
 from utils.files import write_text
 from utils.git import commit, git_diff
 from utils.lock import hold
 from utils.log import logger
 from utils.run_config import LOCK, HasRun, RunConfig
+from utils.yaml_files import dump_yaml, read_yaml_mapping
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -251,7 +251,7 @@ def _write_records(config: HasRun, run: Run) -> None:
         if is_resumed and path.is_file():
             for setting, change in _differences(_read_record(path), record):
                 logger.info(f"resumed with another setting: {setting} {change}")
-        write_text(path, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+        write_text(path, dump_yaml(record))
     if run.commit.endswith("+"):
         write_text(run.folder / "dirty.patch", git_diff())
     else:

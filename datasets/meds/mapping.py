@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from datasets.events.cleaning import item_map
 from datasets.schema import RESOURCES, variables
-from utils.config import load_yaml
+from utils.yaml_files import load_yaml
 
 SHIPPED = ("meds_mimic_iv_storetime.yaml", "meds_mimic_iv_charttime.yaml")
 ROLES = (

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
-import yaml
 from numpy.random import Generator
 
 from datasets.schema import RESOURCES
 from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
 from datasets.synthetic.latents import LATENTS, Course, loadings_of
 from datasets.synthetic.patients import Block
+from utils.yaml_files import load_yaml
 
 NUISANCE_FACTORS = 3
 CHART_COLUMNS = (
@@ -60,7 +60,7 @@ class Scale:
 @cache
 def scales() -> dict[str, Scale]:
     """Return the scales by name."""
-    entries = yaml.safe_load((RESOURCES / "synthetic_scales.yaml").read_text())
+    entries: Any = load_yaml((RESOURCES / "synthetic_scales.yaml").read_bytes(), "synthetic_scales.yaml")
     return {name: Scale(**entry) for name, entry in entries.items()}
 
 

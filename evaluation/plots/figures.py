@@ -8,7 +8,6 @@ from typing import Any
 
 import pandas as pd
 import tyro
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -16,7 +15,7 @@ from evaluation.names import label_title
 from evaluation.plots.palette import GREY, Format
 from evaluation.plots.style import CHARACTERS_PER_INCH, LEGEND_LINE, wrap
 from evaluation.predictions import read_predictions
-from utils.config import read_yaml_mapping
+from utils.yaml_files import load_yaml, read_yaml_mapping
 
 PANEL_SIZE = (4.2, 3.4)  # inches, width and height
 MAX_NAMED_LINES = 8  # where there are more labels, the legend names their mean alone
@@ -125,5 +124,5 @@ def data_description(path: Path) -> str:
     """Return what a YAML record says of its data, such as "synthetic data"; "" if it says nothing."""
     if not path.is_file():
         return ""
-    record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    record = load_yaml(path.read_bytes(), str(path))
     return str(record.get("data") or "") if isinstance(record, dict) else ""

@@ -48,7 +48,8 @@ from evaluation.plots.record_stay import (
 from evaluation.plots.style import SMALL_TEXT
 from tasks import TaskName, get_task
 from tasks.task import Task
-from utils.config import from_dict, read_yaml_mapping
+from utils.config import from_dict
+from utils.yaml_files import read_yaml_mapping
 
 DEATH, END, PREDICTION = "#7F0000", "#777777", GREEN
 ROW, CATEGORY, GAP, TITLE_GAP, TOP = 0.5, 0.17, 0.09, 0.22, 1.45  # heights in inches

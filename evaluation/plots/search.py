@@ -15,7 +15,7 @@ from evaluation.plots.figures import Picture, data_description, make_panels
 from evaluation.plots.palette import BLUE, GREY, ORANGE, RED
 from evaluation.plots.style import legend_below
 from evaluation.results import read_table
-from utils.config import read_yaml_mapping
+from utils.yaml_files import read_yaml_mapping
 
 TEXT = ("state", "setting")
 MARKERS = {"complete": ("o", BLUE), "pruned": ("x", ORANGE), "failed": ("v", RED)}

@@ -14,8 +14,8 @@ from evaluation.plots import robustness
 from evaluation.results import HASH_DIGITS, read_results, read_table
 from evaluation.seeds import RUN
 from evaluation.summaries import Summary, summary_path
-from utils.config import load_yaml, read_yaml_mapping
 from utils.files import sha256
+from utils.yaml_files import load_yaml, read_yaml_mapping
 
 NEEDED = {"run", "task", "split", "label", "metric", "value"}  # columns of a table of results
 RESAMPLES = 1000  # of a run without a summary

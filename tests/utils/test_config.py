@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tyro.conf import subcommand
 
 from utils import config
+from utils.yaml_files import load_yaml, read_yaml_mapping
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def test_only_the_first_process_prints_errors(
 
 
 def from_yaml(text: str) -> Program:
-    return config.from_dict(Program, config.load_yaml(text, "config"))
+    return config.from_dict(Program, load_yaml(text, "config"))
 
 
 FULL = Program("x", Data(3, 0.1, Path("a b"), "partial"), (), (4, 5), 7, True)
@@ -130,7 +131,7 @@ FULL = Program("x", Data(3, 0.1, Path("a b"), "partial"), (), (4, 5), 7, True)
 def test_yaml_gives_back_the_settings(settings: Program) -> None:
     values = config.to_dict(settings)
     assert config.from_dict(Program, values) == settings
-    assert config.from_dict(Program, config.load_yaml(yaml.safe_dump(values), "x")) == settings
+    assert config.from_dict(Program, load_yaml(yaml.safe_dump(values), "x")) == settings
 
 
 def test_a_file_gives_defaults_and_flags_win(tmp_path: Path) -> None:
@@ -238,13 +239,13 @@ def test_a_config_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.Capt
 def test_a_yaml_mapping_must_hold_keys(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("- 1\n")
     with pytest.raises(ValueError, match=r"a\.yaml must hold keys, not \[1\]"):
-        config.read_yaml_mapping(tmp_path / "a.yaml")
+        read_yaml_mapping(tmp_path / "a.yaml")
 
 
 @given(st.text() | st.binary())
 def test_any_text_is_settings_or_one_error(text: str | bytes) -> None:
     try:
-        values = config.load_yaml(text, "c.yaml")
+        values = load_yaml(text, "c.yaml")
         built = config.from_dict(Program, values, "c.yaml")
     except ValueError as error:
         assert str(error).startswith("c.yaml")

@@ -25,6 +25,7 @@ from utils.checkpoint import Origin
 from utils.distributed import Process
 from utils.run import Run, set_precision, start_run
 from utils.run_config import RunConfig
+from utils.yaml_files import read_yaml_mapping
 
 FORK = get_context("fork")
 
@@ -42,7 +43,7 @@ def settings(folder: Path, **changes: str | bool | int) -> Settings:
 def test_a_run_writes_its_settings_and_its_environment(tmp_path: Path) -> None:
     run = start_run(settings(tmp_path, seed=7), "supervised-ehr", "synthetic data", "1f2e")
     assert run.folder == tmp_path / "supervised-ehr" and run.seed == 7
-    again = config.from_dict(Settings, config.read_yaml_mapping(run.folder / "config.yaml"))
+    again = config.from_dict(Settings, read_yaml_mapping(run.folder / "config.yaml"))
     assert again == settings(tmp_path, seed=7)
     environment = yaml.safe_load((run.folder / "environment.yaml").read_text())
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
