@@ -4,7 +4,7 @@ from training.classify_config import ClassifyConfig
 from utils.cli import run_cli
 
 MAIN = "training.classify:classify"
-LATER = ("sklearn.metrics",)  # what a report imports; a training begins without it
+LATER = ("torch.utils.tensorboard", "sklearn.metrics")  # of a log and a report; a training begins without
 
 if __name__ == "__main__":
     run_cli(MAIN, ClassifyConfig)

@@ -25,6 +25,7 @@ from tools.runner import RunFailed, Runner, available_cores
 from utils.lock import hold
 
 TASKS = ("phenotyping", "in-hospital-mortality")
+XRAY_SIZE = 64  # shorter side of the X-rays in pixels, raw and in the store
 PRETRAIN = (
     "--vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 --optimizer adamw --lr 2e-3 "
     "--warmup_epochs 1"
@@ -77,14 +78,14 @@ class DemoConfig:
 def raw_data(config: DemoConfig) -> list[str]:
     """Return the command that makes the raw tables and X-rays."""
     patients = ["--for_stays", config.mimic_iv] if config.mimic_iv else ["--patients", config.patients]
-    flags = f"--out {config.data}/raw --seed {config.seed} --image_size 64 --paired 0.9 --workers 0"
+    flags = f"--out {config.data}/raw --seed {config.seed} --image_size {XRAY_SIZE} --paired 0.9 --workers 0"
     return [sys.executable, "-m", "datasets.synthetic", *patients, *flags.split()]
 
 
 def extraction(config: DemoConfig) -> list[str]:
     """Return the command that extracts the store."""
     mimic_iv = config.mimic_iv or f"{config.data}/raw/mimic-iv"
-    flags = f"--mimic_cxr {config.data}/raw/mimic-cxr-jpg --out {config.data}/store"
+    flags = f"--mimic_cxr {config.data}/raw/mimic-cxr-jpg --out {config.data}/store --image_cache {XRAY_SIZE}"
     return [sys.executable, "-m", "datasets.extract", "--mimic_iv", mimic_iv, *flags.split()]
 
 
