@@ -468,13 +468,13 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
 def _validated(kind: type[T], content: Any, path: Path) -> T:
     """Return the bytes of a JSON file, or the content of a YAML file, as a dataclass."""
-    adapter = _adapter(kind)
+    adapter: TypeAdapter[T] = _adapter(kind)  # type: ignore[arg-type]  # a type can be hashed
     try:
         return (
             adapter.validate_json(content) if isinstance(content, bytes) else adapter.validate_python(content)
