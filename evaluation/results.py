@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,10 +60,7 @@ def append_rows(
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no file; {hint}")
     new_rows = [_cells(row, columns) for row in rows]
-
-    def key(cells: Sequence[str]) -> tuple[str, ...]:
-        return tuple(c for name, c in zip(columns, cells, strict=False) if name not in ignore_columns)
-
+    key = itemgetter(*(place for place, name in enumerate(columns) if name not in ignore_columns))
     with waiting_lock(path.with_name(f".{path.name}.lock")):
         text = _complete_lines(path).decode() or _to_csv([columns])
         header, *rows_there = csv.reader(io.StringIO(text))
@@ -71,7 +69,7 @@ def append_rows(
         if header != list(columns):
             rows_there = [_cells(dict(zip(header, cells, strict=True)), columns) for cells in rows_there]
             text = _to_csv([columns, *rows_there])
-        known = {key(cells) for cells in rows_there}
+        known = {key(cells) for cells in rows_there if len(cells) == len(columns)}
         added = _to_csv(cells for cells in new_rows if key(cells) not in known)
         if added:
             with atomic_write(path) as partial:
