@@ -35,8 +35,12 @@ class SmallMapConv2d(nn.Conv2d):
         """[B, in_channels, H, W] -> [B, out_channels, H', W'], as nn.Conv2d."""
         if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1):
             return super().forward(input)
+        if input.ndim != 4 or input.shape[1] != self.in_channels:
+            return super().forward(input)  # a single map, or an error
         axes = list(zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
         height, width = (_outputs(*axis) for axis in axes)
+        if min(height, width) < 1:
+            return super().forward(input)  # the kernel is larger than the map, which is an error
         pixels = len(input) * height * width
         if self._is_faster_as_product_of_whole_maps(input, axes, pixels):
             return self._product_of_whole_maps(input, height, width)
@@ -68,7 +72,9 @@ class SmallMapConv2d(nn.Conv2d):
         matrix = WholeMapKernel.apply(self.weight, size, (height, width), stride, padding)  # type: ignore[no-untyped-call]
         products = functional.linear(input.permute(0, 2, 3, 1).flatten(1), matrix)
         maps = products.view(len(input), height, width, self.out_channels)
-        output: Tensor = (maps if self.bias is None else maps + self.bias).permute(0, 3, 1, 2)
+        if self.bias is not None:
+            maps = maps + self.bias.to(maps.dtype)  # autocast makes products alone smaller
+        output: Tensor = maps.permute(0, 3, 1, 2)
         return output
 
     def _is_faster_as_product(self, input: Tensor, pixels: int, pixels_of_map: int) -> bool:

@@ -126,6 +126,38 @@ def test_mixed_precision_and_compilation_reach_both_ways() -> None:
         torch.testing.assert_close(mixed.float(), expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("images", "size"), [(1, 1), (90, 1), (1, 2), (90, 2), (90, 3)])
+def test_mixed_precision_gives_maps_in_the_type_of_the_convolution(
+    images: int, size: int, bias: bool, dtype: torch.dtype
+) -> None:
+    layer = SmallMapConv2d(8, 64, 3, 1, 1, bias=bias)
+    image = torch.rand(images, 8, size, size)
+    with torch.autocast("cpu", dtype):
+        assert layer(image).dtype is dtype
+
+
+def test_a_single_map_has_the_values_of_the_convolution() -> None:
+    layer = SmallMapConv2d(8, 64, 3, 1, 1)
+    for size in (1, 2, 5):
+        image = torch.rand(8, size, size)
+        expected = functional.conv2d(image, layer.weight, layer.bias, padding=1)
+        torch.testing.assert_close(layer(image), expected)
+
+
+@pytest.mark.parametrize("images", [1, 90])
+@pytest.mark.parametrize(
+    ("channels", "size", "padding", "error"),
+    [(8, 2, 0, "Kernel size can't"), (8, 1, 0, "Kernel size can't"), (5, 2, 1, "to have 8 channels")],
+)
+def test_a_map_that_does_not_fit_is_refused_as_by_the_convolution(
+    images: int, channels: int, size: int, padding: int, error: str
+) -> None:
+    with pytest.raises(RuntimeError, match=error):
+        SmallMapConv2d(8, 64, 3, 1, padding)(torch.rand(images, channels, size, size))
+
+
 def test_trimming_draws_no_random_number_and_keeps_names() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Sequential(nn.Conv2d(2, 2, 1, bias=False)))
