@@ -247,9 +247,9 @@ _verified: set[tuple[object, ...]] = set()  # files that this process has read w
 
 
 def _version(path: Path) -> tuple[object, ...]:
-    """Return what changes with the content of a file."""
+    """Return what changes with the content of a file; copying may set its time of change, but not `ctime`."""
     status = path.stat()
-    return path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns
+    return path.absolute(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _read_file(path: Path, device: torch.device | str, lazily: bool, is_known: bool) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import zipfile
 from collections.abc import Callable
@@ -124,7 +125,9 @@ def test_a_file_is_checked_once_and_again_when_it_has_changed(
     with zipfile.ZipFile(path) as file:
         weight = file.read(next(name for name in file.namelist() if name.endswith("data/0")))
     content[content.index(weight) + 1] ^= 1
+    before = path.stat()
     path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as a copy that keeps times
     for _ in range(2):
         with pytest.raises(ValueError, match=r"x\.ckpt: damaged, or not a checkpoint"):
             checkpoint.load(path)
