@@ -84,10 +84,10 @@ def fit(
     with its number from 1, on all ranks, in eval mode; its numbers are logged and may be the monitor.
     `keep_epochs` says on rank 0, given how many epochs are trained, which epochs' files stay. Unless a
     training `can_be_extended` by more epochs, last.ckpt is without the optimizer's state when it is over, and
-    unless it `leaves_best`, best.ckpt is removed then. `show` names further columns of the log to print.
-    `lr_scales` are learning rates of weights as multiples of the schedule's; 1 for all others. With
-    `rates_start` the weights before the first step are epoch 0, which `score` is also called for, and stay
-    the best unless an epoch is better.
+    unless it `leaves_best`, best.ckpt is removed then if the file of an epoch stays. `show` names further
+    columns of the log to print. `lr_scales` are learning rates of weights as multiples of the schedule's; 1
+    for all others. With `rates_start` the weights before the first step are epoch 0, which `score` is also
+    called for, and stay the best unless an epoch is better.
 
     Raises:
         ValueError: The loss is not finite, there are no batches, or the monitor or last.ckpt does not fit.
@@ -123,8 +123,8 @@ def fit(
             trainer.run_epoch()
         writer.wait()
         trainer.remove_epochs()
-        if not leaves_best and run.process.rank == 0:
-            (run.folder / "best.ckpt").unlink(missing_ok=True)
+        if not leaves_best:
+            trainer.remove_best()
     run.close()
     distributed.barrier()  # all may now read best.ckpt
     progress = trainer.progress
@@ -247,6 +247,12 @@ class _Trainer:
         done = self.progress.epoch
         for epoch in set(range(1, done + 1)) - set(self.keep_epochs(done)):
             self._epoch_path(epoch).unlink(missing_ok=True)
+
+    def remove_best(self) -> None:
+        """Remove best.ckpt, unless `keep_epochs` names no epoch, such as where no probe has a score."""
+        keeps = self.keep_epochs or (lambda _: ())
+        if self.run.process.rank == 0 and keeps(self.progress.epoch):
+            (self.run.folder / "best.ckpt").unlink(missing_ok=True)
 
     def _epoch_path(self, epoch: int) -> Path:
         """Return the path of the checkpoint of an epoch, from 1 on."""

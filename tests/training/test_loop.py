@@ -158,6 +158,27 @@ def test_epochs_are_removed_once_last_ckpt_is_written(tmp_path: Path) -> None:
     assert {path.name for path in run.folder.glob("*_epoch_*")} == {"toy_epoch_01.ckpt", "toy_epoch_04.ckpt"}
 
 
+@pytest.mark.parametrize(("kept", "files"), [({2}, ["last", "toy_epoch_02"]), (set(), ["best", "last"])])
+def test_the_best_epoch_by_the_monitor_stays_where_no_other_does(
+    tmp_path: Path, kept: set[int], files: list[str]
+) -> None:
+    run, objective, stopping = toy_run(tmp_path), ToyObjective(), StoppingConfig(monitor="train_loss")
+    for _ in range(2):  # also when it is resumed and finds nothing to do
+        fit(
+            objective,
+            ToyBatches(),
+            None,
+            OptimConfig(epochs=3),
+            stopping,
+            run,
+            save=objective.content,
+            keep_epochs=lambda done: kept,
+            leaves_best=False,
+        )
+        assert sorted(path.stem for path in run.folder.glob("*.ckpt")) == files
+        run = toy_run(tmp_path, resume=True)
+
+
 def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
     before = list(map(signal.getsignal, SIGNALS))
     train(toy_run(tmp_path), ToyBatches(), ToyObjective())
