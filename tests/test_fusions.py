@@ -25,6 +25,7 @@ from training.classify_config import ClassifyConfig, check_config
 from training.predict import predict
 from utils import checkpoint
 from utils.config import digest, parse
+from utils.log import logger
 
 FAST = ("--image_size", "32", "--batch_size", "8", "--device", "cpu", "--epochs", "1", "--bootstrap", "0")
 SHAPE = ("--ehr_dim", "8", "--vision_backbone", "test_resnet")
@@ -176,6 +177,29 @@ def test_the_shape_of_a_fresh_encoder_may_be_given_beside_a_trained_one() -> Non
     flags = "--protocol supervised --fusion joint --load_state_cxr x.ckpt --ehr_dim 256 --ehr_layers 2"
     config = parse(ClassifyConfig, flags.split())
     assert check_config(config) is None and config.encoders.ehr_layers == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            "--fusion ehr --vision_backbone resnet18 --pretrained",
+            "--fusion ehr has no image encoder to shape; leave out --vision_backbone and --pretrained",
+        ),
+        ("--fusion cxr --ehr_dim 8", "--fusion cxr has no record encoder to shape; leave out --ehr_dim"),
+        ("--fusion umse --data_pairs partial --ehr_layers 2", "--fusion umse has no record encoder"),
+        ("--fusion joint --vision_backbone resnet18 --ehr_dim 8", ""),
+        ("--fusion ehr --ehr_dim 8", ""),
+        ("--fusion cxr --vision_backbone resnet18", ""),
+    ],
+)
+def test_the_shape_of_an_encoder_that_a_fusion_lacks_is_said_to_be_unused(
+    flags: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(logger, "warning", warnings.append)
+    check_config(parse(ClassifyConfig, ["--protocol", "supervised", *flags.split()]))
+    assert len(warnings) == bool(message) and message in "".join(warnings)
 
 
 def test_eval_refuses_other_settings_than_those_of_training(store, unimodal, tmp_path) -> None:

@@ -15,6 +15,7 @@ from training.early_stopping import PatienceConfig
 from training.optim import OptimConfig, check_flag
 from utils.choices import require_choice
 from utils.config import neutral, resumable, searched
+from utils.log import logger
 from utils.run_config import RunConfig
 from utils.state_dict import check_weights_file, is_state_dict_file
 
@@ -278,6 +279,21 @@ def check_encoder_flags(config: ClassifyConfig) -> None:
         for name in names:
             if getattr(config.encoders, name) != getattr(default, name):
                 raise ValueError(f"the checkpoint of an encoder stores its architecture; leave out --{name}")
+    warn_of_unused_shapes(config)
+
+
+def warn_of_unused_shapes(config: ClassifyConfig) -> None:
+    """Warn if flags shape an encoder that the fusion lacks; all runs of a table may have them in common."""
+    default, has = EncoderConfig(), FUSIONS[config.fusion].encoder_names()
+    for modality in [name for name in FIELDS_OF_ENCODER if name not in has]:
+        names = FIELDS_OF_ENCODER[modality]
+        given = [name for name in names if getattr(config.encoders, name) != getattr(default, name)]
+        if given:
+            flags, kind = (
+                " and ".join(f"--{name}" for name in given),
+                "record" if modality == "ehr" else "image",
+            )
+            logger.warning(f"--fusion {config.fusion} has no {kind} encoder to shape; leave out {flags}")
 
 
 def check_encoder_checkpoints(config: ClassifyConfig) -> None:
