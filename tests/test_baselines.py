@@ -166,6 +166,14 @@ def test_training_samples_are_drawn_with_the_seed(extracted: Store) -> None:
     assert baselines.draw(samples, len(samples), 0) is samples
 
 
+def test_a_refused_run_leaves_the_records_of_the_first(store: Path, tmp_path: Path) -> None:
+    folder = run(store, tmp_path, "--name", "it")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(FileExistsError, match="it holds a run; choose another --name"):
+        run(store, tmp_path, "--name", "it", "--seed", "1", "--bootstrap", "7")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
 def test_a_second_run_and_wrong_settings_are_refused(store: Path, tmp_path: Path) -> None:
     run(store, tmp_path, "--name", "it")
     with pytest.raises(FileExistsError, match="it holds a run; choose another --name"):

@@ -137,11 +137,12 @@ def fit_baseline(config: BaselineConfig) -> None:
     task, store = TASKS[config.task], Store.open(config.store)
     settings = {path: value for path, value in decisive_settings(config).items() if path != "seed"}
     name = f"{task.name}-baseline-{config.model}-seed{config.seed}"
+    folder = config.run.save_dir / (config.run.name or name)
+    if (folder / PREDICTIONS.format("test")).exists():
+        raise FileExistsError(f"{folder} holds a run; choose another --name")
     run = start_run(config, name, store.data_description, store.fingerprint_of(task.name), settings=settings)
     if run.process.world > 1:
         raise ValueError("the baselines use one process; start them without torchrun")
-    if (run.folder / PREDICTIONS.format("test")).exists():
-        raise FileExistsError(f"{run.folder} holds a run; choose another --name")
     results.append(config.results_dir / f"{task.name}.csv", ())
     samples = {split: load_samples(store, task, split, config.data(), config.seed) for split in SPLITS}
     samples["train"] = draw(samples["train"], config.most_samples, config.seed)
