@@ -121,6 +121,7 @@ def test_wrong_files_are_one_clear_error(
     words = flags.replace("RESNET18", str(resnet)).split()
     with pytest.raises((ValueError, OSError), match=message):
         run("simclr", store, tmp_path, *words, "--name", "it")
+    assert list(tmp_path.iterdir()) == []  # no folder of a run that did not begin
 
 
 def test_an_unknown_image_encoder_is_refused_before_a_folder_is_made(

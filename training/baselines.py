@@ -141,13 +141,14 @@ def fit_baseline(config: BaselineConfig) -> None:
     if (folder / PREDICTIONS.format("test")).exists():
         raise FileExistsError(f"{folder} holds a run; choose another --name")
     run = start_run(config, name, store.data_description, store.fingerprint_of(task.name), settings=settings)
-    if run.process.world > 1:
-        raise ValueError("the baselines use one process; start them without torchrun")
-    results.append(config.results_dir / f"{task.name}.csv", ())
-    samples = {split: load_samples(store, task, split, config.data(), config.seed) for split in SPLITS}
-    samples["train"] = draw(samples["train"], config.most_samples, config.seed)
-    if problem := check_learnable(task, samples["train"].labels):
-        logger.warning(f"{problem}; predictions of them are meaningless")
+    with run.getting_ready():
+        if run.process.world > 1:
+            raise ValueError("the baselines use one process; start them without torchrun")
+        results.append(config.results_dir / f"{task.name}.csv", ())
+        samples = {split: load_samples(store, task, split, config.data(), config.seed) for split in SPLITS}
+        samples["train"] = draw(samples["train"], config.most_samples, config.seed)
+        if problem := check_learnable(task, samples["train"].labels):
+            logger.warning(f"{problem}; predictions of them are meaningless")
     fits = fit_all(
         task, config.model, summarize(store, samples["train"]), samples["train"].labels, config.seed
     )

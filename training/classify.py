@@ -180,18 +180,19 @@ def fit_classifier(
     config = experiment.config
     sources = config.encoder_checkpoints
     paths = list(map(Path, dict.fromkeys(sources.values())))
-    known = lineage(experiment.store, paths)
-    check_no_more_labels(paths, config.label_fraction, config.run.seed)
-    classifier, built = start_classifier(classifier_config(config), sources)
-    samples = {
-        "train": experiment.load_labeled(config.label_fraction, config.run.seed),
-        **{split: experiment.load_samples(split) for split in splits if split != "train"},
-    }
-    if config.start.head_start == "probe" and not is_resumed(experiment.run):
-        start_from_probe(experiment, classifier, samples)
-    model, batches = prepare(experiment, classifier, samples)
-    log_single_class_labels(experiment, samples)
-    monitor, mode = selection_metric(experiment.task, samples["val"])
+    with experiment.run.getting_ready():
+        known = lineage(experiment.store, paths)
+        check_no_more_labels(paths, config.label_fraction, config.run.seed)
+        classifier, built = start_classifier(classifier_config(config), sources)
+        samples = {
+            "train": experiment.load_labeled(config.label_fraction, config.run.seed),
+            **{split: experiment.load_samples(split) for split in splits if split != "train"},
+        }
+        if config.start.head_start == "probe" and not is_resumed(experiment.run):
+            start_from_probe(experiment, classifier, samples)
+        model, batches = prepare(experiment, classifier, samples)
+        log_single_class_labels(experiment, samples)
+        monitor, mode = selection_metric(experiment.task, samples["val"])
     validation = ValidationPass(model, experiment.task, samples["val"])
 
     def score(epoch: int) -> dict[str, float]:
@@ -219,14 +220,15 @@ def fit_classifier(
 def evaluate(config: ClassifyConfig) -> None:
     """Report the classifier in --load_state on the test split."""
     experiment = open_experiment(config)
-    check_no_leakage(experiment.store, Path(config.load_state))
-    classifier, built, epoch = load_trained(config)
-    # The report of an ordinal task also needs the mean label of each class in the train split.
-    samples = {"test": experiment.load_samples("test")}
-    if experiment.task.kind == "ordinal":
-        seed = checkpoint.read_origin(Path(config.load_state)).seed or 0
-        samples["train"] = experiment.load_labeled(built.label_fraction, seed)
-    model, batches = prepare(experiment, classifier, {"test": samples["test"]})
+    with experiment.run.getting_ready():
+        check_no_leakage(experiment.store, Path(config.load_state))
+        classifier, built, epoch = load_trained(config)
+        # The report of an ordinal task also needs the mean label of each class in the train split.
+        samples = {"test": experiment.load_samples("test")}
+        if experiment.task.kind == "ordinal":
+            seed = checkpoint.read_origin(Path(config.load_state)).seed or 0
+            samples["train"] = experiment.load_labeled(built.label_fraction, seed)
+        model, batches = prepare(experiment, classifier, {"test": samples["test"]})
     report(experiment, built, epoch, samples, "test", predict_probabilities(model, batches["test"]))
 
 
@@ -246,9 +248,10 @@ def open_experiment(config: ClassifyConfig, without_test: bool = False) -> Exper
         origins,
         evaluation_settings(config) if config.mode == "eval" else None,
     )
-    check_batch_size(config.data.batch_size, run.process.world)
-    results_file = config.results_dir / f"{config.task}.csv"
-    distributed.raise_together(lambda: results.append(results_file, ()))
+    with run.getting_ready():
+        check_batch_size(config.data.batch_size, run.process.world)
+        results_file = config.results_dir / f"{config.task}.csv"
+        distributed.raise_together(lambda: results.append(results_file, ()))
     return Experiment(config, TASKS[config.task], store, run, start)
 
 

@@ -59,24 +59,25 @@ def pretrain(config: PretrainConfig) -> None:
         store.fingerprint_of(task.name),
         origins,
     )
-    check_batch_size(config.data.batch_size, run.process.world)
-    encoders, pretraining = start_encoders(config, settings, encoder_config)
-    needs, crop = EHR_ENCODERS[encoder_config.ehr_encoder].needs, crop_of(encoders["cxr"])
-    train, val = (
-        load_batches(store, task, split, config.data, run.seed, run.process, needs, crop)
-        for split in ("train", "val")
-    )
-    check_compares(train.samples.cxr_row, len(train.samples), "train", "use more stays")
-    if config.stopping.monitor.startswith("val_"):
-        check_compares(val.samples.cxr_row, config.data.batch_size, "validation", VAL_CURE)
-    heads = build_heads(encoders, settings.width)
-    objective = settings.build(encoders, heads)
-    known = lineage(store, map(Path, filter(None, [config.cxr_weights])))
-    probes = None
-    if config.selection.probe:
-        from training.epoch_probes import EpochProbes  # with matplotlib, which takes time to import
+    with run.getting_ready():
+        check_batch_size(config.data.batch_size, run.process.world)
+        encoders, pretraining = start_encoders(config, settings, encoder_config)
+        needs, crop = EHR_ENCODERS[encoder_config.ehr_encoder].needs, crop_of(encoders["cxr"])
+        train, val = (
+            load_batches(store, task, split, config.data, run.seed, run.process, needs, crop)
+            for split in ("train", "val")
+        )
+        check_compares(train.samples.cxr_row, len(train.samples), "train", "use more stays")
+        if config.stopping.monitor.startswith("val_"):
+            check_compares(val.samples.cxr_row, config.data.batch_size, "validation", VAL_CURE)
+        heads = build_heads(encoders, settings.width)
+        objective = settings.build(encoders, heads)
+        known = lineage(store, map(Path, filter(None, [config.cxr_weights])))
+        probes = None
+        if config.selection.probe:
+            from training.epoch_probes import EpochProbes  # with matplotlib, which takes time to import
 
-        probes = EpochProbes(config.selection, config.data, pretraining.encoders, encoders, store, run)
+            probes = EpochProbes(config.selection, config.data, pretraining.encoders, encoders, store, run)
     logger.info(f"{(train.samples.cxr_row >= 0).sum()} training pairs, {store.data_description}")
     fit(
         objective,

@@ -147,6 +147,12 @@ def hold(path: Path, place: Path, cure: str) -> Lock:
     return lock
 
 
+def release_in(folder: Path) -> None:
+    """Release the locks that this process holds in a folder."""
+    for lock in [lock for path, lock in _held.items() if path.parent == folder.absolute()]:
+        lock.release()
+
+
 @contextmanager
 def releasing_locks() -> Iterator[None]:
     """Release the locks that are taken inside the block at its end."""

@@ -10,6 +10,7 @@ import platform
 import random
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import distributions
@@ -25,13 +26,15 @@ from utils.config import decisive_settings, digest, is_resumable, to_dict
 from utils.distributed import Process
 from utils.files import write_text
 from utils.git import commit, git_diff
-from utils.lock import hold
+from utils.lock import hold, release_in
 from utils.log import logger
 from utils.run_config import LOCK, HasRun, RunConfig
 from utils.yaml_files import dump_yaml, read_yaml_mapping
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+RECORDS = ("config.yaml", "environment.yaml", "dirty.patch")  # files of a run that has not begun
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Run:
     trained_with: tuple[str, ...] = ()  # their hash, after those before a --resume with other settings
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
+    _is_new: bool = field(default=False, repr=False)  # whether its folder was not there before
 
     @property
     def seed(self) -> int:
@@ -94,6 +98,20 @@ class Run:
         kept = [row for row in numbered if int(row["epoch"]) <= epochs]
         if kept != rows:
             self._write_log(kept)
+
+    @contextmanager
+    def getting_ready(self) -> Iterator[None]:
+        """Remove a new folder again if a ValueError or OSError, such as of a wrong flag, ends the block."""
+        try:
+            yield
+        except (ValueError, OSError):
+            if self._is_new and self.process.rank == 0:
+                for name in RECORDS:
+                    (self.folder / name).unlink(missing_ok=True)
+                release_in(self.folder)
+                with suppress(OSError):  # it holds more
+                    self.folder.rmdir()
+            raise
 
     def close(self) -> None:
         """Close the TensorBoard file; `log` opens another one."""
@@ -148,6 +166,7 @@ def start_run(
     set_precision(config.run, process.device)
     name = config.run.name or default_name
     folder = config.run.save_dir / name
+    is_new = not folder.exists()
     distributed.raise_together(lambda: _take(folder))
     if (folder / "last.ckpt").exists():
         if not config.run.resume:
@@ -160,7 +179,7 @@ def start_run(
         timespec="seconds"
     )  # a resumed run keeps its start
     distributed.barrier()  # no rank may write before all have looked
-    run = Run(config.run, name, folder, process, commit(), started, data, store, sources)
+    run = Run(config.run, name, folder, process, commit(), started, data, store, sources, _is_new=is_new)
     decisive = decisive_settings(config) if settings is None else settings
     run.settings = {
         **{path: value for path, value in decisive.items() if path not in ("run.seed", "run.precision")},

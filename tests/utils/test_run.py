@@ -23,6 +23,7 @@ from training.classify_config import ClassifyConfig
 from utils import config
 from utils.checkpoint import Origin
 from utils.distributed import Process
+from utils.lock import hold
 from utils.run import Run, set_precision, start_run
 from utils.run_config import RunConfig
 from utils.yaml_files import read_yaml_mapping
@@ -237,6 +238,32 @@ def test_the_log_grows_columns_and_rewinds(tmp_path: Path) -> None:
     ]
     assert scalars(run, "loss") == [(5, 1.0), (10, 0.5), (15, 9.0)]
     assert scalars(run, "auroc") == [(10, pytest.approx(0.1))]
+
+
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_new_folder_is_removed_if_the_run_does_not_begin(tmp_path: Path, error: type[Exception]) -> None:
+    run = start_run(settings(tmp_path), "x")
+    hold(run.folder / ".table.lock", run.folder, "wait")
+    with pytest.raises(error), run.getting_ready():
+        raise error("a wrong flag")
+    assert list(tmp_path.iterdir()) == []
+    with start_run(settings(tmp_path), "x").getting_ready():
+        pass
+    assert sorted(path.name for path in run.folder.glob("*.yaml")) == ["config.yaml", "environment.yaml"]
+
+
+@pytest.mark.parametrize("there", ["folder", "file"])
+def test_a_folder_with_something_else_stays_if_the_run_does_not_begin(tmp_path: Path, there: str) -> None:
+    folder = tmp_path / "x"
+    if there == "folder":
+        folder.mkdir()
+    run = start_run(settings(tmp_path), "x")
+    if there == "file":
+        (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="a wrong flag"), run.getting_ready():
+        raise ValueError("a wrong flag")
+    expected = ["config.yaml", "environment.yaml"] if there == "folder" else ["notes.txt"]
+    assert sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".txt")) == expected
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
