@@ -128,8 +128,10 @@ def test_a_run_that_keeps_the_best_is_finished_without_the_state_of_the_optimize
     assert size < 0.6 * full_size  # of LARS, one number for each weight
     assert not (folder / "best.ckpt").exists() and (probed / "best.ckpt").exists()
     assert epochs_in(train(store, tmp_path, *PROBE, "--keep", "best", "--resume")) == epochs_in(folder)
+    records = {path: path.read_bytes() for path in folder.glob("*.yaml")}
     with pytest.raises(ValueError, match="--keep best left out"):
         train(store, tmp_path, *PROBE, "--keep", "best", "--epochs", "4", "--resume")
+    assert {path: path.read_bytes() for path in folder.glob("*.yaml")} == records
 
 
 def test_a_resumed_run_first_probes_the_checkpoints_without_a_row(

@@ -213,7 +213,8 @@ class _Trainer:
         path = self.run.folder / "last.ckpt"
         if not self.run.config.resume or not path.is_file():
             return
-        self.progress = self.resumable.restore(path)
+        with self.run.getting_ready():
+            self.progress = self.resumable.restore(path)
         self.run.rewind(self.progress.epoch, self.progress.epoch * self.steps)
         logger.info(
             f"resumed {path} at epoch {self.progress.epoch + 1}, step {self.progress.step} of {self.steps}"

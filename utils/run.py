@@ -34,7 +34,7 @@ from utils.yaml_files import dump_yaml, read_yaml_mapping
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-RECORDS = ("config.yaml", "environment.yaml", "dirty.patch")  # files of a run that has not begun
+RECORDS = ("config.yaml", "environment.yaml", "dirty.patch")  # what the start of a run writes
 
 
 @dataclass
@@ -55,6 +55,7 @@ class Run:
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
     _is_new: bool = field(default=False, repr=False)  # whether its folder was not there before
+    _before: Mapping[str, str] = field(default_factory=dict, repr=False)  # records of an earlier start
 
     @property
     def seed(self) -> int:
@@ -101,17 +102,29 @@ class Run:
 
     @contextmanager
     def getting_ready(self) -> Iterator[None]:
-        """Remove a new folder again if a ValueError or OSError, such as of a wrong flag, ends the block."""
+        """Leave the folder as it was if a ValueError or OSError, such as of a wrong flag, ends the block."""
         try:
             yield
         except (ValueError, OSError):
-            if self._is_new and self.process.rank == 0:
-                for name in RECORDS:
-                    (self.folder / name).unlink(missing_ok=True)
-                release_in(self.folder)
-                with suppress(OSError):  # it holds more
-                    self.folder.rmdir()
+            if self.process.rank == 0:
+                self._put_back()
             raise
+
+    def note_what_was_there(self, is_new: bool) -> None:
+        """Remember the records of the folder before they are written; `is_new`: it was not there."""
+        paths = [path for path in map(self.folder.joinpath, RECORDS) if path.is_file()]
+        self._is_new, self._before = is_new, {path.name: path.read_text() for path in paths}
+
+    def _put_back(self) -> None:
+        for path in map(self.folder.joinpath, RECORDS):
+            if path.name in self._before:
+                write_text(path, self._before[path.name])
+            else:
+                path.unlink(missing_ok=True)
+        if self._is_new:
+            release_in(self.folder)
+            with suppress(OSError):  # it holds more
+                self.folder.rmdir()
 
     def close(self) -> None:
         """Close the TensorBoard file; `log` opens another one."""
@@ -179,7 +192,8 @@ def start_run(
         timespec="seconds"
     )  # a resumed run keeps its start
     distributed.barrier()  # no rank may write before all have looked
-    run = Run(config.run, name, folder, process, commit(), started, data, store, sources, _is_new=is_new)
+    run = Run(config.run, name, folder, process, commit(), started, data, store, sources)
+    run.note_what_was_there(is_new)
     decisive = decisive_settings(config) if settings is None else settings
     run.settings = {
         **{path: value for path, value in decisive.items() if path not in ("run.seed", "run.precision")},

@@ -252,18 +252,21 @@ def test_a_new_folder_is_removed_if_the_run_does_not_begin(tmp_path: Path, error
     assert sorted(path.name for path in run.folder.glob("*.yaml")) == ["config.yaml", "environment.yaml"]
 
 
-@pytest.mark.parametrize("there", ["folder", "file"])
-def test_a_folder_with_something_else_stays_if_the_run_does_not_begin(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize(
+    "there", [{}, {"notes.txt": "mine"}, {"config.yaml": "a: 1", "last.ckpt": "weights"}]
+)
+def test_a_folder_is_left_as_it_was_if_the_run_does_not_begin(tmp_path: Path, there: dict[str, str]) -> None:
     folder = tmp_path / "x"
-    if there == "folder":
-        folder.mkdir()
-    run = start_run(settings(tmp_path), "x")
-    if there == "file":
-        (folder / "notes.txt").write_text("mine")
+    folder.mkdir()
+    for name, text in there.items():
+        (folder / name).write_text(text)
+    run = Run(RunConfig(save_dir=tmp_path), "x", folder)
+    run.note_what_was_there(is_new=False)
+    for name in ("config.yaml", "environment.yaml"):
+        (folder / name).write_text("of a command that is refused")
     with pytest.raises(ValueError, match="a wrong flag"), run.getting_ready():
         raise ValueError("a wrong flag")
-    expected = ["config.yaml", "environment.yaml"] if there == "folder" else ["notes.txt"]
-    assert sorted(path.name for path in folder.iterdir() if path.suffix in (".yaml", ".txt")) == expected
+    assert {path.name: path.read_text() for path in folder.iterdir()} == there
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
