@@ -158,6 +158,7 @@ def test_rows_of_other_settings_are_not_mixed(store: Path, probed: Path, tmp_pat
         ({"probe": "phenotypin"}, "unknown --probe phenotypin; did you mean phenotyping?"),
         ({"probe": "phenotyping,"}, "unknown --probe ; the known ones are"),
         ({"probe_epochs": 0}, "--probe_epochs 0 is out of range; use 1 or more"),
+        ({"probe_epochs": 6}, "--probe_epochs 6 is for --probe; add that, or leave it out"),
         ({"keep": "0"}, "--keep 0 is out of range; use all, best or a number"),
         ({"keep": "every"}, "--keep every is out of range"),
     ],

@@ -29,6 +29,8 @@ class SelectionConfig:
         for name in self.tasks:
             require_choice(TASKS, name, "probe")
         check_flag("probe_epochs", self.probe_epochs, self.probe_epochs >= 1, "use 1 or more")
+        if not self.probe and self.probe_epochs != SelectionConfig.probe_epochs:
+            raise ValueError(f"--probe_epochs {self.probe_epochs} is for --probe; add that, or leave it out")
         is_number = self.keep.isascii() and self.keep.isdigit() and int(self.keep) > 0
         check_flag("keep", self.keep, is_number or self.keep in ("all", "best"), "use all, best or a number")
 
