@@ -1,7 +1,7 @@
 """Every fusion classifies batches with and without images, and no result depends on absent pixels."""
 
 import copy
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 from datasets.schema import Batch
 from models.classifier import Classifier, ClassifierConfig, build_classifier
 from models.encoders import EncoderConfig, HourlyStates, cxr
+from models.encoders.resnet import ResNet, Shape
 from models.fusion import FUSIONS, FusionConfig
 from models.fusion.daft import ScaleAndShift
 from models.fusion.mmtm import Gates
@@ -25,7 +26,7 @@ BOTH = [name for name in WITH_IMAGES if "ehr" in FUSIONS[name].modalities]
 WITH_HEADS = [(name, layer) for name, f in FUSIONS.items() for layer in ((0,) if f.intermediate else (0, 3))]
 BORROWING = ("m3care",)  # in training, a sample without an image borrows from others of its batch
 DEFAULT = FusionConfig()
-build_network = cxr.torchvision_network
+ONE_BLOCK_EACH = Shape((1, 1, 1, 1), has_bottlenecks=False)  # as wide as ResNet-18, for half its work
 IN_EVERY_SETTING = [
     *((name, DEFAULT) for name in FUSIONS),
     *((name, FusionConfig(layer_after=stage)) for name in ("mmtm", "daft") for stage in (-1, 0, 3)),
@@ -33,18 +34,18 @@ IN_EVERY_SETTING = [
 ]
 
 
-@lru_cache(maxsize=2)
-def drawn_once(name: str) -> nn.Module:
-    """One of torchvision's networks with random weights."""
+@cache
+def small_resnet() -> nn.Module:
+    """A ResNet with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return build_network(name)
+        return ResNet(ONE_BLOCK_EACH)
 
 
 @pytest.fixture(autouse=True)
-def random_networks_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+def resnet18_is_small_and_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copy a network with random weights: to draw them anew is half of a test's time."""
-    monkeypatch.setattr(cxr, "torchvision_network", lambda name: copy.deepcopy(drawn_once(name)))
+    monkeypatch.setattr(cxr, "torchvision_network", lambda name: copy.deepcopy(small_resnet()))
 
 
 def make_classifier(
