@@ -18,7 +18,7 @@ from utils import checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "extending.md"
-IGNORED = shutil.ignore_patterns(".*", "data", "runs", "results", "mutants", "__pycache__")
+IGNORED = shutil.ignore_patterns(".*", "data", "runs", "results", "mutants")
 SLOW = "test_two_processes_train_like_one_with_the_whole_batch"  # for all objectives
 BLOCK = re.compile(r"(?:`([\w./]+)`:\n\n)?```(\w+)\n(.*?)```", re.DOTALL)
 
@@ -69,10 +69,9 @@ def change_file(copy: Path, block: Block) -> None:
 
 
 def run(copy: Path, commands: str) -> None:
-    """Run commands as a user would, with this Python and on one core."""
+    """Run commands as a user would, on one core."""
     environment = {
         **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         "PYTEST_ADDOPTS": f"--deselect=tests/models/test_objectives.py::{SLOW}",
     }
@@ -87,8 +86,9 @@ def run(copy: Path, commands: str) -> None:
 
 
 @pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """A copy of the repository."""
+def copy(tmp_path: Path, quick_python: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the repository, in which `python` starts at once."""
+    monkeypatch.setenv("PATH", f"{quick_python.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}")
     return Path(shutil.copytree(ROOT, tmp_path / "copy", ignore=IGNORED))
 
 
@@ -118,7 +118,7 @@ def test_a_cohort_an_image_encoder_and_a_variable_take_little_code(copy: Path) -
     write_random_store(copy / "data/demo/store")
     assert len(follow("An image encoder", copy)) == 2
     assert set(pd.read_csv(copy / "results/phenotyping.csv")["objective"]) == {"external", "stripes"}
-    synthetic = "--patients 80 --image_size 64 --paired 0.9 --workers 0"
+    synthetic = "--patients 80 --image_size 64 --paired 0.9"
     run(copy, f"python -m datasets.synthetic --out data/demo/raw {synthetic}")
     labs = copy / "data/demo/raw/mimic-iv/hosp/labevents.csv.gz"
     labs.write_bytes(gzip.compress(gzip.decompress(labs.read_bytes()).replace(b",50912,", b",50813,")))
@@ -140,7 +140,7 @@ def test_a_cohort_an_image_encoder_and_a_variable_take_little_code(copy: Path) -
 
 
 def test_a_task_takes_at_most_four_files(copy: Path) -> None:
-    synthetic = "--patients 80 --image_size 64 --paired 0.9 --workers 0"
+    synthetic = "--patients 80 --image_size 64 --paired 0.9"
     run(copy, f"python -m datasets.synthetic --out data/demo/raw {synthetic}")
     raw = "--mimic_iv data/demo/raw/mimic-iv --mimic_cxr data/demo/raw/mimic-cxr-jpg"
     run(copy, f"python -m datasets.extract {raw} --out data/demo/store")
