@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -249,14 +248,16 @@ def test_two_checkpoints_of_one_epoch_are_refused(tmp_path: Path) -> None:
     assert list(select_epoch.find_checkpoints(tmp_path)) == [0, 1, 100]
 
 
-def test_two_processes_find_what_one_finds(store: Path, pretrained: Path, tmp_path: Path) -> None:
+def test_two_processes_find_what_one_finds(
+    store: Path, pretrained: Path, tmp_path: Path, quick_python: Path
+) -> None:
     one = Path(shutil.copytree(pretrained, tmp_path / "one"))
     evaluate(store, one, "--task", "in-hospital-mortality")
-    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launch = (quick_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     flags = ("--store", str(store), "--run_dir", str(pretrained), *PROBE, "--task", "in-hospital-mortality")
     alone = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [*launch, "epoch_evaluation.py", *flags],
+        [*launch, "--no-python", quick_python, "epoch_evaluation.py", *flags],
         cwd=ROOT,
         env=alone,
         check=True,

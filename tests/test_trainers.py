@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -335,12 +334,14 @@ def test_a_longer_run_can_go_on_where_a_shorter_one_ended(
     assert np.array_equal(probabilities(tmp_path / "whole"), probabilities(tmp_path / "parts"))
 
 
-def test_its_own_config_repeats_a_run_in_another_process(settings: list[str], tmp_path: Path) -> None:
+def test_its_own_config_repeats_a_run_in_another_process(
+    settings: list[str], tmp_path: Path, quick_python: Path
+) -> None:
     flags = ("--protocol", "supervised", "--task", "phenotyping", "--name", "it", *SHAPE)
     config = run(settings, *flags)
     again = ["--config", str(tmp_path / "it" / "config.yaml"), "--name", "again"]
     assert parse(ClassifyConfig, again) == replace(config, run=replace(config.run, name="again"))
-    subprocess.run([sys.executable, "run_gpu.py", *again], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([quick_python, "run_gpu.py", *again], cwd=ROOT, check=True, capture_output=True)
     for split in SPLITS[1:]:
         one, two = (tmp_path / name / f"predictions_{split}.csv" for name in ("it", "again"))
         assert one.read_bytes() == two.read_bytes()
@@ -440,12 +441,12 @@ def test_pretraining_needs_pairs_to_tell_apart(store: Path, tmp_path: Path, flag
     ],
 )
 def test_two_processes_classify_as_one(
-    settings: list[str], pretrained: Path, tmp_path: Path, flags: str, close: float
+    settings: list[str], pretrained: Path, tmp_path: Path, quick_python: Path, flags: str, close: float
 ) -> None:
     words = flags.format(pretrained=pretrained / "best.ckpt").split()
     run(settings, *words, "--name", "one")
-    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    script = ("run_gpu.py", *settings, *words, "--name", "two")
+    launch = (quick_python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    script = ("--no-python", quick_python, "run_gpu.py", *settings, *words, "--name", "two")
     alone = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*launch, *script], cwd=ROOT, env=alone, check=True, capture_output=True, timeout=300)
     for split in SPLITS[1:]:
