@@ -1,5 +1,6 @@
 """Every fusion of both modalities, from two unimodal classifiers through run_gpu.py and back."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from datasets.batches import Batches
 from datasets.data_config import DataConfig
-from datasets.samples import Samples, load_samples
+from datasets.samples import load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from evaluation.names import TITLES
@@ -211,30 +212,39 @@ def test_eval_refuses_other_settings_than_those_of_training(store, unimodal, tmp
         run(store, tmp_path, *flags, *state, "--layer_after", "1")
 
 
-def mortality(folder: Path, fusion: str) -> tuple[Samples, np.ndarray]:
-    """Return the test samples of a store, and the probabilities [n] of a fusion with random weights."""
-    task, data = TASKS["in-hospital-mortality"], DataConfig(folder, "partial", image_size=32)
-    store = Store.open(folder)
-    samples = load_samples(store, task, "test", data, seed=0)
-    torch.manual_seed(0)
-    encoders = EncoderConfig(ehr_dim=8, vision_backbone=STAGES.get(fusion, "test_resnet"))
-    classifier = build_classifier(ClassifierConfig(fusion, task.kind, task.outputs, encoders)).eval()
-    batches = Batches(store, samples, data, seed=0, device=torch.device("cpu"), train=False)
-    return samples, predict(classifier.predict, batches)[:, 0]
+@pytest.fixture(scope="module")
+def mortality(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Batches]:
+    """Test batches of a store: as given, with the X-rays inverted that are read, and with the others so."""
+    folder = tmp_path_factory.mktemp("xrays")
+    batches = {"given": mortality_batches(write_store(folder / "given"))}
+    has_cxr = batches["given"].samples.cxr_row >= 0
+    assert has_cxr.any() and not has_cxr.all()
+    read = np.unique(batches["given"].samples.cxr_row[has_cxr])
+    unread = np.setdiff1d(np.arange(len(Store.open(folder / "given").cxr)), read)
+    for name, rows in {"read": read, "unread": unread}.items():
+        shutil.copytree(folder / "given", folder / name)
+        invert_images(folder / name, rows)
+        batches[name] = mortality_batches(folder / name)
+    return batches
+
+
+def mortality_batches(folder: Path) -> Batches:
+    data, store = DataConfig(folder, "partial", image_size=32), Store.open(folder)
+    samples = load_samples(store, TASKS["in-hospital-mortality"], "test", data, seed=0)
+    return Batches(store, samples, data, seed=0, device=torch.device("cpu"), train=False)
 
 
 @pytest.mark.parametrize("fusion", [name for name, f in FUSIONS.items() if "cxr" in f.modalities])
-def test_only_the_own_xray_of_a_sample_has_a_say(tmp_path: Path, fusion: str) -> None:
+def test_only_the_own_xray_of_a_sample_has_a_say(mortality: dict[str, Batches], fusion: str) -> None:
     """Not those of others, nor those of its stay that were taken after the prediction time."""
-    folder = write_store(tmp_path / "store")
-    samples, before = mortality(folder, fusion)
-    has_cxr = samples.cxr_row >= 0
-    assert has_cxr.any() and not has_cxr.all()
-    read = np.unique(samples.cxr_row[has_cxr])
-    invert_images(folder, np.setdiff1d(np.arange(len(Store.open(folder).cxr)), read))
-    assert np.array_equal(mortality(folder, fusion)[1], before)
-    invert_images(folder, read)
-    assert np.array_equal(mortality(folder, fusion)[1] != before, has_cxr)
+    task = TASKS["in-hospital-mortality"]
+    torch.manual_seed(0)
+    encoders = EncoderConfig(ehr_dim=8, vision_backbone=STAGES.get(fusion, "test_resnet"))
+    classifier = build_classifier(ClassifierConfig(fusion, task.kind, task.outputs, encoders)).eval()
+    found = {name: predict(classifier.predict, batches)[:, 0] for name, batches in mortality.items()}
+    assert np.array_equal(found["unread"], found["given"])
+    has_cxr = mortality["given"].samples.cxr_row >= 0
+    assert np.array_equal(found["read"] != found["given"], has_cxr)
 
 
 def invert_images(folder: Path, rows: np.ndarray) -> None:
