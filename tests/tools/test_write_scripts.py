@@ -229,10 +229,8 @@ def test_no_two_scripts_share_a_run() -> None:
     assert len({folder_of(script) for script in SCRIPTS}) == len(SCRIPTS)
 
 
-@pytest.mark.parametrize("given", ["flag", "flag=", "variable"])
-def test_another_seed_has_runs_and_checkpoints_of_its_own(given: str) -> None:
-    flags = {"flag": ("--seed", "3"), "flag=": ("--seed=3",), "variable": ()}[given]
-    for script, words in commands(ONE_TASK, *flags, SEED="3" if given == "variable" else "").items():
+def test_another_seed_has_runs_and_checkpoints_of_its_own() -> None:
+    for script, words in commands(ONE_TASK, SEED="3").items():
         config, before = settings(words), committed(script)
         assert config.run.seed == 3
         if isinstance(config, ClassifyConfig):
@@ -241,6 +239,13 @@ def test_another_seed_has_runs_and_checkpoints_of_its_own(given: str) -> None:
                 assert getattr(config, name) == path and ("seed3" in path or not path)
             if config.mode == "train":
                 assert classify.default_name(config, []).endswith("-seed3")
+
+
+@pytest.mark.parametrize("flag", [["--seed", "3"], ["--seed=3"]], ids=["flag", "flag="])
+def test_a_seed_given_by_a_flag_is_that_of_the_variable(flag: list[str]) -> None:
+    by_variable = commands(ONE_TASK, SEED="3")
+    assert commands(ONE_TASK, *flag) == {script: [*words, *flag] for script, words in by_variable.items()}
+    assert settings([*by_variable[ONE_TASK[0]], *flag]) == settings(by_variable[ONE_TASK[0]])
 
 
 def test_another_record_encoder_has_its_own_shape_runs_and_checkpoints() -> None:
