@@ -145,7 +145,7 @@ class RawObservations:
 
     `redacted` says whether the text is MIMIC's `___`, which the release puts in place of what it hides.
     `charted` holds the texts of these and other observations, and `row` which of them are these: few rules
-    read the text, which is slow to copy.
+    read the text.
     """
 
     item: np.ndarray
@@ -154,13 +154,26 @@ class RawObservations:
     charted: pl.Series
     row: np.ndarray
 
+    @classmethod
+    def parse(cls, charted: pl.DataFrame) -> Self:
+        """Take itemid and value of rows; with valuenum, the number of a redacted text is its valuenum."""
+        text = pl.col("value").str.strip_chars()
+        is_redacted = (text != "") & (text.str.strip_chars("_") == "")
+        number = to_float(text)
+        if "valuenum" in charted.columns:
+            valuenum = to_float(pl.col("valuenum").str.strip_chars())
+            number = pl.when(is_redacted).then(valuenum).otherwise(number)
+        parsed = charted.select("itemid", number=number, redacted=is_redacted, text=text)
+        item, value, redacted = (parsed[name].to_numpy() for name in ("itemid", "number", "redacted"))
+        return cls(item, value, redacted, parsed["text"], np.arange(len(parsed)))
+
     def __len__(self) -> int:
         return len(self.item)
 
     @property
     def text(self) -> pl.Series:
         """Return the values as stripped text."""
-        return self.charted[self.row].str.strip_chars()
+        return self.charted[self.row]
 
     def take(self, rows: np.ndarray) -> Self:
         """Return the observations at these indices."""
@@ -232,20 +245,19 @@ def _capillary_refill(observations: RawObservations, protocol: str) -> np.ndarra
 
 
 @cache
-def _slots() -> pl.DataFrame:
+def _slots() -> dict[tuple[int, str], float]:
     """Return (itemid, text) -> slot in the grid, for the text categories."""
-    rows = [
-        (item, text, float(slot))
+    return {
+        (item, text): float(slot)
         for item, index in item_map("corrected").select("itemid", "variable").iter_rows()
         for slot, text in enumerate(variables()[index].categories)
-    ]
-    return pl.DataFrame(rows, {"itemid": pl.Int64, "text": pl.String, "slot": pl.Float64}, orient="row")
+    }
 
 
 def _category(observations: RawObservations, protocol: str) -> np.ndarray:
-    charted = pl.DataFrame({"itemid": observations.item, "text": observations.text})
-    slots = charted.join(_slots(), on=["itemid", "text"], how="left", maintain_order="left")["slot"]
-    return slots.fill_null(np.nan).to_numpy()
+    slots = _slots()
+    charted = zip(observations.item.tolist(), observations.text.to_list(), strict=True)
+    return np.array([slots.get(key, np.nan) for key in charted])
 
 
 RULES: dict[str, Rule] = {
@@ -303,10 +315,13 @@ def _cleaning(protocol: str) -> dict[str, np.ndarray]:
     return {series.name: series.to_numpy() for series in table.with_columns(rule)}
 
 
-def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> np.ndarray:
+def clean(
+    observations: RawObservations, repeats: np.ndarray, protocol: str, counts: ValueCounts
+) -> np.ndarray:
     """Return events [n] of EVENT_DTYPE with variable, value and tie_break; stay and second are not set.
 
-    The values, and the implausible and redacted ones, are added to `counts`.
+    The values, and the implausible and redacted ones, are added to `counts`, each as often as `repeats` [n]
+    says.
 
     The value is NaN where it is unusable: not a number or a known category, not finite as the float32 of the
     grid, or (under `corrected`) implausible.
@@ -333,7 +348,7 @@ def clean(observations: RawObservations, protocol: str, counts: ValueCounts) -> 
         (outside, counts.implausible),
         (observations.redacted, counts.redacted),
     ):
-        number += np.bincount(variable[counted], minlength=len(number))
+        np.add.at(number, variable[counted], repeats[counted])
     value[unusable] = np.nan
     events = np.empty(len(observations), EVENT_DTYPE)
     events["variable"], events["value"], events["tie_break"] = variable, value, tie_break

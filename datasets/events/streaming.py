@@ -8,9 +8,11 @@ from typing import Self
 import numpy as np
 import polars as pl
 
-from datasets.events.cleaning import RawObservations, ValueCounts, clean, item_map, to_float
+from datasets.events.cleaning import RawObservations, ValueCounts, clean, item_map
+from datasets.events.distinct import distinct_rows
 from datasets.raw.cells import convert, is_invalid, to_int
 from datasets.raw.integrity import check_not_truncated, explain_parse_error
+from datasets.raw.plain_times import plain_seconds
 from datasets.raw.reading import scan_file
 from datasets.raw.tables import RawTable, event_table, find_files
 from datasets.schema import variables
@@ -76,17 +78,21 @@ class StayIndex:
     def find(self, rows: pl.DataFrame) -> np.ndarray:
         """Return where the stay of each row [n] is, by hadm_id and (if there is one) stay_id; -1 for none."""
         hadm_id = _ids(rows["hadm_id"])
-        stay = np.minimum(np.searchsorted(self.hadm_id, hadm_id), len(self.hadm_id) - 1)
-        matches = self.hadm_id[stay] == hadm_id
+        first = np.flatnonzero(np.append(True, hadm_id[1:] != hadm_id[:-1]))  # neighbours share an admission
+        first = first[: len(hadm_id)]
+        stay = np.minimum(np.searchsorted(self.hadm_id, hadm_id[first]), len(self.hadm_id) - 1)
+        stay = np.where(self.hadm_id[stay] == hadm_id[first], stay, -1)
+        stay = np.repeat(stay, np.diff(first, append=len(hadm_id)))
         if "stay_id" in rows.columns:
             stay_id = _ids(rows["stay_id"])
-            matches &= (stay_id == MISSING) | (stay_id == self.stay_id[stay])
-        return np.where(matches, stay, -1)
+            stay[(stay_id != MISSING) & (stay_id != self.stay_id[stay])] = -1
+        return stay
 
 
 def _ids(cells: pl.Series) -> np.ndarray:
     """Return ids, MISSING where there is none."""
-    return (cells.fill_null(MISSING) if cells.null_count() else cells).to_numpy()
+    ids: np.ndarray = cells.to_arrow().fill_null(MISSING).to_numpy(zero_copy_only=False)
+    return ids
 
 
 def stream_observations(
@@ -190,29 +196,62 @@ class CleanedRows:
         return self.events
 
 
+@dataclass(frozen=True)
+class PlacedRows:
+    """Rows [n] of an event table that are used: first the `inside` ones that lie within the cohort's stays.
+
+    The others are heights and weights of the rest of the admission. `second` counts from ICU admission.
+    """
+
+    row: np.ndarray
+    stay_row: np.ndarray
+    second: np.ndarray
+    inside: int
+
+    @classmethod
+    def of(cls, batch: pl.DataFrame, index: StayIndex, protocol: str) -> Self:
+        """Find the stays of a batch's rows."""
+        stay = index.find(batch)
+        rows = np.flatnonzero(stay >= 0)
+        stay = stay[rows]
+        second = _seconds(batch.select("row", "charttime")[rows]) - index.intime[stay]
+        in_stay = (second >= 0) & (second <= index.last_second[stay])
+        inside, outside = np.flatnonzero(in_stay), np.flatnonzero(~in_stay & (second > NO_TIME))
+        item = batch["itemid"].to_numpy()[rows[outside]]
+        used = np.concatenate([inside, outside[np.isin(item, _size_items(protocol))]])
+        return cls(rows[used], index.stay_row[stay[used]], second[used], len(inside))
+
+    def events(self, cleaned: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+        """Return the cleaned values (EVENT_DTYPE) of the rows `chosen` among these, with stay and second."""
+        cleaned["stay_row"], cleaned["second"] = self.stay_row[chosen], self.second[chosen]
+        return cleaned
+
+
 def clean_rows(batch: pl.DataFrame, index: StayIndex, protocol: str) -> CleanedRows:
-    """Clean the rows of an event table that lie in the cohort's stays; see `stream_observations`."""
-    stay = index.find(batch)
-    rows = np.flatnonzero(stay >= 0)
-    columns = ["row", "charttime", "itemid", "value", *(["valuenum"] if protocol == "corrected" else [])]
-    batch, stay = batch.select(columns)[rows], stay[rows]
-    charted = convert(batch.select("row", "charttime"), {"charttime": pl.Datetime}, batch["row"])
-    second = charted["charttime"].dt.epoch("s").fill_null(MISSING).to_numpy() - index.intime[stay]
-    in_stay = (second >= 0) & (second <= index.last_second[stay])
-    inside, outside = np.flatnonzero(in_stay), np.flatnonzero(~in_stay & (second > NO_TIME))
-    observations, counts = _parse_values(batch, protocol), ValueCounts()
-    outside = outside[np.isin(observations.item[outside], _size_items(protocol))]
-    events = clean(observations.take(inside), protocol, counts)
-    others = clean(observations.take(outside), protocol, ValueCounts())
-    events["stay_row"], events["second"] = index.stay_row[stay[inside]], second[inside]
-    others["stay_row"] = index.stay_row[stay[outside]]
-    is_size = _are_sizes(events["variable"])
-    return CleanedRows(
-        events.compress(~np.isnan(events["value"])),
-        counts,
-        np.concatenate([events[is_size], others]),
-        np.concatenate([second[inside[is_size]], second[outside]]),
-    )
+    """Clean the rows of an event table that lie in the cohort's stays; see `stream_observations`.
+
+    An item with the same value is cleaned once, and then copied to all of its rows.
+    """
+    batch = batch.drop("probe", strict=False).rechunk()  # taking rows from many chunks is slow
+    placed, counts = PlacedRows.of(batch, index, protocol), ValueCounts()
+    columns = ["itemid", "value", *(["valuenum"] if protocol == "corrected" else [])]
+    distinct, which = distinct_rows(batch.select(columns)[placed.row])
+    repeats = np.bincount(which[: placed.inside], minlength=len(distinct))
+    cleaned = clean(RawObservations.parse(distinct), repeats, protocol, counts)
+    usable = np.flatnonzero(~np.isnan(cleaned["value"])[which[: placed.inside]])
+    sizes = np.flatnonzero(_are_sizes(cleaned["variable"])[which])
+    events, of_sizes = (placed.events(cleaned.take(which[chosen]), chosen) for chosen in (usable, sizes))
+    return CleanedRows(events, counts, of_sizes, placed.second[sizes])
+
+
+def _seconds(rows: pl.DataFrame) -> np.ndarray:
+    """Return the charttime of rows in seconds [n] since 1970, MISSING where there is none."""
+    times = rows["charttime"]
+    if times.dtype == pl.String and (seconds := plain_seconds(times, MISSING)) is not None:
+        return seconds
+    times = convert(rows, {"charttime": pl.Datetime}, rows["row"])["charttime"]
+    seconds = times.dt.epoch("s").fill_null(MISSING).to_numpy()
+    return seconds
 
 
 def _are_sizes(variable: np.ndarray) -> np.ndarray:
@@ -228,21 +267,3 @@ def _size_items(protocol: str) -> np.ndarray:
     items, variable = (item_map(protocol)[name].to_numpy() for name in ("itemid", "variable"))
     found: np.ndarray = items[_are_sizes(variable)]
     return found
-
-
-def _parse_values(batch: pl.DataFrame, protocol: str) -> RawObservations:
-    """Return the values of rows; under `corrected` the number of a redacted text is its valuenum."""
-    number = batch["value"].cast(pl.Float64, strict=False)
-    others = np.flatnonzero(number.is_null())  # which may be numbers among blanks, or redacted
-    numbers, redacted = number.fill_null(np.nan).to_numpy(writable=True), np.zeros(len(batch), bool)
-    text = pl.col("value").str.strip_chars()
-    is_redacted = (text != "") & (text.str.strip_chars("_") == "")
-    number_of_text = to_float(text)
-    if protocol == "corrected":
-        valuenum = to_float(pl.col("valuenum").str.strip_chars())
-        number_of_text = pl.when(is_redacted).then(valuenum).otherwise(number_of_text)
-    parsed = batch[others].select(number=number_of_text, redacted=is_redacted)
-    numbers[others], redacted[others] = parsed["number"].to_numpy(), parsed["redacted"].to_numpy()
-    return RawObservations(
-        batch["itemid"].to_numpy(), numbers, redacted, batch["value"], np.arange(len(batch))
-    )

@@ -13,11 +13,19 @@ FIRST_DAYS = np.arange("1000-01", "10000-02", dtype="M8[M]").astype("M8[D]").ast
 
 def parse_plain_times(cells: pl.Series) -> pl.Series | None:
     """Parse text as times; None if one of them is written in another way or does not exist."""
-    seconds = _seconds(cells.fill_null(ANY_TIME) if cells.null_count() else cells)
+    seconds = plain_seconds(cells, 0)
     if seconds is None:
         return None
     times = pl.Series(cells.name, seconds * 1_000_000).cast(pl.Datetime("us"))
     return times.set(cells.is_null(), None) if cells.null_count() else times
+
+
+def plain_seconds(cells: pl.Series, missing: int) -> np.ndarray | None:
+    """Parse text as times in seconds [n] since 1970, `missing` for none; None as `parse_plain_times`."""
+    if not cells.null_count():
+        return _seconds(cells)
+    seconds = _seconds(cells.fill_null(ANY_TIME))
+    return None if seconds is None else np.where(cells.is_null().to_numpy(), missing, seconds)
 
 
 def _seconds(cells: pl.Series) -> np.ndarray | None:

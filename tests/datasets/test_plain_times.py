@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datasets.raw.plain_times import parse_plain_times
+from datasets.raw.plain_times import parse_plain_times, plain_seconds
 
 FORMAT = "%Y-%m-%d %H:%M:%S"
 FIRST, LAST = -30_610_224_000, 253_402_300_799  # seconds of 1000-01-01 00:00:00 and 9999-12-31 23:59:59
@@ -28,6 +28,12 @@ def test_missing_times_and_parts_of_a_column_are_read_too() -> None:
     for part in (text, text[17:100], text[:1]):
         times = parse_plain_times(part)
         assert times is not None and times.equals(part.str.to_datetime(FORMAT, time_unit="us"))
+
+
+def test_seconds_count_from_1970_and_mark_missing_times() -> None:
+    seconds = plain_seconds(pl.Series(["1970-01-02 00:00:01", None, "1969-12-31 23:59:59"]), missing=-9)
+    assert seconds is not None and seconds.tolist() == [86_401, -9, -1]
+    assert plain_seconds(pl.Series(["1970-01-02", None]), missing=-9) is None
 
 
 @pytest.mark.parametrize(
