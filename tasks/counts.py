@@ -34,7 +34,9 @@ def count_attrition(
     for rule, passes in task.rules(stays, images, protocol).items():
         left = left & passes.to_numpy()
         rows[rule] = left
-    rows["a sample"] = np.isin(stays.index, samples["stay_row"])
+    with_sample = np.zeros(len(stays), bool)
+    with_sample[samples["stay_row"].to_numpy()] = True
+    rows["a sample"] = with_sample
     split = stays["split"].to_numpy()
     counts = {name: np.stack([row[split == name] for row in rows.values()]).sum(axis=1) for name in SPLITS}
     return pd.DataFrame(counts, index=pd.Index(rows, name="rule"))
@@ -53,25 +55,22 @@ def count_labels(task: Task, samples: pd.DataFrame, stays: pd.DataFrame) -> pd.D
     samples, `paired` those with an X-ray.
     """
     targets = task.encode(samples[list(task.labels)].to_numpy(np.float64))
-    names = task.labels
-    if task.kind == "ordinal":
-        names = tuple(f"{task.labels[0]}[{k}]" for k in range(task.classes))
-        targets = np.where(np.isnan(targets), np.nan, targets == np.arange(task.classes))
+    is_ordinal = task.kind == "ordinal"
+    names = tuple(f"{task.labels[0]}[{k}]" for k in range(task.classes)) if is_ordinal else task.labels
+    count = _count_classes_by_stay if is_ordinal else _count_by_stay
     split = stays["split"].to_numpy()
     every = np.ones(len(samples), bool)
     counts = np.empty((len(names), len(SPLITS), 2, 4), np.int64)
     for pairs, selected in enumerate((every, samples["cxr_row"].to_numpy() >= 0)):
         stay = samples["stay_row"].to_numpy()[selected]
-        positive, negative = (
-            _count_by_stay(stay, targets[selected] == value, len(stays)) for value in (1, 0)
-        )
+        positive, negative = count(stay, targets[selected], (len(stays), len(names)))
         for number, name in enumerate(SPLITS):
             of_split = positive[split == name], negative[split == name]
             positives, negatives = (part.sum(axis=0) for part in of_split)
             stays_of = ((part > 0).sum(axis=0) for part in of_split)
             counts[:, number, pairs] = np.stack([positives + negatives, positives, *stays_of], axis=1)
     columns = ["samples", "positives", "positive_stays", "negative_stays"]
-    return pd.DataFrame(counts.reshape(-1, len(columns)), _label_keys(tuple(names)), columns)
+    return pd.DataFrame(counts.reshape(-1, len(columns)), _label_keys(names), columns)
 
 
 @cache
@@ -79,12 +78,31 @@ def _label_keys(names: tuple[str, ...]) -> pd.MultiIndex:
     return pd.MultiIndex.from_product([names, SPLITS, ("partial", "paired")], names=LABEL_KEYS)
 
 
-def _count_by_stay(stay: np.ndarray, chosen: np.ndarray, stays: int) -> np.ndarray:
-    """Count the chosen samples [n, L] of each stay and label, [stays, L]; `stay` [n] names each sample's."""
-    labels = chosen.shape[1]
-    sample, label = np.nonzero(chosen)
-    counts = np.bincount(stay[sample] * labels + label, minlength=stays * labels)
-    return counts.reshape(stays, labels)
+def _count_by_stay(
+    stay: np.ndarray, targets: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many samples of each stay are positive and how many negative, [stays, L] each (`shape`).
+
+    `stay` [n] names each sample's, `targets` [n, L] are 1, 0 or NaN.
+    """
+    counts = []
+    for value in (1, 0):
+        sample, label = np.nonzero(targets == value)
+        counts.append(np.bincount(stay[sample] * shape[1] + label, minlength=shape[0] * shape[1]))
+    return counts[0].reshape(shape), counts[1].reshape(shape)
+
+
+def _count_classes_by_stay(
+    stay: np.ndarray, targets: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many samples of each stay are of a class and how many of others, [stays, K] each (`shape`).
+
+    `stay` [n] names each sample's, `targets` [n, 1] are classes from 0 to K - 1, or NaN.
+    """
+    known = np.flatnonzero(~np.isnan(targets[:, 0]))
+    cell = stay[known] * shape[1] + targets[known, 0].astype(np.int64)
+    of_class = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+    return of_class, of_class.sum(axis=1, keepdims=True) - of_class
 
 
 def read_counts(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:

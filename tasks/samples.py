@@ -161,19 +161,19 @@ def place_samples(
     second table (-1: none): stay_row and end_hours of the windows that end inside a bin, before the end of
     the stay, each once, ordered by stay and time.
     """
-    read_hours = samples.get("read_hours", samples["end_hours"])
-    samples = samples.assign(read_hours=read_hours, bins=bins_of(read_hours.to_numpy(), timestep))
-    if "cxr_row" not in samples:
-        samples["cxr_row"] = last_image(samples, images)
-    samples = samples[samples["bins"] > 0].reset_index(drop=True)
-    end, stay_row = samples["read_hours"].to_numpy(), samples["stay_row"].to_numpy()
+    end = samples.get("read_hours", samples["end_hours"]).to_numpy()
+    bins = bins_of(end, timestep)
+    if not (has_bin := bins > 0).all():
+        samples, end, bins = samples[has_bin].reset_index(drop=True), end[has_bin], bins[has_bin]
+    stay_row = samples["stay_row"].to_numpy()
+    cxr_row = samples["cxr_row"] if "cxr_row" in samples else last_image(samples, images)
     before_the_end = end < stays["los_hours"].to_numpy()[stay_row] - 1e-6
     partial = before_the_end & ends_mid_bin(end, timestep)
-    windows, row = np.unique(np.stack([stay_row, end], axis=1)[partial], axis=0, return_inverse=True)
+    windows, row = np.unique(np.stack([stay_row[partial], end[partial]], axis=1), axis=0, return_inverse=True)
     partial_bin_row = np.full(len(samples), -1, np.int64)
     partial_bin_row[partial] = row.ravel()
     table = pd.DataFrame({"stay_row": windows[:, 0].astype(np.int64), "end_hours": windows[:, 1]})
-    return samples.assign(partial_bin_row=partial_bin_row), table
+    return samples.assign(bins=bins, cxr_row=cxr_row, partial_bin_row=partial_bin_row), table
 
 
 def make_samples(folder: Path, tasks: Iterable[Task]) -> dict[str, TaskManifest]:

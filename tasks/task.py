@@ -64,12 +64,18 @@ class Task:
         return self.name.replace("-", "_")
 
 
+def _first_and_count(stays: pd.DataFrame, last_hour: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first of each stay's `whole_hours` and how many there are, [stays] each."""
+    event = stays["first_event_hours"].to_numpy(np.float64)
+    first = np.floor(np.maximum(SHORTEST_HOURS, np.nan_to_num(event))) + 1
+    last = np.floor(last_hour + 1e-6)
+    count = np.where(np.isnan(event), 0, np.maximum(last - first + 1, 0))
+    return first, count.astype(np.int64)
+
+
 def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
     """Return stay_row, end_hours and period_length at whole hours t: max(4, first event) < t <= last_hour."""
-    usable = stays["first_event_hours"].notna().to_numpy()
-    first = np.floor(np.maximum(SHORTEST_HOURS, stays["first_event_hours"].fillna(0).to_numpy())) + 1
-    last = np.floor(last_hour + 1e-6)
-    count = np.where(usable, np.maximum(last - first + 1, 0), 0).astype(np.int64)
+    first, count = _first_and_count(stays, last_hour)
     stay_row = np.repeat(np.arange(len(stays)), count)
     within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
     end_hours = first[stay_row] + within
@@ -78,10 +84,10 @@ def whole_hours(stays: pd.DataFrame, last_hour: np.ndarray) -> pd.DataFrame:
 
 def whole_hours_rules(stays: pd.DataFrame, last_hour: np.ndarray) -> Rules:
     """Return what a stay needs to have a sample at `whole_hours`."""
-    with_hour = stays.index.isin(whole_hours(stays, last_hour)["stay_row"])
+    _, count = _first_and_count(stays, last_hour)
     return {
         "an event": stays["first_event_hours"].notna(),
-        "a whole hour after an event, from the fifth to the last": pd.Series(with_hour, stays.index),
+        "a whole hour after an event, from the fifth to the last": pd.Series(count > 0, stays.index),
     }
 
 

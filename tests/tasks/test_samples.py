@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -16,7 +17,7 @@ from datasets.extract import ExtractConfig, extract
 from datasets.schema import SPLITS
 from datasets.store import Store
 from tasks import TASKS
-from tasks.counts import small_splits
+from tasks.counts import count_labels, small_splits
 from tasks.samples import SamplesConfig, main, make_samples
 from tasks.task import Task
 from tests.random_cohort import random_cohort
@@ -127,6 +128,17 @@ def test_positives_are_those_of_the_listfiles(store: Path) -> None:
                 if task.kind == "ordinal":
                     of_classes = counts.xs((split, pairs), level=("split", "data_pairs"))["positives"]
                     assert of_classes.tolist() == [(targets == k).sum() for k in range(task.classes)]
+
+
+def test_an_unknown_class_is_counted_nowhere() -> None:
+    samples = pd.DataFrame({"y_true": [3.0, np.nan, 30.0, 400.0], "stay_row": [0, 0, 0, 1], "cxr_row": -1})
+    counts = count_labels(TASKS["length-of-stay"], samples, pd.DataFrame({"split": ["train", "val"]}))
+    found = counts.xs(("train", "partial"), level=("split", "data_pairs"))
+    assert (found["samples"] == 2).all() and found["positives"].tolist() == [1, 1, *[0] * 8]
+    assert found["positive_stays"].tolist() == [1, 1, *[0] * 8] and (found["negative_stays"] == 1).all()
+    of_val = counts.xs(("val", "partial"), level=("split", "data_pairs"))
+    assert of_val["positives"].tolist() == [*[0] * 9, 1]
+    assert of_val["negative_stays"].tolist() == [*[1] * 9, 0]
 
 
 def label_counts(**stays: tuple[int, int]) -> pd.DataFrame:
