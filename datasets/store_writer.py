@@ -120,7 +120,8 @@ class SamplesFiles:
         self.counts = dict.fromkeys(lists, SampleCount(0, 0))
         self.partial_bins = partial_bins
         self.tables: dict[str, pd.DataFrame] = {}
-        self._lists, self._stays = lists, stays
+        self._lists, self._stays = lists, stays.drop("split")
+        self._split = stays["split"].replace_strict(list(SPLITS), range(len(SPLITS))).to_numpy()
         self._columns = ["stay", "period_length", "stay_id", *labels, *SAMPLE_COLUMNS]
         for file in lists.values():
             pl.DataFrame(schema=self._columns).write_csv(file)
@@ -130,16 +131,24 @@ class SamplesFiles:
 
         `samples` has columns stay_row, end_hours, period_length, the labels, bins, cxr_row, partial_bin_row.
         """
-        row = pl.col("partial_bin_row")
-        rows = pl.from_pandas(samples).with_columns(
-            pl.when(row >= 0).then(row + self.partial_bins.rows).otherwise(-1).alias("partial_bin_row")
-        )
-        rows = pl.concat([self._stays[rows["stay_row"]], rows], how="horizontal")
+        stay_row, row = samples["stay_row"].to_numpy(), samples["partial_bin_row"].to_numpy()
+        cxr_row = samples["cxr_row"].to_numpy()
+        numbered = samples.assign(partial_bin_row=np.where(row >= 0, row + self.partial_bins.rows, -1))
+        columns = {name: _to_polars(numbered[name]) for name in self._columns if name in numbered}
+        table, split_of_row = pl.DataFrame(columns), self._split[stay_row]
         for split, file in self._lists.items():
-            part = rows.filter(pl.col("split") == split).select(self._columns)
-            part.write_csv(file, include_header=False)
-            self.counts[split] += SampleCount(len(part), int((part["cxr_row"] >= 0).sum()))
+            chosen = np.flatnonzero(split_of_row == SPLITS.index(split))
+            part = pl.concat([self._stays[stay_row[chosen]], table[chosen]], how="horizontal")
+            part.select(self._columns).write_csv(file, include_header=False)
+            self.counts[split] += SampleCount(len(part), int((cxr_row[chosen] >= 0).sum()))
         self.partial_bins.write(partial_bins)
+
+
+def _to_polars(cells: pd.Series) -> pl.Series:
+    """Return a column with null in place of NaN."""
+    if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "iuf":  # the others take long
+        return pl.Series(cells.to_numpy(), nan_to_null=True)
+    return pl.from_pandas(cells.to_frame()).to_series()
 
 
 @contextmanager
