@@ -470,7 +470,7 @@ def _write_stays(
             return rows, grid
 
         made = in_order(make, _blocks(len(stays)), THREADS)
-        for rows, grid in in_order(write_events, made, threads=1, each=1):
+        for rows, grid in in_order(write_events, made, threads=1):
             hourly.write(grid)
             normalizer.add(grid[np.repeat(train[rows], lengths[rows])])
     return counts, normalizer

@@ -68,12 +68,11 @@ def hourly_grid(
     stay = events["stay_row"] - first_stay
     row = starts[stay] + bin_of(events["second"] / 3600, timestep)
     in_grid = row < ends[stay]
-    cells = (events["variable"][in_grid], row[in_grid])
     shape = (len(variables()), int(lengths.sum()))  # the bins of a variable lie together, which is faster
-    codes = np.zeros(shape)
-    codes[cells] = events["value"][in_grid]  # in order of time, so that the last event of a bin is kept
-    observed = np.zeros(shape, bool)
-    observed[cells] = True
+    cell = (events["variable"] * np.int64(shape[1]) + row)[in_grid]
+    codes, observed = np.zeros(shape), np.zeros(shape, bool)
+    codes.ravel()[cell] = events["value"][in_grid]  # in order of time: the last event of a bin is kept
+    observed.ravel()[cell] = True
     bins, first_bin = np.arange(shape[1], dtype=np.int32), np.repeat(starts, lengths)
     for values, is_observed, normal in zip(codes, observed, _normal_codes(), strict=True):
         latest = np.maximum.accumulate(np.where(is_observed, bins, np.int32(-1)))
