@@ -58,7 +58,9 @@ def icd9_groups() -> dict[str, str]:
 def icd10_groups() -> dict[str, str]:
     """Return ICD-10-CM code -> CCS number, HCUP's table of 2019."""
     with ICD10_TABLE.open(newline="") as lines:
-        return {row["code"]: row["ccs"] for row in csv.DictReader(lines)}
+        rows = csv.reader(lines)
+        next(rows)  # the header: code, ccs
+        return dict(rows)
 
 
 @cache
