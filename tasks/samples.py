@@ -35,7 +35,7 @@ from utils.cli import run_cli
 from utils.log import logger
 from utils.threads import THREADS, in_order
 
-STAYS_PER_BLOCK = 1024  # stays whose samples are made at once
+STAYS_PER_BLOCK = 2048  # stays whose samples are made at once
 STAYS_PER_READ = 256  # stays whose observations are read at once
 MILLISECONDS = 3.6e6  # of an hour
 
@@ -222,7 +222,7 @@ def _write(store: Store, tasks: Sequence[Task]) -> None:
             for task in tasks
         ]
         counts: list[tuple[pd.DataFrame, pd.DataFrame]] = []
-        for blocks in in_order(maker.make, maker.blocks(), THREADS):
+        for blocks in in_order(maker.make, maker.blocks(), THREADS, each=1):
             new = [(block.attrition, block.labels) for block in blocks]
             counts = [(a + c, b + d) for (a, b), (c, d) in zip(counts, new, strict=True)] if counts else new
             for writer, block in zip(writers, blocks, strict=True):
