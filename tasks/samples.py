@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from datasets.events.cleaning import EVENT_DTYPE
 from datasets.hourly import bins_of, ends_mid_bin, partial_bin_rows
-from datasets.schema import FINDINGS, variables
+from datasets.schema import FINDINGS, channel_count, variables
 from datasets.store import MANIFEST, Store, TaskManifest
 from datasets.store_writer import work_folder, write_samples
 from tasks import TASKS, TaskName, get_task
@@ -110,14 +110,18 @@ class SampleMaker:
 
         The observations of few stays are in memory at once.
         """
-        found: list[list[np.ndarray]] = [[] for _ in windows]
+        found = [[np.empty((0, channel_count()), np.float32)] for _ in windows]
+        rows_of = [table["stay_row"].to_numpy() for table in windows]
         for start in range(rows.start, rows.stop, STAYS_PER_READ):
             part = slice(start, min(start + STAYS_PER_READ, rows.stop))
             ends = part.start - rows.start, part.stop - rows.start
-            here = [table.iloc[slice(*np.searchsorted(table["stay_row"], ends))] for table in windows]
-            events = self._events(part, rows.start) if any(map(len, here)) else np.empty(0, EVENT_DTYPE)
-            for bins, table in zip(found, here, strict=True):
-                stay_row, end_hours = table["stay_row"].to_numpy(), table["end_hours"].to_numpy()
+            bounds = [np.searchsorted(stay_row, ends) for stay_row in rows_of]
+            if all(first == stop for first, stop in bounds):
+                continue
+            events = self._events(part, rows.start)
+            for bins, table, (first, stop) in zip(found, windows, bounds, strict=True):
+                here = table.iloc[first:stop]
+                stay_row, end_hours = here["stay_row"].to_numpy(), here["end_hours"].to_numpy()
                 bins.append(partial_bin_rows(events, stay_row, end_hours, self.store.manifest.timestep))
         return [np.concatenate(bins) for bins in found]
 
