@@ -289,10 +289,8 @@ def warn_of_unused_shapes(config: ClassifyConfig) -> None:
         names = FIELDS_OF_ENCODER[modality]
         given = [name for name in names if getattr(config.encoders, name) != getattr(default, name)]
         if given:
-            flags, kind = (
-                " and ".join(f"--{name}" for name in given),
-                "record" if modality == "ehr" else "image",
-            )
+            flags = " and ".join(f"--{name}" for name in given)
+            kind = "record" if modality == "ehr" else "image"
             logger.warning(f"--fusion {config.fusion} has no {kind} encoder to shape; leave out {flags}")
 
 
