@@ -2,8 +2,8 @@
 # Question: a cohort of ACES counts glucose values with `value_min: 70` or with `value_max: 70`. Which of 69, 70 and 71?
 # Guess: 70 and 71, and 69 and 70: a minimum is a value that is allowed.
 # Seen with es-aces 0.7.3, polars 1.44.2: 71 alone, and 69 alone. Both bounds are left out unless
-# `value_min_inclusive: true` says otherwise, so that a flag charted as 1 with `value_min: 1` never occurs, and its cohort
-# or label is empty. Windows must say whether they are inclusive, values need not. Fails if that changes.
+# `value_min_inclusive: true` says otherwise, so that a flag charted as 1 with `value_min: 1` never occurs, and its
+# cohort or label is empty. Windows must say whether they are inclusive, values need not. Fails if that changes.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
