@@ -12,12 +12,14 @@ import importlib
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 
 FORK = multiprocessing.get_context("fork")
@@ -45,12 +47,13 @@ def serve_python() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="python") as folder:  # a short path, as a socket must have
         command = [sys.executable, __file__, folder]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        server = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        server = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
         try:
             assert server.stdout.readline() == "ready\n"
             yield Path(folder)
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGKILL)  # with the calls that still run, if any
             server.communicate()
 
 
@@ -67,7 +70,7 @@ def serve(folder: Path) -> None:
         listener.bind(str(path))
         listener.listen()
         print("ready", flush=True)
-        while True:
+        while listener in wait([listener, sys.stdin]):  # until who started this process has ended
             connection, _ = listener.accept()
             FORK.Process(target=answer, args=(connection,)).start()
             connection.close()
@@ -85,6 +88,9 @@ def answer(connection: socket.socket) -> None:
     os.environ.update(environment)
     process = FORK.Process(target=become, args=(words,))
     process.start()
+    if connection in wait([process.sentinel, connection]):  # the caller was ended, so is the call
+        process.kill()
+        return
     process.join()
     status = process.exitcode
     connection.sendall(f"{status if status >= 0 else 128 - status}\n".encode())
