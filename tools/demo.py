@@ -101,18 +101,19 @@ def pretraining(config: DemoConfig) -> list[str]:
 
 
 def classifiers(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
-    """Yield name and flags of all classifiers of both tasks, the slowest first."""
+    """Yield name and flags of all classifiers of both tasks, the slowest first.
+
+    Two run at a time: those that begin each task have other encoders, whose features the later ones read.
+    """
     pretrained = ["--load_state", f"{config.runs}/simclr/last.ckpt"]
+    untrained = ["--load_state", "random", "--vision_backbone", "resnet18"]
     for task in TASKS:
         yield f"{task}-finetune", [*FINETUNE.split(), "--task", task, *pretrained]
+        yield f"{task}-lineareval-random", [*LINEAREVAL.split(), "--task", task, *untrained]
     for task in TASKS:
-        linear = [*LINEAREVAL.split(), "--task", task]
         for fusion in ("concatenation", "ehr", "cxr"):
-            yield f"{task}-lineareval-{fusion}", [*linear, *pretrained, "--fusion", fusion]
-        yield (
-            f"{task}-lineareval-random",
-            [*linear, "--load_state", "random", "--vision_backbone", "resnet18"],
-        )
+            flags = [*LINEAREVAL.split(), "--task", task, *pretrained, "--fusion", fusion]
+            yield f"{task}-lineareval-{fusion}", flags
 
 
 def classify(runner: Runner, config: DemoConfig) -> None:
