@@ -25,7 +25,7 @@ from tools.runner import RunFailed, Runner, available_cores
 from utils.lock import hold
 
 TASKS = ("phenotyping", "in-hospital-mortality")
-XRAY_SIZE = 64  # shorter side of the X-rays in pixels, raw and in the store
+XRAY_SIZE, STORED_SIZE = 64, 128  # shorter side of the X-rays in pixels, raw and in the store
 PRETRAIN = (
     "--vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 --optimizer adamw --lr 2e-3 "
     "--warmup_epochs 1"
@@ -85,7 +85,9 @@ def raw_data(config: DemoConfig) -> list[str]:
 def extraction(config: DemoConfig) -> list[str]:
     """Return the command that extracts the store."""
     mimic_iv = config.mimic_iv or f"{config.data}/raw/mimic-iv"
-    flags = f"--mimic_cxr {config.data}/raw/mimic-cxr-jpg --out {config.data}/store --image_cache {XRAY_SIZE}"
+    flags = (
+        f"--mimic_cxr {config.data}/raw/mimic-cxr-jpg --out {config.data}/store --image_cache {STORED_SIZE}"
+    )
     return [sys.executable, "-m", "datasets.extract", "--mimic_iv", mimic_iv, *flags.split()]
 
 
