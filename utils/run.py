@@ -24,7 +24,7 @@ from utils import distributed
 from utils.checkpoint import Origin
 from utils.config import decisive_settings, digest, is_resumable, to_dict
 from utils.distributed import Process
-from utils.files import write_text
+from utils.files import atomic_write, write_text
 from utils.git import commit, git_diff
 from utils.lock import hold, release_in
 from utils.log import logger
@@ -55,7 +55,7 @@ class Run:
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
     _is_new: bool = field(default=False, repr=False)  # whether its folder was not there before
-    _before: Mapping[str, str] = field(default_factory=dict, repr=False)  # records of an earlier start
+    _before: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # records of an earlier start
 
     @property
     def seed(self) -> int:
@@ -113,12 +113,13 @@ class Run:
     def note_what_was_there(self, is_new: bool) -> None:
         """Remember the records of the folder before they are written; `is_new`: it was not there."""
         paths = [path for path in map(self.folder.joinpath, RECORDS) if path.is_file()]
-        self._is_new, self._before = is_new, {path.name: path.read_text() for path in paths}
+        self._is_new, self._before = is_new, {path.name: path.read_bytes() for path in paths}
 
     def _put_back(self) -> None:
         for path in map(self.folder.joinpath, RECORDS):
             if path.name in self._before:
-                write_text(path, self._before[path.name])
+                with atomic_write(path) as partial:
+                    partial.write_bytes(self._before[path.name])
             else:
                 path.unlink(missing_ok=True)
         if self._is_new:

@@ -253,20 +253,28 @@ def test_a_new_folder_is_removed_if_the_run_does_not_begin(tmp_path: Path, error
 
 
 @pytest.mark.parametrize(
-    "there", [{}, {"notes.txt": "mine"}, {"config.yaml": "a: 1", "last.ckpt": "weights"}]
+    "there",
+    [
+        {},
+        {"notes.txt": b"mine"},
+        {"config.yaml": b"a: 1", "last.ckpt": b"weights"},
+        {"dirty.patch": b"+of Windows\r\n+latin-1: \xe9\n"},
+    ],
 )
-def test_a_folder_is_left_as_it_was_if_the_run_does_not_begin(tmp_path: Path, there: dict[str, str]) -> None:
+def test_a_folder_is_left_as_it_was_if_the_run_does_not_begin(
+    tmp_path: Path, there: dict[str, bytes]
+) -> None:
     folder = tmp_path / "x"
     folder.mkdir()
-    for name, text in there.items():
-        (folder / name).write_text(text)
+    for name, content in there.items():
+        (folder / name).write_bytes(content)
     run = Run(RunConfig(save_dir=tmp_path), "x", folder)
     run.note_what_was_there(is_new=False)
     for name in ("config.yaml", "environment.yaml"):
         (folder / name).write_text("of a command that is refused")
     with pytest.raises(ValueError, match="a wrong flag"), run.getting_ready():
         raise ValueError("a wrong flag")
-    assert {path.name: path.read_text() for path in folder.iterdir()} == there
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == there
 
 
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
