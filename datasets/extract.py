@@ -53,9 +53,9 @@ from datasets.source import COHORT_TABLES, EVENT_TABLES, LabTime, MIMICRelease
 from datasets.splits import SubjectLists
 from datasets.store import MANIFEST, WORK, read_version
 from datasets.store_writer import (
-    EVENTS_SCHEMA,
     ArrayFile,
     events_table,
+    events_writer,
     work_folder,
     write_manifest,
     write_parquet,
@@ -461,7 +461,7 @@ def _write_stays(
 
     with (
         atomic_write(config.out / "events.parquet") as parquet,
-        pq.ParquetWriter(parquet, EVENTS_SCHEMA, compression="zstd") as events,
+        events_writer(parquet) as events,
     ):
 
         def write_events(made: tuple[slice, pa.Table, np.ndarray]) -> tuple[slice, np.ndarray]:

@@ -20,6 +20,7 @@ from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount
 from utils.arrays import npy_header
 from utils.files import atomic_write, sha256, write_text
 from utils.lock import locked
+from utils.threads import THREADS, in_order
 from utils.yaml_files import dump_yaml
 
 LOCK = "lock"  # file in the folder WORK of a store
@@ -68,6 +69,12 @@ def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
     stay_id, hours = stay_ids[records["stay_row"]], records["second"] / 3600
     columns = [stay_id, hours, variable, np.ascontiguousarray(records["value"])]
     return pa.table(columns, schema=EVENTS_SCHEMA)
+
+
+def events_writer(path: Path) -> pq.ParquetWriter:
+    """Open events.parquet. Its hours seldom repeat: a dictionary of them takes time, and room as well."""
+    repeating = [name for name in EVENTS_SCHEMA.names if name != "hours"]
+    return pq.ParquetWriter(path, EVENTS_SCHEMA, use_dictionary=repeating, compression="zstd")
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
@@ -190,7 +197,8 @@ def write_manifest(store: Path, content: Mapping[str, object]) -> None:
 
 def digests(folder: Path, names: Sequence[str]) -> dict[str, FileDigest]:
     """Return size and hash of files of a folder."""
-    return {name: FileDigest.of(folder / name) for name in names}
+    paths = [folder / name for name in names]
+    return dict(zip(names, in_order(FileDigest.of, paths, THREADS), strict=True))
 
 
 def write_yaml(path: Path, content: Mapping[str, object]) -> None:

@@ -35,7 +35,7 @@ from utils.cli import run_cli
 from utils.log import logger
 from utils.threads import THREADS, in_order
 
-STAYS_PER_BLOCK = 2048  # stays whose samples are made at once
+STAYS_PER_BLOCK = 4096  # stays whose samples are made at once
 STAYS_PER_READ = 256  # stays whose observations are read at once
 MILLISECONDS = 3.6e6  # of an hour
 
