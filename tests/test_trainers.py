@@ -255,9 +255,11 @@ def test_finetune_changes_the_encoders_and_its_last_epoch_can_be_tested_too(
     assert any(
         not torch.equal(before["ehr_encoder"][n], after["ehr_encoder"][n]) for n in after["ehr_encoder"]
     )
-    run(flags, "--name", "last", "--mode", "eval", "--load_state", tmp_path / "it" / "last.ckpt")
+    for name in ("best", "last"):
+        run(flags, "--mode", "eval", "--load_state", tmp_path / "it" / f"{name}.ckpt")
     rows = pd.read_csv(tmp_path / "results" / "in-hospital-mortality.csv")
-    assert set(rows.loc[rows["run"] == "last", "epoch"]) == {2}
+    assert set(rows.loc[rows["mode"] == "eval", "run"]) == {"it-eval", "it-last-eval"}
+    assert set(rows.loc[rows["run"] == "it-last-eval", "epoch"]) == {2}
 
 
 def test_what_is_not_in_the_encoders_can_have_a_rate_of_its_own(

@@ -260,10 +260,11 @@ def default_name(config: ClassifyConfig, sources: Collection[checkpoint.Origin])
 
     Before the objectives stands the record encoder, or that of a source, if it is no LSTM. Before the seed
     stand the splits, if they are not the store's, and the --label_fraction, if it is not 1. An evaluation is
-    called after the folder of the classifier.
+    called after the folder of the classifier, and after its file, if that is not best.ckpt.
     """
     if config.mode == "eval":
-        return f"{Path(config.load_state).resolve().parent.name}-eval"
+        path = Path(config.load_state).resolve()
+        return "-".join([path.parent.name, *([] if path.stem == "best" else [path.stem]), "eval"])
     backbone = config.encoders.vision_backbone
     own = backbone if backbone in FAMILIES else EXTERNAL  # weights from elsewhere
     named = [own if source.objective == EXTERNAL else source.objective for source in sources]

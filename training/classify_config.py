@@ -12,7 +12,7 @@ from models.encoders.families import check_image_size
 from models.fusion import FUSIONS, FusionConfig, FusionName
 from tasks import TASKS, TaskName
 from training.early_stopping import PatienceConfig
-from training.optim import OptimConfig, check_flag
+from training.optim import OptimConfig, check_flag, warn_of_unused_flags
 from utils.choices import require_choice
 from utils.config import neutral, resumable, searched
 from utils.log import logger
@@ -184,6 +184,8 @@ def check_config(config: ClassifyConfig) -> None:
     check_encoder_flags(config)
     check_encoder_checkpoints(config)
     check_modalities(config.fusion, config.data.data_pairs)
+    if config.mode == "train":
+        warn_of_unused_flags(config.optim)
 
 
 def check_frozen_views(config: ClassifyConfig) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from utils.config import searched
+from utils.log import logger
 
 if TYPE_CHECKING:
     import torch
@@ -84,6 +85,29 @@ def check_flag(name: str, value: object, valid: bool, cure: str) -> None:
     """Raise ValueError, naming the flag and the cure, unless its value is valid."""
     if not valid:
         raise ValueError(f"--{name} {value} is out of range; {cure}")
+
+
+# Flags that some choices alone read: the flag that chooses, and its values that read them.
+READ_BY = {
+    "momentum": ("optimizer", ("lars", "sgd")),
+    "lars_exclude": ("optimizer", ("lars",)),
+    "trust_coefficient": ("optimizer", ("lars",)),
+    "milestones": ("schedule", ("step",)),
+    "gamma": ("schedule", ("step", "plateau")),
+    "plateau_patience": ("schedule", ("plateau",)),
+}
+
+
+def warn_of_unused_flags(config: OptimConfig) -> None:
+    """Warn of flags that the optimizer or the schedule does not read; a script may hold those of another."""
+    for choice in ("optimizer", "schedule"):
+        chosen = getattr(config, choice)
+        unused = [
+            flag for flag, (reader, values) in READ_BY.items() if reader == choice and chosen not in values
+        ]
+        given = [f"--{flag}" for flag in unused if getattr(config, flag) != getattr(OptimConfig, flag)]
+        if given:
+            logger.warning(f"--{choice} {chosen} does not read {' and '.join(given)}; leave that out")
 
 
 def learning_rate(

@@ -11,7 +11,7 @@ from models.encoders.families import check_image_size
 from models.objectives import OBJECTIVES, ObjectiveSettings
 from tasks import TaskName, get_task
 from training.early_stopping import StoppingConfig
-from training.optim import OptimConfig
+from training.optim import OptimConfig, warn_of_unused_flags
 from training.selection import SelectionConfig
 from utils.cli import run_cli
 from utils.config import from_dict, neutral, resumable, to_dict
@@ -92,6 +92,7 @@ def check(config: PretrainConfig) -> ObjectiveSettings:
     check_image_size(config.encoders.vision_backbone, config.data.image_size)
     settings = config.objective_settings()
     settings.check(config.optim.optimizer)
+    warn_of_unused_flags(config.optim)
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn, optim
 
 from training.early_stopping import PatienceConfig
 from training.lars import LARS
-from training.optim import OptimConfig, build_optimizer, learning_rate
+from training.optim import OptimConfig, build_optimizer, learning_rate, warn_of_unused_flags
 
 
 def slow_lars(weight: Tensor, gradients: list[Tensor], adapt: bool) -> Tensor:
@@ -124,6 +125,48 @@ def test_warm_up_rises_step_by_step_and_cosine_falls_to_nothing() -> None:
 def test_steps_fall_at_60_and_80_percent_of_the_epochs() -> None:
     got = rates(OptimConfig(lr=1.0, epochs=10, schedule="step"), 2)
     assert got == pytest.approx([1.0] * 12 + [0.1] * 4 + [0.01] * 4)
+
+
+def outcome(config: OptimConfig) -> list[float]:
+    """Rates of all epochs after a drop, and the weights after two steps with equal gradients."""
+    module = Mixed()
+    optimizer = build_optimizer(config, module)
+    for _ in range(2):
+        for weight in module.parameters():
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    weights = [weight.detach().reshape(-1) for weight in module.parameters()]
+    return rates(config, 1, lr_drops=1) + torch.cat(weights).tolist()
+
+
+OTHERS = {
+    "momentum": 0.5,
+    "lars_exclude": "none",
+    "trust_coefficient": 0.5,
+    "milestones": (0.5,),
+    "gamma": 0.2,
+}
+
+
+@pytest.mark.parametrize("flag", OTHERS)
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant", "plateau"])
+@pytest.mark.parametrize("optimizer", ["lars", "adamw", "adam", "sgd"])
+def test_a_flag_that_changes_nothing_is_warned_of(
+    optimizer: str, schedule: str, flag: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = OptimConfig(optimizer=optimizer, schedule=schedule, epochs=10)
+    changed = replace(config, **{flag: OTHERS[flag]})
+    warn_of_unused_flags(config)
+    assert not caplog.text
+    warn_of_unused_flags(changed)
+    assert (f"does not read --{flag};" in caplog.text) is (outcome(config) == outcome(changed))
+
+
+def test_a_patience_without_a_plateau_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_unused_flags(OptimConfig(schedule="plateau", plateau_patience=3))
+    assert not caplog.text
+    warn_of_unused_flags(OptimConfig(schedule="step", plateau_patience=3))
+    assert "--schedule step does not read --plateau_patience;" in caplog.text
 
 
 def test_plateau_and_constant() -> None:
