@@ -25,7 +25,7 @@ from datasets.meds.schema import (
     SPLITS_SCHEMA,
 )
 from datasets.meds.writing import SHARD_SCHEMA
-from datasets.source import LabTime
+from datasets.schema import LabTime
 from datasets.splits import split_of
 from utils.cli import run_cli
 from utils.machine import available_cpus

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from datasets.pixels import PackedImages
 from datasets.raw.cells import FIRST_YEAR
 from datasets.raw.reading import check_unique_ids
-from datasets.schema import FINDINGS, IMAGE_SIZE
+from datasets.schema import FINDINGS, IMAGE_SIZE, SMALLEST_SIDE
 from utils.arrays import write_array
 from utils.files import write_text
 from utils.log import logger
@@ -27,7 +27,6 @@ from utils.threads import in_order
 IMAGES_PER_PART = 256
 LOOKAHEAD = 32  # images per core that are decoded while a part is written
 LONGEST = 4  # longer side of a stored image at most, in shorter sides that images have
-SMALLEST_SIDE = 64  # pixels; a smaller image is not a radiograph
 MAX_PIXELS_PER_BYTE = 512  # JPEG needs at least one bit for each block of 8 x 8 pixels
 IMAGE_SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2}  # the first is preferred
 END_OF_IMAGE = b"\xff\xd9"

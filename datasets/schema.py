@@ -19,6 +19,8 @@ if TYPE_CHECKING:  # the extraction needs no torch
 STORE_VERSION = 3
 MOST_VARIABLES = 127  # that the tables of events can number
 IMAGE_SIZE = 256  # shorter side of a stored X-ray in pixels, unless --image_cache says another
+SMALLEST_SIDE = 64  # pixels; a smaller image is not a radiograph
+LabTime = Literal["charttime", "storetime"]  # column that is the time of laboratory values
 CXRShape = Literal["auto", "kept", "square"]  # of X-rays in views, see datasets.data_config
 Transforms = Literal["simclrv2", "supervised"]  # of X-rays in training, see datasets.augment
 LARGEST_IMAGE = 1024  # side of a view in pixels

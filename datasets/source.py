@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import polars as pl
@@ -12,9 +12,9 @@ from datasets.events.cleaning import ValueCounts
 from datasets.events.streaming import BodySize, stream_observations
 from datasets.raw.reading import read_known_items, read_table, scan_file
 from datasets.raw.tables import event_table, find_files
+from datasets.schema import LabTime
 from datasets.splits import SubjectLists
 
-LabTime = Literal["charttime", "storetime"]
 COHORT_TABLES = ("patients", "admissions", "diagnoses_icd", "icustays")
 EVENT_TABLES = ("chartevents", "labevents")
 

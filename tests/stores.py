@@ -10,7 +10,8 @@ import pandas as pd
 import polars as pl
 import yaml
 
-from datasets.extract import ExtractConfig, extract
+from datasets.extract_config import ExtractConfig
+from datasets.extraction import extract
 from datasets.schema import FINDINGS, IMAGE_SIZE, channel_count, variables
 from datasets.store import MANIFEST
 from datasets.store_writer import digests, write_manifest, write_parquet, write_samples, write_yaml

@@ -9,7 +9,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.samples import load_samples
 from datasets.store import Store
 from evaluation.results import ENCODERS, NO_ENCODER

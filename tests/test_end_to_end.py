@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import planted
-from datasets import extract
+from datasets.extract_config import ExtractConfig
 from datasets.synthetic import release as synthetic
 from simclr_trainer import SimCLRConfig
 from tests.stores import extract_with_samples
@@ -34,7 +34,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw = folder / "raw"
     synthetic.main(parse(synthetic.SyntheticConfig, f"{PATIENTS} --out {raw}".split()))
     tables = f"--mimic_iv {raw}/mimic-iv --mimic_cxr {raw}/mimic-cxr-jpg --out {folder}/store"
-    extract_with_samples(parse(extract.ExtractConfig, tables.split()))
+    extract_with_samples(parse(ExtractConfig, tables.split()))
     return folder / "store"
 
 

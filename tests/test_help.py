@@ -14,7 +14,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from models.objectives import OBJECTIVES
 from simclr_trainer import SimCLRConfig
 from training.classify_config import ClassifyConfig
@@ -47,6 +47,7 @@ FAST_PROGRAMS = [
     for name in (
         *("run_gpu.py", "simclr_trainer.py", "vicreg_trainer.py", "align_trainer.py", "epoch_evaluation.py"),
         *("training/pretrain.py", "training/search.py", "evaluation/report/__main__.py"),
+        "datasets/extract.py",
     )
 ]
 FIRST_WORDS = {"training/pretrain.py": OBJECTIVES}  # of programs that choose their flags by the first word

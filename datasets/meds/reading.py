@@ -18,7 +18,7 @@ from datasets.meds.mapping import NEEDED, CodeMapping, Meaning, find_mapping, re
 from datasets.meds.schema import DATA, MEDS_SPLITS, METADATA, SPLITS_FILE, SPLITS_SCHEMA
 from datasets.meds.standard import ROWS_PER_BATCH, RowOrder, check_columns, codes_of, explain
 from datasets.raw.cells import to_int
-from datasets.source import LabTime
+from datasets.schema import LabTime
 from datasets.splits import SubjectLists
 from utils.log import logger
 

@@ -11,9 +11,9 @@ from benchmarks import child, extraction, images, meds, report
 from benchmarks.record import COLUMNS
 from benchmarks.replicas import CHARTS, IV, LABS, READ, Pattern, write_store
 from datasets.events.cleaning import item_map
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.raw.reading import read_table
-from datasets.source import LabTime
+from datasets.schema import LabTime
 from datasets.store import Store
 from tasks import TASKS
 from tests.stores import extract_with_samples

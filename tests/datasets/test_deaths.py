@@ -7,7 +7,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.schema import SPLITS
 from tasks import TASKS
 from tests.raw_tables import admission, chart, patient, stay, write_mimic_cxr, write_mimic_iv

@@ -10,7 +10,8 @@ import pytest
 
 from datasets.conditions import conditions, icd9_groups
 from datasets.diagnoses import condition_labels, describe_unmatched, normalize_codes, unmatched_codes
-from datasets.extract import ExtractConfig, extract
+from datasets.extract_config import ExtractConfig
+from datasets.extraction import extract
 from tests.raw_tables import chart, write_mimic_iv
 
 SEPSIS = "Septicemia (except in labor)"

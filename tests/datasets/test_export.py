@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from datasets.export import ExportConfig, Layout, export, published_episode, published_stays
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.schema import SPLITS, channel_count, variables
 from datasets.splits import split_of
 from datasets.store import Store

@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from datasets.extract import STEPS, ExtractConfig, Step
+from datasets.extract_config import ExtractConfig
+from datasets.extraction import STEPS, Step
 from datasets.schema import FINDINGS, SPLITS
 from datasets.store import Store
 from tasks import TASKS
@@ -435,7 +436,7 @@ def test_images_that_arrive_before_a_store_is_finished_are_in_it(
         with monkeypatch.context() as patch:
             if name == "xrays":  # after its parts were written
                 patch.setattr(
-                    "datasets.extract._write_images", lambda out, images, parts, reasons: killed(raw)
+                    "datasets.extraction._write_images", lambda out, images, parts, reasons: killed(raw)
                 )
             else:
                 patch.setitem(STEPS, name, Step(killed, STEPS[name].tables))

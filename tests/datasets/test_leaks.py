@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.schema import SPLITS, variables
 from datasets.splits import split_of
 from datasets.store import Store

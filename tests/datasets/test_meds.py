@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from datasets.extract import ExtractConfig, extract
+from datasets.extract_config import ExtractConfig
+from datasets.extraction import extract
 from datasets.meds.mapping import read_mapping
 from datasets.meds.reading import MEDSDataset
 from datasets.schema import RESOURCES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets.events.cleaning import item_map
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.schema import channel_count, continuous_channels, variables
 from datasets.store import Store
 from models.encoders import EncoderConfig, build_encoders

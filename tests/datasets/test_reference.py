@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from datasets.export import ExportConfig, export
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from tests.stores import extract_with_samples
 
 SHARED = Path(__file__).parents[3] / "shared"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from datasets.conditions import groups_of
 from datasets.cxr import image_path, study_time
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.raw.cells import to_time
 from datasets.raw.reading import read_table
 from datasets.raw.tables import TABLES

@@ -8,7 +8,7 @@ import torch
 from datasets import triplets
 from datasets.batches import Batches
 from datasets.data_config import DataConfig
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.samples import load_samples
 from datasets.schema import RecordNeeds, Triplets, variables
 from datasets.store import Store

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from matplotlib.colors import to_hex
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.samples import Samples
 from datasets.schema import variables
 from datasets.store import Store

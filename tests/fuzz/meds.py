@@ -10,7 +10,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets import extract
+from datasets.extract_config import ExtractConfig
+from datasets.extraction import extract
 from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, clear_error, pick, run
 from tests.fuzz.tables import contents
 from tests.meds_dataset import write_meds
@@ -40,7 +41,7 @@ def clean_dataset(workspace: Workspace, draw: np.random.Generator) -> Path:
 
 def run_extraction(folder: Path, out: Path) -> CommandResult:
     """Run the extraction of a dataset."""
-    return run(extract.extract, extract.ExtractConfig, "--meds", folder, "--out", out)
+    return run(extract, ExtractConfig, "--meds", folder, "--out", out)
 
 
 def right_result(workspace: Workspace, folder: Path) -> dict[str, str]:

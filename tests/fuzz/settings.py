@@ -12,7 +12,8 @@ import yaml
 import align_trainer
 import simclr_trainer
 import vicreg_trainer
-from datasets import export, extract
+from datasets import export
+from datasets.extract_config import ExtractConfig
 from datasets.synthetic import release as synthetic
 from evaluation import tables
 from tasks import samples
@@ -25,7 +26,7 @@ Draw = np.random.Generator
 COMMANDS = (
     classify.ClassifyConfig, simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig,
     align_trainer.AlignConfig,
-    select_epoch.EpochSelectionConfig, extract.ExtractConfig, export.ExportConfig,
+    select_epoch.EpochSelectionConfig, ExtractConfig, export.ExportConfig,
     samples.SamplesConfig, synthetic.SyntheticConfig, tables.Table, tables.Summary,
 )  # fmt: skip
 WORDS = (

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.raw.tables import TABLES, find_files
 from tasks import TASKS
 from tests.fuzz.cases import CommandResult, Failure, Fault, Workspace, check_result, pick, run

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from datasets.extract import ExtractConfig, extract
+from datasets.extract_config import ExtractConfig
+from datasets.extraction import extract
 from datasets.schema import SPLITS
 from datasets.store import Store
 from tasks import TASKS

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.extract import ExtractConfig
+from datasets.extract_config import ExtractConfig
 from datasets.synthetic.release import SyntheticConfig
 from evaluation.decision import DecisionConfig
 from evaluation.paper import Paper
