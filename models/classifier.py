@@ -221,7 +221,7 @@ def start_classifier(
     """
     external = {modality: path for modality, path in sources.items() if is_state_dict_file(path)}
     ours = {modality: path for modality, path in sources.items() if modality not in external}
-    states = {path: checkpoint.load(Path(path)) for path in dict.fromkeys(ours.values())}
+    states = {path: checkpoint.load_lazily(Path(path)) for path in dict.fromkeys(ours.values())}
     own = IMAGENET_WEIGHTS if config.encoders.pretrained else RANDOM_WEIGHTS
     has_images = "cxr" in FUSIONS[config.fusion].encoder_names()
     config = replace(config, cxr_weights=own if has_images else NO_ENCODER)

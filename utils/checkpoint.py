@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NotRequired, Self, TypedDict, cast
 
@@ -155,12 +156,19 @@ def load_lazily(path: Path) -> Checkpoint:
     """Return the content of a checkpoint whose optimizer's state, most of last.ckpt, is not needed.
 
     A tensor is read from the file when it is used, as the weights are to be checked. Copy those that outlive
-    the file.
+    the file, and change nothing: who asks again for the same file gets the same content.
 
     Raises:
         FileNotFoundError, ValueError: As `load`.
     """
-    return _read(Path(path), "cpu", lazily=True)
+    path = Path(path)
+    _check_exists(path)
+    return _read_once(path, _version(path))
+
+
+@lru_cache(maxsize=4)  # a run asks each that it starts from for its origin, its subjects and its weights
+def _read_once(path: Path, version: tuple[object, ...]) -> Checkpoint:
+    return _read(path, "cpu", lazily=True)
 
 
 def tensor_bytes(content: object) -> int:

@@ -271,6 +271,20 @@ def test_what_a_checkpoint_says_is_read_without_the_state_of_the_optimizer(tmp_p
     assert same(content, checkpoint.load(path))
 
 
+def test_who_asks_again_what_a_checkpoint_says_gets_the_same_until_the_file_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = tmp_path / "x.ckpt", []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **flags: reads.append(1) or load(*args, **flags))
+    checkpoint.save(path, CONTENT)
+    contents = [checkpoint.load_lazily(path), checkpoint.load_lazily(path)]
+    assert checkpoint.read_origin(path).objective == "" and len(reads) == 1
+    assert contents[0] is contents[1] and same(contents[0], checkpoint.load(path))
+    checkpoint.save(path, CONTENT | {"epoch": 9})
+    assert checkpoint.load_lazily(path)["epoch"] == 9 and contents[0]["epoch"] == CONTENT["epoch"]
+
+
 @pytest.mark.parametrize("read", [checkpoint.load_lazily, checkpoint.read_origin])
 def test_damage_and_infinite_weights_are_found_at_once(
     tmp_path: Path, read: Callable[[Path], object]
