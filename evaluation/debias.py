@@ -5,6 +5,7 @@ It is taken to be `t` times the observed one, where `t` times the observed diffe
 the observed size: on average, for an estimate, and in each resample, for an interval.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -57,17 +58,27 @@ class BinGaps(NamedTuple):
         return float((noise + mean * share).sum()), float(size @ share)
 
 
-def bin_gaps(gap: np.ndarray, bins: np.ndarray, count: int, subject: np.ndarray) -> BinGaps:
-    """Return the gaps of `count` bins from each sample's gap, its bin and the index of its subject, all [n].
+def bin_gaps(gap: np.ndarray, bins: np.ndarray, count: int, subject: np.ndarray) -> list[BinGaps | None]:
+    """Return the gaps of `count` bins for each label, None for one of which no gap is known.
 
-    Subjects are drawn, with all their samples. With fewer than two no deviation is known, and it is 0.
+    `gap` [n, L] is that of each sample, NaN if unknown, and `bins` [n, L] its bin; `subject` [n] is the index
+    of its subject. Subjects are drawn, with all their samples. With fewer than two no deviation is known, and
+    it is 0.
     """
-    subjects = int(subject.max()) + 1
-    cell = subject * count + bins
-    by_subject = np.bincount(cell, gap, subjects * count).reshape(subjects, count) / len(gap)
+    is_known, labels = ~np.isnan(gap), gap.shape[1]
+    shape = (int(subject.max(initial=-1)) + 1, labels, count)
+    pair = (subject[:, None] * labels + np.arange(labels))[is_known]  # a subject and a label
+    has_any = np.bincount(pair, minlength=shape[0] * labels).reshape(shape[:2]) > 0
+    known = np.asarray(has_any.sum(0))  # subjects of each label
+    subjects = np.maximum(known, 1)[:, None]
+    sums = np.bincount(pair * count + bins[is_known], gap[is_known], math.prod(shape)).reshape(shape)
+    by_subject = sums / np.maximum(is_known.sum(0), 1)[:, None]
     total = by_subject.sum(0)
-    squares = np.square(by_subject - total / subjects).sum(0)
-    return BinGaps(total, np.sqrt(squares * subjects / max(1, subjects - 1)))
+    by_subject -= total / subjects
+    squares = np.einsum("slk,slk,sl->lk", by_subject, by_subject, has_any)
+    deviation = np.sqrt(squares * subjects / np.maximum(subjects - 1, 1))
+    rows = zip(known, total, deviation, strict=True)
+    return [BinGaps(own, noise) if any_known else None for any_known, own, noise in rows]
 
 
 def mean_gaps(parts: list[BinGaps]) -> BinGaps:

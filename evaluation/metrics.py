@@ -41,34 +41,64 @@ class ContinuousTarget(NamedTuple):
         return np.asarray(self.bin_means[likeliest])
 
 
+class Areas(NamedTuple):
+    """Areas under the curves of each label [L], NaN for one with one class: ROC, and average precision."""
+
+    auroc: np.ndarray
+    auprc: np.ndarray
+
+
+def areas(truth: np.ndarray, score: np.ndarray) -> Areas:
+    """Return the areas of `truth` [n, L], 0, 1 or NaN, and `score` [n, L], of all labels at once.
+
+    Both curves have a point for each distinct score, so that ties count half in the AUROC.
+    """
+    _check_pairs(truth, score)
+    truth, score = truth.T, score.T.astype(np.float64, order="C")  # rows of numbers are sorted sooner
+    score = np.where(np.isnan(truth), np.inf, -score)  # the unknown add to no curve
+    order = np.argsort(score, axis=1, kind="stable")
+    score, truth = (np.take_along_axis(cells, order, 1) for cells in (score, truth))
+    is_point = np.ones(score.shape, bool)
+    is_point[:, :-1] = score[:, 1:] != score[:, :-1]
+    hits, hits_before = _at_points(truth == 1, is_point)
+    alarms, alarms_before = _at_points(truth == 0, is_point)
+    positives, negatives = hits.max(1, initial=0), alarms.max(1, initial=0)
+    pairs = ((alarms - alarms_before) * (hits + hits_before) / 2).sum(1)
+    precision = np.divide(hits, hits + alarms, out=np.zeros(hits.shape), where=hits > 0)
+    gained = ((hits - hits_before) * precision).sum(1)
+    return Areas(
+        quotient(pairs, positives * negatives), quotient(gained, np.where(negatives > 0, positives, 0))
+    )
+
+
+def _at_points(chosen: np.ndarray, is_point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many of [L, n] are chosen up to each point of a curve, and up to the point before it."""
+    count = np.maximum.accumulate(np.where(is_point, chosen.cumsum(1), 0), axis=1)
+    before = np.zeros_like(count)
+    before[:, 1:] = count[:, :-1]
+    return count, before
+
+
 def auroc(truth: np.ndarray, score: np.ndarray) -> float:
     """Return the area under the ROC curve of `truth` [n], 0, 1 or NaN, and `score` [n]; ties count half."""
-    truth, score = known(truth, score)
-    positives, negatives = truth.sum(), (~truth).sum()
-    if not positives or not negatives:
-        return math.nan
-    _, group, count = np.unique(score, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(count) - (count - 1) / 2
-    rank_sum = mean_rank[group][truth].sum()
-    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(areas(*_as_columns(truth, score)).auroc[0])
 
 
 def auprc(truth: np.ndarray, score: np.ndarray) -> float:
     """Return the average precision of `truth` [n], 0, 1 or NaN, and `score` [n], over distinct scores."""
-    truth, score = known(truth, score)
-    if truth.all() or not truth.any():
-        return math.nan
-    order = np.argsort(-score, kind="stable")
-    last = np.r_[np.flatnonzero(np.diff(score[order])), len(score) - 1]
-    hits = np.cumsum(truth[order])[last]
-    recall_gain = np.diff(hits, prepend=0) / truth.sum()
-    return float(recall_gain @ (hits / (last + 1)))
+    return float(areas(*_as_columns(truth, score)).auprc[0])
 
 
 def brier(truth: np.ndarray, probability: np.ndarray) -> float:
     """Return the mean squared error of probabilities [n] against 0, 1 or NaN (ignored)."""
-    truth, probability = known(truth, probability)
-    return float(np.mean((probability - truth) ** 2)) if len(truth) else math.nan
+    return float(_brier(*_as_columns(truth, probability))[0])
+
+
+def _brier(truth: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Return the Brier score of each label [L], NaN where none is known; both [n, L]."""
+    is_known = ~np.isnan(truth)
+    squares = np.where(is_known, np.square(probability.astype(np.float64) - truth), 0)
+    return quotient(squares.sum(0), is_known.sum(0))
 
 
 def calibration_error(truth: np.ndarray, probability: np.ndarray) -> float:
@@ -87,11 +117,15 @@ def calibration_gaps(
 
     `subject` [n] holds the index of each sample's subject; by default each sample is of its own.
     """
-    subject = np.arange(len(truth)) if subject is None else subject
-    subject = np.unique(subject[~np.isnan(truth)], return_inverse=True)[1]
-    truth, probability = known(truth, probability)
-    if not len(truth):
-        return None
+    return _gaps(*_as_columns(truth, probability), subject)[0]
+
+
+def _gaps(
+    truth: np.ndarray, probability: np.ndarray, subject: np.ndarray | None = None
+) -> list[BinGaps | None]:
+    """Return the `calibration_gaps` of each label of truth and probability, both [n, L]."""
+    subject = np.arange(len(truth)) if subject is None else np.unique(subject, return_inverse=True)[1]
+    probability = probability.astype(np.float64)  # before bins are found, as a file of predictions holds it
     return bin_gaps(probability - truth, calibration_bin(probability), CALIBRATION_BINS, subject)
 
 
@@ -174,8 +208,7 @@ def evaluate(
         if continuous is not None:
             scores += _score_continuous(labels[0], continuous, probability)
         return scores + [Score(**score | {"label": "macro"}) for score in scores]
-    columns = zip(labels, truth.T, probability.T, strict=True)
-    gaps = {label: calibration_gaps(column, predicted, subject) for label, column, predicted in columns}
+    gaps = dict(zip(labels, _gaps(truth, probability, subject), strict=True))
     scores = _score_binary(labels, truth, probability, gaps)
     for name, members in {"macro": labels, **groups}.items():
         scores += _means(name, [score for score in scores if score["label"] in members], gaps)
@@ -201,19 +234,19 @@ def headline_of(
     """
     if kind == "ordinal":
         return headline(evaluate(kind, labels, {}, truth, probability))
-    values: dict[str, list[float]] = {"auroc": [], "auprc": [], "brier": []}
-    gaps = []
-    for pair in zip(truth.T, probability.T, strict=True):
-        area, own = auroc(*pair), calibration_gaps(*pair, subject)
-        if own is None or math.isnan(area):
-            continue
-        for name, value in {"auroc": area, "auprc": auprc(*pair), "brier": brier(*pair)}.items():
-            values[name].append(value)
-        gaps.append(own)
-    if not gaps:
+    values = _binary_values(truth, probability)
+    is_defined = ~np.isnan(values["auroc"])
+    if not is_defined.any():
         return dict.fromkeys([*values, "ece"], math.nan)
-    means = {name: float(np.mean(column)) for name, column in values.items()}
+    of_labels = _gaps(truth[:, is_defined], probability[:, is_defined], subject)
+    gaps = [gap for gap in of_labels if gap is not None]
+    means = {name: float(np.mean(column[is_defined])) for name, column in values.items()}
     return means | {"ece": mean_gaps(gaps).error}
+
+
+def _binary_values(truth: np.ndarray, probability: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the metrics of each label [L] but those of calibration; truth and probability are [n, L]."""
+    return {**areas(truth, probability)._asdict(), "brier": _brier(truth, probability)}
 
 
 def undefined_labels(scores: Sequence[Score]) -> list[str]:
@@ -223,18 +256,35 @@ def undefined_labels(scores: Sequence[Score]) -> list[str]:
 
 def known(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return truth as bool and scores as float64, both only where truth [n] is known."""
-    truth, score = _known_pairs(truth, score)
-    if not ((truth == 0) | (truth == 1)).all():
-        raise ValueError(f"labels must be 0, 1 or NaN, not {np.setdiff1d(truth, (0, 1))[:3]}")
-    return truth == 1, score.astype(np.float64)
+    truth, score = (column[:, 0] for column in _as_columns(truth, score))
+    _check_pairs(truth, score)
+    is_known = ~np.isnan(truth)
+    return truth[is_known] == 1, score[is_known].astype(np.float64)
 
 
-def _known_pairs(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _as_columns(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return truth and score, both [n], as the columns of one label [n, 1]."""
     truth, score = np.asarray(truth), np.asarray(score)
     if truth.ndim != 1 or truth.shape != score.shape:
         raise ValueError(f"truth {truth.shape} and score {score.shape} must both be [n]")
+    return truth[:, None], score[:, None]
+
+
+def _check_pairs(truth: np.ndarray, score: np.ndarray) -> None:
+    """Raise ValueError unless all labels are 0, 1 or NaN, and all scores numbers."""
+    _check_scores(score)
+    if not ((truth == 0) | (truth == 1) | np.isnan(truth)).all():
+        raise ValueError(f"labels must be 0, 1 or NaN, not {np.setdiff1d(truth, (0, 1, np.nan))[:3]}")
+
+
+def _check_scores(score: np.ndarray) -> None:
     if np.isnan(score).any():
-        raise ValueError(f"{np.isnan(score).sum()} of {len(score)} scores are NaN; the model has diverged")
+        raise ValueError(f"{np.isnan(score).sum()} of {score.size} scores are NaN; the model has diverged")
+
+
+def _known_pairs(truth: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth, score = (column[:, 0] for column in _as_columns(truth, score))
+    _check_scores(score)
     is_known = ~np.isnan(truth)
     return truth[is_known], score[is_known]
 
@@ -246,9 +296,10 @@ def _score_binary(
     labels: Sequence[str], truth: np.ndarray, probability: np.ndarray, gaps: Mapping[str, BinGaps | None]
 ) -> list[Score]:
     scores = []
-    for label, column, predicted in zip(labels, truth.T, probability.T, strict=True):
+    of_labels = _binary_values(truth, probability)
+    for number, (label, column) in enumerate(zip(labels, truth.T, strict=True)):
         n, positives, own = int((~np.isnan(column)).sum()), int(np.nansum(column)), gaps[label]
-        values = {metric.__name__: metric(column, predicted) for metric in (auroc, auprc, brier)}
+        values = {metric: float(found[number]) for metric, found in of_labels.items()}
         values |= {"ece": math.nan if own is None else own.error}
         values |= {"ece_plugin": math.nan if own is None else own.plugin}
         scores += [

@@ -82,9 +82,8 @@ def monitor_score(task: Task, truth: np.ndarray, probability: np.ndarray) -> flo
     """
     if task.kind == "ordinal":
         return metrics.headline(compute_scores(task, truth, probability))[task.monitor]
-    columns = zip(truth.T, probability.T, strict=True)
-    defined = [value for column in columns if not math.isnan(value := metrics.auroc(*column))]
-    return float(np.mean(defined)) if defined else math.nan
+    found = metrics.areas(truth, probability).auroc
+    return float(np.mean(defined)) if len(defined := found[~np.isnan(found)]) else math.nan
 
 
 def mean_scores(

@@ -41,12 +41,12 @@ def test_deviations_are_those_of_sums_over_subjects() -> None:
     draw = np.random.default_rng(1)
     subject, bins, gap = draw.integers(0, 8, 60), draw.integers(0, 3, 60), draw.normal(size=60)
     subject[:8] = np.arange(8)
-    found = bin_gaps(gap, bins, 3, subject)
+    (found,) = bin_gaps(gap[:, None], bins[:, None], 3, subject)
     for number in range(3):
         sums = [gap[(subject == one) & (bins == number)].sum() / 60 for one in range(8)]
         assert found.gap[number] == pytest.approx(sum(sums))
         assert found.deviation[number] == pytest.approx(np.std(sums, ddof=1) * np.sqrt(8))
-    alone = bin_gaps(gap, bins, 3, np.zeros(60, int))
+    (alone,) = bin_gaps(gap[:, None], bins[:, None], 3, np.zeros(60, int))
     assert (alone.deviation == 0).all() and alone.error == pytest.approx(alone.plugin)
 
 
