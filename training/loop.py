@@ -43,6 +43,7 @@ from utils.log import logger
 from utils.run import Run
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
+SECONDS_BETWEEN_SAVES = 5.0  # at least, after epochs: those of a linear layer take milliseconds
 NOT_MONITORS = ("epoch", "step", "seconds", "samples_per_second", "lr")  # columns of log.csv
 
 
@@ -173,6 +174,8 @@ class _Trainer:
         self.pending: AsyncMetrics | None = None  # of the step before, not read yet
         self.epoch_start = time.monotonic()
         self.last_save = self.epoch_start
+        self.is_saved = True  # whether last.ckpt holds the last epoch
+        self.unsaved_best: dict[str, object] | None = None  # content of best.ckpt
         if self.run.config.compile:
             compile_parts(self.objective)
         self.model = self._wrap()
@@ -272,6 +275,8 @@ class _Trainer:
         self._finish_epoch(self._log_row(metrics, train_seconds))
         terminate = distributed.any_flag(self.signals.terminate)
         interrupt = distributed.any_flag(self.signals.interrupt)
+        if (terminate or interrupt) and not self.is_saved:
+            self._save_last(self.progress.epoch - 1)
         self._exit_if_signalled(terminate, interrupt)
 
     def _train_epoch(self) -> None:
@@ -417,19 +422,21 @@ class _Trainer:
         self.remove_epochs()
         value = distributed.broadcast_value(monitored)
         is_best = progress.update_early_stopping(epoch, value, self.stopping, self.optim.plateau_patience)
-        best = self.run.folder / "best.ckpt"
         if self.keep_epochs is not None:
             kept = self._epoch_path(epoch + 1)
             self._write(kept, epoch)
             if is_best and self.run.process.rank == 0:
-                self.writer.link(kept, best)
-        elif is_best:
-            self._write(best, epoch)
+                self.writer.link(kept, self.run.folder / "best.ckpt")
         self.run.log(row)
         columns = ["train_loss", monitor, *self.show]
         logger.info(describe_epoch(row, columns, self.optim.epochs, is_best))
         progress.next_epoch()
-        self._save_last(epoch)
+        self.is_saved = False
+        is_due = self._is_worth_saving()
+        if is_best and self.keep_epochs is None:
+            self._keep_best(epoch, is_due)
+        if is_due:
+            self._save_last(epoch)
 
     def _monitored(self, row: Mapping[str, float]) -> float:
         """Return the value that chooses the best epoch; ValueError if it is not in the row."""
@@ -439,19 +446,36 @@ class _Trainer:
             raise ValueError(f"--monitor {monitor} is not logged; choose one of {choices}")
         return row[monitor]
 
+    def _keep_best(self, epoch: int, is_due: bool) -> None:
+        """Write best.ckpt, or keep a copy of the weights until last.ckpt is written again."""
+        self.unsaved_best = None
+        if is_due:
+            self._write(self.run.folder / "best.ckpt", epoch)
+        elif self.run.process.rank == 0:
+            self.unsaved_best = checkpoint.snapshot(self._content(epoch))
+
     def _save_last(self, epoch: int) -> None:
-        """Write last.ckpt: the content of any checkpoint, and the state to continue at the next step."""
+        """Write last.ckpt: the content of any checkpoint, and the state to continue at the next step.
+
+        best.ckpt is written before, if it is not: a training that goes on from last.ckpt takes it as it is.
+        """
+        if self.unsaved_best is not None:
+            self.writer.write(self.run.folder / "best.ckpt", self.unsaved_best)
+            self.unsaved_best = None
         self.progress.seconds = self._elapsed() if self.progress.step else 0.0
         self.last_save = time.monotonic()
         self.epoch_start = self.last_save
+        self.is_saved = True
         is_over = self.done and not self.can_be_extended
         state = self.resumable.finished if is_over else self.resumable.state
         self._write(self.run.folder / "last.ckpt", epoch, training=state(self.progress))
 
     def _write(self, path: Path, epoch: int, **more: object) -> None:
         if self.run.process.rank == 0:
-            content = self.save() | {"epoch": epoch + 1, "origin": self.run.origin} | more
-            self.writer.save(path, content)
+            self.writer.save(path, self._content(epoch) | more)
+
+    def _content(self, epoch: int) -> dict[str, object]:
+        return self.save() | {"epoch": epoch + 1, "origin": self.run.origin}
 
     def _exit_if_signalled(self, terminate: float, interrupt: float) -> None:
         """Exit after last.ckpt is written, with status 0 after STOP_SIGNALS and 130 after Ctrl-C."""
@@ -483,6 +507,14 @@ class _Trainer:
             torch.cuda.manual_seed(seed)
         elif self.device.type == "mps":
             torch.mps.manual_seed(seed)
+
+    def _is_worth_saving(self) -> bool:
+        """Return whether to write checkpoints after an epoch: not each time, if epochs take a moment alone.
+
+        Where epochs have files of their own, last.ckpt goes with these.
+        """
+        is_recent = time.monotonic() - self.last_save < SECONDS_BETWEEN_SAVES
+        return self.done or self.keep_epochs is not None or not is_recent
 
     def _save_is_due(self) -> bool:
         limit = 60 * self.run.config.save_minutes

@@ -97,7 +97,11 @@ class Writer:
 
     def save(self, path: Path, content: Mapping[str, object]) -> None:
         """Copy the content, which may change afterwards, and write it as `save` does."""
-        self._pending.append(self._thread.submit(save, path, snapshot(content)))
+        self.write(path, snapshot(content))
+
+    def write(self, path: Path, copied: Mapping[str, object]) -> None:
+        """Write a content that is a `snapshot`."""
+        self._pending.append(self._thread.submit(save, path, copied))
 
     def link(self, existing: Path, path: Path) -> None:
         """Give a checkpoint that was given to `save` before a second name."""

@@ -44,8 +44,8 @@ class RunConfig:
     """Continue from last.ckpt in the run's folder, at the step where it was saved; start from the beginning
     if there is none yet."""
     save_minutes: float = neutral(10.0)
-    """Minutes between writes of last.ckpt within an epoch; 0: none. It is also written after each epoch and
-    on a signal to stop."""
+    """Minutes between writes of last.ckpt within an epoch; 0: none. It is also written after each epoch (of a
+    classifier with short ones every five seconds) and on a signal to stop."""
     precision: Literal["auto", "bf16", "float32"] = resumable("auto")
     """Number format of the matrix products in training; auto is bf16 on a GPU and float32 on a CPU."""
     deterministic: bool = neutral(False)

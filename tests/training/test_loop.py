@@ -6,7 +6,7 @@ import csv
 import math
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +122,48 @@ def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None
     assert stop.value.code == 0 and len(log_of(stopped)) == 1
     train_scored(toy_run(tmp_path / "b", resume=True), at=-1, seed=9)
     assert_same_training(undisturbed, stopped)
+
+
+def train_without_files_of_epochs(run: Run, batches: ToyBatches, seed: int = 0) -> None:
+    objective, val = ToyObjective(seed=seed), ToyBatches(n=7, train=False)
+    fit(objective, batches, val, CONFIG, STOPPING, run, save=objective.content)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+def test_short_epochs_are_not_all_saved_and_what_is_lost_is_trained_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    saved: list[tuple[str, int]] = []
+    write = checkpoint.save
+
+    def save(path: Path, content: Mapping[str, object]) -> None:
+        saved.append((path.name, content["epoch"]))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    undisturbed, other = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    train_without_files_of_epochs(undisturbed, ToyBatches())
+    assert saved == [("best.ckpt", 3), ("last.ckpt", 3)]  # of three epochs that take no time
+    saved.clear()
+    if how == "killed":
+        with pytest.raises(RuntimeError, match="power cut"):
+            train_without_files_of_epochs(other, ToyBatches(at=crash))
+        assert not saved and len(log_of(other)) == 1
+    else:
+        log = other.log
+        monkeypatch.setattr(other, "log", lambda row: (log(row), signal.raise_signal(signal.SIGTERM)))
+        with pytest.raises(SystemExit) as stop:
+            train_without_files_of_epochs(other, ToyBatches())
+        assert stop.value.code == 0 and saved == [("best.ckpt", 1), ("last.ckpt", 1)]
+    again, seed = (
+        toy_run(tmp_path / "b", resume=True),
+        9,
+    )  # of weights that are replaced by those in last.ckpt
+    if how == "killed":
+        again.rewind(0, 0)  # as a run does where there is no last.ckpt
+        seed = 0
+    train_without_files_of_epochs(again, ToyBatches(), seed)
+    assert_same_training(undisturbed, other)
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_told_before_the_first_step(
