@@ -9,9 +9,9 @@ import os
 import platform
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -37,6 +37,27 @@ if TYPE_CHECKING:
 RECORDS = ("config.yaml", "environment.yaml", "dirty.patch")  # what the start of a run writes
 
 
+@dataclass(frozen=True)
+class LogText:
+    """The text of log.csv, to which a row can be added without reading those before it again."""
+
+    columns: tuple[str, ...]
+    text: str
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, str]]) -> LogText:
+        """Return the text of rows, under the columns that any of them has."""
+        columns = tuple(dict.fromkeys(key for row in rows for key in row))
+        header = dict(zip(columns, columns, strict=True))
+        return cls(columns, cls(columns, "").lines([header, *rows]))
+
+    def lines(self, rows: Iterable[Mapping[str, str]]) -> str:
+        """Return the lines of rows; a cell that a row does not have is empty."""
+        text = io.StringIO()
+        csv.DictWriter(text, self.columns, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
 @dataclass
 class Run:
     """A started run. Only the main process writes its files."""
@@ -54,6 +75,7 @@ class Run:
     trained_with: tuple[str, ...] = ()  # their hash, after those before a --resume with other settings
     _board: SummaryWriter | None = field(default=None, repr=False)
     _first_step: int = field(default=0, repr=False)
+    _log: LogText | None = field(default=None, repr=False)  # log.csv, once this process has written it
     _is_new: bool = field(default=False, repr=False)  # whether its folder was not there before
     _before: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # records of an earlier start
 
@@ -77,7 +99,12 @@ class Run:
     def log(self, row: Mapping[str, float]) -> None:
         """Append a row to log.csv atomically, and to TensorBoard at `row["step"]`; new columns come last."""
         if self.process.rank == 0:
-            self._write_log([*self.read_log(), {key: _cell(value) for key, value in row.items()}])
+            cells = {key: _cell(value) for key, value in row.items()}
+            if self._log and cells.keys() <= set(self._log.columns):
+                self._log = replace(self._log, text=self._log.text + self._log.lines([cells]))
+                write_text(self.folder / "log.csv", self._log.text)
+            else:
+                self._write_log([*self.read_log(), cells])
             self._write_scalars(row)
 
     def read_log(self) -> list[dict[str, str]]:
@@ -134,12 +161,8 @@ class Run:
             self._board = None
 
     def _write_log(self, rows: list[dict[str, str]]) -> None:
-        columns = dict.fromkeys(key for row in rows for key in row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.folder / "log.csv", text.getvalue() if rows else "")
+        self._log = LogText.of(rows) if rows else None
+        write_text(self.folder / "log.csv", self._log.text if self._log else "")
 
     def _write_scalars(self, row: Mapping[str, float]) -> None:
         if self._board is None:
