@@ -389,15 +389,17 @@ class _Trainer:
         """Run `score` for an epoch, 0 for the start. In single-process training a signal may interrupt it."""
         if self.score is None:
             return {}
-        self.signals.interrupt_now = self.world == 1
         try:
-            return self.score(epoch)
-        except InterruptedError:
+            try:
+                self.signals.interrupt_now = self.world == 1
+                return self.score(epoch)
+            finally:
+                self.signals.interrupt_now = False
+        except InterruptedError:  # also of a signal on the way out
+            self.signals.interrupt_now = False
             self._save_last(self.progress.epoch)
             self._exit_if_signalled(self.signals.terminate, self.signals.interrupt)
             raise
-        finally:
-            self.signals.interrupt_now = False
 
     def _log_row(self, metrics: Mapping[str, float], train_seconds: float) -> dict[str, float]:
         """Return the epoch's row of log.csv; `metrics` are those of validation and `score`."""

@@ -226,7 +226,8 @@ class Trials:
         self.counts.terms += 1
         self.counts.slowest = max(self.counts.slowest, seconds)
         if status or seconds > MAX_EXIT_SECONDS:
-            self.counts.faults.append(f"SIGTERM: status {status} after {seconds:.1f} s")
+            said = folder.with_suffix(".log").read_text()[-1000:]
+            self.counts.faults.append(f"SIGTERM: status {status} after {seconds:.1f} s\n{said}")
 
     def _start(
         self,

@@ -6,9 +6,11 @@ import csv
 import math
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -122,6 +124,39 @@ def test_stopped_in_scoring_and_resumed_is_bit_identical(tmp_path: Path) -> None
     assert stop.value.code == 0 and len(log_of(stopped)) == 1
     train_scored(toy_run(tmp_path / "b", resume=True), at=-1, seed=9)
     assert_same_training(undisturbed, stopped)
+
+
+def test_a_signal_at_any_line_around_scoring_ends_the_training_with_status_0(tmp_path: Path) -> None:
+    lines = 0  # of the method that scores, until the signal comes
+
+    def fit_scored(run: Run, at: int) -> None:
+        nonlocal lines
+        objective, lines = ToyObjective(), 0
+
+        def trace(frame: FrameType, event: str, _: object) -> object:
+            nonlocal lines
+            if frame.f_code.co_name == "_score" and event == "line":
+                lines += 1
+                if lines == at:
+                    signal.raise_signal(signal.SIGTERM)
+            return trace
+
+        before, config = sys.gettrace(), OptimConfig(epochs=1)
+        sys.settrace(trace)
+        try:
+            fit(objective, ToyBatches(), ToyBatches(train=False), config, STOPPING, run,
+                save=objective.content, score=lambda epoch: {})  # fmt: skip
+        finally:
+            sys.settrace(before)
+
+    fit_scored(toy_run(tmp_path / "undisturbed"), at=0)
+    passed = lines
+    assert passed >= 5
+    for at in range(1, passed + 1):
+        run = toy_run(tmp_path / str(at))
+        with pytest.raises(SystemExit) as stop:
+            fit_scored(run, at)
+        assert stop.value.code == 0 and (run.folder / "last.ckpt").is_file()
 
 
 def train_without_files_of_epochs(run: Run, batches: ToyBatches, seed: int = 0) -> None:
