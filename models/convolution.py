@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.replace import replace_layers
+from models.taps import TapGradient, Taps, by_taps, put_taps_outermost
 
 SMALL_MAP = 4  # pixels, 2 x 2; a convolution of larger maps is slower, too, but by less
-FEW_PIXELS = 32  # of all maps, up to which multiplying by zeros takes less time than cropping the weights
+LARGE_KERNEL = 2**16  # weights, from which ordering them by taps pays
 WHOLE_MAPS = 4  # a product of whole maps pays from a fourth as many pixels as channels
 Span = tuple[int, int]  # start and end
 Axis = tuple[int, int, int, int]  # size, kernel, stride and padding
@@ -44,21 +45,30 @@ class SmallMapConv2d(nn.Conv2d):
         pixels = len(input) * height * width
         if self._is_faster_as_product_of_whole_maps(input, axes, pixels):
             return self._product_of_whole_maps(input, height, width)
-        rows, columns = (_visible_taps(*axis) for axis in axes)
-        is_product = self._is_faster_as_product(input, pixels, height * width)
+        taps = Taps(*(_visible_taps(*axis) for axis in axes))
+        if self._is_faster_as_product(input, pixels, height * width):
+            return self._product(input, taps, height, width)
         weight, padding = self.weight, self.padding
-        multiplies_zeros = is_product and pixels <= FEW_PIXELS and tuple(input.shape[2:]) != (1, 1)
-        if (rows, columns) != ((0, self.kernel_size[0]), (0, self.kernel_size[1])) and not multiplies_zeros:
-            weight = cropped_kernel(weight, rows, columns)
-            padding = (padding[0] - rows[0], padding[1] - columns[0])
-        if not is_product:
-            return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
-        if weight.shape[2:] == input.shape[2:] and tuple(padding) == (0, 0):
-            patches = input.flatten(1)[:, None]  # the kernel sees the whole map, once
+        if taps != ((0, self.kernel_size[0]), (0, self.kernel_size[1])):
+            weight = cropped_kernel(weight, *taps)
+            padding = self._padding_of(taps)
+        return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
+
+    def _padding_of(self, taps: Taps) -> Span:
+        """Return what is left of the padding for some of the taps."""
+        return self.padding[0] - taps.rows[0], self.padding[1] - taps.columns[0]  # type: ignore[operator]
+
+    def _product(self, input: Tensor, taps: Taps, height: int, width: int) -> Tensor:
+        """Multiply what some taps see from each pixel of the output by their weights."""
+        gradient = None if torch.compiler.is_compiling() else TapGradient.made_for(self.weight)
+        matrix = TapMatrix.apply(self.weight, taps, gradient)  # type: ignore[no-untyped-call]
+        sides, padding = taps.sides, self._padding_of(taps)
+        if sides == tuple(input.shape[2:]) and padding == (0, 0):
+            patches = input.permute(0, 2, 3, 1).flatten(1)  # the taps see the whole map, once
         else:
-            patches = functional.unfold(input, weight.shape[2:], padding=padding, stride=self.stride).mT
-        products = functional.linear(patches, weight.flatten(1), self.bias)
-        output: Tensor = products.mT.unflatten(2, (height, width))
+            patches = Patches.apply(input, sides, (height, width), self.stride, padding)  # type: ignore[no-untyped-call]
+        products = functional.linear(patches, matrix.mT, self.bias)
+        output: Tensor = products.view(len(input), height, width, self.out_channels).permute(0, 3, 1, 2)
         return output
 
     def _is_faster_as_product_of_whole_maps(self, input: Tensor, axes: list[Axis], pixels: int) -> bool:
@@ -70,7 +80,7 @@ class SmallMapConv2d(nn.Conv2d):
         """Multiply all pixels of a map, channels last, by what each means for all pixels of the output."""
         size, stride, padding = tuple(input.shape[2:]), self.stride, self.padding
         matrix = WholeMapKernel.apply(self.weight, size, (height, width), stride, padding)  # type: ignore[no-untyped-call]
-        products = functional.linear(input.permute(0, 2, 3, 1).flatten(1), matrix)
+        products = functional.linear(input.permute(0, 2, 3, 1).flatten(1), matrix.mT)
         maps = products.view(len(input), height, width, self.out_channels)
         if self.bias is not None:
             maps = maps + self.bias.to(maps.dtype)  # autocast makes products alone smaller
@@ -119,16 +129,81 @@ def cropped_kernel(weight: Tensor, rows: Span, columns: Span) -> Tensor:
     return cropped
 
 
+class TapMatrix(torch.autograd.Function):
+    """The weights of some taps as a matrix: a view, where the taps lie together in memory."""
+
+    @staticmethod
+    def forward(weight: Tensor, taps: Taps, gradient: TapGradient | None) -> Tensor:
+        """[out, in, kernel height, kernel width] -> [rows x columns x in, out]."""
+        return taps.of(by_taps(weight)).flatten(0, 2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, TapGradient | None], output: Tensor) -> None:
+        """Remember where the taps are."""
+        weight, ctx.taps, ctx.gradient = inputs
+        ctx.layout = weight.shape, weight.stride()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of all taps, in the order of the weights: zero but for those that were used."""
+        shape, strides = ctx.layout
+        values = gradient.view(*ctx.taps.sides, shape[1], shape[0])
+        if ctx.taps.sides == shape[2:]:
+            whole = values.permute(3, 2, 0, 1)
+            is_ordered = whole.stride() == strides
+            return whole if is_ordered else whole.new_empty_strided(*ctx.layout).copy_(whole), None, None
+        if ctx.gradient is not None:
+            return ctx.gradient.write(values, ctx.taps, *ctx.layout), None, None
+        every = gradient.new_empty_strided(*ctx.layout).zero_()
+        ctx.taps.of(by_taps(every)).copy_(values)
+        return every, None, None
+
+
+class Patches(torch.autograd.Function):
+    """What a kernel sees from each pixel of its output, channels last."""
+
+    @staticmethod
+    def forward(input: Tensor, sides: Span, outputs: Span, stride: Span, padding: Span) -> Tensor:
+        """[B, C, H, W] -> [B x output pixels, rows x columns x C]."""
+        maps = functional.pad(input.permute(0, 2, 3, 1), (0, 0, *(padding[1],) * 2, *(padding[0],) * 2))
+        windows = maps.unfold(1, sides[0], stride[0]).unfold(2, sides[1], stride[1])
+        windows = windows[:, : outputs[0], : outputs[1]].permute(0, 1, 2, 4, 5, 3)
+        return windows.reshape(math.prod(windows.shape[:3]), -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Span, Span, Span, Span], output: Tensor) -> None:
+        """Remember the sizes."""
+        input, *ctx.sizes = inputs
+        ctx.shape = input.shape
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        """Sum what each pixel got, over the patches that it is in."""
+        (images, channels, *size), (sides, outputs, stride, padding) = ctx.shape, ctx.sizes
+        padded = (side + 2 * pad for side, pad in zip(size, padding, strict=True))
+        maps = gradient.new_zeros(images, *padded, channels)
+        patches = gradient.view(images, *outputs, *sides, channels)
+        for row, column in itertools.product(*map(range, sides)):
+            rows, columns = (
+                slice(start, start + step * (count - 1) + 1, step)
+                for start, step, count in zip((row, column), stride, outputs, strict=True)
+            )
+            maps[:, rows, columns] += patches[:, :, :, row, column]
+        (top, left), (height, width) = padding, size
+        inner = maps[:, top : top + height, left : left + width]
+        return inner.permute(0, 3, 1, 2), None, None, None, None
+
+
 class WholeMapKernel(torch.autograd.Function):
     """The weights of a kernel that sees all pixels of a map, from each pixel of its output."""
 
     @staticmethod
     def forward(weight: Tensor, size: Span, outputs: Span, stride: Span, padding: Span) -> Tensor:
-        """[out, in, kernel height, kernel width] -> [output pixels x out, input pixels x in]."""
-        taps = weight.permute(2, 3, 0, 1).contiguous()  # [height, width, out, in], copied in long rows
-        matrix = weight.new_empty(*outputs, len(weight), *size, weight.shape[1])
+        """[out, in, kernel height, kernel width] -> [input pixels x in, output pixels x out]."""
+        taps = by_taps(weight)
+        matrix = weight.new_empty(*size, weight.shape[1], *outputs, len(weight))
         for (row, column), (rows, columns) in _windows(size, outputs, stride, padding):
-            matrix[row, column] = taps[rows, columns].permute(2, 0, 1, 3)
+            matrix[:, :, :, row, column] = taps[rows, columns]
         return matrix.view(math.prod(matrix.shape[:3]), -1)
 
     @staticmethod
@@ -142,11 +217,13 @@ class WholeMapKernel(torch.autograd.Function):
         """Return the gradient of the weights, in their order."""
         size, outputs, _, _ = ctx.sizes
         shape, strides = ctx.layout
-        matrix = gradient.reshape(*outputs, shape[0], *size, shape[1])
-        taps = gradient.new_zeros(*shape[2:], *shape[:2])
+        matrix = gradient.reshape(*size, shape[1], *outputs, shape[0])
+        taps = gradient.new_zeros(*shape[2:], shape[1], shape[0])
         for (row, column), (rows, columns) in _windows(*ctx.sizes):
-            taps[rows, columns] += matrix[row, column].permute(1, 2, 0, 3)
-        weight = gradient.new_empty_strided(shape, strides).copy_(taps.permute(2, 3, 0, 1))
+            taps[rows, columns] += matrix[:, :, :, row, column]
+        weight = taps.permute(3, 2, 0, 1)
+        is_ordered = weight.stride() == strides
+        weight = weight if is_ordered else weight.new_empty_strided(*ctx.layout).copy_(weight)
         return weight, None, None, None, None
 
 
@@ -181,4 +258,13 @@ def _visible_taps(size: int, kernel: int, stride: int, padding: int) -> Span:
 
 def suit_small_maps(network: nn.Module) -> nn.Module:
     """Replace the plain convolutions of a network, in place; they keep their weights and names."""
-    return replace_layers(network, nn.Conv2d, SmallMapConv2d)
+    network = replace_layers(network, nn.Conv2d, SmallMapConv2d)
+    order_by_taps(network)
+    return network
+
+
+def order_by_taps(network: nn.Module) -> None:
+    """Put the taps of its convolutions' weights outermost in memory, where these are large."""
+    for layer in network.modules():
+        if isinstance(layer, SmallMapConv2d) and layer.groups == 1 and layer.weight.numel() >= LARGE_KERNEL:
+            put_taps_outermost(layer.weight)

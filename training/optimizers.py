@@ -8,8 +8,12 @@ as they are below that layer.
 from __future__ import annotations
 
 from inspect import unwrap
+from typing import Any
 
 import torch
+from torch import Tensor
+
+from models.taps import TapGradient, Taps, by_taps
 
 
 class Uncompiled(torch.optim.Optimizer):
@@ -21,13 +25,71 @@ class Uncompiled(torch.optim.Optimizer):
     zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
 
 
-class Adam(Uncompiled, torch.optim.Adam):
+class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
+    """Adam that passes over the taps of a convolution that never had a gradient only to decay them.
+
+    Their moments are zero, and so is their update. Which they are is known of gradients that `models.taps`
+    wrote, and of moments. Any other gradient updates all taps.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self._updated: dict[Tensor, Taps] = {}  # taps that may have moments; read from these where unknown
+        super().__init__(*args, **settings)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients; the memory of those that are zero but for some taps is used again."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                gradient = TapGradient.of(weight)
+                if gradient is not None and set_to_none:
+                    gradient.release()
+        super().zero_grad(set_to_none)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state, and forget which taps had moments."""
+        super().load_state_dict(state_dict)
+        self._updated.clear()
+
+    def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
+        """Gather what a step works on: of a weight with unseen taps, pieces without these, which it decays."""
+        is_complex = bool(super()._init_group(group, *lists))  # type: ignore[misc]
+        weights, gradients, means, squares, _, steps = lists
+        decay = group["weight_decay"]
+        if group["amsgrad"] or (decay and not group["decoupled_weight_decay"]):
+            return is_complex
+        for index, weight in enumerate(weights[:]):
+            tensors = weight, gradients[index], means[index], squares[index]
+            taps = self._taps_to_update(*tensors)
+            if taps is None:
+                continue
+            if decay:
+                for rest in taps.others_of(by_taps(weight)):
+                    rest.mul_(1 - group["lr"] * decay)
+            for place, tensor in zip((weights, gradients, means, squares), tensors, strict=True):
+                place[index], *more = taps.pieces_of(by_taps(tensor))
+                place += more
+            steps += [steps[index].clone() for _ in more]
+        return is_complex
+
+    def _taps_to_update(self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Taps | None:
+        """Return the taps that have a gradient or moments; None if that may be all."""
+        known = TapGradient.of(weight)
+        is_ordered = gradient.stride() == weight.stride() == mean.stride() == square.stride()
+        if known is None or not is_ordered or not by_taps(weight).is_contiguous():
+            self._updated.pop(weight, None)
+            return None
+        before = self._updated.get(weight) or Taps.around(by_taps(mean), by_taps(square))
+        self._updated[weight] = taps = known.taps.join(before) if before else known.taps
+        return None if taps.sides == weight.shape[2:] else taps
+
+
+class Adam(SkipsUnseenTaps, torch.optim.Adam):
     """Adam (Kingma and Ba 2015)."""
 
     step = torch.no_grad()(unwrap(torch.optim.Adam.step))
 
 
-class AdamW(Uncompiled, torch.optim.AdamW):
+class AdamW(SkipsUnseenTaps, torch.optim.AdamW):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
 
     step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
