@@ -41,6 +41,11 @@ class Taps(NamedTuple):
         return self.rows[1] - self.rows[0], self.columns[1] - self.columns[0]
 
     @classmethod
+    def all_of(cls, by_taps: Tensor) -> Self:
+        """Return all taps of [height, width, in, out]."""
+        return cls((0, by_taps.shape[0]), (0, by_taps.shape[1]))
+
+    @classmethod
     def around(cls, *tensors: Tensor) -> Self | None:
         """Return the smallest rectangle of taps outside which tensors [height, width, in, out] are zero.
 

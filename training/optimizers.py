@@ -72,15 +72,17 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
         return is_complex
 
     def _taps_to_update(self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Taps | None:
-        """Return the taps that have a gradient or moments; None if that may be all."""
-        known = TapGradient.of(weight)
+        """Return the taps that may have a gradient or moments; None for weights without taps outermost."""
         is_ordered = gradient.stride() == weight.stride() == mean.stride() == square.stride()
-        if known is None or not is_ordered or not by_taps(weight).is_contiguous():
-            self._updated.pop(weight, None)
+        if weight.ndim != 4 or not is_ordered or not by_taps(weight).is_contiguous():
             return None
+        known = TapGradient.of(weight)
+        if known is None:
+            self._updated.pop(weight, None)
+            return Taps.all_of(by_taps(weight))
         before = self._updated.get(weight) or Taps.around(by_taps(mean), by_taps(square))
         self._updated[weight] = taps = known.taps.join(before) if before else known.taps
-        return None if taps.sides == weight.shape[2:] else taps
+        return taps
 
 
 class Adam(SkipsUnseenTaps, torch.optim.Adam):
