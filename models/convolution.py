@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,16 +60,10 @@ class SmallMapConv2d(nn.Conv2d):
 
     def _product(self, input: Tensor, taps: Taps, height: int, width: int) -> Tensor:
         """Multiply what some taps see from each pixel of the output by their weights."""
+        window = Window(taps, (height, width), self.stride, self._padding_of(taps))  # type: ignore[arg-type]
         gradient = None if torch.compiler.is_compiling() else TapGradient.made_for(self.weight)
-        matrix = TapMatrix.apply(self.weight, taps, gradient)  # type: ignore[no-untyped-call]
-        sides, padding = taps.sides, self._padding_of(taps)
-        if sides == tuple(input.shape[2:]) and padding == (0, 0):
-            patches = input.permute(0, 2, 3, 1).flatten(1)  # the taps see the whole map, once
-        else:
-            patches = Patches.apply(input, sides, (height, width), self.stride, padding)  # type: ignore[no-untyped-call]
-        products = functional.linear(patches, matrix.mT, self.bias)
-        output: Tensor = products.view(len(input), height, width, self.out_channels).permute(0, 3, 1, 2)
-        return output
+        output: Tensor = TapProduct.apply(input, self.weight, window, gradient)  # type: ignore[no-untyped-call]
+        return output if self.bias is None else output + self.bias.to(output.dtype).view(-1, 1, 1)
 
     def _is_faster_as_product_of_whole_maps(self, input: Tensor, axes: list[Axis], pixels: int) -> bool:
         if input.device.type != "cpu" or self.groups > 1 or pixels * WHOLE_MAPS <= self.out_channels:
@@ -129,77 +123,110 @@ def cropped_kernel(weight: Tensor, rows: Span, columns: Span) -> Tensor:
     return cropped
 
 
-class TapMatrix(torch.autograd.Function):
-    """The weights of some taps as a matrix: a view, where the taps lie together in memory."""
+class Window(NamedTuple):
+    """What taps of a kernel see: the pixels of the output, their stride, and the padding that is seen."""
 
-    @staticmethod
-    def forward(weight: Tensor, taps: Taps, gradient: TapGradient | None) -> Tensor:
-        """[out, in, kernel height, kernel width] -> [rows x columns x in, out]."""
-        return taps.of(by_taps(weight)).flatten(0, 2)
+    taps: Taps
+    outputs: Span
+    stride: Span
+    padding: Span
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Taps, TapGradient | None], output: Tensor) -> None:
-        """Remember where the taps are."""
-        weight, ctx.taps, ctx.gradient = inputs
-        ctx.layout = weight.shape, weight.stride()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient of all taps, in the order of the weights: zero but for those that were used."""
-        shape, strides = ctx.layout
-        values = gradient.view(*ctx.taps.sides, shape[1], shape[0])
-        if ctx.taps.sides == shape[2:]:
-            whole = values.permute(3, 2, 0, 1)
-            is_ordered = whole.stride() == strides
-            return whole if is_ordered else whole.new_empty_strided(*ctx.layout).copy_(whole), None, None
-        if ctx.gradient is not None:
-            return ctx.gradient.write(values, ctx.taps, *ctx.layout), None, None
-        every = gradient.new_empty_strided(*ctx.layout).zero_()
-        ctx.taps.of(by_taps(every)).copy_(values)
-        return every, None, None
-
-
-class Patches(torch.autograd.Function):
-    """What a kernel sees from each pixel of its output, channels last."""
-
-    @staticmethod
-    def forward(input: Tensor, sides: Span, outputs: Span, stride: Span, padding: Span) -> Tensor:
-        """[B, C, H, W] -> [B x output pixels, rows x columns x C]."""
-        maps = functional.pad(input.permute(0, 2, 3, 1), (0, 0, *(padding[1],) * 2, *(padding[0],) * 2))
-        windows = maps.unfold(1, sides[0], stride[0]).unfold(2, sides[1], stride[1])
-        windows = windows[:, : outputs[0], : outputs[1]].permute(0, 1, 2, 4, 5, 3)
+    def patches_of(self, maps: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B x output pixels, rows x columns x C]; without a copy, if that is the whole map."""
+        maps = maps.permute(0, 2, 3, 1)
+        if self._is_whole(maps):
+            return maps.flatten(1)
+        (top, left), (rows, columns), (down, right) = self.padding, self.taps.sides, self.stride
+        maps = functional.pad(maps, (0, 0, left, left, top, top))
+        windows = maps.unfold(1, rows, down).unfold(2, columns, right)  # [B, H', W', C, rows, columns]
+        windows = windows[:, : self.outputs[0], : self.outputs[1]].permute(0, 1, 2, 4, 5, 3)
         return windows.reshape(math.prod(windows.shape[:3]), -1)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Span, Span, Span, Span], output: Tensor) -> None:
-        """Remember the sizes."""
-        input, *ctx.sizes = inputs
-        ctx.shape = input.shape
+    def sum_of(self, patches: Tensor, shape: torch.Size) -> Tensor:
+        """[B x output pixels, rows x columns x C] -> [B, C, H, W]: what each pixel is in, summed."""
+        images, channels, height, width = shape
+        (top, left), (down, right) = self.padding, self.stride
+        sums = patches.new_zeros(images, height + 2 * top, width + 2 * left, channels)
+        if self._is_whole(sums):
+            return patches.view(sums.shape).permute(0, 3, 1, 2)
+        patches = patches.view(images, *self.outputs, *self.taps.sides, channels)
+        end_row, end_column = down * (self.outputs[0] - 1) + 1, right * (self.outputs[1] - 1) + 1
+        for row, column in itertools.product(*map(range, self.taps.sides)):
+            seen = sums[:, row : row + end_row : down, column : column + end_column : right]
+            seen += patches[:, :, :, row, column]
+        return sums[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+
+    def _is_whole(self, maps: Tensor) -> bool:
+        """Return whether the taps see maps [B, H, W, C] whole, and once."""
+        return self.taps.sides == maps.shape[1:3] and self.padding == (0, 0)
+
+
+class TapProduct(torch.autograd.Function):
+    """A convolution with some taps of a kernel, as one product with a matrix of their weights.
+
+    That is a view of the weights, where these taps lie together in memory.
+    """
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        """Sum what each pixel got, over the patches that it is in."""
-        (images, channels, *size), (sides, outputs, stride, padding) = ctx.shape, ctx.sizes
-        padded = (side + 2 * pad for side, pad in zip(size, padding, strict=True))
-        maps = gradient.new_zeros(images, *padded, channels)
-        patches = gradient.view(images, *outputs, *sides, channels)
-        for row, column in itertools.product(*map(range, sides)):
-            rows, columns = (
-                slice(start, start + step * (count - 1) + 1, step)
-                for start, step, count in zip((row, column), stride, outputs, strict=True)
-            )
-            maps[:, rows, columns] += patches[:, :, :, row, column]
-        (top, left), (height, width) = padding, size
-        inner = maps[:, top : top + height, left : left + width]
-        return inner.permute(0, 3, 1, 2), None, None, None, None
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, window: Window, gradient: TapGradient | None
+    ) -> Tensor:
+        """[B, in, H, W], [out, in, kernel height, kernel width] -> [B, out, H', W'], channels last."""
+        ctx.window, ctx.gradient = window, gradient
+        patches = window.patches_of(input)
+        ctx.save_for_backward(input, weight, patches)
+        products = patches @ _matrix_of(weight, window.taps)
+        return products.view(len(input), *window.outputs, -1).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """Return the gradients of the input, and of all weights: zero but for the taps that were used."""
+        input, weight, patches = ctx.saved_tensors
+        window, of_input, of_weight = ctx.window, None, None
+        gradient = gradient.permute(0, 2, 3, 1).flatten(0, 2)
+        if ctx.needs_input_grad[0]:
+            products = gradient @ _matrix_of(weight, window.taps).mT.to(gradient.dtype)
+            of_input = window.sum_of(products, input.shape).to(input.dtype)
+        if ctx.needs_input_grad[1]:
+            if torch.is_grad_enabled():
+                patches = window.patches_of(input)  # as a function of the input, for a second derivative
+            values = (patches.mT.to(gradient.dtype) @ gradient).to(weight.dtype)
+            of_weight = _gradient_of(weight, values, window.taps, ctx.gradient)
+        return of_input, of_weight, None, None
+
+
+def _matrix_of(weight: Tensor, taps: Taps) -> Tensor:
+    """Return the weights of some taps, [rows x columns x in, out]."""
+    return taps.of(by_taps(weight)).flatten(0, 2)
+
+
+def _gradient_of(weight: Tensor, values: Tensor, taps: Taps, gradient: TapGradient | None) -> Tensor:
+    """Return the gradient of all taps, in the order of the weights, of that of some, [..., out]."""
+    values = values.view(*taps.sides, *by_taps(weight).shape[2:])
+    if taps.sides == weight.shape[2:]:
+        return _ordered_as(weight, values.permute(3, 2, 0, 1))
+    if gradient is not None and not torch.is_grad_enabled():
+        return gradient.write(values, taps, weight.shape, weight.stride())
+    every = torch.zeros_like(weight)
+    taps.of(by_taps(every)).copy_(values)
+    return every
+
+
+def _ordered_as(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient in the order of its weight in memory."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return gradient.new_empty_strided(weight.shape, weight.stride()).copy_(gradient)
 
 
 class WholeMapKernel(torch.autograd.Function):
     """The weights of a kernel that sees all pixels of a map, from each pixel of its output."""
 
     @staticmethod
-    def forward(weight: Tensor, size: Span, outputs: Span, stride: Span, padding: Span) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, size: Span, outputs: Span, stride: Span, padding: Span) -> Tensor:
         """[out, in, kernel height, kernel width] -> [input pixels x in, output pixels x out]."""
+        ctx.sizes = size, outputs, stride, padding
+        ctx.save_for_backward(weight)
         taps = by_taps(weight)
         matrix = weight.new_empty(*size, weight.shape[1], *outputs, len(weight))
         for (row, column), (rows, columns) in _windows(size, outputs, stride, padding):
@@ -207,24 +234,14 @@ class WholeMapKernel(torch.autograd.Function):
         return matrix.view(math.prod(matrix.shape[:3]), -1)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Span, Span, Span, Span], output: Tensor) -> None:
-        """Remember the sizes, and the order of the weights."""
-        weight, *ctx.sizes = inputs
-        ctx.layout = weight.shape, weight.stride()
-
-    @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         """Return the gradient of the weights, in their order."""
-        size, outputs, _, _ = ctx.sizes
-        shape, strides = ctx.layout
-        matrix = gradient.reshape(*size, shape[1], *outputs, shape[0])
-        taps = gradient.new_zeros(*shape[2:], shape[1], shape[0])
+        (weight,), (size, outputs, _, _) = ctx.saved_tensors, ctx.sizes
+        matrix = gradient.reshape(*size, weight.shape[1], *outputs, len(weight))
+        taps = gradient.new_zeros(by_taps(weight).shape)
         for (row, column), (rows, columns) in _windows(*ctx.sizes):
             taps[rows, columns] += matrix[:, :, :, row, column]
-        weight = taps.permute(3, 2, 0, 1)
-        is_ordered = weight.stride() == strides
-        weight = weight if is_ordered else weight.new_empty_strided(*ctx.layout).copy_(weight)
-        return weight, None, None, None, None
+        return _ordered_as(weight, taps.permute(3, 2, 0, 1)), None, None, None, None
 
 
 def _windows(

@@ -15,7 +15,7 @@ from models.batch_norm import CPUSyncBatchNorm
 from models.convolution import suit_small_maps
 from models.encoders.base import Encoder
 from models.encoders.resnet import RESNETS, resnet
-from utils.distributed import all_reduce_sum
+from utils.distributed import all_reduce_sum, world
 from utils.files import sha256
 from utils.state_dict import read_state_dict
 
@@ -98,6 +98,8 @@ class ImageEncoder(Encoder):
 
     def _batch_norm_images(self, images: int) -> float:
         """Return how many images batch norm averages over: those of all processes if it is synchronised."""
+        if world() == 1:
+            return images
         layers = (nn.SyncBatchNorm, CPUSyncBatchNorm)
         is_synchronised = any(isinstance(module, layers) for module in self.modules())
         return all_reduce_sum(images) if is_synchronised and self.training else images
@@ -193,8 +195,9 @@ class CXREncoder(ImageEncoder):
 @contextmanager
 def running_statistics(module: nn.Module, active: bool = True) -> Iterator[None]:
     """If active, make batch norm layers in training mode use their running statistics without an update."""
-    norms = (part for part in module.modules() if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm))
-    layers = [norm for norm in norms if active and norm.training]
+    parts = module.modules() if active else ()
+    norms = (part for part in parts if isinstance(part, nn.BatchNorm2d | nn.SyncBatchNorm))
+    layers = [norm for norm in norms if norm.training]
     for layer in layers:
         layer.training = False
     try:

@@ -188,6 +188,7 @@ def test_fewer_than_two_images_leave_the_running_statistics_alone(images: int) -
 
 def test_synchronised_statistics_count_the_images_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(CXREncoder("resnet18")).train()
+    monkeypatch.setattr("models.encoders.cxr.world", lambda: 2)
     monkeypatch.setattr("models.encoders.cxr.all_reduce_sum", lambda images: images + 1)  # one elsewhere
     norms = [part for part in synchronised.modules() if hasattr(part, "running_mean")]
     with synchronised.safe_batch_norm(1):
