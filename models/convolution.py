@@ -14,9 +14,9 @@ from torch.nn import functional
 from models.replace import replace_layers
 from models.taps import TapGradient, Taps, by_taps, put_taps_outermost
 
-SMALL_MAP = 4  # pixels, 2 x 2; a convolution of larger maps is slower, too, but by less
+SMALL_MAP = 16  # pixels, 4 x 4; a convolution of larger maps is slower, too, but by less
 LARGE_KERNEL = 2**16  # weights, from which ordering them by taps pays
-WHOLE_MAPS = 4  # a product of whole maps pays from a fourth as many pixels as channels
+WHOLE_MAPS = 2  # a product of whole maps pays from half as many pixels as channels
 Span = tuple[int, int]  # start and end
 Axis = tuple[int, int, int, int]  # size, kernel, stride and padding
 
@@ -88,7 +88,7 @@ class SmallMapConv2d(nn.Conv2d):
         """
         if input.device.type != "cpu" or self.groups > 1 or pixels == 0:
             return False
-        limit = self.out_channels if pixels_of_map <= SMALL_MAP else self.out_channels // 2
+        limit = self.out_channels * 2 if pixels_of_map <= SMALL_MAP else self.out_channels // 2
         return pixels <= limit or tuple(input.shape[2:]) == (1, 1)
 
 
@@ -281,7 +281,9 @@ def suit_small_maps(network: nn.Module) -> nn.Module:
 
 
 def order_by_taps(network: nn.Module) -> None:
-    """Put the taps of its convolutions' weights outermost in memory, where these are large."""
+    """Put the taps of large convolutions outermost in memory, on a CPU."""
     for layer in network.modules():
-        if isinstance(layer, SmallMapConv2d) and layer.groups == 1 and layer.weight.numel() >= LARGE_KERNEL:
-            put_taps_outermost(layer.weight)
+        if isinstance(layer, SmallMapConv2d) and layer.groups == 1:
+            weight = layer.weight
+            if weight.device.type == "cpu" and weight.numel() >= LARGE_KERNEL:
+                put_taps_outermost(weight)

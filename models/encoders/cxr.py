@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datasets.schema import SMALLEST_IMAGE
 from models.batch_norm import CPUSyncBatchNorm
-from models.convolution import suit_small_maps
+from models.convolution import order_by_taps, suit_small_maps
 from models.encoders.base import Encoder
 from models.encoders.resnet import RESNETS, resnet
 from utils.distributed import all_reduce_sum, world
@@ -141,16 +141,16 @@ class CXREncoder(ImageEncoder):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Apply what moves a module; a GPU's tensor cores read weights in channels-last, a CPU in rows.
+        """Apply what moves a module; a GPU's tensor cores read weights in channels-last.
 
-        On a CPU, gradients of trimmed convolutions come in rows; copying them into another layout took over a
-        quarter of a step of small images.
+        On a CPU, large kernels have their taps outermost, see `models.taps`, and the others are in rows.
         """
         before = self.mean.device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if self.mean.device != before:
             layout = torch.contiguous_format if self.mean.device.type == "cpu" else torch.channels_last
             self.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+            order_by_taps(self)
         return self
 
     def weights_by_layer(self) -> list[list[nn.Parameter]]:
