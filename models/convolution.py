@@ -150,10 +150,15 @@ class Window(NamedTuple):
         if self._is_whole(sums):
             return patches.view(sums.shape).permute(0, 3, 1, 2)
         patches = patches.view(images, *self.outputs, *self.taps.sides, channels)
-        end_row, end_column = down * (self.outputs[0] - 1) + 1, right * (self.outputs[1] - 1) + 1
-        for row, column in itertools.product(*map(range, self.taps.sides)):
-            seen = sums[:, row : row + end_row : down, column : column + end_column : right]
-            seen += patches[:, :, :, row, column]
+        if math.prod(self.outputs) < math.prod(self.taps.sides):
+            rows, columns = self.taps.sides
+            for y, x in itertools.product(*map(range, self.outputs)):
+                sums[:, y * down : y * down + rows, x * right : x * right + columns] += patches[:, y, x]
+        else:
+            end_row, end_column = down * (self.outputs[0] - 1) + 1, right * (self.outputs[1] - 1) + 1
+            for row, column in itertools.product(*map(range, self.taps.sides)):
+                seen = sums[:, row : row + end_row : down, column : column + end_column : right]
+                seen += patches[:, :, :, row, column]
         return sums[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
 
     def _is_whole(self, maps: Tensor) -> bool:
@@ -285,5 +290,6 @@ def order_by_taps(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, SmallMapConv2d) and layer.groups == 1:
             weight = layer.weight
-            if weight.device.type == "cpu" and weight.numel() >= LARGE_KERNEL:
+            is_large = weight.numel() >= LARGE_KERNEL and layer.kernel_size != (1, 1)
+            if is_large and weight.device.type == "cpu":
                 put_taps_outermost(weight)

@@ -73,8 +73,9 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
 
     def _taps_to_update(self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Taps | None:
         """Return the taps that may have a gradient or moments; None for weights without taps outermost."""
-        is_ordered = gradient.stride() == weight.stride() == mean.stride() == square.stride()
-        if weight.ndim != 4 or not is_ordered or not by_taps(weight).is_contiguous():
+        if weight.ndim != 4 or not by_taps(weight).is_contiguous():
+            return None
+        if not gradient.stride() == weight.stride() == mean.stride() == square.stride():
             return None
         known = TapGradient.of(weight)
         if known is None:

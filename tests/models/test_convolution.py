@@ -71,12 +71,15 @@ def test_taps_that_see_only_padding_cost_nothing(
         (900, 1, 1, True),  # one tap is left: a product of any number of images
         (1, 2, 2, True),
         (64, 2, 2, True),
-        (65, 2, 2, False),
-        (16, 2, 1, True),
-        (17, 2, 1, True),  # of whole maps
+        (128, 2, 2, True),
+        (129, 2, 2, False),
+        (8, 2, 1, True),
+        (9, 2, 1, True),  # of whole maps
         (900, 2, 1, True),
-        (2, 4, 1, True),  # 4 x 4 pixels: half as many
-        (3, 4, 1, False),
+        (8, 4, 1, True),  # twice as many pixels as channels
+        (9, 4, 1, False),
+        (1, 5, 1, True),  # larger maps: half as many
+        (2, 5, 1, False),
         (0, 1, 1, False),
     ],
 )
