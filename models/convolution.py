@@ -132,7 +132,7 @@ class Window(NamedTuple):
     padding: Span
 
     def patches_of(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B x output pixels, rows x columns x C]; without a copy, if that is the whole map."""
+        """[B, C, H, W] -> [B x output pixels, rows x columns x C]; a view, if that is the whole map."""
         maps = maps.permute(0, 2, 3, 1)
         if self._is_whole(maps):
             return maps.flatten(1)
@@ -290,6 +290,5 @@ def order_by_taps(network: nn.Module) -> None:
     for layer in network.modules():
         if isinstance(layer, SmallMapConv2d) and layer.groups == 1:
             weight = layer.weight
-            is_large = weight.numel() >= LARGE_KERNEL and layer.kernel_size != (1, 1)
-            if is_large and weight.device.type == "cpu":
+            if weight.device.type == "cpu" and weight.numel() >= LARGE_KERNEL:
                 put_taps_outermost(weight)

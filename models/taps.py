@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 NAME = "tap_gradient"  # attribute of a weight
 
@@ -96,7 +96,7 @@ class TapGradient:
 
     @classmethod
     def of(cls, weight: Tensor) -> Self | None:
-        """Return what is known of a weight's gradient, if its `grad` is as the last backward pass wrote it."""
+        """Return what is known of a weight's `grad`; None unless it is as the backward pass wrote it."""
         known: Self | None = getattr(weight, NAME, None)
         return known if known is not None and known._is_gradient_of(weight) else None
 
@@ -129,4 +129,3 @@ class TapGradient:
     def release(self) -> None:
         """Let the next backward pass overwrite this gradient."""
         self.is_free = True
-

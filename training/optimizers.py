@@ -51,8 +51,8 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
         self._updated.clear()
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
-        """Gather what a step works on: of a weight with unseen taps, pieces without these, which it decays."""
-        is_complex = bool(super()._init_group(group, *lists))  # type: ignore[misc]
+        """Gather what a step works on: of a kernel only the seen taps; decay the unseen ones."""
+        is_complex = bool(super()._init_group(group, *lists))  # type: ignore[no-untyped-call]
         weights, gradients, means, squares, _, steps = lists
         decay = group["weight_decay"]
         if group["amsgrad"] or (decay and not group["decoupled_weight_decay"]):

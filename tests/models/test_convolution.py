@@ -176,3 +176,26 @@ def test_other_kinds_of_convolution_are_left_as_they_are(other: dict[str, object
     image = torch.rand(1, 2, 5, 5)
     expected = layer(image)
     torch.testing.assert_close(suit_small_maps(nn.Sequential(layer))(image), expected)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 2), (3, 1)])
+def test_a_product_has_second_derivatives(size: int, stride: int) -> None:
+    torch.manual_seed(0)
+    layer = SmallMapConv2d(2, 20, 3, stride, 1).double()
+    image = torch.rand(1, 2, size, size, dtype=torch.float64, requires_grad=True)
+
+    def convolve(image: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, image)[:, :3]
+
+    weight = layer.weight.detach().requires_grad_()
+    assert torch.autograd.gradgradcheck(convolve, (image, weight))
+
+
+def test_frozen_weights_and_inputs_have_no_gradient() -> None:
+    layer = SmallMapConv2d(2, 20, 3, 1, 1)
+    image = torch.rand(1, 2, 2, 2)
+    layer(image).sum().backward()
+    assert layer.weight.grad is not None and image.grad is None
+    layer.requires_grad_(False).weight.grad = None
+    layer(image.requires_grad_()).sum().backward()
+    assert layer.weight.grad is None and image.grad is not None

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn, optim
 
+from models.convolution import suit_small_maps
+from models.taps import TapGradient, Taps, put_taps_outermost
 from training.early_stopping import PatienceConfig
 from training.lars import LARS
 from training.optim import OptimConfig, build_optimizer, learning_rate, warn_of_unused_flags
@@ -231,3 +233,63 @@ def test_a_step_leaves_no_graph_and_calls_the_hooks_of_steps() -> None:
     module(torch.randn(4, 3)).sum().backward()
     optimizer.step()
     assert len(called) == 1 and module.weight.grad_fn is None and torch.is_grad_enabled()
+
+
+def two_convolutions() -> nn.Sequential:
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(4, 32, 3, stride=2, padding=1, bias=False), nn.Conv2d(32, 32, 3, padding=1)
+    return nn.Sequential(first, nn.ReLU(), second).double()
+
+
+def suited(network: nn.Sequential) -> nn.Sequential:
+    """Return the convolutions of small maps with the same weights."""
+    copied = suit_small_maps(copy.deepcopy(network))
+    for layer in (copied[0], copied[2]):
+        put_taps_outermost(layer.weight)
+    return copied
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+@pytest.mark.parametrize("clip", [0.0, 0.1])
+@pytest.mark.parametrize("name", ["adamw", "adam"])
+def test_unseen_taps_are_updated_as_by_pytorch(name: str, clip: float, weight_decay: float) -> None:
+    """Maps of other sizes see more taps, or fewer; the training is resumed after each third step."""
+    config = OptimConfig(optimizer=name, lr=0.01, weight_decay=weight_decay)
+    plain = two_convolutions()
+    ours = suited(plain)
+    theirs = THEIRS[name](plain.parameters(), lr=0.01, weight_decay=weight_decay, fused=True)
+    optimizer, known = build_optimizer(config, ours), []
+    for step, size in enumerate([1, 1, 2, 2, 1, 2, 3, 2, 1, 6, 1]):
+        images = torch.rand(3, 4, size, size, dtype=torch.float64)
+        for network, steps in ((plain, theirs), (ours, optimizer)):
+            steps.zero_grad()
+            network(images).square().mean().backward()
+            if clip:
+                nn.utils.clip_grad_norm_(network.parameters(), clip)
+            steps.step()
+        known.append(TapGradient.of(ours[2].weight) is not None)
+        if step % 3 == 2:
+            state = copy.deepcopy((ours.state_dict(), optimizer.state_dict()))
+            ours = suited(two_convolutions())
+            ours.load_state_dict(state[0])
+            optimizer = build_optimizer(config, ours)
+            optimizer.load_state_dict(state[1])
+        for mine, weight in zip(ours.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine, weight, rtol=1e-11, atol=1e-12)
+    assert known == [not clip and size < 3 for size in [1, 1, 2, 2, 1, 2, 3, 2, 1, 6, 1]]
+
+
+def test_moments_of_taps_that_were_never_seen_stay_untouched() -> None:
+    network = suited(two_convolutions())
+    optimizer = build_optimizer(OptimConfig(weight_decay=0.3), network)
+    unseen = Taps((1, 2), (1, 2)).others_of
+    weight = network[2].weight
+    before = [rest.clone() for rest in unseen(weight.permute(2, 3, 1, 0))]
+    network(torch.rand(3, 4, 2, 2, dtype=torch.float64)).square().mean().backward()
+    versions = optimizer.step()
+    assert versions is None and optimizer.state[weight]["step"] == 1
+    for rest, was in zip(unseen(weight.detach().permute(2, 3, 1, 0)), before, strict=True):
+        torch.testing.assert_close(rest, was * (1 - 1e-3 * 0.3), rtol=1e-12, atol=0)
+    for moment in ("exp_avg", "exp_avg_sq"):
+        state = optimizer.state[weight][moment]
+        assert state[:, :, 1, 1].any() and not any(rest.any() for rest in unseen(state.permute(2, 3, 1, 0)))
