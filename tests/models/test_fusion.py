@@ -158,8 +158,10 @@ def test_samples_that_share_a_stay_and_an_image_learn_as_if_each_had_its_own(
     assert len(alone.ehr.data) == batch.hours.sum() > len(batch.ehr.data) and len(alone.cxr) == 6
     shared, expected = (loss_and_gradients(classifier, one) for one in (batch, alone))
     assert shared.keys() == expected.keys()
+    # A gradient that is 0, as that of a key which has no other beside it, is the rounding of larger ones.
+    rounding = torch.finfo(torch.float64).eps * max(value.norm() for value in expected.values())
     for name, value in expected.items():
-        assert (shared[name] - value).norm() <= 1e-5 * value.norm(), name
+        assert (shared[name] - value).norm() <= 1e-5 * value.norm() + rounding, name
     assert torch.allclose(classifier.predict(batch), classifier.predict(alone), atol=1e-9)
 
 
