@@ -395,8 +395,10 @@ class _Trainer:
                 return self.score(epoch)
             finally:
                 self.signals.interrupt_now = False
-        except InterruptedError:  # also of a signal on the way out
+        except Exception:  # of a signal, also on the way out, or of the code that it interrupted
             self.signals.interrupt_now = False
+            if not self.signals.has_interrupted:
+                raise
             self._save_last(self.progress.epoch)
             self._exit_if_signalled(self.signals.terminate, self.signals.interrupt)
             raise

@@ -20,6 +20,7 @@ class DeferredSignals:
 
     def __init__(self) -> None:
         self.interrupt_now = False  # whether a signal interrupts the running code by InterruptedError
+        self.has_interrupted = False  # whether one did; an extension module makes ImportError of that error
         self._received: set[int] = set()
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
@@ -52,4 +53,5 @@ class DeferredSignals:
             raise KeyboardInterrupt
         self._received.add(number)
         if self.interrupt_now:
+            self.has_interrupted = True
             raise InterruptedError

@@ -58,8 +58,11 @@ def run_cli(main: Callable[[T], None] | str, config: type[T] | UnionType) -> Non
 @contextmanager
 def exit_on_stop_signals() -> Iterator[None]:
     """Exit with status 0 on STOP_SIGNALS. What was written so far is complete and is kept."""
+    is_stopped = False
 
     def leave(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopped
+        is_stopped = True
         if is_rank_zero():
             print("stopped; continue with the same command, and --resume if it has one", file=sys.stderr)
         raise SystemExit(0)
@@ -67,6 +70,10 @@ def exit_on_stop_signals() -> Iterator[None]:
     before = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
     try:
         yield
+    except BaseException:
+        if is_stopped:  # an extension module that is imported makes ImportError of SystemExit
+            raise SystemExit(0) from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

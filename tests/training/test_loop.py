@@ -164,6 +164,23 @@ def train_without_files_of_epochs(run: Run, batches: ToyBatches, seed: int = 0) 
     fit(objective, batches, val, CONFIG, STOPPING, run, save=objective.content)
 
 
+def test_a_signal_of_which_a_library_makes_another_error_ends_the_training(
+    tmp_path: Path,
+) -> None:
+    def score(epoch: int) -> dict[str, float]:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except InterruptedError as error:
+            raise ImportError("initialization failed") from error
+        pytest.fail("scoring was not interrupted")
+
+    run, objective = toy_run(tmp_path), ToyObjective()
+    with pytest.raises(SystemExit) as stop:
+        fit(objective, ToyBatches(), ToyBatches(train=False), CONFIG, STOPPING, run,
+            save=objective.content, score=score)  # fmt: skip
+    assert stop.value.code == 0 and (run.folder / "last.ckpt").is_file()
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_short_epochs_are_not_all_saved_and_what_is_lost_is_trained_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str

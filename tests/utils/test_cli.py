@@ -24,6 +24,12 @@ def main(config):
     if config.fault == "bug": raise KeyError("x")
     if config.fault == "mps": raise NotImplementedError("The operator 'x' is not implemented for MPS. More.")
     if config.fault == "signal": import os, signal; os.kill(os.getpid(), signal.SIGUSR1)
+    if config.fault in ("import", "library"):
+        import os, signal
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        except BaseException:
+            raise {"import": ImportError, "library": OSError}[config.fault]("initialization failed")
     if config.fault: raise OSError(config.fault)
     for row in range(100_000): print(row)
 
@@ -62,6 +68,8 @@ def test_a_pipe_that_nobody_reads_ends_a_command_quietly(words: list[str]) -> No
         ("bug", 1, "Traceback"),
         ("mps", 1, "error: --device mps: The operator 'x' is not implemented for MPS; use --device cpu\n"),
         ("signal", 0, "stopped; continue with the same command, and --resume if it has one\n"),
+        ("import", 0, "stopped; continue with the same command, and --resume if it has one\n"),
+        ("library", 0, "stopped; continue with the same command, and --resume if it has one\n"),
     ],
 )
 def test_an_error_has_a_line_and_a_status_of_its_own(fault: str, status: int, error: str) -> None:
