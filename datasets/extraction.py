@@ -51,7 +51,7 @@ from datasets.raw.tables import TABLES, find_files
 from datasets.schema import STORE_VERSION, SYNTHETIC_MARKER, channel_count, grid_layout
 from datasets.source import COHORT_TABLES, EVENT_TABLES, MIMICRelease
 from datasets.splits import SubjectLists
-from datasets.store import MANIFEST, WORK, read_version
+from datasets.store import MANIFEST, WORK, FileDigest, read_version
 from datasets.store_writer import (
     ArrayFile,
     events_table,
@@ -69,6 +69,7 @@ from utils.threads import THREADS, in_order
 
 CXR_TABLES = ("metadata", "chexpert")
 INPUTS = ("inputs", "test_subjects", "val_subjects", "stays_list")  # of the manifest
+DIGESTS = "digests.json"  # file in WORK: size and hash of the largest file, which takes a while to read again
 NOTES = "meds.json"  # file in WORK: what the manifest says of a MEDS dataset
 STAY_COLUMNS = ["stay_row", "subject_id", "hadm_id", "stay_id", "intime", "outtime", "los_hours", "admittime",
                 "dischtime"]  # fmt: skip
@@ -382,8 +383,10 @@ def write_grid(config: ExtractConfig) -> None:
     stays = stays.assign(height=height, weight=weight)
     stays = stays.assign(first_event_hours=np.where(first == NEVER, np.nan, first / 3600))
     lengths = bins_of(stays["los_hours"].to_numpy(), config.timestep)
-    with write_rows(config.out / "hourly.npy", np.float32, (channel_count(),)) as hourly:
+    name, total = "hourly.npy", int(lengths.sum())
+    with write_rows(config.out / name, np.float32, (channel_count(),), total) as hourly:
         counts, normalizer = _write_stays(config, hourly, stays, lengths)
+    write_text(config.out / WORK / DIGESTS, json.dumps({name: asdict(hourly.digest)}))
     write_text(config.out / "normalizer.json", normalizer.to_json())
     offsets = np.cumsum(lengths) - lengths
     stays = stays.assign(events=counts, offset=offsets, length=lengths.astype(np.int32))
@@ -450,7 +453,9 @@ def write_store_manifest(config: ExtractConfig) -> None:
         "hours": len(np.load(config.out / "hourly.npy", mmap_mode="r")),
         "versions": {name: version(name) for name in VERSIONS},
     }
-    write_manifest(config.out, content)
+    hashed = config.out / WORK / DIGESTS  # not there if an older version made the grid
+    known = json.loads(hashed.read_text()) if hashed.exists() else {}
+    write_manifest(config.out, content, {name: FileDigest(**digest) for name, digest in known.items()})
 
 
 def _is_synthetic(folder: Path | None) -> bool:

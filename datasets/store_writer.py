@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
@@ -84,29 +86,51 @@ def write_parquet(path: Path, frame: pl.DataFrame) -> None:
 
 
 class ArrayFile:
-    """A .npy file that is being written by blocks of rows; `rows` counts them."""
+    """A .npy file that is being written by blocks of rows; `rows` counts them.
 
-    def __init__(self, file: BinaryIO, dtype: type, row_shape: tuple[int, ...]) -> None:
-        self.rows = 0
-        self._file, self._dtype, self._row_shape = file, dtype, row_shape
+    If it is known how many there will be (`total`), the file is hashed while it is written.
+    """
+
+    def __init__(
+        self, file: BinaryIO, dtype: type, row_shape: tuple[int, ...], total: int | None = None
+    ) -> None:
+        self.rows, self.bytes = 0, 0
+        self._file, self._dtype, self._row_shape, self._total = file, dtype, row_shape, total
+        self._hash = hashlib.sha256(self._header(total or 0))
         self.write_header()
 
     def write(self, rows: np.ndarray) -> None:
         """Append rows to the file."""
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+        block = np.ascontiguousarray(rows, self._dtype).data
+        self._file.write(block)
+        if self._total is not None:
+            self._hash.update(block)
         self.rows += len(rows)
+        self.bytes += block.nbytes
 
     def write_header(self) -> None:
         """Write the number of rows at the start of the file; its length does not depend on the number."""
         self._file.seek(0)
-        self._file.write(npy_header(self._dtype, (self.rows, *self._row_shape)))
+        self._file.write(self._header(self.rows))
+
+    def _header(self, rows: int) -> bytes:
+        return npy_header(self._dtype, (rows, *self._row_shape))
+
+    @property
+    def digest(self) -> FileDigest:
+        """Size and hash of the whole file, once it holds all rows; ValueError unless it does."""
+        if self.rows != self._total:
+            raise ValueError(f"{self.rows} rows were written, and {self._total} announced")
+        return FileDigest(len(self._header(self.rows)) + self.bytes, self._hash.hexdigest())
 
 
 @contextmanager
-def write_rows(path: Path, dtype: type, row_shape: tuple[int, ...]) -> Iterator[ArrayFile]:
-    """Write a .npy file of rows too many for memory."""
+def write_rows(
+    path: Path, dtype: type, row_shape: tuple[int, ...], total: int | None = None
+) -> Iterator[ArrayFile]:
+    """Write a .npy file of rows too many for memory; `total` as in ArrayFile."""
     with atomic_write(path) as partial, partial.open("wb") as file:
-        array = ArrayFile(file, dtype, row_shape)
+        array = ArrayFile(file, dtype, row_shape, total)
         yield array
         array.write_header()
 
@@ -186,11 +210,18 @@ def write_samples(
     write_yaml(folder / MANIFEST, asdict(manifest))
 
 
-def write_manifest(store: Path, content: Mapping[str, object]) -> None:
-    """Write the manifest of a store, with size and hash of each of its files but those of tasks."""
+def write_manifest(
+    store: Path, content: Mapping[str, object], known: Mapping[str, FileDigest] = MappingProxyType({})
+) -> None:
+    """Write the manifest of a store, with size and hash of each of its files but those of tasks.
+
+    `known` are those of files that were hashed while they were written.
+    """
     names = sorted(path.name for path in store.iterdir() if path.is_file())
     listed = [name for name in names if name != MANIFEST and not name.endswith(".partial")]
-    files = {name: asdict(digest) for name, digest in digests(store, listed).items()}
+    whole = {n: d for n, d in known.items() if n in listed and (store / n).stat().st_size == d.bytes}
+    found = {**digests(store, [name for name in listed if name not in whole]), **whole}
+    files = {name: asdict(found[name]) for name in listed}
     own = {"store_version": STORE_VERSION, "variables": grid_layout()}
     write_yaml(store / MANIFEST, {**content, **own, "files": files})
 

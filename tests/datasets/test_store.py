@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from datasets.schema import FINDINGS, SAMPLE_COLUMNS, SPLITS, channel_count, continuous_channels
-from datasets.store import Store
+from datasets.store import FileDigest, Store
+from datasets.store_writer import write_rows
 from tasks import TASKS
 from tests.stores import refresh_manifests, write_store, xray_shapes
 
@@ -385,3 +386,15 @@ def test_images_of_another_shape_than_their_pixels_are_refused(folder: Path, sha
     refresh_manifests(folder)
     with pytest.raises(ValueError, match=fault):
         _ = Store.open(folder).cxr
+
+
+def test_a_file_that_is_hashed_while_it_is_written_has_the_hash_of_the_whole(tmp_path: Path) -> None:
+    path, rows = tmp_path / "hourly.npy", np.arange(15, dtype=np.float32).reshape(5, 3)
+    with write_rows(path, np.float32, (3,), total=5) as file:
+        file.write(rows[:2])
+        file.write(rows[2:])
+    assert file.digest == FileDigest.of(path) and np.array_equal(np.load(path), rows)
+    with write_rows(path, np.float32, (3,), total=6) as file:
+        file.write(rows)
+    with pytest.raises(ValueError, match="5 rows were written, and 6 announced"):
+        _ = file.digest
