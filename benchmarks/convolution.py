@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from benchmarks.record import RESULTS, Figure, record
-from models.convolution import SmallMapConv2d
+from models.convolution import suit_small_maps
+from training.optimizers import SGD
 from utils.cli import run_cli
 
 
@@ -51,19 +52,20 @@ class ConvolutionBenchmark:
 
 
 def milliseconds(layer: nn.Module, images: torch.Tensor) -> float:
-    """Return what one forward and one backward pass take."""
+    """Return what a forward and a backward pass take in training, which drops gradients after each."""
+    optimizer = SGD(layer.parameters(), lr=0.0)
     start = time.process_time()
     layer(images).sum().backward()
     taken = 1e3 * (time.process_time() - start)
-    layer.zero_grad()
+    optimizer.zero_grad()
     return taken
 
 
 def compare(shape: Shape, images: int, repeats: int) -> Figure:
     """Time both in turn; their values must agree."""
     settings = (shape.channels, shape.outputs, 3, shape.stride, 1)
-    ours, theirs = SmallMapConv2d(*settings), nn.Conv2d(*settings)
-    ours.load_state_dict(theirs.state_dict())
+    ours, theirs = suit_small_maps(nn.Sequential(nn.Conv2d(*settings))), nn.Conv2d(*settings)
+    ours[0].load_state_dict(theirs.state_dict())
     maps = torch.rand(images, shape.channels, shape.size, shape.size)
     maps = maps.contiguous(memory_format=torch.channels_last).requires_grad_()
     torch.testing.assert_close(ours(maps), theirs(maps), rtol=1e-4, atol=1e-4)

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from models.taps import TapGradient, Taps, by_taps
 
+_zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+
 
 class Uncompiled(torch.optim.Optimizer):
     """An optimizer that does not import PyTorch's compiler."""
@@ -22,7 +24,15 @@ class Uncompiled(torch.optim.Optimizer):
     add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
     load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
     state_dict = unwrap(torch.optim.Optimizer.state_dict)
-    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients; the memory of those that are zero but for some taps is used again."""
+        for group in self.param_groups:
+            for weight in group["params"]:
+                gradient = TapGradient.of(weight)
+                if gradient is not None and set_to_none:
+                    gradient.release()
+        _zero_grad(self, set_to_none)
 
 
 class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
@@ -35,15 +45,6 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
     def __init__(self, *args: Any, **settings: Any) -> None:
         self._updated: dict[Tensor, Taps] = {}  # taps that may have moments; read from these where unknown
         super().__init__(*args, **settings)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop all gradients; the memory of those that are zero but for some taps is used again."""
-        for group in self.param_groups:
-            for weight in group["params"]:
-                gradient = TapGradient.of(weight)
-                if gradient is not None and set_to_none:
-                    gradient.release()
-        super().zero_grad(set_to_none)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state, and forget which taps had moments."""
