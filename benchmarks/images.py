@@ -21,7 +21,7 @@ from datasets.cxr import IMAGES_PER_PART, cache_images, image_path, read_image
 from datasets.schema import IMAGE_SIZE
 from datasets.store import Store
 from datasets.synthetic.images import SIGNS, XRay, draw_xray
-from datasets.synthetic.latents import Simulation
+from datasets.synthetic.simulation import Simulation
 from utils.cli import run_cli
 from utils.machine import available_cpus
 from utils.threads import in_order

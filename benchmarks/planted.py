@@ -16,8 +16,9 @@ from datasets.data_config import DataConfig
 from datasets.samples import Samples, load_samples
 from datasets.store import Store
 from datasets.synthetic.common import HOUR
-from datasets.synthetic.latents import Course, Simulation
+from datasets.synthetic.latents import Course
 from datasets.synthetic.patients import PATIENTS_PER_BLOCK, draw_block
+from datasets.synthetic.simulation import Simulation
 from evaluation import metrics
 from evaluation.scoring import check_learnable, compute_scores
 from tasks import TASKS

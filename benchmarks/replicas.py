@@ -19,8 +19,9 @@ from datasets.cxr import image_path, link_images
 from datasets.events.cleaning import item_map
 from datasets.raw.reading import read_table
 from datasets.schema import SYNTHETIC_MARKER
-from datasets.synthetic.latents import Simulation
-from datasets.synthetic.release import CHEXPERT, CXR, IV, METADATA, NOTICE, SyntheticConfig, write_synthetic
+from datasets.synthetic.config import SyntheticConfig
+from datasets.synthetic.release import CHEXPERT, CXR, IV, METADATA, NOTICE, write_synthetic
+from datasets.synthetic.simulation import Simulation
 from utils.machine import available_cpus
 from utils.threads import in_order
 

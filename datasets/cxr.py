@@ -137,8 +137,17 @@ def image_path(root: Path, subject_id: int, study_id: int, dicom_id: str) -> Pat
     >>> image_path(Path("cxr"), 10000001, 50000001, "ab12").as_posix()
     'cxr/files/p10/p10000001/s50000001/ab12.jpg'
     """
+    return root / image_name(subject_id, study_id, dicom_id)
+
+
+def image_name(subject_id: int, study_id: int, dicom_id: str) -> str:
+    """Return the path of an image below the folder of MIMIC-CXR-JPG.
+
+    >>> image_name(10000001, 50000001, "ab12")
+    'files/p10/p10000001/s50000001/ab12.jpg'
+    """
     subject = f"p{subject_id}"
-    return root / "files" / subject[:3] / subject / f"s{study_id}" / f"{dicom_id}.jpg"
+    return f"files/{subject[:3]}/{subject}/s{study_id}/{dicom_id}.jpg"
 
 
 def find_images(images: pl.DataFrame, root: Path) -> list[Path]:

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import planted
 from datasets.extract_config import ExtractConfig
 from datasets.synthetic import release as synthetic
+from datasets.synthetic.config import SyntheticConfig
 from simclr_trainer import SimCLRConfig
 from tests.stores import extract_with_samples
 from training import classify
@@ -32,7 +33,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of the synthetic patients."""
     folder = tmp_path_factory.mktemp("main_job")
     raw = folder / "raw"
-    synthetic.main(parse(synthetic.SyntheticConfig, f"{PATIENTS} --out {raw}".split()))
+    synthetic.main(parse(SyntheticConfig, f"{PATIENTS} --out {raw}".split()))
     tables = f"--mimic_iv {raw}/mimic-iv --mimic_cxr {raw}/mimic-cxr-jpg --out {folder}/store"
     extract_with_samples(parse(ExtractConfig, tables.split()))
     return folder / "store"

@@ -47,7 +47,7 @@ FAST_PROGRAMS = [
     for name in (
         *("run_gpu.py", "simclr_trainer.py", "vicreg_trainer.py", "align_trainer.py", "epoch_evaluation.py"),
         *("training/pretrain.py", "training/search.py", "evaluation/report/__main__.py"),
-        "datasets/extract.py",
+        *("datasets/extract.py", "datasets/synthetic/__main__.py"),
     )
 ]
 FIRST_WORDS = {"training/pretrain.py": OBJECTIVES}  # of programs that choose their flags by the first word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 
 
 def available_cpus() -> int:
@@ -53,6 +55,18 @@ def limit_threads() -> None:
         torch.set_num_threads(cpus)
     if arrow is not None and arrow.cpu_count() > cpus:
         arrow.set_cpu_count(cpus)
+
+
+def keep_freed_memory(limit: int = 2**28) -> bool:
+    """Let this process keep up to `limit` freed bytes for its next arrays; return whether it can be told so.
+
+    The GNU C library gives memory back to the system when 128 KiB or more are free at the end of its heap,
+    or with an array of that size. Who makes and frees arrays all the time gets most of it back page by page.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
+    if mallopt is None:
+        return False
+    return all(mallopt(option, limit) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
 
 
 def _cgroup_folders(controller: str) -> Iterator[Path]:

@@ -1,7 +1,6 @@
-"""Random streams, ids and times that all parts of a synthetic release share."""
+"""Random streams and ids that all parts of a synthetic release share."""
 
 import numpy as np
-import polars as pl
 
 HOUR, DAY = 3600, 86400  # seconds
 # Purposes of random streams: each has a stream of its own, so that a change in one never changes another.
@@ -20,18 +19,3 @@ def scatter_ids(start: int, numbers: np.ndarray) -> np.ndarray:
     array([10000032, 17654353])
     """
     return np.asarray(start + (32 + numbers.astype(np.int64) * 7_654_321) % 10_000_000)
-
-
-def to_datetimes(frame: pl.DataFrame, names: tuple[str, ...]) -> pl.DataFrame:
-    """Convert columns of seconds since 1970 to datetimes.
-
-    >>> to_datetimes(pl.DataFrame({"intime": [0]}), ("intime",))["intime"].to_list()
-    [datetime.datetime(1970, 1, 1, 0, 0)]
-    """
-    seconds = pl.col(names).cast(pl.Int64)
-    return frame.with_columns(pl.from_epoch(seconds, "s").cast(pl.Datetime("us")))
-
-
-def with_row_number(frame: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Add the number of each row as first column, as int64."""
-    return frame.with_row_index(name).with_columns(pl.col(name).cast(pl.Int64))

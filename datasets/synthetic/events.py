@@ -10,7 +10,8 @@ import polars as pl
 from numpy.random import Generator
 
 from datasets.schema import RESOURCES
-from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids, to_datetimes
+from datasets.synthetic.common import CHART, DAY, HOUR, LABS, random_stream, scatter_ids
+from datasets.synthetic.frames import to_datetimes
 from datasets.synthetic.latents import LATENTS, Course, loadings_of
 from datasets.synthetic.patients import Block
 from utils.yaml_files import load_yaml

@@ -10,23 +10,22 @@ from numpy.random import Generator
 
 from datasets.conditions import conditions, groups_of
 from datasets.raw.reading import read_table
-from datasets.store import Store
-from datasets.synthetic.common import CODES, DAY, HISTORY, HOUR, random_stream, scatter_ids, with_row_number
+from datasets.synthetic.common import CODES, DAY, HISTORY, HOUR, random_stream, scatter_ids
+from datasets.synthetic.frames import with_row_number
 from datasets.synthetic.latents import (
     LATENTS,
     NO_DEATH,
     SEVERITY_CORRELATION,
     Course,
-    Simulation,
     draw_latents,
     draw_outcome,
     liability,
     loadings_of,
 )
+from datasets.synthetic.simulation import Simulation
 
 PATIENTS_PER_BLOCK = 50  # drawn together from (seed, block), so that more patients change no earlier one
-MAX_ADMISSIONS, MAX_STAYS, MAX_STUDIES = 4, 3, 128
-MAX_PATIENTS = 10_000_000 // MAX_STUDIES  # as many as there are study ids for
+MAX_ADMISSIONS, MAX_STAYS = 4, 3
 
 CARE_UNITS = (
     "Medical Intensive Care Unit (MICU)", "Surgical Intensive Care Unit (SICU)", "Coronary Care Unit (CCU)",
@@ -224,6 +223,8 @@ def _add_administration(rng: Generator, admissions: pl.DataFrame) -> pl.DataFram
 def read_stays(source: Path) -> pl.DataFrame:
     """Read the ICU stays of a raw MIMIC-IV folder or a store: ids, and times in seconds since 1970."""
     if (source / "stays.parquet").exists():
+        from datasets.store import Store  # imports pandas, which nothing else here needs
+
         stays = pl.from_pandas(Store.open(source).stays(COLUMNS))
     else:
         admissions = read_table(source, "admissions")

@@ -1,9 +1,9 @@
 """Write synthetic MIMIC-IV and MIMIC-CXR-JPG folders, or synthetic X-rays for real stays."""
 
-import gzip
 import multiprocessing
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -12,19 +12,19 @@ from functools import partial
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 from tqdm import tqdm
 
-from datasets.cxr import image_path
+from datasets.cxr import image_name
 from datasets.raw.cells import TIME_FORMAT
 from datasets.schema import SYNTHETIC_MARKER
-from datasets.synthetic.common import to_datetimes
+from datasets.synthetic.config import SyntheticConfig
 from datasets.synthetic.events import draw_charts, draw_labs, item_tables
-from datasets.synthetic.images import XRay, write_xray
-from datasets.synthetic.latents import Simulation
+from datasets.synthetic.frames import to_datetimes
+from datasets.synthetic.images import XRay, in_groups, write_xrays
 from datasets.synthetic.patients import (
-    MAX_PATIENTS,
     PATIENTS_PER_BLOCK,
     Block,
     block_of_stays,
@@ -32,18 +32,19 @@ from datasets.synthetic.patients import (
     draw_diagnoses,
     read_stays,
 )
+from datasets.synthetic.simulation import Simulation
 from datasets.synthetic.studies import Studies, draw_studies, findings_table, metadata_table
 from utils.files import explain_disk_full
 from utils.lock import locked
 from utils.log import logger
-from utils.machine import available_cpus
+from utils.machine import available_cpus, keep_freed_memory
 
-XRAYS_PER_JOB = 32
+GROUPS_PER_JOB = 4  # a message to a process for each group takes longer than one for several
+BLOCKS_AHEAD = 2
 NOTICE = "Synthetic data made by `python -m datasets.synthetic`: no record here is of a real patient.\n"
 XRAY_NOTICE = "Synthetic X-rays made by `python -m datasets.synthetic` for real stays: no finding is real.\n"
 IV, CXR = "mimic-iv", "mimic-cxr-jpg"
 METADATA, CHEXPERT = "mimic-cxr-2.0.0-metadata", "mimic-cxr-2.0.0-chexpert"
-SMALLEST_SIDE, LARGEST_SIDE = 64, 4096  # pixels
 BLOCKS = f" x {PATIENTS_PER_BLOCK}"  # unit of the progress bar
 
 
@@ -70,20 +71,24 @@ class TableWriter:
 
     root: Path
     open_files: ExitStack
-    tables: dict[str, gzip.GzipFile] = field(default_factory=dict)
+    tables: dict[str, BinaryIO] = field(default_factory=dict)
 
     def append(self, name: str, frame: pl.DataFrame) -> None:
-        """Append rows to `<name>.csv.gz`, which begins with a header."""
+        """Append rows to `<name>.csv.gz`, which begins with a header, as a gzip member of their own."""
         is_new = name not in self.tables
         if is_new:
             path = self.root / f"{name}.csv.gz"
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.open_files.enter_context(path.open("wb"))
-            table = gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0)
-            self.tables[name] = self.open_files.enter_context(table)
-        text = BytesIO()
-        frame.write_csv(text, include_header=is_new, datetime_format=TIME_FORMAT)
-        self.tables[name].write(text.getbuffer())
+            self.tables[name] = self.open_files.enter_context(path.open("wb"))
+        member = BytesIO()
+        frame.write_csv(
+            member,
+            include_header=is_new,
+            datetime_format=TIME_FORMAT,
+            compression="gzip",
+            compression_level=1,
+        )
+        self.tables[name].write(member.getbuffer())
 
 
 @contextmanager
@@ -103,17 +108,26 @@ class CXRWriter:
     seed: int
     simulation: Simulation
     pool: Executor
-    pending: Iterable[None] = ()
+    pending: deque[Iterable[None]] = field(default_factory=deque)
 
-    def write_xrays(self, xrays: Sequence[XRay], paths: Sequence[Path]) -> None:
-        """Write X-rays while the next block's tables are made; wait for those of the block before."""
-        self.wait()
+    def write_xrays(self, xrays: Sequence[XRay], paths: Sequence[str]) -> None:
+        """Write X-rays while the tables of later blocks are made; at most BLOCKS_AHEAD blocks are pending."""
+        while len(self.pending) >= BLOCKS_AHEAD:
+            self._wait_for_oldest()
+        groups = in_groups(xrays)
+        drawn = [[xrays[row] for row in rows] for rows in groups]
+        written = [[paths[row] for row in rows] for rows in groups]
         settings = repeat(self.seed), repeat(self.simulation)
-        self.pending = self.pool.map(write_xray, xrays, paths, *settings, chunksize=XRAYS_PER_JOB)
+        pending = self.pool.map(write_xrays, drawn, written, *settings, chunksize=GROUPS_PER_JOB)
+        self.pending.append(pending)
 
     def wait(self) -> None:
         """Wait for pending X-rays, and raise what went wrong with one."""
-        for _ in self.pending:
+        while self.pending:
+            self._wait_for_oldest()
+
+    def _wait_for_oldest(self) -> None:
+        for _ in self.pending.popleft():
             continue
 
 
@@ -121,7 +135,8 @@ class CXRWriter:
 def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers: int) -> Iterator[CXRWriter]:
     """Make a MIMIC-CXR-JPG folder, and start processes that draw (0: one per core; 1: only a thread)."""
     count = workers or available_cpus()
-    processes = partial(ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn"))
+    spawn = multiprocessing.get_context("spawn")
+    processes = partial(ProcessPoolExecutor, mp_context=spawn, initializer=keep_freed_memory)
     with (
         open_tables(root, notice) as tables,
         (ThreadPoolExecutor if count == 1 else processes)(count) as pool,
@@ -129,41 +144,6 @@ def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers
         writer = CXRWriter(tables, seed, simulation, pool)
         yield writer
         writer.wait()
-
-
-@dataclass(frozen=True)
-class SyntheticConfig:
-    """Write synthetic MIMIC-IV and MIMIC-CXR-JPG folders, or synthetic X-rays for real stays."""
-
-    out: Path
-    """Folder that gets `mimic-iv` and `mimic-cxr-jpg`; neither may exist yet."""
-    patients: int = 1000
-    """Number of patients; the first n are the same whatever the number."""
-    seed: int = 0
-    """Seed of everything that is drawn."""
-    image_size: int = 512
-    """Shorter side of the X-rays in pixels; the longer one is 1.2 times as long."""
-    images: bool = True
-    """Whether to write X-rays and their tables."""
-    paired: float = 0.6
-    """Fraction of the ICU stays with an AP X-ray within the stay (about 0.2 in the real releases)."""
-    for_stays: Path | None = None
-    """A raw MIMIC-IV folder or a finished store: write only X-rays, for its stays (ignores --patients)."""
-    workers: int = 1
-    """Processes that draw images; 0 starts one per core."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.patients <= MAX_PATIENTS:
-            raise ValueError(f"--patients must be 1 to {MAX_PATIENTS}, not {self.patients}")
-        if not 0 <= self.paired <= 1:
-            raise ValueError(f"--paired must be a fraction from 0 to 1, not {self.paired}")
-        if not SMALLEST_SIDE <= self.image_size <= LARGEST_SIDE:
-            sides = f"{SMALLEST_SIDE} to {LARGEST_SIDE}"
-            raise ValueError(f"--image_size must be {sides} pixels, not {self.image_size}")
-        if self.seed < 0 or self.workers < 0:
-            raise ValueError(f"--seed and --workers must be 0 or more, not {self.seed} and {self.workers}")
-        if self.for_stays and not self.images:
-            raise ValueError("--for_stays writes X-rays alone and --no-images none; give only one of them")
 
 
 def write_mimic_iv(tables: TableWriter, seed: int, block: int, simulated: Block, subjects: list[int]) -> None:
@@ -201,7 +181,7 @@ def write_mimic_cxr(
     cxr.write_xrays(*_xrays_of(studies, set(subjects), cxr.tables.root))
 
 
-def _xrays_of(simulated: Studies, subjects: set[int], root: Path) -> tuple[list[XRay], list[Path]]:
+def _xrays_of(simulated: Studies, subjects: set[int], root: Path) -> tuple[list[XRay], list[str]]:
     """Return the X-rays of some subjects, and the path of each."""
     ids = simulated.studies.select("subject_id", "study_id")
     xrays, paths = [], []
@@ -209,7 +189,7 @@ def _xrays_of(simulated: Studies, subjects: set[int], root: Path) -> tuple[list[
         subject_id, study_id = ids.row(study)
         if subject_id in subjects:
             xrays.append(XRay(subject_id, study_id, number, view, rows, columns, simulated.signs[study]))
-            paths.append(image_path(root, subject_id, study_id, dicom_id))
+            paths.append(f"{root}/{image_name(subject_id, study_id, dicom_id)}")
     return xrays, paths
 
 

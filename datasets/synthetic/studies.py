@@ -9,10 +9,12 @@ import polars as pl
 from numpy.random import Generator
 
 from datasets.schema import FINDINGS
-from datasets.synthetic.common import DAY, HOUR, STUDIES, random_stream, scatter_ids, with_row_number
+from datasets.synthetic.common import DAY, HOUR, STUDIES, random_stream, scatter_ids
+from datasets.synthetic.config import MAX_STUDIES
+from datasets.synthetic.frames import with_row_number
 from datasets.synthetic.images import SIGNS, xray_size
 from datasets.synthetic.latents import liability, loadings_of
-from datasets.synthetic.patients import MAX_STUDIES, Block
+from datasets.synthetic.patients import Block
 
 # Finding -> the sign that the reader sees, and its prevalence ("No Finding" follows from the others).
 READINGS = {

@@ -19,19 +19,20 @@ from datasets.raw.tables import TABLES
 from datasets.schema import SYNTHETIC_MARKER
 from datasets.store import Store
 from datasets.synthetic import release
+from datasets.synthetic.config import SyntheticConfig
 from datasets.synthetic.events import draw_charts, draw_labs
-from datasets.synthetic.images import XRay, draw_xray
+from datasets.synthetic.images import SIGNS, XRay, draw_xray, draw_xrays, in_groups, xray_size
 from datasets.synthetic.latents import (
     LATENTS,
     SEVERITY_CORRELATION,
-    Simulation,
     draw_latents,
     draw_outcome,
     liability,
     loadings_of,
 )
 from datasets.synthetic.patients import PATIENTS_PER_BLOCK, Block, draw_block, read_stays
-from datasets.synthetic.release import SyntheticConfig, main, write_synthetic, write_xrays_for_stays
+from datasets.synthetic.release import main, write_synthetic, write_xrays_for_stays
+from datasets.synthetic.simulation import Simulation
 from datasets.synthetic.studies import draw_studies
 from tests.stores import extract_with_samples
 from tests.training.toy import room_for
@@ -143,6 +144,25 @@ def test_drawing_in_processes_changes_nothing(tmp_path: Path) -> None:
         config = SyntheticConfig(tmp_path / str(workers), patients=6, image_size=64, workers=workers)
         write_synthetic(config, Simulation())
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
+
+
+@pytest.mark.parametrize("side", [64, 150])
+def test_xrays_drawn_together_are_those_drawn_alone(side: int) -> None:
+    rng = np.random.default_rng(3)
+    views, portrait = rng.choice(["AP", "PA", "LATERAL", "LL", ""], 40), rng.random(40) < 0.5
+    signs = 1.5 * rng.standard_normal((40, len(SIGNS)))
+    xrays = [
+        XRay(10_000_000 + n // 2, 50_000_000 + n, n % 3, views[n], *xray_size(side, portrait[n]), signs[n])
+        for n in range(40)
+    ]
+    assert {xray.signs[SIGNS.index("lesion")] > 1.6 for xray in xrays} == {False, True}
+    groups = in_groups(xrays)
+    assert sorted(row for rows in groups for row in rows) == list(range(len(xrays)))
+    assert max(map(len, groups)) > 1
+    for rows in groups:
+        together = draw_xrays([xrays[row] for row in rows], 5, Simulation())
+        for row, pixels in zip(rows, together, strict=True):
+            assert np.array_equal(pixels, draw_xray(xrays[row], 5, Simulation())), xrays[row]
 
 
 def test_columns_are_those_of_the_releases(made: Path) -> None:

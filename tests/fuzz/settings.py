@@ -14,7 +14,7 @@ import simclr_trainer
 import vicreg_trainer
 from datasets import export
 from datasets.extract_config import ExtractConfig
-from datasets.synthetic import release as synthetic
+from datasets.synthetic.config import SyntheticConfig
 from evaluation import tables
 from tasks import samples
 from tests.fuzz.cases import CORRECT, CommandResult, Failure, Fault, Workspace, clear_error, pick, run
@@ -27,7 +27,7 @@ COMMANDS = (
     classify.ClassifyConfig, simclr_trainer.SimCLRConfig, vicreg_trainer.VICRegConfig,
     align_trainer.AlignConfig,
     select_epoch.EpochSelectionConfig, ExtractConfig, export.ExportConfig,
-    samples.SamplesConfig, synthetic.SyntheticConfig, tables.Table, tables.Summary,
+    samples.SamplesConfig, SyntheticConfig, tables.Table, tables.Summary,
 )  # fmt: skip
 WORDS = (
     "", "nan", "NaN", "inf", "-inf", "1e309", "-1e309", "-1", "0", "1", "2", "7", "0.5", "1.5", "1e-3", "1e3",

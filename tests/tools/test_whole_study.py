@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datasets.extract_config import ExtractConfig
-from datasets.synthetic.release import SyntheticConfig
+from datasets.synthetic.config import SyntheticConfig
 from evaluation.decision import DecisionConfig
 from evaluation.paper import Paper
 from evaluation.plots.labels import Labels

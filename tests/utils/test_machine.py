@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from utils import machine
-from utils.machine import available_cpus, free_memory, limit_threads
+from utils.machine import available_cpus, free_memory, keep_freed_memory, limit_threads
 
 GB = 10**9
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -89,3 +91,32 @@ def test_libraries_that_see_no_quota_are_told(cgroups: Path, monkeypatch: pytest
     monkeypatch.delenv("OMP_NUM_THREADS")
     limit_threads()
     assert threads_set == [8]
+
+
+FAULTS_OF_ARRAYS = """
+import resource
+import sys
+import numpy as np
+from utils.machine import keep_freed_memory
+
+def faults_of_many_arrays():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(200):
+        arrays = [np.ones(50_000) for _ in range(3)]  # 400 kB each
+        del arrays
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+given_back = faults_of_many_arrays()
+print(keep_freed_memory(), given_back, faults_of_many_arrays())
+"""
+
+
+def test_freed_memory_is_used_again_if_the_c_library_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FAULTS_OF_ARRAYS], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    told, given_back, kept = ran.stdout.split()
+    if told == "True":
+        assert int(kept) * 10 < int(given_back)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    assert not keep_freed_memory()
