@@ -149,7 +149,8 @@ def _warp_chunk(images: ImageBatch, views: Views, size: int, mean_of: int) -> Te
     pixels = images.windows(corner, corner, rows, columns, mean_of)
     # An image lies in the upper left corner of its window, which is that of the largest.
     part = np.stack([images.width / columns, images.height / rows], axis=1)[:, :, None]
-    in_window = views.matrix * part + np.pad(part - 1, ((0, 0), (0, 0), (2, 0)))
+    in_window = views.matrix * part
+    in_window[:, :, 2] += part[:, :, 0] - 1
     matrix = torch.from_numpy(in_window.astype(np.float32)).to(device, non_blocking=pixels.is_cuda)
     warped = functional.grid_sample(pixels, _grid(matrix, size), "bilinear", "zeros", align_corners=False)
     return _jitter(warped.mul_(1 / 255).clamp_(0, 1), views)

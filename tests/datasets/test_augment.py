@@ -172,6 +172,15 @@ def test_a_small_centre_view_is_the_mean_of_squares() -> None:
     assert torch.allclose(centre_view(image, 112)[:, 0], squares / 255, atol=1e-6)
 
 
+@pytest.mark.parametrize("mean_of", [1, 2, 4, 8])
+def test_windows_are_of_averaged_pixels_to_the_bit(mean_of: int) -> None:
+    images, corner = noise(3), np.array([0, 8, 16])
+    windows = ImageBatch.of(images).windows(corner, corner[::-1], 160, 96, mean_of)
+    for window, image, top in zip(windows, images, corner, strict=True):
+        part = image[top : top + 160, 16 - top : 16 - top + 96].float()
+        assert torch.equal(window, torch.nn.functional.avg_pool2d(part[None], mean_of))
+
+
 @pytest.mark.parametrize("size", [32, 64, 96, 128, 200, 256])
 def test_a_centre_view_of_any_size_shows_the_same(size: int) -> None:
     image = smooth(1)
