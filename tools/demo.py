@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.tables import summary
 from tools.runner import RunFailed, Runner, available_cores
 from utils.lock import hold
 
 TASKS = ("phenotyping", "in-hospital-mortality")
+CLASSIFIER = "run_gpu.py"
 XRAY_SIZE, STORED_SIZE = 64, 128  # shorter side of the X-rays in pixels, raw and in the store
 PRETRAIN = (
     "--vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 --optimizer adamw --lr 2e-3 "
@@ -123,7 +123,7 @@ def classify(runner: Runner, config: DemoConfig) -> None:
     threads = {"OMP_NUM_THREADS": str((available_cores() + 1) // 2)}
     for name, flags in classifiers(config):
         command = [
-            "run_gpu.py",
+            CLASSIFIER,
             "--name",
             name,
             "--results_dir",
@@ -145,10 +145,12 @@ def step(title: str) -> Iterator[None]:
     print(f"== done in {time.monotonic() - began:.0f} s", flush=True)
 
 
-def run_step(runner: Runner, title: str, command: Sequence[str]) -> None:
-    """Run one command as a step."""
+def run_step(
+    runner: Runner, title: str, command: Sequence[str], before: Sequence[Sequence[str]] = ()
+) -> None:
+    """Run one command as a step, and meanwhile import the programs of later ones."""
     with step(title):
-        runner.run(title, command)
+        runner.run(title, command, before=before)
 
 
 def main() -> None:
@@ -160,10 +162,12 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     with Runner(jobs=2, log_dir=config.runs) as runner:
         run_step(runner, "raw data", raw_data(config))
-        run_step(runner, "extraction", extraction(config))
+        run_step(runner, "extraction", extraction(config), before=[pretraining(config), [CLASSIFIER]])
         run_step(runner, "SimCLR pretraining", pretraining(config))
         with step("linear evaluation and fine-tuning of two tasks"):
             classify(runner, config)
+    from evaluation.tables import summary  # imports pandas, for which no step need wait
+
     print(f"\nTest scores\n{summary(config.results)}")
     print(f"\nall of it took {time.monotonic() - began:.0f} s")
 

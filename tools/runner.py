@@ -88,13 +88,23 @@ class Runner:
         self.log_dir.mkdir(parents=True, exist_ok=True)
         self._fork(name, command, environment, self.log_dir / f"{name}.log")
 
-    def run(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    def run(
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[Sequence[str]] = (),
+    ) -> None:
         """Run a command to its end. Its output goes where the output of this process goes.
+
+        Meanwhile the programs are imported of the commands that it is run `before`.
 
         Raises:
             RunFailed: It ended with an exit status other than 0.
         """
         self._fork(name, command, environment, None)
+        for later in before:
+            _import_for(later)
         self._wait(0)
 
     def finish(self) -> None:
@@ -109,8 +119,7 @@ class Runner:
         self, name: str, command: Sequence[str], environment: Mapping[str, str] | None, log: Path | None
     ) -> None:
         self._exit_if_stopped()
-        if _is_python(command) and CAN_FORK:
-            _import(command[1] if command[0] == "-m" else Path(command[0]).stem)
+        _import_for(command)
         process = FORK.Process(target=_become, args=(command, environment or {}, log), name=name)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # until the new process is known to _stop
         process.start()
@@ -173,12 +182,14 @@ def _become(command: Sequence[str], environment: Mapping[str, str], log: Path | 
         runpy.run_path(command[0], run_name="__main__")
 
 
-def _import(program: str) -> None:
-    """Import a program, the function in its constant MAIN, and the modules in LATER, for all runs at once.
+def _import_for(command: Sequence[str]) -> None:
+    """Import a command's program, its function MAIN, and the modules in LATER, for all its runs at once.
 
-    The program imports MAIN when it runs, and LATER near its end.
+    The program imports MAIN when it runs, and LATER near its end. Nothing is imported for what is executed.
     """
-    module = importlib.import_module(program)
+    if not (_is_python(command) and CAN_FORK):
+        return
+    module = importlib.import_module(command[1] if command[0] == "-m" else Path(command[0]).stem)
     main = getattr(module, "MAIN", None)
     if main is not None:
         resolve_main(main)

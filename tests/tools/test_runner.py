@@ -79,6 +79,18 @@ def test_what_a_program_imports_when_it_runs_is_imported_once_too(folder: Path, 
     assert Path("imports").read_text() == "imported\n"
 
 
+def test_programs_of_later_runs_are_imported_while_one_runs(folder: Path) -> None:
+    Path("program.py").write_text("MAIN = 'counted:main'\n")
+    write("wait.py", "import os, time\nwhile not os.path.exists('imports'): time.sleep(0.01)\n")
+    later = "[['program.py'], ['bash', 'absent.sh'], [sys.executable, 'absent.py']]"
+    process = drive(
+        f"with Runner(1, Path('logs')) as r:\n  r.run('a', ['wait.py'], before={later})\n"
+        "  print(Path('imports').read_text())\n  r.start('b', ['program.py'])\n  r.finish()"
+    )
+    assert process.communicate(timeout=60)[0] == "imported\n\n" and process.returncode == 0
+    assert Path("imports").read_text() == "imported\n"
+
+
 def test_a_module_of_a_package_that_was_imported_before_runs_without_a_warning(folder: Path) -> None:
     Path("package").mkdir()
     Path("package/__init__.py").write_text("from package import program\n")
