@@ -47,14 +47,13 @@ def fit_isotonic(truth: np.ndarray, probability: np.ndarray, others: np.ndarray)
     It is fitted to `truth` [n], 0, 1 or NaN (ignored), and `probability` [n]; between their probabilities it
     is linear, and outside constant. `others` [m] are returned as they are if the known truth has one class.
     """
-    from sklearn.isotonic import IsotonicRegression  # takes a second to import, which few commands need
-
     is_positive, probability = known(truth, probability)
     if is_positive.all() or not is_positive.any():
         return others
-    regression = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
-    regression.fit(probability, is_positive.astype(np.float64))
-    return np.asarray(regression.predict(others.astype(np.float64)))
+    distinct, place, count = np.unique(probability, return_inverse=True, return_counts=True)
+    frequency = np.bincount(place, is_positive) / count
+    rising = scipy.optimize.isotonic_regression(frequency, weights=count).x
+    return np.asarray(np.interp(others.astype(np.float64), distinct, rising))
 
 
 def calibrate(truth: np.ndarray, probability: np.ndarray, others: np.ndarray) -> dict[str, np.ndarray]:

@@ -25,20 +25,32 @@ class CurveSet(NamedTuple):
 
 
 def roc_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
-    """Return false and true positive rates, from (0, 0) to (1, 1)."""
-    from sklearn.metrics import roc_curve  # takes a second to import, which a training begins without
-
-    x, y, _ = roc_curve(truth, probability, sample_weight=weight, drop_intermediate=False)
-    return x, y
+    """Return false and true positive rates, from (0, 0) to (1, 1); arguments as of `_running_totals`."""
+    hits, alarms = (np.append(0, totals) for totals in _running_totals(truth, probability, weight))
+    return alarms / alarms[-1], hits / hits[-1]
 
 
 def precision_points(truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None = None) -> Points:
-    """Return recall and precision, a step function whose area is the average precision."""
-    from sklearn.metrics import precision_recall_curve  # as above
+    """Return recall and precision, a step function whose area is the average precision; see `roc_points`."""
+    hits, alarms = _running_totals(truth, probability, weight)
+    precision = hits / (hits + alarms)
+    return np.append(0, hits / hits[-1]), np.append(precision[0], precision)
 
-    precision, recall, _ = precision_recall_curve(truth, probability, sample_weight=weight)
-    precision[-1] = precision[-2]  # scikit-learn adds a precision of 1 at recall 0
-    return recall[::-1], precision[::-1]
+
+def _running_totals(
+    truth: np.ndarray, probability: np.ndarray, weight: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of the positives and negatives down to each distinct probability, float64 [points].
+
+    `truth` [n] is 0 or 1, both with a weight, and `probability` [n] falls; `weight` [n] is 1 by default. A
+    sample without weight makes no point.
+    """
+    if weight is None:
+        weight = np.ones(len(truth))
+    counts = weight > 0
+    truth, probability, weight = truth[counts], probability[counts], weight[counts].astype(np.float64)
+    is_last = np.append(probability[1:] != probability[:-1], True)  # of those that are tied
+    return np.cumsum(truth * weight)[is_last], np.cumsum((1 - truth) * weight)[is_last]
 
 
 def interpolate(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -65,7 +77,8 @@ def compute_curves(area_name: str, predictions: pd.DataFrame, draws: Resamples) 
     """
     area, points, heights = CURVES[area_name]
     table = predictions.assign(subject=draws.subject).sort_values("probability", ascending=False)
-    parts = {name: table[table["label"] == name] for name in predictions["label"].unique()}
+    grouped = dict(iter(table.groupby("label", sort=False, observed=True)))
+    parts = {name: grouped[name] for name in predictions["label"].unique()}
     labels = {
         name: [part[column].to_numpy() for column in ("truth", "probability", "subject")]
         for name, part in parts.items()

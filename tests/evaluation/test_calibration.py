@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
 
 from evaluation.calibration import calibrate, fit_isotonic, fit_temperature, scale
 from evaluation.names import CALIBRATIONS
@@ -69,6 +70,16 @@ def test_isotonic_scaling_is_linear_between_and_constant_outside() -> None:
     truth, probability = np.array([0.0, 1.0, np.nan]), np.array([0.2, 0.6, 0.9])
     found = fit_isotonic(truth, probability, np.array([0.0, 0.2, 0.3, 0.6, 1.0]))
     np.testing.assert_allclose(found, [0, 0, 0.25, 1, 1])
+
+
+@pytest.mark.parametrize("digits", [1, 16])
+def test_isotonic_scaling_is_that_of_scikit_learn(digits: int) -> None:
+    truth, probability = cohort(3, 2.0)
+    probability, others = probability.round(digits), np.random.default_rng(4).random(300)
+    reference = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(probability, truth)
+    np.testing.assert_allclose(
+        fit_isotonic(truth, probability, others), reference.predict(others), rtol=1e-12
+    )
 
 
 def test_calibration_is_by_label_and_leaves_one_class_alone() -> None:
