@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,6 +15,7 @@ from evaluation.names import metric_of
 from utils.machine import available_cpus
 
 BLOCK_SIZE = 32  # resamples whose counts are drawn at once
+KEPT_COUNTS = 1 << 24  # largest number of counts that are kept, rather than drawn anew for each metric
 CACHE_ELEMENTS = 1 << 17  # largest size of a temporary array, so that a core's cache holds the few in use
 TAIL = 0.025  # of the distribution, below and above an interval
 UNBOUNDED = (-np.inf, np.inf)
@@ -50,6 +51,7 @@ class Resamples:
     subjects: int
     count: int
     seed: int
+    _drawn: dict[range, np.ndarray] = field(default_factory=dict, repr=False)  # what `counts` returned
 
     @classmethod
     def of(cls, subject: np.ndarray, count: int, seed: int) -> Self:
@@ -62,12 +64,20 @@ class Resamples:
         return replace(self, subject=self.subject[index])
 
     def counts(self, resamples: range) -> np.ndarray:
-        """Return how often each subject was drawn, [len(resamples), subjects], int32 or if need be int64."""
+        """Return how often each subject was drawn, [len(resamples), subjects], int32 or if need be int64.
+
+        The array may be returned again, and so is not to be changed.
+        """
+        if resamples in self._drawn:
+            return self._drawn[resamples]
         most_samples = self.subjects * int(np.bincount(self.subject).max(initial=1))
         counts = np.empty((len(resamples), self.subjects), np.int32 if most_samples < 2**31 else np.int64)
         for row, number in zip(counts, resamples, strict=True):
             draws = np.random.default_rng((self.seed, number)).integers(self.subjects, size=self.subjects)
             row[:] = np.bincount(draws, minlength=self.subjects)
+        if self.count * self.subjects <= KEPT_COUNTS:
+            counts.flags.writeable = False
+            self._drawn[resamples] = counts
         return counts
 
 

@@ -169,6 +169,18 @@ def test_draws_are_a_function_of_the_seed_and_not_of_blocks_or_threads() -> None
     assert not np.allclose(few, other, equal_nan=True)
 
 
+def test_draws_are_kept_for_the_next_metric_unless_they_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    resamples = Resamples.of(np.arange(9), 4, 0)
+    kept = resamples.counts(range(2))
+    assert resamples.counts(range(2)) is kept is resamples.take(np.arange(3)).counts(range(2))
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0] = 0
+    monkeypatch.setattr(bootstrap, "KEPT_COUNTS", 9 * 4 - 1)
+    many = Resamples.of(np.arange(9), 4, 0)
+    assert many.counts(range(2)) is not many.counts(range(2))
+    np.testing.assert_array_equal(many.counts(range(2)), kept)
+
+
 def test_part_of_the_samples_keeps_the_draws() -> None:
     subject, truth, guess = cohort(2)
     resamples, part = Resamples.of(subject, 4, 0), np.arange(80) % 3 == 0
