@@ -44,6 +44,7 @@ class UniqueInputs:
         needs: RecordNeeds = SHARES_STAYS,
     ) -> None:
         unique, rows = unique_inputs(list(samples.values()), modality)
+        self.modality = modality
         self.count, self.samples = len(unique), unique
         self._rows: dict[Hashable, np.ndarray] = dict(zip(samples, rows, strict=True))
         reading = replace(config, data_pairs=LOADS[(modality,)], data_ratio=1.0, retrieve_cxr="recent")
@@ -60,6 +61,17 @@ class UniqueInputs:
             crop=crop,
             needs=needs,
         )
+
+    @property
+    def keys(self) -> np.ndarray:
+        """What the store calls each input, int64 [count]: the row of the X-ray, or of the last hour.
+
+        The last hour is numbered as in Store.read_hours; it ends one stay at one time.
+        """
+        if self.modality == "cxr":
+            return self.samples.cxr_row
+        partial = self.samples.partial_bin_row
+        return np.where(partial >= 0, partial, self.samples.offset + self.samples.bins - 1)
 
     @cached_property
     def batches(self) -> Batches:

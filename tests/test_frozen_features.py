@@ -1,4 +1,4 @@
-"""Features of frozen image encoders: encoded once for all runs, and the same as without keeping them."""
+"""Features of frozen encoders: encoded once for all runs, and the same as without keeping them."""
 
 from pathlib import Path
 
@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.schema import Batch
 from datasets.store import Store
 from models.encoders import CXREncoder
+from models.encoders.lstm import LSTMEncoder
 from tests.random_store import write_random_store
+from tests.stores import write_store
 from tests.test_fusions import SUPERVISED, probabilities, run
 from training.feature_cache import FeatureCache, weights_hash
 
 SHAPE = ("--ehr_dim", "8", "--vision_backbone", "resnet18")
 PROBE = ("--protocol", "lineareval", "--fusion", "cxr", "--data_pairs", "cxr")
+RECORD_PROBE = ("--protocol", "lineareval", "--fusion", "ehr", "--data_pairs", "ehr_all")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,71 @@ def test_an_xray_is_encoded_once_for_all_tasks_and_seeds(
     run(store, tmp_path, *flags, "--task", "phenotyping", "--image_size", "48", "--name", "larger")
     assert sum(encoded) == 2 * needed and len(list(folders[0].parent.iterdir())) == 2
     assert "-32-square-" in folders[0].name
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records each call of a record encoder reads."""
+    counts: list[int] = []
+    features = LSTMEncoder.sample_features
+
+    def counting(self: LSTMEncoder, batch: Batch) -> torch.Tensor:
+        counts.append(len(batch.row))
+        return features(self, batch)
+
+    monkeypatch.setattr(LSTMEncoder, "sample_features", counting)
+    return counts
+
+
+def test_a_record_is_encoded_once_for_all_seeds_and_batches(
+    trained: dict[str, Path], read: list[int], tmp_path: Path
+) -> None:
+    store = write_random_store(tmp_path / "store")
+    flags = (*RECORD_PROBE, "--load_state_ehr", trained["ehr"], "--task", "phenotyping")
+    run(store, tmp_path, *flags, "--no-keep_features", "--name", "none")
+    needed = sum(read)
+    assert needed and not store.with_name("store.features").exists()
+    run(store, tmp_path, *flags, "--name", "first")
+    assert sum(read) == 2 * needed
+    run(store, tmp_path, *flags, "--name", "second")
+    run(store, tmp_path, *flags, "--seed", "1", "--batch_size", "3", "--name", "seed")
+    assert sum(read) == 2 * needed
+    for name in ("first", "second"):
+        assert np.array_equal(probabilities(tmp_path / "none"), probabilities(tmp_path / name))
+
+
+@pytest.mark.parametrize("other", [("--task", "readmission"), ("--fold", "1/2")])
+def test_records_of_another_task_or_split_are_other_inputs(
+    read: list[int], tmp_path: Path, other: tuple[str, str]
+) -> None:
+    """A task ends records at its own times, and the train split is what hours are normalised by."""
+    store = write_random_store(tmp_path / "store")
+    flags = (*RECORD_PROBE, "--load_state", "random", "--ehr_dim", "8", "--task", "phenotyping")
+    run(store, tmp_path, *flags, *other, "--no-keep_features", "--name", "none")
+    run(store, tmp_path, *flags, "--name", "first")
+    before = sum(read)
+    run(store, tmp_path, *flags, *other, "--name", "other")
+    assert sum(read) > before and len(list(store.with_name("store.features").iterdir())) == 2
+    assert np.array_equal(probabilities(tmp_path / "none"), probabilities(tmp_path / "other"))
+
+
+def test_records_that_end_inside_an_hour_are_told_apart(read: list[int], tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store")
+    task = ("--task", "radiology", "--data_pairs", "partial", "--load_state", "random", "--ehr_dim", "8")
+    run(store, tmp_path, *RECORD_PROBE, *task, "--no-keep_features", "--name", "none")
+    run(store, tmp_path, *RECORD_PROBE, *task, "--name", "first")
+    before = len(read)
+    run(store, tmp_path, *RECORD_PROBE, *task, "--name", "second")
+    assert len(read) == before
+    for name in ("first", "second"):
+        assert np.array_equal(probabilities(tmp_path / "none"), probabilities(tmp_path / name))
+
+
+def test_records_of_an_hourly_task_are_not_kept(read: list[int], tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store")
+    flags = (*RECORD_PROBE, "--load_state", "random", "--ehr_dim", "8", "--task", "decompensation")
+    run(store, tmp_path, *flags)
+    assert sum(read) and not store.with_name("store.features").exists()
 
 
 def test_a_fusion_with_frozen_encoders_may_train_on_central_views(

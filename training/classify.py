@@ -330,7 +330,7 @@ def frozen_features(
     inputs = UniqueInputs(
         experiment.store, samples, "cxr", experiment.config.data, process, crop_of(classifier)
     )
-    features = torch.from_numpy(encode_images(experiment, fusion, inputs))
+    features = torch.from_numpy(encode_inputs(experiment, fusion, inputs))
     fusion.train()
     return ImageFeatures(inputs.samples.cxr_row, features)
 
@@ -443,7 +443,7 @@ def compute_features(
         )
         for modality in fusion.modalities
     }
-    known = {"cxr": encode_images(experiment, fusion, inputs["cxr"])} if "cxr" in inputs else {}
+    known = {modality: encode_inputs(experiment, fusion, part) for modality, part in inputs.items()}
     shared = SharedFeatures(fusion, inputs, process.device, known)
     features = {split: shared.features_of(split) for split in samples}
     for split, table in features.items():
@@ -451,26 +451,38 @@ def compute_features(
     return features
 
 
-def encode_images(experiment: Experiment, fusion: Fusion, inputs: UniqueInputs) -> np.ndarray:
-    """Return the features of distinct X-rays by a frozen encoder, [n, D]; those that are kept are read."""
+def encode_inputs(experiment: Experiment, fusion: Fusion, inputs: UniqueInputs) -> np.ndarray:
+    """Return the features [n, D] of distinct inputs by their frozen encoder; those that are kept are read."""
     fusion.eval()
-    cache = feature_cache(experiment, fusion.cxr_encoder)
+    encode = fusion.encode_cxr if inputs.modality == "cxr" else fusion.encode_ehr
+    cache = feature_cache(experiment, fusion, inputs)
     if cache is None:
-        return predict(fusion.encode_cxr, inputs.batches)
-    return cached_features(cache, fusion.encode_cxr, inputs)
+        return predict(encode, inputs.batches)
+    return cached_features(cache, encode, inputs)
 
 
-def feature_cache(experiment: Experiment, encoder: Encoder) -> FeatureCache | None:
-    """Return where the features of a frozen image encoder are kept; None for --no-keep_features."""
+def feature_cache(experiment: Experiment, fusion: Fusion, inputs: UniqueInputs) -> FeatureCache | None:
+    """Return where features by a frozen encoder are kept; None for --no-keep_features and hourly records.
+
+    A record has features for each hour of an hourly task: gigabytes, which are not computed much slower.
+    """
     config, store = experiment.config, experiment.store
-    if not config.keep_features:
+    if not config.keep_features or (inputs.modality == "ehr" and is_hourly(inputs.samples)):
         return None
-    crop = crop_of(encoder)
-    square = config.data.squeezes_cxr(store.manifest.protocol if crop is None else "corrected")
-    shown = f"{config.data.image_size}-{'square' if square else 'kept'}"
-    cache = FeatureCache.of(store, encoder, shown if crop is None else f"{shown}-{crop:g}")
+    if inputs.modality == "ehr":
+        cache = FeatureCache.of_records(store, fusion.ehr_encoder, config.task)
+    else:
+        cache = FeatureCache.of(store, fusion.cxr_encoder, view_of(experiment, fusion.cxr_encoder))
     cannot = distributed.is_main() and not cache.can_write()
     return None if distributed.any_flag(cannot) else cache
+
+
+def view_of(experiment: Experiment, encoder: Encoder) -> str:
+    """Return how a frozen encoder sees X-rays: their size, shape and crop, such as 224-kept."""
+    data, crop = experiment.config.data, crop_of(encoder)
+    square = data.squeezes_cxr(experiment.store.manifest.protocol if crop is None else "corrected")
+    shown = f"{data.image_size}-{'square' if square else 'kept'}"
+    return shown if crop is None else f"{shown}-{crop:g}"
 
 
 def write_test_embeddings(experiment: Experiment, features: Tensor, test: Samples) -> None:

@@ -91,8 +91,8 @@ class ClassifyConfig:
     """File of weights of --vision_backbone that were trained elsewhere, in place of --load_state_cxr: a state
     dict (.pth, .pt, .bin) or .safetensors. Every tensor must fit, and nothing is unpickled."""
     keep_features: bool = neutral(True)
-    """Keep the features of a frozen image encoder beside the store, in STORE.features, for later runs with
-    the same weights; each X-ray is then encoded once."""
+    """Keep the features of frozen encoders beside the store, in STORE.features, for later runs with the same
+    weights; each X-ray, and each record of a task without hourly samples, is then encoded once."""
     frozen_views: Literal["random", "central"] = "random"
     """Views of X-rays in training where the image encoder is frozen (--fusion early): random, as published,
     or central, of which each X-ray is encoded once. Linear evaluation always takes central ones."""

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from datasets.data_config import DataConfig
-from datasets.features import input_keys, unique_inputs
+from datasets.features import UniqueInputs, input_keys, unique_inputs
 from datasets.samples import Samples, load_samples
 from datasets.schema import SPLITS
 from datasets.store import Store
 from tasks import TASKS
 from tests.stores import write_store
+from utils.distributed import Process
 
 
 def parts_of(folder: Path) -> list[Samples]:
@@ -38,3 +39,15 @@ def test_samples_that_differ_in_the_other_modality_share(tmp_path: Path) -> None
     rows, places = unique_inputs([paired, other], "ehr")
     assert len(rows) == 1 and [place.tolist() for place in places] == [[0], [0]]
     assert len(unique_inputs([paired, other], "cxr")[0]) == 2
+
+
+def test_a_key_is_of_one_input_also_where_a_bin_is_cut(tmp_path: Path) -> None:
+    store, config = Store.open(write_store(tmp_path / "store")), DataConfig(data_pairs="partial")
+    some_are_cut = False
+    for task in TASKS.values():
+        samples = {split: load_samples(store, task, split, config, 0) for split in SPLITS}
+        for modality in ("ehr", "cxr"):
+            inputs = UniqueInputs(store, samples, modality, config, Process())
+            assert len(np.unique(inputs.keys)) == inputs.count
+            some_are_cut |= bool((inputs.samples.partial_bin_row >= 0).any())
+    assert some_are_cut
