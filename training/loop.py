@@ -37,7 +37,7 @@ from training.optim import OptimConfig, build_optimizer, learning_rate
 from training.resume import Progress, ResumableTraining
 from training.signals import DeferredSignals
 from utils import checkpoint, distributed
-from utils.device import float64_device
+from utils.device import float64_device, tiny_numbers_are_zero
 from utils.files import check_space
 from utils.log import logger
 from utils.run import Run
@@ -267,7 +267,8 @@ class _Trainer:
         self.epoch_start = time.monotonic()
         self.sums = MetricSums(self.progress.sums, self.metrics_device)
         self.objective.train()
-        self._train_epoch()
+        with tiny_numbers_are_zero():
+            self._train_epoch()
         getattr(self.objective, "end_epoch", _nothing)(self.progress.epoch)
         train_seconds = self._elapsed()
         self.objective.eval()

@@ -56,6 +56,22 @@ def log_of(run: Run) -> list[dict[str, str]]:
         ]
 
 
+def has_tiny_numbers() -> bool:
+    return bool((torch.full((1,), 1e-40) * 1.0).item())
+
+
+def test_tiny_numbers_are_zero_while_weights_are_trained_and_not_after(tmp_path: Path) -> None:
+    found: dict[str, set[bool]] = {"train": set(), "val": set()}
+    train_batches = ToyBatches(at=lambda *_: found["train"].add(has_tiny_numbers()))
+    val = ToyBatches(n=7, train=False, at=lambda *_: found["val"].add(has_tiny_numbers()))
+    can_be_zero = torch.set_flush_denormal(False)  # False where the processor has no such mode
+    train(toy_run(tmp_path / "a"), train_batches, ToyObjective(), val=val)
+    assert found == {"train": {not can_be_zero}, "val": {True}} and has_tiny_numbers()
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(toy_run(tmp_path / "b"), ToyBatches(at=crash), ToyObjective())
+    assert has_tiny_numbers()
+
+
 def crash(epoch: int, step: int) -> None:
     if (epoch, step) == (1, 3):
         raise RuntimeError("power cut")
