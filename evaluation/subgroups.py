@@ -131,6 +131,8 @@ def subgroups_of(
     Raises:
         ValueError: the store does not have a column that is needed.
     """
+    if not names:
+        return pd.DataFrame(index=range(len(stay_id)))
     variables = list(dict.fromkeys(part for name in names for part in name.split("+")))
     stays = store.stays().set_index("stay_id").assign(**{HAS_XRAY: False})
     if missing := missing_variables(store, names):
