@@ -61,7 +61,6 @@ from training.provenance import check_no_leakage, check_no_more_labels, lineage
 from training.select_epoch_config import ProbeConfig
 from utils import checkpoint, distributed
 from utils.config import decisive_settings, digest
-from utils.files import sha256
 from utils.lock import releasing_locks
 from utils.log import logger
 from utils.run import Run, start_run
@@ -591,7 +590,7 @@ def report(
         "run": run.name,
         "mode": config.mode,
         "checkpoint_hash": " + ".join(hashes),
-        "classifier_hash": sha256(classifier)[: results.HASH_DIGITS],
+        "classifier_hash": checkpoint.file_hash(classifier)[: results.HASH_DIGITS],
         "epoch": epoch,
         "seed": run.seed if seed is None else seed,
         "data": experiment.store.data_kind,

@@ -175,6 +175,16 @@ def _read_once(path: Path, version: tuple[object, ...]) -> Checkpoint:
     return _read(path, "cpu", lazily=True)
 
 
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits; one that did not change is read once."""
+    return _hash_once(path, _version(path))
+
+
+@lru_cache(maxsize=4)  # both reports of a classifier name its hash
+def _hash_once(path: Path, version: tuple[object, ...]) -> str:
+    return sha256(path)
+
+
 def tensor_bytes(content: object) -> int:
     """Return the bytes of all tensors in nested dicts.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import zipfile
@@ -14,6 +15,7 @@ from torch import nn
 
 from tests.training.toy import room_for, same
 from utils import checkpoint
+from utils.files import sha256
 
 CONTENT = {
     "parts": {"net": nn.Linear(3, 2).state_dict()},
@@ -305,3 +307,20 @@ def test_a_folder_is_no_checkpoint_but_its_checkpoints_are_named(tmp_path: Path)
     checkpoint.save(tmp_path / "best.ckpt", CONTENT)
     with pytest.raises(OSError, match=rf"is a folder, .*; give one of its .* as {tmp_path}/best\.ckpt"):
         checkpoint.load(tmp_path)
+
+
+def test_a_file_is_hashed_again_once_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+
+    def counting(path: Path) -> str:
+        read.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(checkpoint, "sha256", counting)
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(b"one")
+    assert checkpoint.file_hash(path) == checkpoint.file_hash(path) == hashlib.sha256(b"one").hexdigest()
+    assert len(read) == 1
+    path.with_name("other").write_bytes(b"two")
+    path.with_name("other").replace(path)
+    assert checkpoint.file_hash(path) == hashlib.sha256(b"two").hexdigest() and len(read) == 2
