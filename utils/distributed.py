@@ -15,10 +15,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.nn.functional import all_reduce
 
+from utils.machine import keep_freed_memory
 from utils.run_config import Device
 
 DEVICES = get_args(Device)
 DEVICE_FILES = Path("/dev")  # with nvidia0 and so on, if there is a driver
+MEMORY_OF_STEP = 2**30  # bytes of activations that a CPU keeps from step to step
 TIMEOUT = timedelta(hours=2)  # rank 0 may write large files while the others wait
 
 
@@ -35,6 +37,8 @@ class Process:
 def setup(device: str = "auto") -> Process:
     """Join the processes that torchrun started, if it did; nccl on cuda, gloo on cpu.
 
+    On a CPU, the activations of a step are kept for those of the next, see `keep_freed_memory`.
+
     Raises:
         ValueError: `device` is not one of DEVICES, or this process has no such device, or auto would take the
             CPU although the machine or the job has a GPU.
@@ -50,6 +54,8 @@ def setup(device: str = "auto") -> Process:
                 f"there is no GPU for process {local_rank}; use torchrun --nproc-per-node {count}"
             )
         torch.cuda.set_device(local_rank)
+    if kind == "cpu":
+        keep_freed_memory(MEMORY_OF_STEP)
     torch_device = torch.device("cuda", local_rank) if kind == "cuda" else torch.device(kind)
     if world > 1 and not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo"

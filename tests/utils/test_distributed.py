@@ -92,6 +92,13 @@ def test_an_unavailable_device_is_refused() -> None:
             distributed.setup("cuda")
 
 
+def test_a_process_on_a_cpu_keeps_the_memory_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(distributed, "keep_freed_memory", kept.append)
+    distributed.setup("cpu")
+    assert kept == [2**30]
+
+
 @pytest.mark.parametrize("variable", [{}, {"SLURM_JOB_GPUS": "0"}])
 def test_a_gpu_that_pytorch_cannot_use_is_not_replaced_by_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: dict[str, str]
