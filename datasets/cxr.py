@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +25,8 @@ from utils.machine import available_cpus
 from utils.threads import in_order
 
 IMAGES_PER_PART = 256
-LOOKAHEAD = 32  # images per core that are decoded while a part is written
+IMAGES_AT_ONCE = 8  # that a thread decodes; small ones take hardly longer than it takes to hand one over
+LOOKAHEAD = 4  # times as many per core are decoded while a part is written
 LONGEST = 4  # longer side of a stored image at most, in shorter sides that images have
 MAX_PIXELS_PER_BYTE = 512  # JPEG needs at least one bit for each block of 8 x 8 pixels
 IMAGE_SUFFIXES = {".jpg": 0, ".jpeg": 1, ".png": 2}  # the first is preferred
@@ -278,12 +279,16 @@ def cache_images(
     paths = find_images(images, root)
     starts = range(0, len(paths), IMAGES_PER_PART)
     missing = [start for start in starts if not _is_finished(folder, start, paths)]
-    to_read = (path for start in missing for path in paths[start : start + IMAGES_PER_PART])
+    to_read = [path for start in missing for path in paths[start : start + IMAGES_PER_PART]]
+    groups = (to_read[start : start + IMAGES_AT_ONCE] for start in range(0, len(to_read), IMAGES_AT_ONCE))
     outcomes: list[Outcome] = []
     with (
-        closing(in_order(read, to_read, available_cpus(), LOOKAHEAD)) as decoded,
+        closing(
+            in_order(lambda some: list(map(read, some)), groups, available_cpus(), LOOKAHEAD)
+        ) as read_groups,
         tqdm(total=len(paths), desc="X-rays", unit="image", disable=None) as progress,
     ):
+        decoded = chain.from_iterable(read_groups)
         for start in starts:
             count = min(IMAGES_PER_PART, len(paths) - start)
             if start in missing:
