@@ -69,6 +69,16 @@ class DemoConfig:
         return Path("results", self.name)
 
     @property
+    def epochs(self) -> int:
+        """Epochs of the pretraining."""
+        return 10 if self.mimic_iv else 8
+
+    @property
+    def pretrained(self) -> Path:
+        """Checkpoint of the last epoch; last.ckpt has the optimizer's state, too, which nothing here reads."""
+        return self.runs / "simclr" / f"simclr_epoch_{self.epochs:02d}.ckpt"
+
+    @property
     def run_flags(self) -> list[str]:
         """Flags of every training."""
         flags = f"--store {self.data}/store --save_dir {self.runs} --seed {self.seed} --image_size 32"
@@ -97,8 +107,9 @@ def pretraining(config: DemoConfig) -> list[str]:
     Real patients may be the 100 of the open demo, of whom one stay is left to validate mortality on: the
     encoders learn from the pairs of phenotyping, which has more.
     """
-    task, epochs = ("phenotyping", "10") if config.mimic_iv else ("in-hospital-mortality", "8")
-    flags = [*config.run_flags, "--name", "simclr", "--task", task, *PRETRAIN.split(), "--epochs", epochs]
+    task = "phenotyping" if config.mimic_iv else "in-hospital-mortality"
+    flags = [*config.run_flags, "--name", "simclr", "--task", task, *PRETRAIN.split()]
+    flags += ["--epochs", str(config.epochs)]
     return ["simclr_trainer.py", *flags]
 
 
@@ -107,7 +118,7 @@ def classifiers(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
 
     Two run at a time: those that begin each task have other encoders, whose features the later ones read.
     """
-    pretrained = ["--load_state", f"{config.runs}/simclr/last.ckpt"]
+    pretrained = ["--load_state", str(config.pretrained)]
     untrained = ["--load_state", "random", "--vision_backbone", "resnet18"]
     for task in TASKS:
         yield f"{task}-finetune", [*FINETUNE.split(), "--task", task, *pretrained]

@@ -39,8 +39,7 @@ from utils.lock import locked
 from utils.log import logger
 from utils.machine import available_cpus, keep_freed_memory
 
-GROUPS_PER_JOB = 4  # a message to a process for each group takes longer than one for several
-BLOCKS_AHEAD = 2
+BLOCKS_AHEAD = 3  # whose tables are made before their X-rays are drawn
 NOTICE = "Synthetic data made by `python -m datasets.synthetic`: no record here is of a real patient.\n"
 XRAY_NOTICE = "Synthetic X-rays made by `python -m datasets.synthetic` for real stays: no finding is real.\n"
 IV, CXR = "mimic-iv", "mimic-cxr-jpg"
@@ -108,17 +107,23 @@ class CXRWriter:
     seed: int
     simulation: Simulation
     pool: Executor
+    workers: int
     pending: deque[Iterable[None]] = field(default_factory=deque)
 
     def write_xrays(self, xrays: Sequence[XRay], paths: Sequence[str]) -> None:
-        """Write X-rays while the tables of later blocks are made; at most BLOCKS_AHEAD blocks are pending."""
+        """Write X-rays while the tables of later blocks are made; at most BLOCKS_AHEAD blocks are pending.
+
+        Each process gets one job of a block. Smaller jobs would wait for this process, which hands them over
+        and makes tables at the same time.
+        """
         while len(self.pending) >= BLOCKS_AHEAD:
             self._wait_for_oldest()
         groups = in_groups(xrays)
         drawn = [[xrays[row] for row in rows] for rows in groups]
         written = [[paths[row] for row in rows] for rows in groups]
         settings = repeat(self.seed), repeat(self.simulation)
-        pending = self.pool.map(write_xrays, drawn, written, *settings, chunksize=GROUPS_PER_JOB)
+        size = max(1, -(-len(groups) // self.workers))
+        pending = self.pool.map(write_xrays, drawn, written, *settings, chunksize=size)
         self.pending.append(pending)
 
     def wait(self) -> None:
@@ -141,7 +146,9 @@ def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers
         open_tables(root, notice) as tables,
         (ThreadPoolExecutor if count == 1 else processes)(count) as pool,
     ):
-        writer = CXRWriter(tables, seed, simulation, pool)
+        for _ in range(count):
+            pool.submit(in_groups, ())  # starts a process, which imports what it needs meanwhile
+        writer = CXRWriter(tables, seed, simulation, pool, count)
         yield writer
         writer.wait()
 
