@@ -75,7 +75,7 @@ class DemoConfig:
 
     @property
     def pretrained(self) -> Path:
-        """Checkpoint of the last epoch; last.ckpt has the optimizer's state, too, which nothing here reads."""
+        """Checkpoint of the last epoch; last.ckpt has the state of the optimizer, too, which nobody reads."""
         return self.runs / "simclr" / f"simclr_epoch_{self.epochs:02d}.ckpt"
 
     @property
