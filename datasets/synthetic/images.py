@@ -68,13 +68,6 @@ class _Scene:
         """Return a sign's density, 0-0.9: near 0.1 for a score of -1, 0.3 for 0, 0.6 for 1, 0.8 for 2."""
         return np.asarray(0.9 / (1 + np.exp(0.7 - self.signal * self.sign[sign])))
 
-    def part(self, rows: np.ndarray) -> "_Scene":
-        """Return some of the images."""
-        body, sign = (
-            {name: values[rows] for name, values in part.items()} for part in (self.body, self.sign)
-        )
-        return _Scene(self.x[rows], self.y[rows], body, sign, self.signal)
-
 
 def xray_size(side: int, portrait: bool) -> tuple[int, int]:
     """Return rows and columns of an X-ray whose shorter side is `side` pixels.

@@ -149,8 +149,12 @@ def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers
         for _ in range(count):
             pool.submit(in_groups, ())  # starts a process, which imports what it needs meanwhile
         writer = CXRWriter(tables, seed, simulation, pool, count)
-        yield writer
-        writer.wait()
+        try:
+            yield writer
+            writer.wait()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # blocks that are pending need not be drawn
+            raise
 
 
 def write_mimic_iv(tables: TableWriter, seed: int, block: int, simulated: Block, subjects: list[int]) -> None:

@@ -1,6 +1,7 @@
 """The synthetic folders: the releases' layout, reproducible, as dirty as real ones, and learnable."""
 
 import shutil
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -384,6 +385,24 @@ def test_a_folder_that_is_there_is_left_alone_and_a_failure_leaves_nothing(tmp_p
     with pytest.raises(ValueError, match="range"):
         write_synthetic(config, Simulation(death_rate=2.0))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pending_xrays_are_not_drawn_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+
+    def draw(xrays: object, paths: list[str], *_: object) -> None:
+        time.sleep(0.05)
+        drawn.extend(paths)
+
+    monkeypatch.setattr(release, "write_xrays", draw)
+    xrays = [XRay(n, n, 0, "AP", 64 + n, 64, np.zeros(len(SIGNS))) for n in range(40)]  # each a group
+    with (
+        pytest.raises(RuntimeError, match="power cut"),
+        release.open_cxr(tmp_path / "cxr", "notice", 0, Simulation(), 1) as cxr,
+    ):
+        cxr.write_xrays(xrays, [str(n) for n in range(40)])
+        raise RuntimeError("power cut")
+    assert len(drawn) < 20
 
 
 def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
