@@ -30,7 +30,8 @@ PRETRAIN = (
     "--vision_backbone resnet18 --transforms_cxr supervised --batch_size 128 --optimizer adamw --lr 2e-3 "
     "--warmup_epochs 1"
 )
-FINETUNE = "--protocol finetune --head_start probe --probe_epochs 20 --epochs 1 --lr 1e-5 --batch_size 64"
+PROBE = "--head_start probe --probe_epochs 100 --probe_lr 1e-3"  # a head as linear evaluation leaves it
+FINETUNE = f"--protocol finetune {PROBE} --epochs 1 --lr 1e-5 --batch_size 64"
 LINEAREVAL = "--protocol lineareval --epochs 100 --lr 1e-3 --batch_size 512"
 
 
