@@ -61,7 +61,8 @@ class SmallMapConv2d(nn.Conv2d):
     def _product(self, input: Tensor, taps: Taps, height: int, width: int) -> Tensor:
         """Multiply what some taps see from each pixel of the output by their weights."""
         window = Window(taps, (height, width), self.stride, self._padding_of(taps))  # type: ignore[arg-type]
-        gradient = None if torch.compiler.is_compiling() else TapGradient.made_for(self.weight)
+        is_kept = not torch.compiler.is_compiling() and by_taps(self.weight).is_contiguous()
+        gradient = TapGradient.made_for(self.weight) if is_kept else None
         output: Tensor = TapProduct.apply(input, self.weight, window, gradient)  # type: ignore[no-untyped-call]
         return output if self.bias is None else output + self.bias.to(output.dtype).view(-1, 1, 1)
 
@@ -167,9 +168,10 @@ class Window(NamedTuple):
 
 
 class TapProduct(torch.autograd.Function):
-    """A convolution with some taps of a kernel, as one product with a matrix of their weights.
+    """A convolution with some taps of a kernel, as a product with a matrix of their weights.
 
-    That is a view of the weights, where these taps lie together in memory.
+    That is a view of the weights, where these taps lie together in memory, and a sum of a product for each
+    row of taps where only the rows do.
     """
 
     @staticmethod
@@ -180,7 +182,11 @@ class TapProduct(torch.autograd.Function):
         ctx.window, ctx.gradient = window, gradient
         patches = window.patches_of(input)
         ctx.save_for_backward(input, weight, patches)
-        products = patches @ _matrix_of(weight, window.taps)
+        first, *others = window.taps.matrices_of(by_taps(weight))
+        part, *parts = patches.chunk(1 + len(others), 1)
+        products = part @ first
+        for part, matrix in zip(parts, others, strict=True):
+            products = products + part @ matrix
         return products.view(len(input), *window.outputs, -1).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -190,28 +196,27 @@ class TapProduct(torch.autograd.Function):
         window, of_input, of_weight = ctx.window, None, None
         gradient = gradient.permute(0, 2, 3, 1).flatten(0, 2)
         if ctx.needs_input_grad[0]:
-            products = gradient @ _matrix_of(weight, window.taps).mT.to(gradient.dtype)
+            matrices = window.taps.matrices_of(by_taps(weight))
+            products = torch.cat([gradient @ matrix.mT.to(gradient.dtype) for matrix in matrices], 1)
             of_input = window.sum_of(products, input.shape).to(input.dtype)
         if ctx.needs_input_grad[1]:
             if torch.is_grad_enabled():
                 patches = window.patches_of(input)  # as a function of the input, for a second derivative
-            values = (patches.mT.to(gradient.dtype) @ gradient).to(weight.dtype)
-            of_weight = _gradient_of(weight, values, window.taps, ctx.gradient)
+            of_weight = _gradient_of(weight, patches, gradient, window.taps, ctx.gradient)
         return of_input, of_weight, None, None
 
 
-def _matrix_of(weight: Tensor, taps: Taps) -> Tensor:
-    """Return the weights of some taps, [rows x columns x in, out]."""
-    return taps.of(by_taps(weight)).flatten(0, 2)
-
-
-def _gradient_of(weight: Tensor, values: Tensor, taps: Taps, gradient: TapGradient | None) -> Tensor:
-    """Return the gradient of all taps, in the order of the weights, of that of some, [..., out]."""
+def _gradient_of(
+    weight: Tensor, patches: Tensor, gradient: Tensor, taps: Taps, kept: TapGradient | None
+) -> Tensor:
+    """Return the gradient of all taps, in the order of the weights: patches.T @ gradient for some of them."""
+    is_partial = taps.sides != weight.shape[2:]
+    if is_partial and kept is not None and not torch.is_grad_enabled():
+        return kept.write_product(patches, gradient, taps, weight)
+    values = (patches.mT.to(gradient.dtype) @ gradient).to(weight.dtype)
     values = values.view(*taps.sides, *by_taps(weight).shape[2:])
-    if taps.sides == weight.shape[2:]:
+    if not is_partial:
         return _ordered_as(weight, values.permute(3, 2, 0, 1))
-    if gradient is not None and not torch.is_grad_enabled():
-        return gradient.write(values, taps, weight.shape, weight.stride())
     every = torch.zeros_like(weight)
     taps.of(by_taps(every)).copy_(values)
     return every

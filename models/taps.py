@@ -63,6 +63,15 @@ class Taps(NamedTuple):
         inside = self.of(by_taps)
         return [inside] if inside.is_contiguous() else list(inside.unbind())
 
+    def matrices_of(self, by_taps: Tensor) -> list[Tensor]:
+        """Return the taps of [height, width, in, out] as matrices [taps x in, out], in their order.
+
+        They are views where that tensor is contiguous, and one copied matrix where it is not.
+        """
+        if not by_taps.is_contiguous():
+            return [self.of(by_taps).flatten(0, 2)]
+        return [piece.flatten(0, -2) for piece in self.pieces_of(by_taps)]
+
     def others_of(self, by_taps: Tensor) -> list[Tensor]:
         """Return all other taps of [height, width, in, out] as views."""
         (top, bottom), (left, right) = self
@@ -115,14 +124,22 @@ class TapGradient:
             return False
         return gradient.is_set_to(memory) and memory._version == self.version
 
-    def write(self, values: Tensor, taps: Taps, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
-        """Return a gradient of that shape and order, with values [rows, columns, in, out] of some taps."""
+    def write_product(self, left: Tensor, right: Tensor, taps: Taps, weight: Tensor) -> Tensor:
+        """Return a gradient in the order of a weight: left.T @ right for some taps, zero for all others.
+
+        left: [N, taps x in]. right: [N, out]. The product is computed in its place.
+        """
         memory = self.memory
-        if memory is None or not self.is_free or memory.stride() != strides or memory.dtype != values.dtype:
-            self.memory = memory = values.new_empty_strided(shape, strides).zero_()
+        if memory is None or not self.is_free or memory.stride() != weight.stride():
+            self.memory = memory = torch.zeros_like(weight)
         elif self.taps != taps:
             self.taps.of(by_taps(memory)).zero_()
-        taps.of(by_taps(memory)).copy_(values)
+        matrices = taps.matrices_of(by_taps(memory))
+        for matrix, part in zip(matrices, left.chunk(len(matrices), 1), strict=True):
+            if right.dtype == memory.dtype:
+                torch.mm(part.mT.to(right.dtype), right, out=matrix)
+            else:
+                matrix.copy_(part.mT.to(right.dtype) @ right)
         self.taps, self.version, self.is_free = taps, memory._version, False
         return memory.detach()
 

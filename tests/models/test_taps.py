@@ -84,7 +84,10 @@ def test_memory_of_more_taps_is_cleared() -> None:
     weight = convolution.weight
     for taps in (Taps((0, 2), (0, 2)), Taps((1, 2), (1, 2))):
         known = TapGradient.made_for(weight)
-        values = torch.ones(*taps.sides, 4, 8, dtype=torch.float64)
-        weight.grad = known.write(values, taps, weight.shape, weight.stride())
-        assert weight.grad.sum() == values.sum() and Taps.around(by_taps(weight.grad)) == taps
+        seen = taps.sides[0] * taps.sides[1] * 4
+        left, right = torch.rand(5, seen, dtype=torch.float64), torch.rand(5, 8, dtype=torch.float64)
+        weight.grad = known.write_product(left, right, taps, weight)
+        inside = taps.of(by_taps(weight.grad)).flatten(0, 2)
+        torch.testing.assert_close(inside, left.T @ right, rtol=1e-12, atol=0)
+        assert Taps.around(by_taps(weight.grad)) == taps
         known.release()
