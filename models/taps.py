@@ -130,7 +130,7 @@ class TapGradient:
         left: [N, taps x in]. right: [N, out]. The product is computed in its place.
         """
         memory = self.memory
-        if memory is None or not self.is_free or memory.stride() != weight.stride():
+        if memory is None or not self.is_free or _layout(memory) != _layout(weight):
             self.memory = memory = torch.zeros_like(weight)
         elif self.taps != taps:
             self.taps.of(by_taps(memory)).zero_()
@@ -146,3 +146,7 @@ class TapGradient:
     def release(self) -> None:
         """Let the next backward pass overwrite this gradient."""
         self.is_free = True
+
+
+def _layout(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.dtype, tensor.device, tensor.stride()

@@ -79,6 +79,19 @@ def test_memory_is_used_again_only_when_it_was_released() -> None:
     assert kept is weight.grad and not torch.equal(kept, expected)
 
 
+def test_memory_of_another_type_is_not_used_again() -> None:
+    convolution = layer()
+    for dtype in (torch.float64, torch.float32, torch.float64):
+        weight = convolution.to(dtype).weight
+        weight.grad = None
+        image = torch.rand(2, 4, 1, 1, dtype=dtype)
+        convolution(image).sum().backward()
+        known = TapGradient.of(weight)
+        assert known is not None and weight.grad.dtype == dtype
+        torch.testing.assert_close(weight.grad[0, :, 1, 1], image.sum((0, 2, 3)), rtol=1e-6, atol=0)
+        known.release()
+
+
 def test_memory_of_more_taps_is_cleared() -> None:
     convolution = layer()
     weight = convolution.weight
