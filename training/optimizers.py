@@ -60,7 +60,7 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
             return is_complex
         for index, weight in enumerate(weights[:]):
             tensors = weight, gradients[index], means[index], squares[index]
-            taps = self._taps_to_update(*tensors)
+            taps = self._taps_to_update(*tensors, steps[index])
             if taps is None:
                 continue
             if decay:
@@ -72,7 +72,9 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
             steps += [steps[index].clone() for _ in more]
         return is_complex
 
-    def _taps_to_update(self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor) -> Taps | None:
+    def _taps_to_update(
+        self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, steps: Tensor
+    ) -> Taps | None:
         """Return the taps that may have a gradient or moments; None for weights without taps outermost."""
         if weight.ndim != 4 or not by_taps(weight).is_contiguous():
             return None
@@ -82,7 +84,9 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
         if known is None:
             self._updated.pop(weight, None)
             return Taps.all_of(by_taps(weight))
-        before = self._updated.get(weight) or Taps.around(by_taps(mean), by_taps(square))
+        before = self._updated.get(weight)
+        if before is None and steps > 0:  # moments that were loaded
+            before = Taps.around(by_taps(mean), by_taps(square))
         self._updated[weight] = taps = known.taps.join(before) if before else known.taps
         return taps
 
