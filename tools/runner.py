@@ -48,8 +48,9 @@ class Runner:
 
     A command that begins with a Python program (`run_gpu.py ...` or `-m training.pretrain ...`) runs in a
     fork of this process, which has imported the program: many short runs pay for the imports once. The fork
-    is safe, as importing starts neither CUDA nor threads. Any other command is executed as it is, and so are
-    all on macOS, whose libraries do not allow it.
+    is safe, as importing starts neither CUDA nor threads, but for those of OpenBLAS and of Arrow's allocator,
+    which both expect forks. Any other command is executed as it is, and so are all on macOS, whose libraries
+    do not allow it.
 
     SIGTERM, SIGUSR1, SIGUSR2 and Ctrl-C are passed on to all runs as SIGTERM. They save, nothing more is
     started, and when they have ended, this process exits with status 143. Use the runner as a context manager

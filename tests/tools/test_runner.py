@@ -162,3 +162,32 @@ def test_threads_are_those_of_the_run(folder: Path) -> None:
     process = drive("with Runner(1, Path('.')) as r: r.run('a', ['threads.py'], {'OMP_NUM_THREADS': '3'})")
     printed, _ = process.communicate(timeout=60)
     assert printed.split()[-1] == "3"
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed by Linux alone")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_importing_starts_no_threads_but_those_of_libraries_that_can_be_forked(
+    folder: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy and SciPy each have an OpenBLAS that starts threads on import, and Arrow's allocator has one."""
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", str(threads))
+    write(
+        "program.py",
+        "import numpy, pyarrow\n"
+        "ones = numpy.ones((300, 300))\n"
+        "print((ones @ ones).sum(), pyarrow.array(range(10**6)).nbytes)",
+    )
+    runs = "['run_gpu.py'], ['simclr_trainer.py'], ['program.py']"
+    process = drive(
+        "import os\n"
+        "with Runner(1, Path('logs')) as r:\n"
+        f"    r.run('a', ['true'], before=[{runs}])\n"
+        "    for task in os.listdir('/proc/self/task'):\n"
+        "        print(Path('/proc/self/task', task, 'comm').read_text().strip(), flush=True)\n"
+        "    r.run('b', ['program.py'])"
+    )
+    output, _ = process.communicate(timeout=120)
+    *names, calculated = output.splitlines()
+    assert calculated == "27000000.0 8000000" and process.returncode == 0
+    others = [name for name in names if name != "jemalloc_bg_thd"]
+    assert len(others) <= 1 + 2 * (threads - 1)
