@@ -19,7 +19,7 @@ from utils.cli import run_cli
 
 SETTINGS = (
     "--mode train --protocol supervised --image_size 32 --vision_backbone resnet18 --data_pairs partial "
-    "--transforms_cxr supervised --batch_size 256 --optimizer adamw --lr 1e-3 --weight_decay 1e-4 --clip 1 "
+    "--transforms_cxr supervised --batch_size 256 --optimizer adamw --weight_decay 1e-4 --clip 1 "
     "--device cpu --bootstrap 0"
 )
 
@@ -30,7 +30,7 @@ class EqualTimeConfig:
 
     As long is the same number of core-seconds of the whole program, its validations and test included: two
     short trainings by stays tell what an epoch of them takes. Each training is a process with one thread. A
-    training that was tested is not run again.
+    training that was tested is not run again. Validation scores choose between several learning rates.
     """
 
     store: Path
@@ -43,21 +43,24 @@ class EqualTimeConfig:
     """Number of seeds, from 0."""
     epochs: int = 1
     """Epochs by samples."""
+    lr: float = 1e-3
+    """Learning rate of both."""
     fusion: str = "concatenation"
     """Fusion of all classifiers."""
 
 
 class Trained(NamedTuple):
-    """A training: its epochs, the core-seconds of the program, and its test score."""
+    """A training: its epochs, the core-seconds of the program, and its scores."""
 
     epochs: int
     core_seconds: float
-    score: float
+    val: float
+    test: float
 
 
 def train(config: EqualTimeConfig, task: str, seed: int, by: str, epochs: int) -> Trained:
     """Train and test one classifier, unless that was done before."""
-    name = f"{task}-{by}-{epochs}-{seed}"
+    name = f"{task}-{by}-{config.lr:g}-{epochs}-{seed}"
     results, cost = config.out / "results", config.out / name / "core_seconds.txt"
     if not cost.is_file():
         shutil.rmtree(config.out / name, ignore_errors=True)
@@ -65,6 +68,8 @@ def train(config: EqualTimeConfig, task: str, seed: int, by: str, epochs: int) -
         what = ["--task", task, "--fusion", config.fusion, "--seed", str(seed), "--name", name]
         flags = [
             *SETTINGS.split(),
+            "--lr",
+            str(config.lr),
             *where,
             *what,
             "--batch_by",
@@ -75,16 +80,18 @@ def train(config: EqualTimeConfig, task: str, seed: int, by: str, epochs: int) -
         ended = child.run([sys.executable, "run_gpu.py", *flags], {"OMP_NUM_THREADS": "1"})
         cost.write_text(f"{ended.core_seconds:.3f}\n")
     rows = read_rows(results / f"{task}.csv")
-    of_test = rows[(rows["run"] == name) & (rows["split"] == "test") & (rows["label"] == "macro")]
-    score = of_test[of_test["metric"] == TASKS[task].monitor]["value"].iloc[-1]
-    print(f"{name}: {float(cost.read_text()):.0f} core-s, {score:.3f}", flush=True)
-    return Trained(epochs, float(cost.read_text()), float(score))
+    is_score = (rows["label"] == "macro") & (rows["metric"] == TASKS[task].monitor)
+    scores = rows[is_score & (rows["run"] == name)].groupby("split")["value"].last()
+    trained = Trained(epochs, float(cost.read_text()), float(scores["val"]), float(scores["test"]))
+    taken = f"{trained.core_seconds:.0f} core-s"
+    print(f"{name}: {taken}, validation {trained.val:.3f}, test {trained.test:.3f}", flush=True)
+    return trained
 
 
 def affordable_epochs(short: Trained, longer: Trained, core_seconds: float) -> int:
     """Return how many epochs fit, as two shorter trainings tell; at least one.
 
-    >>> affordable_epochs(Trained(1, 10.0, 0.5), Trained(3, 16.0, 0.5), 25.0)
+    >>> affordable_epochs(Trained(1, 10.0, 0.5, 0.5), Trained(3, 16.0, 0.5, 0.5), 25.0)
     6
     """
     epoch = (longer.core_seconds - short.core_seconds) / (longer.epochs - short.epochs)
@@ -93,7 +100,8 @@ def affordable_epochs(short: Trained, longer: Trained, core_seconds: float) -> i
 
 def main(config: EqualTimeConfig) -> None:
     """Train all, and print a table in Markdown."""
-    lines = [["task", "by", "epochs", "core-s", *(f"seed {seed}" for seed in range(config.seeds)), "mean"]]
+    seeds = [f"seed {seed}" for seed in range(config.seeds)]
+    lines = [["task", "by", "lr", "epochs", "core-s", "validation", *seeds, "mean"]]
     lines.append(["---"] * 2 + ["---:"] * (len(lines[0]) - 2))
     for task in config.tasks:
         by_sample, by_stay = [], []
@@ -102,24 +110,18 @@ def main(config: EqualTimeConfig) -> None:
             short, longer = (train(config, task, seed, "stay", epochs) for epochs in (1, 3))
             epochs = affordable_epochs(short, longer, by_sample[-1].core_seconds)
             by_stay.append(train(config, task, seed, "stay", epochs))
-        lines += [row(task, "sample", by_sample), row(task, "stay", by_stay)]
+        lines += [row(config, task, "sample", by_sample), row(config, task, "stay", by_stay)]
     print("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 
-def row(task: str, by: str, trained: Sequence[Trained]) -> list[str]:
-    """Return the cells of a line: epochs, median core-seconds, the score of each seed, and their mean."""
+def row(config: EqualTimeConfig, task: str, by: str, trained: Sequence[Trained]) -> list[str]:
+    """Return the cells of a line: medians, the mean validation score, each test score, and their mean."""
     table = pd.DataFrame(trained)
     epochs = sorted({each.epochs for each in trained})
     spelled = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-    scores = [f"{score:.3f}" for score in table["score"]]
-    return [
-        task,
-        by,
-        spelled,
-        f"{np.median(table['core_seconds']):.0f}",
-        *scores,
-        f"{table['score'].mean():.3f}",
-    ]
+    scores = [table["val"].mean(), *table["test"], table["test"].mean()]
+    core_seconds = f"{np.median(table['core_seconds']):.0f}"
+    return [task, by, f"{config.lr:g}", spelled, core_seconds, *(f"{score:.3f}" for score in scores)]
 
 
 if __name__ == "__main__":
