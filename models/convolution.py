@@ -137,29 +137,32 @@ class Window(NamedTuple):
         maps = maps.permute(0, 2, 3, 1)
         if self._is_whole(maps):
             return maps.flatten(1)
-        (top, left), (rows, columns), (down, right) = self.padding, self.taps.sides, self.stride
-        maps = functional.pad(maps, (0, 0, left, left, top, top))
-        windows = maps.unfold(1, rows, down).unfold(2, columns, right)  # [B, H', W', C, rows, columns]
-        windows = windows[:, : self.outputs[0], : self.outputs[1]].permute(0, 1, 2, 4, 5, 3)
+        top, left = self.padding
+        windows = self._windows_of(functional.pad(maps, (0, 0, left, left, top, top)))
         return windows.reshape(math.prod(windows.shape[:3]), -1)
+
+    def _windows_of(self, maps: Tensor) -> Tensor:
+        """Return what each pixel of the output sees of padded maps, a view of these that repeats pixels.
+
+        [B, H, W, C] -> [B, H', W', rows, columns, C].
+        """
+        (image, row, column, channel), (down, right) = maps.stride(), self.stride
+        strides = (image, row * down, column * right, row, column, channel)
+        return maps.as_strided((len(maps), *self.outputs, *self.taps.sides, maps.shape[3]), strides)
 
     def sum_of(self, patches: Tensor, shape: torch.Size) -> Tensor:
         """[B x output pixels, rows x columns x C] -> [B, C, H, W]: what each pixel is in, summed."""
         images, channels, height, width = shape
-        (top, left), (down, right) = self.padding, self.stride
+        top, left = self.padding
         sums = patches.new_zeros(images, height + 2 * top, width + 2 * left, channels)
         if self._is_whole(sums):
             return patches.view(sums.shape).permute(0, 3, 1, 2)
-        patches = patches.view(images, *self.outputs, *self.taps.sides, channels)
-        if math.prod(self.outputs) < math.prod(self.taps.sides):
-            rows, columns = self.taps.sides
-            for y, x in itertools.product(*map(range, self.outputs)):
-                sums[:, y * down : y * down + rows, x * right : x * right + columns] += patches[:, y, x]
-        else:
-            end_row, end_column = down * (self.outputs[0] - 1) + 1, right * (self.outputs[1] - 1) + 1
-            for row, column in itertools.product(*map(range, self.taps.sides)):
-                seen = sums[:, row : row + end_row : down, column : column + end_column : right]
-                seen += patches[:, :, :, row, column]
+        windows = self._windows_of(sums)
+        patches = patches.view(windows.shape)
+        axis = 1 if math.prod(self.outputs) < math.prod(self.taps.sides) else 3  # of what there is less of
+        places = itertools.product(*map(range, windows.shape[axis : axis + 2]))
+        for (y, x), part in zip(places, patches.flatten(axis, axis + 1).unbind(axis), strict=True):
+            windows.select(axis, y).select(axis, x).add_(part)
         return sums[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
 
     def _is_whole(self, maps: Tensor) -> bool:
@@ -197,8 +200,9 @@ class TapProduct(torch.autograd.Function):
         gradient = gradient.permute(0, 2, 3, 1).flatten(0, 2)
         if ctx.needs_input_grad[0]:
             matrices = window.taps.matrices_of(by_taps(weight))
-            products = torch.cat([gradient @ matrix.mT.to(gradient.dtype) for matrix in matrices], 1)
-            of_input = window.sum_of(products, input.shape).to(input.dtype)
+            products = [gradient @ matrix.mT.to(gradient.dtype) for matrix in matrices]
+            patches_gradient = products[0] if len(products) == 1 else torch.cat(products, 1)
+            of_input = window.sum_of(patches_gradient, input.shape).to(input.dtype)
         if ctx.needs_input_grad[1]:
             if torch.is_grad_enabled():
                 patches = window.patches_of(input)  # as a function of the input, for a second derivative

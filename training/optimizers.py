@@ -8,7 +8,7 @@ as they are below that layer.
 from __future__ import annotations
 
 from inspect import unwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,6 +35,15 @@ class Uncompiled(torch.optim.Optimizer):
         _zero_grad(self, set_to_none)
 
 
+class Pieces(NamedTuple):
+    """Views of a kernel and of its moments: of the taps that are updated, and of the kernel's other ones."""
+
+    taps: Taps
+    whole: list[Tensor]  # what they are views of, without a gradient
+    updated: list[list[Tensor]]
+    decayed: list[Tensor]
+
+
 class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
     """Adam that passes over the taps of a convolution that never had a gradient only to decay them.
 
@@ -44,12 +53,14 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         self._updated: dict[Tensor, Taps] = {}  # taps that may have moments; read from these where unknown
+        self._pieces: dict[Tensor, Pieces] = {}
         super().__init__(*args, **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state, and forget which taps had moments."""
         super().load_state_dict(state_dict)
         self._updated.clear()
+        self._pieces.clear()
 
     def _init_group(self, group: dict[str, Any], *lists: list[Tensor]) -> bool:
         """Gather what a step works on: of a kernel only the seen taps; decay the unseen ones."""
@@ -59,18 +70,32 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
         if group["amsgrad"] or (decay and not group["decoupled_weight_decay"]):
             return is_complex
         for index, weight in enumerate(weights[:]):
-            tensors = weight, gradients[index], means[index], squares[index]
-            taps = self._taps_to_update(*tensors, steps[index])
+            gradient, mean, square = gradients[index], means[index], squares[index]
+            taps = self._taps_to_update(weight, gradient, mean, square, steps[index])
             if taps is None:
                 continue
+            pieces = self._pieces_of(weight, mean, square, taps)
             if decay:
-                for rest in taps.others_of(by_taps(weight)):
+                for rest in pieces.decayed:
                     rest.mul_(1 - group["lr"] * decay)
-            for place, tensor in zip((weights, gradients, means, squares), tensors, strict=True):
-                place[index], *more = taps.pieces_of(by_taps(tensor))
+            updated = [*pieces.updated, taps.pieces_of(by_taps(gradient))]
+            for place, (first, *more) in zip((weights, means, squares, gradients), updated, strict=True):
+                place[index] = first
                 place += more
-            steps += [steps[index].clone() for _ in more]
+            steps += [steps[index].clone() for _ in updated[0][1:]]
         return is_complex
+
+    def _pieces_of(self, weight: Tensor, mean: Tensor, square: Tensor, taps: Taps) -> Pieces:
+        """Return the views of a weight and its moments, those of the last step if they still are right."""
+        tensors = weight, mean, square
+        known = self._pieces.get(weight)
+        if known is None or known.taps != taps or not all(map(Tensor.is_set_to, tensors, known.whole)):
+            updated = [taps.pieces_of(by_taps(tensor)) for tensor in tensors]
+            whole = [tensor.detach() for tensor in tensors]
+            known = Pieces(taps, whole, updated, taps.others_of(by_taps(weight)))
+            if known.decayed:  # which no other device than a CPU has
+                self._pieces[weight] = known
+        return known
 
     def _taps_to_update(
         self, weight: Tensor, gradient: Tensor, mean: Tensor, square: Tensor, steps: Tensor

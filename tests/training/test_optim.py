@@ -293,3 +293,17 @@ def test_moments_of_taps_that_were_never_seen_stay_untouched() -> None:
     for moment in ("exp_avg", "exp_avg_sq"):
         state = optimizer.state[weight][moment]
         assert state[:, :, 1, 1].any() and not any(rest.any() for rest in unseen(state.permute(2, 3, 1, 0)))
+
+
+def test_weights_that_were_moved_are_updated_where_they_are() -> None:
+    """As `Module.to` and `put_taps_outermost` do, weights get other memory between two steps."""
+    network, moved = suited(two_convolutions()), suited(two_convolutions())
+    optimizers = [build_optimizer(OptimConfig(weight_decay=0.3), each) for each in (network, moved)]
+    for images in torch.rand(3, 2, 4, 2, 2, dtype=torch.float64):
+        for each, optimizer in zip((network, moved), optimizers, strict=True):
+            optimizer.zero_grad()
+            each(images).square().mean().backward()
+            optimizer.step()
+        for weight in moved.parameters():
+            weight.data = weight.data.clone()
+    assert all(map(torch.equal, moved.parameters(), network.parameters()))
