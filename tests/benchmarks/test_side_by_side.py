@@ -26,9 +26,10 @@ def test_the_medians_of_both_builds_are_compared(
         assert (flags["--protocol"] == "finetune") == (begun.name == "last.ckpt")
         folder = Path(flags["--save_dir"]) / flags["--name"]
         folder.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame({"samples_per_second": [1, 200 / slow], "seconds": [9, 2 * slow]}).to_csv(
-            folder / "log.csv", index=False
-        )
+        assert flags.get("--epochs", "1") in ("1", "2" if slow == 10 else "4")
+        rates, seconds = [1, 300 / slow, 100 / slow, 300 / slow], [9, 1 * slow, 4 * slow, 1 * slow]
+        log = pd.DataFrame({"samples_per_second": rates, "seconds": seconds})
+        log.to_csv(folder / "log.csv", index=False)
         count = 40 if flags["--store"].endswith("large_store") else 20
         pd.DataFrame({"probability": [0.25 + (slow == 10) / 4] * count}).to_csv(
             folder / "predictions_test.csv", index=False
@@ -54,10 +55,13 @@ def test_the_medians_of_both_builds_are_compared(
         return child.Ended(1, 1, 50.0 * slow, 1, "")
 
     monkeypatch.setattr(child, "run", run)
-    config = side_by_side.SideBySide(tmp_path / "other", repeats=2)
+    config = side_by_side.SideBySide(tmp_path / "other", repeats=2, our_epochs=4)
     figures = {figure.work: figure for figure in side_by_side.compare(config, tmp_path)}
     assert turns[:4] == [1, 10, 1, 10] and len(figures) == 3 * len(side_by_side.TRAININGS) + 1
-    assert {figure.ratio for figure in figures.values()} == {10.0}
+    assert [figure.ratio for figure in figures.values()] == pytest.approx([10] * len(figures))
+    training = next(iter(side_by_side.TRAININGS))
+    assert figures[f"training: {training}"].ours == pytest.approx(180), "of 1, 3 and 1 parts of time"
+    assert figures[f"an epoch and its validation: {training}"].ours == pytest.approx(2)
     assert figures[f"test: {side_by_side.TESTED}"].ours == 10.0, "20 samples more took 2 core-s more"
     printed = capsys.readouterr().out
     assert "probabilities differ by 2.5e-01 at most; the stores have versions 3 and 1" in printed
