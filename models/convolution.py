@@ -5,20 +5,30 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from models.replace import replace_layers
-from models.taps import TapGradient, Taps, by_taps, put_taps_outermost
+from models.taps import TapGradient, Taps, bring_up_to_date, by_taps, put_taps_outermost
 
 SMALL_MAP = 16  # pixels, 4 x 4; a convolution of larger maps is slower, too, but by less
 LARGE_KERNEL = 2**16  # weights, from which ordering them by taps pays
 WHOLE_MAPS = 2  # a product of whole maps pays from half as many pixels as channels
 Span = tuple[int, int]  # start and end
 Axis = tuple[int, int, int, int]  # size, kernel, stride and padding
+
+
+class Plan(NamedTuple):
+    """How to compute a convolution: as what, with which taps, and the size of the output's maps."""
+
+    way: Literal["plain", "convolution", "taps", "whole maps"]
+    taps: Taps
+    height: int
+    width: int
 
 
 class SmallMapConv2d(nn.Conv2d):
@@ -34,25 +44,42 @@ class SmallMapConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, in_channels, H, W] -> [B, out_channels, H', W'], as nn.Conv2d."""
-        if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1):
+        way, taps, height, width = self._plan_for(input)
+        if not torch.compiler.is_compiling():
+            bring_up_to_date(self.weight, taps if way == "taps" else None)
+        if way == "plain":
             return super().forward(input)
-        if input.ndim != 4 or input.shape[1] != self.in_channels:
-            return super().forward(input)  # a single map, or an error
-        axes = list(zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
-        height, width = (_outputs(*axis) for axis in axes)
-        if min(height, width) < 1:
-            return super().forward(input)  # the kernel is larger than the map, which is an error
-        pixels = len(input) * height * width
-        if self._is_faster_as_product_of_whole_maps(input, axes, pixels):
+        if way == "whole maps":
             return self._product_of_whole_maps(input, height, width)
-        taps = Taps(*(_visible_taps(*axis) for axis in axes))
-        if self._is_faster_as_product(input, pixels, height * width):
+        if way == "taps":
             return self._product(input, taps, height, width)
         weight, padding = self.weight, self.padding
-        if taps != ((0, self.kernel_size[0]), (0, self.kernel_size[1])):
+        if taps != self._all_taps:
             weight = cropped_kernel(weight, *taps)
             padding = self._padding_of(taps)
         return functional.conv2d(input, weight, self.bias, self.stride, padding, groups=self.groups)
+
+    def _plan_for(self, input: Tensor) -> Plan:
+        """Return the fastest way to convolve an input; PyTorch's own also where the input is an error."""
+        plain = Plan("plain", self._all_taps, 0, 0)
+        if self.padding_mode != "zeros" or isinstance(self.padding, str) or self.dilation != (1, 1):
+            return plain
+        if input.ndim != 4 or input.shape[1] != self.in_channels:
+            return plain  # a single map, or an error
+        axes = list(zip(input.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
+        height, width = (_outputs(*axis) for axis in axes)
+        if min(height, width) < 1:
+            return plain  # the kernel is larger than the map, which is an error
+        pixels = len(input) * height * width
+        if self._is_faster_as_product_of_whole_maps(input, axes, pixels):
+            return Plan("whole maps", self._all_taps, height, width)
+        taps = Taps(*(_visible_taps(*axis) for axis in axes))
+        is_product = self._is_faster_as_product(input, pixels, height * width)
+        return Plan("taps" if is_product else "convolution", taps, height, width)
+
+    @property
+    def _all_taps(self) -> Taps:
+        return Taps((0, self.kernel_size[0]), (0, self.kernel_size[1]))
 
     def _padding_of(self, taps: Taps) -> Span:
         """Return what is left of the padding for some of the taps."""
@@ -135,7 +162,7 @@ class Window(NamedTuple):
     def patches_of(self, maps: Tensor) -> Tensor:
         """[B, C, H, W] -> [B x output pixels, rows x columns x C]; a view, if that is the whole map."""
         maps = maps.permute(0, 2, 3, 1)
-        if self._is_whole(maps):
+        if self._is_whole(*maps.shape[1:3]):
             return maps.flatten(1)
         top, left = self.padding
         windows = self._windows_of(functional.pad(maps, (0, 0, left, left, top, top)))
@@ -153,21 +180,38 @@ class Window(NamedTuple):
     def sum_of(self, patches: Tensor, shape: torch.Size) -> Tensor:
         """[B x output pixels, rows x columns x C] -> [B, C, H, W]: what each pixel is in, summed."""
         images, channels, height, width = shape
-        top, left = self.padding
-        sums = patches.new_zeros(images, height + 2 * top, width + 2 * left, channels)
-        if self._is_whole(sums):
-            return patches.view(sums.shape).permute(0, 3, 1, 2)
-        windows = self._windows_of(sums)
-        patches = patches.view(windows.shape)
-        axis = 1 if math.prod(self.outputs) < math.prod(self.taps.sides) else 3  # of what there is less of
-        places = itertools.product(*map(range, windows.shape[axis : axis + 2]))
-        for (y, x), part in zip(places, patches.flatten(axis, axis + 1).unbind(axis), strict=True):
-            windows.select(axis, y).select(axis, x).add_(part)
-        return sums[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+        if self._is_whole(height, width):
+            return patches.view(images, height, width, channels).permute(0, 3, 1, 2)
+        rows = patches.view(-1, channels)
+        where = _places_of_pixels if torch.compiler.is_compiling() else _kept_places_of_pixels
+        places, starts = where(self, images, height, width)
+        sums = functional.embedding_bag(places, rows, starts, mode="sum")
+        return sums.view(images, height, width, channels).permute(0, 3, 1, 2)
 
-    def _is_whole(self, maps: Tensor) -> bool:
-        """Return whether the taps see maps [B, H, W, C] whole, and once."""
-        return self.taps.sides == maps.shape[1:3] and self.padding == (0, 0)
+    def _is_whole(self, height: int, width: int) -> bool:
+        """Return whether the taps see maps of that size whole, and once."""
+        return self.taps.sides == (height, width) and self.padding == (0, 0)
+
+
+def _places_of_pixels(window: Window, images: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return the places in patches [B, output pixels, rows, columns] that show each pixel [B, H, W] of maps.
+
+    They are in the order of the pixels; the second tensor is where those of each pixel start.
+    """
+    (top, left), (down, right) = window.padding, window.stride
+    shown: list[list[int]] = [[] for _ in range(height * width)]
+    axes = (*window.outputs, *window.taps.sides)
+    for place, (y, x, row, column) in enumerate(itertools.product(*map(range, axes))):
+        pixel = down * y + row - top, right * x + column - left
+        if 0 <= pixel[0] < height and 0 <= pixel[1] < width:
+            shown[pixel[0] * width + pixel[1]].append(place)
+    places = torch.tensor(list(itertools.chain(*shown)), dtype=torch.long)
+    starts = torch.tensor([0, *itertools.accumulate(map(len, shown))][:-1])
+    image = torch.arange(images).unsqueeze(1)
+    return (places + image * math.prod(axes)).flatten(), (starts + image * len(places)).flatten()
+
+
+_kept_places_of_pixels = lru_cache(maxsize=256)(_places_of_pixels)
 
 
 class TapProduct(torch.autograd.Function):
@@ -295,9 +339,14 @@ def suit_small_maps(network: nn.Module) -> nn.Module:
 
 
 def order_by_taps(network: nn.Module) -> None:
-    """Put the taps of large convolutions outermost in memory, on a CPU."""
+    """Order kernels on a CPU: the taps of large ones outermost, the channels of small ones innermost.
+
+    The latter is the order in which PyTorch's convolution takes them, with maps that have theirs innermost.
+    """
     for layer in network.modules():
         if isinstance(layer, SmallMapConv2d) and layer.groups == 1:
             weight = layer.weight
             if weight.device.type == "cpu" and weight.numel() >= LARGE_KERNEL:
                 put_taps_outermost(weight)
+            elif weight.device.type == "cpu":
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 NAME = "tap_gradient"  # attribute of a weight
+LATE_STEPS = 32  # decays that taps are multiplied by at once
+IN_CACHE = 2**17  # weights that a core keeps at hand, 0.5 MB
 
 
 class Taps(NamedTuple):
@@ -102,6 +104,8 @@ class TapGradient:
         self.memory: Tensor | None = None
         self.version = 0
         self.is_free = False
+        self.seen: Taps | None = None  # all taps but these are to be multiplied by `factors`
+        self.factors: list[float] = []
 
     @classmethod
     def of(cls, weight: Tensor) -> Self | None:
@@ -146,6 +150,31 @@ class TapGradient:
     def release(self) -> None:
         """Let the next backward pass overwrite this gradient."""
         self.is_free = True
+
+    def decay_late(self, weight: Tensor, seen: Taps, factor: float) -> None:
+        """Multiply all taps but those that are seen by a factor: later, by several factors in one pass."""
+        if seen != self.seen or len(self.factors) == LATE_STEPS:
+            self.catch_up(weight)
+        self.seen = seen
+        self.factors.append(factor)
+
+    def catch_up(self, weight: Tensor) -> None:
+        """Multiply by the factors that are due: one after the other, as each step would have done."""
+        if self.seen is not None:
+            for rest in self.seen.others_of(by_taps(weight.detach())):
+                for row in rest:
+                    for part in row.flatten().split(IN_CACHE) if row.is_contiguous() else [row]:
+                        for factor in self.factors:
+                            part.mul_(factor)
+        self.seen = None
+        self.factors.clear()
+
+
+def bring_up_to_date(weight: Tensor, seen: Taps | None = None) -> None:
+    """Multiply the taps of a weight by the decay that is due, unless only those are read that are seen."""
+    known: TapGradient | None = getattr(weight, NAME, None)
+    if known is not None and known.seen != seen:
+        known.catch_up(weight)
 
 
 def _layout(tensor: Tensor) -> tuple[object, ...]:

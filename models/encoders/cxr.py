@@ -143,7 +143,8 @@ class CXREncoder(ImageEncoder):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Apply what moves a module; a GPU's tensor cores read weights in channels-last.
 
-        On a CPU, large kernels have their taps outermost, see `models.taps`, and the others are in rows.
+        On a CPU, large kernels have their taps outermost, see `models.taps`, and the others their channels
+        innermost.
         """
         before = self.mean.device
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
