@@ -34,6 +34,7 @@ from training.console import describe_epoch, describe_step, progress_bar
 from training.early_stopping import StoppingConfig
 from training.metrics_accumulator import AsyncMetrics, MetricSums, means, reduce_metrics
 from training.optim import OptimConfig, build_optimizer, learning_rate
+from training.optimizers import catch_up, late_decay
 from training.resume import Progress, ResumableTraining
 from training.signals import DeferredSignals
 from utils import checkpoint, distributed
@@ -285,7 +286,7 @@ class _Trainer:
         rank = self.run.process.rank
         stream = self.train.epoch(progress.epoch, progress.step)
         bar = progress_bar(stream, progress.epoch, self.optim.epochs, progress.step, self.steps, rank)
-        with closing(stream), bar:
+        with closing(stream), bar, late_decay(self.optimizer):
             for batch in bar:
                 if self._is_too_short(batch, progress.step, self.steps):
                     progress.step += 1
@@ -476,6 +477,7 @@ class _Trainer:
         self._write(self.run.folder / "last.ckpt", epoch, training=state(self.progress))
 
     def _write(self, path: Path, epoch: int, **more: object) -> None:
+        catch_up(self.optimizer)
         if self.run.process.rank == 0:
             self.writer.save(path, self._content(epoch) | more)
 

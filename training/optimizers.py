@@ -7,13 +7,15 @@ as they are below that layer.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from inspect import unwrap
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.taps import TapGradient, Taps, by_taps
+from models.taps import TapGradient, Taps, bring_up_to_date, by_taps
 
 _zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
 
@@ -54,6 +56,7 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
     def __init__(self, *args: Any, **settings: Any) -> None:
         self._updated: dict[Tensor, Taps] = {}  # taps that may have moments; read from these where unknown
         self._pieces: dict[Tensor, Pieces] = {}
+        self.decays_late = False
         super().__init__(*args, **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -75,9 +78,13 @@ class SkipsUnseenTaps(Uncompiled, torch.optim.Adam):
             if taps is None:
                 continue
             pieces = self._pieces_of(weight, mean, square, taps)
-            if decay:
-                for rest in pieces.decayed:
-                    rest.mul_(1 - group["lr"] * decay)
+            factor = 1 - group["lr"] * decay
+            if self.decays_late and decay and pieces.decayed:
+                TapGradient.made_for(weight).decay_late(weight, taps, factor)
+            else:
+                bring_up_to_date(weight)
+                for rest in pieces.decayed if decay else ():
+                    rest.mul_(factor)
             updated = [*pieces.updated, taps.pieces_of(by_taps(gradient))]
             for place, (first, *more) in zip((weights, means, squares, gradients), updated, strict=True):
                 place[index] = first
@@ -132,3 +139,28 @@ class SGD(Uncompiled, torch.optim.SGD):
     """Stochastic gradient descent with momentum."""
 
     step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
+@contextmanager
+def late_decay(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Decay taps that no convolution reads for several steps at once, so that memory is passed over once.
+
+    Whatever else reads the weights in this context calls `catch_up` before; its end does, too. The weights
+    are then what they would be otherwise, to the last bit.
+    """
+    if not isinstance(optimizer, SkipsUnseenTaps):
+        yield
+        return
+    optimizer.decays_late = True
+    try:
+        yield
+    finally:
+        optimizer.decays_late = False
+        catch_up(optimizer)
+
+
+def catch_up(optimizer: torch.optim.Optimizer) -> None:
+    """Apply the decay that is due to the weights of an optimizer."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            bring_up_to_date(weight)

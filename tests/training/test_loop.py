@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from models.convolution import suit_small_maps
 from tests.training.toy import ToyBatch, ToyBatches, ToyObjective, room_for, same, send, toy_run
 from tests.utils.ranks import run_on_ranks
 from training import loop
@@ -106,6 +108,42 @@ def test_crashed_after_a_timed_save_and_resumed_is_bit_identical(tmp_path: Path)
     assert checkpoint.load(stopped.folder / "last.ckpt")["training"]["progress"]["step"] in (2, 3)
     train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9))
     assert_same_training(undisturbed, stopped)
+
+
+class OnePixel(ToyObjective):
+    """A convolution of maps of one pixel, which sees one of its nine taps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        conv = nn.Conv2d(90, 90, 3, padding=1)
+        self.net = suit_small_maps(
+            nn.Sequential(nn.Linear(3, 90), nn.Unflatten(1, (90, 1, 1)), conv, nn.Flatten(), nn.Linear(90, 1))
+        )
+
+    @property
+    def unseen(self) -> Tensor:
+        """The weight of a tap in a corner."""
+        return self.net[2].weight[:, :, 0, 0]
+
+
+def test_weights_that_are_decayed_late_are_up_to_date_wherever_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = OptimConfig(epochs=3, lr=0.01, weight_decay=0.3)
+    late, at_once = (toy_run(tmp_path / name, save_minutes=1e-9) for name in ("late", "at once"))
+    read: dict[str, list[Tensor]] = {"late": [], "at once": []}
+    for run in (late, at_once):
+        objective, seen = OnePixel(), read[run.folder.parent.name]
+        val = ToyBatches(n=7, train=False, at=lambda *_, o=objective, s=seen: s.append(o.unseen.clone()))
+        with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="power cut"):
+            if run is at_once:
+                patched.setattr(loop, "late_decay", lambda _: nullcontext())
+            train(run, ToyBatches(at=crash), objective, config, val)
+        seen.append(objective.unseen)
+    assert_same_training(late, at_once)
+    assert len(read["late"]) == 3 and all(map(torch.equal, *read.values()))
+    assert not torch.equal(read["late"][0], OnePixel().unseen)
 
 
 def test_stopped_in_validation_and_resumed_is_bit_identical(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from models.taps import TapGradient, Taps, put_taps_outermost
 from training.early_stopping import PatienceConfig
 from training.lars import LARS
 from training.optim import OptimConfig, build_optimizer, learning_rate, warn_of_unused_flags
+from training.optimizers import catch_up, late_decay
 
 
 def slow_lars(weight: Tensor, gradients: list[Tensor], adapt: bool) -> Tensor:
@@ -307,3 +308,32 @@ def test_weights_that_were_moved_are_updated_where_they_are() -> None:
         for weight in moved.parameters():
             weight.data = weight.data.clone()
     assert all(map(torch.equal, moved.parameters(), network.parameters()))
+
+
+@pytest.mark.parametrize("sizes", [[1] * 40, [1, 1, 2, 1, 6, 1, 2, 1, 1, 3, 1]])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+def test_decay_of_several_steps_at_once_is_that_of_each_step(name: str, sizes: list[int]) -> None:
+    """Maps of other sizes see taps that are behind."""
+    network, late = suited(two_convolutions()), suited(two_convolutions())
+    config = OptimConfig(optimizer=name, lr=0.01, weight_decay=0.3)
+    optimizers = [build_optimizer(config, each) for each in (network, late)]
+    corner = late[2].weight[:, :, 0, 0]
+    behind = []
+    with late_decay(optimizers[1]):
+        for step, size in enumerate(sizes):
+            images = torch.rand(3, 4, size, size, dtype=torch.float64)
+            outputs = []
+            for each, optimizer in zip((network, late), optimizers, strict=True):
+                optimizer.zero_grad()
+                outputs.append(each(images))
+                outputs[-1].square().mean().backward()
+                for group in optimizer.param_groups:
+                    group["lr"] = 0.01 / (1 + step)
+                optimizer.step()
+            assert torch.equal(*outputs)
+            behind.append(not torch.equal(network[2].weight[:, :, 0, 0], corner))
+            if step == len(sizes) // 2:
+                catch_up(optimizers[1])
+                assert all(map(torch.equal, network.parameters(), late.parameters()))
+    assert all(map(torch.equal, network.parameters(), late.parameters()))
+    assert any(behind) == (name == "adamw")
