@@ -214,12 +214,13 @@ def stages_of(network: nn.Module) -> Stages:
 
 
 def _stages(network: nn.Module) -> list[nn.Module]:
+    """Return the stages. ReLU comes after max pooling, of maps of a quarter: the values are the same."""
     parts = dict(network.named_children())
     if "fc" in parts:  # ResNets
-        stem = nn.Sequential(parts["conv1"], parts["bn1"], parts["relu"], parts["maxpool"])
+        stem = nn.Sequential(parts["conv1"], parts["bn1"], parts["maxpool"], parts["relu"])
         return [stem, *(parts[f"layer{i}"] for i in (1, 2, 3, 4))]
     parts = dict(parts["features"].named_children())
-    stem = nn.Sequential(parts["conv0"], parts["norm0"], parts["relu0"], parts["pool0"])
+    stem = nn.Sequential(parts["conv0"], parts["norm0"], parts["pool0"], parts["relu0"])
     blocks = [nn.Sequential(parts[f"denseblock{i}"], parts[f"transition{i}"]) for i in (1, 2, 3)]
     return [stem, *blocks, nn.Sequential(parts["denseblock4"], parts["norm5"], nn.ReLU(inplace=True))]
 
