@@ -177,6 +177,7 @@ class _Trainer:
         self.last_save = self.epoch_start
         self.is_saved = True  # whether last.ckpt holds the last epoch
         self.unsaved_best: dict[str, object] | None = None  # content of best.ckpt
+        self.unlinked_best: Path | None = None  # the file of an epoch that best.ckpt is to be a link to
         if self.run.config.compile:
             compile_parts(self.objective)
         self.model = self._wrap()
@@ -425,14 +426,15 @@ class _Trainer:
         progress = self.progress
         epoch = progress.epoch
         self.writer.wait()  # for the checkpoints of the epoch before, with which a resumed run would go on
-        self.remove_epochs()
+        if self.is_saved:
+            self.remove_epochs()
         value = distributed.broadcast_value(monitored)
         is_best = progress.update_early_stopping(epoch, value, self.stopping, self.optim.plateau_patience)
         if self.keep_epochs is not None:
             kept = self._epoch_path(epoch + 1)
             self._write(kept, epoch)
             if is_best and self.run.process.rank == 0:
-                self.writer.link(kept, self.run.folder / "best.ckpt")
+                self.unlinked_best = kept
         self.run.log(row)
         columns = ["train_loss", monitor, *self.show]
         logger.info(describe_epoch(row, columns, self.optim.epochs, is_best))
@@ -468,6 +470,9 @@ class _Trainer:
         if self.unsaved_best is not None:
             self.writer.write(self.run.folder / "best.ckpt", self.unsaved_best)
             self.unsaved_best = None
+        if self.unlinked_best is not None:
+            self.writer.link(self.unlinked_best, self.run.folder / "best.ckpt")
+            self.unlinked_best = None
         self.progress.seconds = self._elapsed() if self.progress.step else 0.0
         self.last_save = time.monotonic()
         self.epoch_start = self.last_save
@@ -516,12 +521,9 @@ class _Trainer:
             torch.mps.manual_seed(seed)
 
     def _is_worth_saving(self) -> bool:
-        """Return whether to write checkpoints after an epoch: not each time, if epochs take a moment alone.
-
-        Where epochs have files of their own, last.ckpt goes with these.
-        """
+        """Return whether to write best.ckpt and last.ckpt: not after each epoch, if these take a moment."""
         is_recent = time.monotonic() - self.last_save < SECONDS_BETWEEN_SAVES
-        return self.done or self.keep_epochs is not None or not is_recent
+        return self.done or not is_recent
 
     def _save_is_due(self) -> bool:
         limit = 60 * self.run.config.save_minutes

@@ -290,7 +290,13 @@ def test_a_disk_without_room_for_the_checkpoints_is_told_before_the_first_step(
     assert len(warnings) == 1 and "no room for the checkpoints of all epochs" in warnings[0]
 
 
-def test_epochs_are_removed_once_last_ckpt_is_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "calls"), [(0.0, [(1, 1), (2, 2), (3, 3), (4, 3)]), (loop.SECONDS_BETWEEN_SAVES, [(4, 4)])]
+)
+def test_epochs_are_removed_once_last_ckpt_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_SAVES", seconds)
     run, asked = toy_run(tmp_path), []
 
     def keep(done: int) -> set[int]:
@@ -302,8 +308,30 @@ def test_epochs_are_removed_once_last_ckpt_is_written(tmp_path: Path) -> None:
     config, objective = OptimConfig(epochs=4), ToyObjective()
     stopping = StoppingConfig(monitor="train_loss")
     fit(objective, ToyBatches(), None, config, stopping, run, save=objective.content, keep_epochs=keep)
-    assert asked[-4:] == [(1, 1), (2, 2), (3, 3), (4, 3)]
+    assert asked[-len(calls) :] == calls
     assert {path.name for path in run.folder.glob("*_epoch_*")} == {"toy_epoch_01.ckpt", "toy_epoch_04.ckpt"}
+
+
+def test_files_of_short_epochs_are_all_written_and_best_ckpt_goes_with_last_ckpt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed goes on from last.ckpt with the best epoch that this knows."""
+    monkeypatch.setattr(loop._Trainer, "_is_worth_saving", lambda self: self.progress.epoch in (1, 3))
+    undisturbed, killed = toy_run(tmp_path / "a"), toy_run(tmp_path / "b")
+    stopping = StoppingConfig(monitor="train_loss")  # lower in each epoch
+    config = replace(CONFIG, lr=0.1)
+    train(undisturbed, ToyBatches(), ToyObjective(), config, stopping=stopping)
+    later = ToyBatches(at=lambda epoch, step: crash(epoch - 1, step))
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(killed, later, ToyObjective(), config, stopping=stopping)
+    losses = [float(row["train_loss"]) for row in log_of(killed)]
+    assert losses[1] < losses[0]
+    assert {path.stem for path in killed.folder.glob("*_epoch_*")} == {"toy_epoch_01", "toy_epoch_02"}
+    assert checkpoint.load(killed.folder / "last.ckpt")["epoch"] == 1
+    assert (killed.folder / "best.ckpt").samefile(killed.folder / "toy_epoch_01.ckpt")
+    train(toy_run(tmp_path / "b", resume=True), ToyBatches(), ToyObjective(seed=9), config, stopping=stopping)
+    assert_same_training(undisturbed, killed)
+    assert (killed.folder / "best.ckpt").samefile(killed.folder / "toy_epoch_03.ckpt")
 
 
 @pytest.mark.parametrize(("kept", "files"), [({2}, ["last", "toy_epoch_02"]), (set(), ["best", "last"])])
