@@ -19,7 +19,7 @@ from utils.cli import run_cli
 
 SETTINGS = (
     "--mode train --protocol supervised --image_size 32 --vision_backbone resnet18 --data_pairs partial "
-    "--transforms_cxr supervised --batch_size 256 --optimizer adamw --weight_decay 1e-4 --clip 1 "
+    "--transforms_cxr supervised --optimizer adamw --weight_decay 1e-4 --clip 1 "
     "--device cpu --bootstrap 0"
 )
 
@@ -30,7 +30,8 @@ class EqualTimeConfig:
 
     As long is the same number of core-seconds of the whole program, its validations and test included: two
     short trainings by stays tell what an epoch of them takes. Each training is a process with one thread. A
-    training that was tested is not run again. Validation scores choose between several learning rates.
+    training that was tested is not run again. Validation scores choose between several learning rates, and
+    between several sizes of a batch.
     """
 
     store: Path
@@ -45,8 +46,16 @@ class EqualTimeConfig:
     """Epochs by samples."""
     lr: float = 1e-3
     """Learning rate of both."""
+    batch_size: int = 256
+    """Samples in a batch by samples."""
+    stay_batch_size: int = 256
+    """Samples in a batch by stays: all hours of a few stays, and of more stays in larger batches."""
     fusion: str = "concatenation"
     """Fusion of all classifiers."""
+
+    def size(self, by: str) -> int:
+        """Return the samples in a batch by "sample" or "stay"."""
+        return self.batch_size if by == "sample" else self.stay_batch_size
 
 
 class Trained(NamedTuple):
@@ -60,7 +69,7 @@ class Trained(NamedTuple):
 
 def train(config: EqualTimeConfig, task: str, seed: int, by: str, epochs: int) -> Trained:
     """Train and test one classifier, unless that was done before."""
-    name = f"{task}-{by}-{config.lr:g}-{epochs}-{seed}"
+    name = f"{task}-{by}-{config.lr:g}-{config.size(by)}-{epochs}-{seed}"
     results, cost = config.out / "results", config.out / name / "core_seconds.txt"
     if not cost.is_file():
         shutil.rmtree(config.out / name, ignore_errors=True)
@@ -74,6 +83,8 @@ def train(config: EqualTimeConfig, task: str, seed: int, by: str, epochs: int) -
             *what,
             "--batch_by",
             by,
+            "--batch_size",
+            str(config.size(by)),
             "--epochs",
             str(epochs),
         ]
@@ -101,7 +112,7 @@ def affordable_epochs(short: Trained, longer: Trained, core_seconds: float) -> i
 def main(config: EqualTimeConfig) -> None:
     """Train all, and print a table in Markdown."""
     seeds = [f"seed {seed}" for seed in range(config.seeds)]
-    lines = [["task", "by", "lr", "epochs", "core-s", "validation", *seeds, "mean"]]
+    lines = [["task", "by", "lr", "batch", "epochs", "core-s", "validation", *seeds, "mean"]]
     lines.append(["---"] * 2 + ["---:"] * (len(lines[0]) - 2))
     for task in config.tasks:
         by_sample, by_stay = [], []
@@ -121,7 +132,8 @@ def row(config: EqualTimeConfig, task: str, by: str, trained: Sequence[Trained])
     spelled = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
     scores = [table["val"].mean(), *table["test"], table["test"].mean()]
     core_seconds = f"{np.median(table['core_seconds']):.0f}"
-    return [task, by, f"{config.lr:g}", spelled, core_seconds, *(f"{score:.3f}" for score in scores)]
+    settings = [task, by, f"{config.lr:g}", f"{config.size(by)}"]
+    return [*settings, spelled, core_seconds, *(f"{score:.3f}" for score in scores)]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ def test_stays_get_the_epochs_that_fit_the_time_of_samples(
         flags = dict(zip(command[2::2], command[3::2], strict=True))
         by, name = flags["--batch_by"], flags["--name"]
         epochs[by].append(int(flags["--epochs"]))
+        assert flags["--batch_size"] == {"sample": "256", "stay": "1024"}[by]
         (Path(flags["--save_dir"]) / name).mkdir(parents=True)
         results = Path(flags["--results_dir"]) / f"{flags['--task']}.csv"
         results.parent.mkdir(exist_ok=True)
@@ -28,12 +29,14 @@ def test_stays_get_the_epochs_that_fit_the_time_of_samples(
         return child.Ended(taken, taken, 1, 1, "")
 
     monkeypatch.setattr(child, "run", run)
-    config = equal_time.EqualTimeConfig(tmp_path, tmp_path / "out", ("decompensation",), seeds=2)
+    config = equal_time.EqualTimeConfig(
+        tmp_path, tmp_path / "out", ("decompensation",), seeds=2, stay_batch_size=1024
+    )
     equal_time.main(config)
     equal_time.main(config)
     assert epochs == {"sample": [1, 1], "stay": [1, 3, 20] * 2}, "nothing is trained twice"
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2:] == [
-        "| decompensation | sample | 0.001 | 1 | 45 | 0.800 | 0.750 | 0.750 | 0.750 |",
-        "| decompensation | stay | 0.001 | 20 | 45 | 0.800 | 0.750 | 0.750 | 0.750 |",
+        "| decompensation | sample | 0.001 | 256 | 1 | 45 | 0.800 | 0.750 | 0.750 | 0.750 |",
+        "| decompensation | stay | 0.001 | 1024 | 20 | 45 | 0.800 | 0.750 | 0.750 | 0.750 |",
     ]
