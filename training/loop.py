@@ -465,8 +465,10 @@ class _Trainer:
     def _save_last(self, epoch: int) -> None:
         """Write last.ckpt: the content of any checkpoint, and the state to continue at the next step.
 
-        best.ckpt is written before, if it is not: a training that goes on from last.ckpt takes it as it is.
+        best.ckpt and the logs are written before, as far as they are not: a training that goes on from
+        last.ckpt takes them as they are.
         """
+        self.run.flush_logs()
         if self.unsaved_best is not None:
             self.writer.write(self.run.folder / "best.ckpt", self.unsaved_best)
             self.unsaved_best = None

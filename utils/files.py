@@ -68,8 +68,10 @@ def check_space(folder: Path, needed: int, what: str) -> None:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path, flushed: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; it replaces `path` on success and is removed on failure.
+
+    `flushed`: whether the file then survives a power cut, for which this waits for the disk.
 
     Raises:
         FullDisk: The disk or quota is full.
@@ -79,9 +81,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         with explain_disk_full(path):
             yield partial
-            flush(partial)
+            if flushed:
+                flush(partial)
             partial.replace(path)
-            flush(path.parent)
+            if flushed:
+                flush(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -102,7 +106,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file atomically."""
-    with atomic_write(path) as partial:
+def write_text(path: Path, text: str, flushed: bool = True) -> None:
+    """Write a small text file atomically; `flushed`: see `atomic_write`."""
+    with atomic_write(path, flushed) as partial:
         partial.write_text(text)

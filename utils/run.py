@@ -24,7 +24,7 @@ from utils import distributed
 from utils.checkpoint import Origin
 from utils.config import decisive_settings, digest, is_resumable, to_dict
 from utils.distributed import Process
-from utils.files import atomic_write, write_text
+from utils.files import atomic_write, flush, write_text
 from utils.git import commit, git_diff
 from utils.lock import hold, release_in
 from utils.log import logger
@@ -97,15 +97,27 @@ class Run:
         return torch.bfloat16 if is_half else torch.float32
 
     def log(self, row: Mapping[str, float]) -> None:
-        """Append a row to log.csv atomically, and to TensorBoard at `row["step"]`; new columns come last."""
+        """Append a row to log.csv atomically, and to TensorBoard at `row["step"]`; new columns come last.
+
+        Rows survive a power cut after `flush_logs`, for which epochs of milliseconds need not wait each.
+        """
         if self.process.rank == 0:
             cells = {key: _cell(value) for key, value in row.items()}
             if self._log and cells.keys() <= set(self._log.columns):
                 self._log = replace(self._log, text=self._log.text + self._log.lines([cells]))
-                write_text(self.folder / "log.csv", self._log.text)
+                write_text(self.folder / "log.csv", self._log.text, flushed=False)
             else:
                 self._write_log([*self.read_log(), cells])
             self._write_scalars(row)
+
+    def flush_logs(self) -> None:
+        """Write all rows to the disk: a checkpoint of later rows than log.csv has could not be resumed."""
+        if self.process.rank == 0:
+            if self._log is not None:
+                flush(self.folder / "log.csv")
+                flush(self.folder)
+            if self._board is not None:
+                self._board.flush()
 
     def read_log(self) -> list[dict[str, str]]:
         """Return the rows of log.csv as text, [] if there are none."""
@@ -162,7 +174,7 @@ class Run:
 
     def _write_log(self, rows: list[dict[str, str]]) -> None:
         self._log = LogText.of(rows) if rows else None
-        write_text(self.folder / "log.csv", self._log.text if self._log else "")
+        write_text(self.folder / "log.csv", self._log.text if self._log else "", flushed=False)
 
     def _write_scalars(self, row: Mapping[str, float]) -> None:
         if self._board is None:
@@ -172,7 +184,6 @@ class Run:
         for key, value in row.items():
             if key != "step" and math.isfinite(value):
                 self._board.add_scalar(key, value, int(row["step"]))
-        self._board.flush()
 
 
 def start_run(

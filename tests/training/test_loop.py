@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 import shutil
 import signal
 import sys
@@ -270,6 +271,30 @@ def test_short_epochs_are_not_all_saved_and_what_is_lost_is_trained_again(
         seed = 0
     train_without_files_of_epochs(again, ToyBatches(), seed)
     assert_same_training(undisturbed, other)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="Linux alone names open files")
+def test_rows_of_short_epochs_are_on_the_disk_before_last_ckpt_and_wait_for_it_no_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    write, fsync = checkpoint.save, os.fsync
+
+    def note_fsync(descriptor: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        fsync(descriptor)
+
+    def note_save(path: Path, content: Mapping[str, object]) -> None:
+        if path.name == "last.ckpt":
+            done.append(f"{path.name} after {len(log_of(run))} rows")
+        write(path, content)
+
+    run = toy_run(tmp_path)
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(checkpoint, "save", note_save)
+    train_without_files_of_epochs(run, ToyBatches())
+    assert done.count("log.csv") == 1
+    assert done.index("log.csv") < done.index("last.ckpt after 3 rows") < done.index("last.ckpt.partial")
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_told_before_the_first_step(
