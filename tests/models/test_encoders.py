@@ -288,7 +288,7 @@ def test_all_stages_compile_as_one_graph() -> None:
     assert encoder.stages.compiles and counter.frame_count == 1
 
 
-def test_large_kernels_have_their_taps_outermost_on_a_cpu_and_all_others_are_in_channels_last() -> None:
+def test_large_kernels_on_a_cpu_have_their_taps_outermost_and_others_are_channels_last() -> None:
     encoder = CXREncoder("resnet18")
     maps: list[torch.Tensor] = []
     encoder.stages[1].register_forward_hook(lambda *call: maps.append(call[2]))
