@@ -36,3 +36,16 @@ def test_no_line_of_a_document_is_longer_than_120_columns() -> None:
         if len(line) > 120
     ]
     assert documents and not long
+
+
+def test_documents_name_tests_that_exist() -> None:
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+    named = [
+        name for path in documents for name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", path.read_text())
+    ]
+    missing = [
+        f"{path}::{test}"
+        for path, test in named
+        if not re.search(rf"def {test}\b", (ROOT / path).read_text() if (ROOT / path).is_file() else "")
+    ]
+    assert len(named) > 100 and not missing
