@@ -24,7 +24,7 @@ from utils import distributed
 from utils.checkpoint import Origin
 from utils.config import decisive_settings, digest, is_resumable, to_dict
 from utils.distributed import Process
-from utils.files import atomic_write, flush, write_text
+from utils.files import atomic_write, write_text
 from utils.git import commit, git_diff
 from utils.lock import hold, release_in
 from utils.log import logger
@@ -114,8 +114,7 @@ class Run:
         """Write all rows to the disk: a checkpoint of later rows than log.csv has could not be resumed."""
         if self.process.rank == 0:
             if self._log is not None:
-                flush(self.folder / "log.csv")
-                flush(self.folder)
+                write_text(self.folder / "log.csv", self._log.text)  # also where somebody removed it
             if self._board is not None:
                 self._board.flush()
 
