@@ -1,14 +1,12 @@
 """Write synthetic MIMIC-IV and MIMIC-CXR-JPG folders, or synthetic X-rays for real stays."""
 
-import multiprocessing
 import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from io import BytesIO
 from itertools import repeat
 from pathlib import Path
@@ -37,9 +35,11 @@ from datasets.synthetic.studies import Studies, draw_studies, findings_table, me
 from utils.files import explain_disk_full
 from utils.lock import locked
 from utils.log import logger
-from utils.machine import available_cpus, keep_freed_memory
+from utils.machine import available_cpus
+from utils.processes import process_pool
 
 BLOCKS_AHEAD = 3  # whose tables are made before their X-rays are drawn
+TABLES_AHEAD = 8  # that are made before they are written: those of one block
 NOTICE = "Synthetic data made by `python -m datasets.synthetic`: no record here is of a real patient.\n"
 XRAY_NOTICE = "Synthetic X-rays made by `python -m datasets.synthetic` for real stays: no finding is real.\n"
 IV, CXR = "mimic-iv", "mimic-cxr-jpg"
@@ -66,14 +66,28 @@ def atomic_folders(out: Path, names: Iterable[str]) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class TableWriter:
-    """Gzipped CSV files below a folder; the same frames give the same bytes."""
+    """Gzipped CSV files below a folder; the same frames give the same bytes.
+
+    A thread compresses and writes while the next frames are made; at most TABLES_AHEAD are pending.
+    """
 
     root: Path
     open_files: ExitStack
+    thread: Executor
     tables: dict[str, BinaryIO] = field(default_factory=dict)
+    pending: deque[Future[None]] = field(default_factory=deque)
 
     def append(self, name: str, frame: pl.DataFrame) -> None:
         """Append rows to `<name>.csv.gz`, which begins with a header, as a gzip member of their own."""
+        self.wait(TABLES_AHEAD - 1)
+        self.pending.append(self.thread.submit(self._write, name, frame))
+
+    def wait(self, at_most: int = 0) -> None:
+        """Wait until at most this many frames are pending, and raise what went wrong with one."""
+        while len(self.pending) > at_most:
+            self.pending.popleft().result()
+
+    def _write(self, name: str, frame: pl.DataFrame) -> None:
         is_new = name not in self.tables
         if is_new:
             path = self.root / f"{name}.csv.gz"
@@ -95,8 +109,10 @@ def open_tables(root: Path, notice: str) -> Iterator[TableWriter]:
     """Make a folder of tables, with a file that says that its records are synthetic."""
     root.mkdir()
     (root / SYNTHETIC_MARKER).write_text(notice)
-    with ExitStack() as open_files:
-        yield TableWriter(root, open_files)
+    with ExitStack() as open_files, ThreadPoolExecutor(1) as thread:
+        tables = TableWriter(root, open_files, thread)
+        yield tables
+        tables.wait()
 
 
 @dataclass
@@ -140,11 +156,9 @@ class CXRWriter:
 def open_cxr(root: Path, notice: str, seed: int, simulation: Simulation, workers: int) -> Iterator[CXRWriter]:
     """Make a MIMIC-CXR-JPG folder, and start processes that draw (0: one per core; 1: only a thread)."""
     count = workers or available_cpus()
-    spawn = multiprocessing.get_context("spawn")
-    processes = partial(ProcessPoolExecutor, mp_context=spawn, initializer=keep_freed_memory)
     with (
         open_tables(root, notice) as tables,
-        (ThreadPoolExecutor if count == 1 else processes)(count) as pool,
+        ThreadPoolExecutor(1) if count == 1 else process_pool(count, "draws X-rays") as pool,
     ):
         for _ in range(count):
             pool.submit(in_groups, ())  # starts a process, which imports what it needs meanwhile
