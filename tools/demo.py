@@ -99,7 +99,7 @@ def extraction(config: DemoConfig) -> list[str]:
     flags = (
         f"--mimic_cxr {config.data}/raw/mimic-cxr-jpg --out {config.data}/store --image_cache {STORED_SIZE}"
     )
-    return [sys.executable, "-m", "datasets.extract", "--mimic_iv", mimic_iv, *flags.split()]
+    return ["-m", "datasets.extract", "--mimic_iv", mimic_iv, *flags.split()]
 
 
 def pretraining(config: DemoConfig) -> list[str]:
@@ -131,7 +131,7 @@ def classifiers(config: DemoConfig) -> Iterator[tuple[str, list[str]]]:
 
 
 def classify(runner: Runner, config: DemoConfig) -> None:
-    """Train and test all classifiers, two at a time."""
+    """Start all classifiers, two at a time."""
     threads = {"OMP_NUM_THREADS": str((available_cores() + 1) // 2)}
     for name, flags in classifiers(config):
         command = [
@@ -145,7 +145,6 @@ def classify(runner: Runner, config: DemoConfig) -> None:
         ]
         runner.start(name, command, threads)
         print(f"{name}: {runner.log_dir / name}.log", flush=True)
-    runner.finish()
 
 
 @contextmanager
@@ -173,13 +172,14 @@ def main() -> None:
     for folder in (config.data, config.runs, config.results):
         shutil.rmtree(folder, ignore_errors=True)
     with Runner(jobs=2, log_dir=config.runs) as runner:
-        run_step(runner, "raw data", raw_data(config))
+        run_step(runner, "raw data", raw_data(config), before=[extraction(config)])
         run_step(runner, "extraction", extraction(config), before=[pretraining(config), [CLASSIFIER]])
         run_step(runner, "SimCLR pretraining", pretraining(config))
         with step("linear evaluation and fine-tuning of two tasks"):
             classify(runner, config)
-    from evaluation.tables import summary  # imports pandas, for which no step need wait
+            from evaluation.tables import summary  # imports pandas while the last classifiers run
 
+            runner.finish()
     print(f"\nTest scores\n{summary(config.results)}")
     print(f"\nall of it took {time.monotonic() - began:.0f} s")
 
