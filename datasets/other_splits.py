@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 
 from datasets.data_config import DataConfig, parse_fold
 from datasets.schema import SPLITS
 from datasets.splits import split_by_fold, split_by_year
 from datasets.store import OtherSplits, Store
+from utils.lazy_pandas import pd
 
 YEARS = "anchor_year_group"
 
@@ -24,12 +24,12 @@ def open_store(config: DataConfig) -> Store:
     store = Store.open(config.store)
     if config.fold:
         fold, folds = parse_fold(config.fold)
-        subjects = store.stays(["subject_id"])["subject_id"]
+        subjects = store.stay_columns(["subject_id"])["subject_id"]
         return _with_splits(store, f"fold {fold}/{folds}", split_by_fold(subjects, fold, folds))
     if config.split_by == "year":
         years = group_years(store)
         first = config.first_test_year or last_year(store, years)
-        subjects = store.stays(["subject_id"])["subject_id"]
+        subjects = store.stay_columns(["subject_id"])["subject_id"]
         return _with_splits(store, f"year from {first}", split_by_year(subjects, years, first), years)
     return store
 

@@ -14,11 +14,10 @@ from datasets.schema import (
     SAMPLE_COLUMNS,
     SPLITS,
 )
+from datasets.splits import check_disjoint
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from datasets.store import Store
+    from datasets.store import Columns, Store
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,28 +93,26 @@ def load_samples(store: Store, task: LabeledTask, split: str, config: DataConfig
 
 
 def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
-    from datasets.splits import check_disjoint  # with pandas, which --help does not need
-    from datasets.store import NO_TEST
+    from datasets.store import NO_TEST  # with pyarrow, which --help does not need
 
     if split == "test" and store.without_test:
         raise ValueError(NO_TEST)
-    stays = store.stays(["subject_id", "stay_id", "split", "offset", "length"])
+    stays = store.stay_columns(["subject_id", "stay_id", "split", "offset", "length"])
     check_disjoint(stays["subject_id"], stays["split"], store.folder)
     _check_arrays(store, stays)
     rows = _read_rows(store, task, split, stays)
-    raw_labels = rows[list(task.labels)].to_numpy(np.float64)
+    raw_labels = np.stack([rows[label] for label in task.labels], axis=1).astype(np.float64)
     try:
         targets = task.encode(raw_labels)
     except ValueError as error:
         cure = store.how_to_repair(task.name)
         raise ValueError(f"{store.folder}: {split} labels of {task.name}: {error}; {cure}") from error
-    cxr_row, end_hours = rows["cxr_row"].to_numpy(), rows["end_hours"].to_numpy()
-    partial_bin_row = rows["partial_bin_row"].to_numpy()
+    cxr_row, end_hours, partial_bin_row = rows["cxr_row"], rows["end_hours"], rows["partial_bin_row"]
     return Samples(
-        subject_id=rows["subject_id"].to_numpy(),
-        stay_id=rows["stay_id"].to_numpy(),
-        offset=stays["offset"].to_numpy(np.int64)[rows["stay_row"]],
-        bins=rows["bins"].to_numpy(),
+        subject_id=rows["subject_id"],
+        stay_id=rows["stay_id"],
+        offset=stays["offset"].astype(np.int64)[rows["stay_row"]],
+        bins=rows["bins"],
         partial_bin_row=np.where(
             partial_bin_row >= 0, partial_bin_row + store.first_partial_bin(task.name), -1
         ),
@@ -127,25 +124,24 @@ def _read_samples(store: Store, task: LabeledTask, split: str) -> Samples:
     )
 
 
-def _read_rows(store: Store, task: LabeledTask, split: str, stays: pd.DataFrame) -> pd.DataFrame:
+def _read_rows(store: Store, task: LabeledTask, split: str, stays: Columns) -> Columns:
     """Return the rows of the listfiles whose stay is in a split of the store."""
-    import pandas as pd  # which --help does not need
-
-    extracted = stays.assign(split=store.extracted_splits())
+    extracted = stays | {"split": store.extracted_splits()}
     parts = []
     for name in SPLITS if store.other_splits else (split,):
-        rows = store.listfile(task.name, name, ["stay_id", *task.labels, *SAMPLE_COLUMNS])
+        rows = store.listfile_columns(task.name, name, ["stay_id", *task.labels, *SAMPLE_COLUMNS])
         _check_samples(rows, store, task.name, extracted, name)
-        parts.append(rows[stays["split"].to_numpy()[rows["stay_row"]] == split])
-    return pd.concat(parts, ignore_index=True)
+        chosen = stays["split"][rows["stay_row"]] == split
+        parts.append({name: column[chosen] for name, column in rows.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _check_arrays(store: Store, stays: pd.DataFrame) -> None:
+def _check_arrays(store: Store, stays: Columns) -> None:
     """Check that the arrays hold the hours and images that the tables list."""
     cure = "copy the store again from where it was made"
     length = stays["length"]
     hours = length.sum()
-    if not len(stays):
+    if not len(length):
         raise ValueError(f"{store.folder}: stays.parquet holds no stay; {cure}")
     if (length < 0).any() or (stays["offset"] != length.cumsum() - length).any():
         raise ValueError(f"{store.folder}: the hours of stays.parquet do not follow one another; {cure}")
@@ -156,36 +152,35 @@ def _check_arrays(store: Store, stays: pd.DataFrame) -> None:
     _ = store.cxr  # checks that its pixels are those of the images
 
 
-def _check_samples(rows: pd.DataFrame, store: Store, task: str, stays: pd.DataFrame, split: str) -> None:
+def _check_samples(rows: Columns, store: Store, task: str, stays: Columns, split: str) -> None:
     """Check that each sample of a listfile is one of a stay of the split, with hours and an image of it."""
 
     def require(rule: str, valid: np.ndarray) -> None:
         if not valid.all():
             raise ValueError(
                 f"{store.folder}: the listfiles of {task} are not of this store: {np.sum(~valid)} of "
-                f"{len(rows)} {split} samples, the first on line {valid.argmin() + 2}, break the rule that "
-                f"{rule}; {store.how_to_repair(task)}"
+                f"{len(stay_row)} {split} samples, the first on line {valid.argmin() + 2}, break the rule "
+                f"that {rule}; {store.how_to_repair(task)}"
             )
 
-    columns = {name: rows[name].to_numpy() for name in ("stay_id", *SAMPLE_COLUMNS)}
-    stay_row, bins, end_hours = columns["stay_row"], columns["bins"], columns["end_hours"]
-    require("stay_row is a row of stays.parquet", (stay_row >= 0) & (stay_row < len(stays)))
-    stays = stays.take(stay_row)
-    require("stay_id is that of the stay", stays["stay_id"].to_numpy() == columns["stay_id"])
-    require("subject_id is that of the stay", stays["subject_id"].to_numpy() == columns["subject_id"])
-    require(f"the stay is of the {split} split", stays["split"].to_numpy() == split)
-    require("bins is 1 to the length of the stay", (bins >= 1) & (bins <= stays["length"].to_numpy()))
+    stay_row, bins, end_hours = rows["stay_row"], rows["bins"], rows["end_hours"]
+    require("stay_row is a row of stays.parquet", (stay_row >= 0) & (stay_row < len(stays["stay_id"])))
+    of_row = {name: column[stay_row] for name, column in stays.items()}
+    require("stay_id is that of the stay", of_row["stay_id"] == rows["stay_id"])
+    require("subject_id is that of the stay", of_row["subject_id"] == rows["subject_id"])
+    require(f"the stay is of the {split} split", of_row["split"] == split)
+    require("bins is 1 to the length of the stay", (bins >= 1) & (bins <= of_row["length"]))
     require("end_hours is 0 or later", (end_hours >= 0) & np.isfinite(end_hours))
-    partial, partial_bins = columns["partial_bin_row"], store.tasks[task].partial_bins
+    partial, partial_bins = rows["partial_bin_row"], store.tasks[task].partial_bins
     is_row = (partial >= -1) & (partial < partial_bins)
     require("partial_bin_row is -1 or a row of partial_bins.npy", is_row)
-    cxr_row, stay_of_image = columns["cxr_row"], store.images(["stay_row"])["stay_row"].to_numpy()
+    cxr_row, stay_of_image = rows["cxr_row"], store.image_columns(["stay_row"])["stay_row"]
     require("cxr_row is -1 or a row of cxr.parquet", (cxr_row >= -1) & (cxr_row < len(stay_of_image)))
     require("the image is of the stay", (cxr_row < 0) | (np.append(stay_of_image, 0)[cxr_row] == stay_row))
 
 
 def _gap_days(store: Store, cxr_row: np.ndarray, end_hours: np.ndarray) -> np.ndarray:
-    hours = np.append(store.images(["hours"])["hours"].to_numpy(), np.nan)  # the last is that of row -1
+    hours = np.append(store.image_columns(["hours"])["hours"], np.nan)  # the last is that of row -1
     days: np.ndarray = np.abs((end_hours - hours[cxr_row]) / 24)
     return days.astype(np.float32)
 
@@ -227,7 +222,7 @@ def _with_every_image(samples: Samples, store: Store) -> Samples:
     """Repeat each sample for each earlier image of its stay, unless the task is about one image."""
     if not len(samples) or np.all(samples.gap_days < 1 / 86400):
         return samples
-    stay_row = store.images(["stay_row"])["stay_row"].to_numpy()
+    stay_row = store.image_columns(["stay_row"])["stay_row"]
     paired = samples.cxr_row >= 0
     first = samples.cxr_row.copy()
     first[paired] = np.searchsorted(stay_row, stay_row[samples.cxr_row[paired]])

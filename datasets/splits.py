@@ -1,10 +1,11 @@
 """Splits by subject: train, val or test, the same for every task and for both modalities."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 
 TEST_FRACTION = 0.2
 VAL_FRACTION = 0.1  # of the subjects outside the test split
@@ -73,12 +74,12 @@ def _test_or_other(subject: int, is_test: bool) -> str:
     return "val" if uniform(subject, "val") < VAL_FRACTION else "train"
 
 
-def check_disjoint(subjects: pd.Series, splits: pd.Series, path: Path) -> None:
+def check_disjoint(subjects: np.ndarray, splits: np.ndarray, path: Path) -> None:
     """Check that every subject is in one split, given one row per stay; errors name `path`."""
-    pairs = pd.DataFrame({"subject": subjects, "split": splits}).drop_duplicates()["subject"]
-    shared = pairs[pairs.duplicated()].unique()
-    if len(shared):
+    pairs = set(zip(subjects.tolist(), splits.tolist(), strict=True))
+    shared = [subject for subject, count in Counter(subject for subject, _ in pairs).items() if count > 1]
+    if shared:
         raise ValueError(
-            f"{path}: {len(shared)} subjects are in two splits (first: {shared.min()}), but a subject has "
+            f"{path}: {len(shared)} subjects are in two splits (first: {min(shared)}), but a subject has "
             "one split; extract again"
         )

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
@@ -28,13 +27,17 @@ from datasets.schema import (
 from utils.files import sha256
 from utils.yaml_files import load_yaml
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Columns = dict[str, np.ndarray]  # of a table, by name; without pandas, whose import takes a third of a second
 MANIFEST = "manifest.yaml"
 WORK = ".work"  # folder in a store that is being written
 RAW_FOLDERS = ("icu", "core", "files", "mimic-iv", "mimic-cxr-jpg")  # some of them lie in a raw release
 PARTIAL_BINS = "partial_bins.npy"  # of a task
 COPY_OR_EXTRACT = "copy it again from where the store was made, or extract again"
 INTEGER_COLUMNS = {"subject_id", "stay_id", "events", "offset", "length", *SAMPLE_COLUMNS} - {"end_hours"}
-IMAGES = "cxr.parquet"
+STAYS, IMAGES = "stays.parquet", "cxr.parquet"
 SIDES = ("height", "width")  # of images; of a patient, height is a number
 FLOAT_COLUMNS = ("hours", "los_hours")
 NO_TEST = "settings are chosen on the validation split; a search does not open the test split"
@@ -187,7 +190,7 @@ class Store:
         Raises:
             ValueError: cxr.npy does not hold as many pixels as cxr.parquet says.
         """
-        shape = self.images(["height", "width"]).to_numpy(np.int64)
+        shape = np.stack([*self.image_columns(SIDES).values()], axis=1).astype(np.int64)
         pixels = self._mapped("cxr.npy", np.uint8, ())
         images = PackedImages(pixels, shape[:, 0], shape[:, 1], self.manifest.image_cache)
         if (shape < 1).any() or images.size.sum() != len(pixels):
@@ -227,19 +230,29 @@ class Store:
 
     def stays(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per stay; all columns, or those named."""
-        stays = self._table("stays.parquet", columns)
+        stays = self._table(STAYS, columns)
         if self.other_splits and "split" in stays:
             stays["split"] = self.other_splits.of_stays
         return stays
 
+    def stay_columns(self, names: Sequence[str]) -> Columns:
+        """Return some columns of `stays` [stays]."""
+        columns = self._columns(STAYS, names)
+        if self.other_splits and "split" in columns:
+            columns["split"] = self.other_splits.of_stays
+        return columns
+
     def extracted_splits(self) -> np.ndarray:
         """Return the split of each stay [stays] that the extraction gave it, in whose listfiles it is."""
-        splits: np.ndarray = self._table("stays.parquet", ["split"])["split"].to_numpy()
-        return splits
+        return self._columns(STAYS, ["split"])["split"]
 
     def images(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
         """Return a row per X-ray, ordered by (stay_row, hours); all columns, or those named."""
         return self._table(IMAGES, columns)
+
+    def image_columns(self, names: Sequence[str]) -> Columns:
+        """Return some columns of `images` [images]."""
+        return self._columns(IMAGES, names)
 
     def diagnoses(self) -> pd.DataFrame:
         """Return stay_id, seq_num, icd_code, icd_version and condition (None for none) of each diagnosis.
@@ -278,6 +291,21 @@ class Store:
         Raises:
             ValueError: The store has no samples of the task, or a column is missing.
         """
+        path, table = self._listfile(task, split, columns)
+        untyped = [field.name for field in table.schema if pa.types.is_null(field.type)]
+        rows = table.to_pandas().astype({name: "float64" for name in untyped if name not in INTEGER_COLUMNS})
+        _check_kinds(path, rows, [name for name in rows if name != "stay"])
+        return rows
+
+    def listfile_columns(self, task: str, split: str, names: Sequence[str]) -> Columns:
+        """Return some columns of `listfile` [samples], none of them `stay`."""
+        path, table = self._listfile(task, split, names)
+        columns = _arrays_of(table)
+        _check_kinds(path, columns, names)
+        return columns
+
+    def _listfile(self, task: str, split: str, columns: Sequence[str] | None) -> tuple[Path, pa.Table]:
+        """Read a listfile; return its path, too."""
         self._manifest_of(task)
         if self.without_test and split == "test" and not self.other_splits:
             raise ValueError(NO_TEST)
@@ -286,14 +314,10 @@ class Store:
         integers = dict.fromkeys(INTEGER_COLUMNS, pa.int64())
         options = csv.ConvertOptions(include_columns=columns, column_types=integers)
         try:
-            table = csv.read_csv(path, convert_options=options)
+            return path, csv.read_csv(path, convert_options=options)
         except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
             message = re.split(": invalid value|, got", str(error))[0]  # the rest quotes patient data
             raise ValueError(f"{path}: {message}; {self.how_to_repair(task)}") from None
-        untyped = [field.name for field in table.schema if pa.types.is_null(field.type)]
-        rows = table.to_pandas().astype({name: "float64" for name in untyped if name not in INTEGER_COLUMNS})
-        _check_kinds(path, rows, [name for name in rows if name != "stay"])
-        return rows
 
     def normalizer(self) -> tuple[np.ndarray, np.ndarray]:
         """Return mean and standard deviation of the train split, float32 [C] each; 0 and 1 for categories.
@@ -380,15 +404,42 @@ class Store:
         return array
 
     def _table(self, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
+        table: pd.DataFrame = self._arrow_table(name, columns).to_pandas()
+        _check_kinds(self.folder / name, table, FLOAT_COLUMNS)
+        return table
+
+    def _columns(self, name: str, columns: Sequence[str]) -> Columns:
+        arrays = _arrays_of(self._arrow_table(name, columns))
+        _check_kinds(self.folder / name, arrays, FLOAT_COLUMNS)
+        return arrays
+
+    def _arrow_table(self, name: str, columns: Sequence[str] | None) -> pa.Table:
         path = self.folder / name
         self._check(path)
         try:
-            table = pd.read_parquet(path, columns=None if columns is None else list(columns))
+            with pq.ParquetFile(path) as file:  # `read_table` imports pandas
+                if missing := set(columns or ()) - set(file.schema_arrow.names):
+                    raise pa.ArrowKeyError(min(missing))  # which `read` leaves out
+                return file.read(None if columns is None else list(columns))
         except (pa.ArrowException, OSError) as error:
             fault = f"cannot be read as a table with the needed columns ({type(error).__name__})"
             raise ValueError(f"{path}: {fault}; {COPY_OR_EXTRACT}") from None
-        _check_kinds(path, table, FLOAT_COLUMNS)
-        return table
+
+
+def _arrays_of(table: pa.Table) -> Columns:
+    """Return the columns of a table as pandas would hold them: a missing number is NaN."""
+    return {name: _array_of(table[name]) for name in table.column_names}
+
+
+def _array_of(column: pa.ChunkedArray) -> np.ndarray:
+    """Return a column as an array; PyArrow's `to_numpy` imports pandas, and is called for missing numbers."""
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return np.array(column.to_pylist(), dtype=object)
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if column.null_count or not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.asarray(column.to_numpy())
+    return np.from_dlpack(column.combine_chunks()).copy()
 
 
 def _of_all_channels(
@@ -500,7 +551,7 @@ def _check_files(root: Path, folder: Path, files: Mapping[str, FileDigest], cure
             raise ValueError(f"{path} has {size} bytes where the manifest says {digest.bytes}; {cure}")
 
 
-def _check_kinds(path: Path, table: pd.DataFrame, numeric: Sequence[str]) -> None:
+def _check_kinds(path: Path, table: pd.DataFrame | Columns, numeric: Sequence[str]) -> None:
     """Check that INTEGER_COLUMNS and the sides of images are integers, and columns of `numeric` numbers."""
     for name, column in table.items():
         is_side = name in SIDES and path.name == IMAGES

@@ -55,7 +55,7 @@ def summarize(store: Store, samples: Samples) -> np.ndarray:
     stay_row = stays_of(store, samples)
     end = end_of_record(store, samples)
     order = np.argsort(stay_row, kind="stable")
-    events = store.stays(["events"])["events"].to_numpy()
+    events = store.stay_columns(["events"])["events"]
     for rows in _parts(stay_row[order], events):
         part = order[rows]
         stays, stay = np.unique(stay_row[part], return_inverse=True)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,18 +16,19 @@ from datasets.samples import Samples
 from datasets.schema import Triplets, variables
 from datasets.store import Store
 from utils.device import to_device
+from utils.lazy_pandas import pd
 
 EVENTS_AT_ONCE = 1 << 20  # read of events.parquet
 
 
 def count_triplets(store: Store, samples: Samples) -> int:
     """Return how many triplets the stays of samples have."""
-    return int(store.stays(["events"])["events"].to_numpy()[np.unique(stays_of(store, samples))].sum())
+    return int(store.stay_columns(["events"])["events"][np.unique(stays_of(store, samples))].sum())
 
 
 def stays_of(store: Store, samples: Samples) -> np.ndarray:
     """Return the row in stays.parquet of each sample's stay, int64 [n]."""
-    offset = store.stays(["offset"])["offset"].to_numpy()
+    offset = store.stay_columns(["offset"])["offset"]
     row: np.ndarray = np.searchsorted(offset, samples.offset, side="right") - 1
     return row
 
@@ -61,7 +61,7 @@ class TripletReader:
         self.end = end_hours.astype(np.float32)
         stay_row, self.stay = np.unique(stays_of(store, samples), return_inverse=True)
         seconds, triplets = read_triplets(store, stay_row, placement == "disk")
-        counts = store.stays(["events"])["events"].to_numpy()[stay_row]
+        counts = store.stay_columns(["events"])["events"][stay_row]
         ends = np.cumsum(counts)
         self.first = (ends - counts)[self.stay]
         key = np.repeat(np.arange(len(counts)), counts) << 32 | seconds
@@ -99,7 +99,7 @@ def read_triplets(store: Store, stay_row: np.ndarray, on_disk: bool) -> tuple[np
 
     They are in the order of the stays and, in a stay, of time. `on_disk` maps the triplets from a file.
     """
-    counts = store.stays(["events"])["events"].to_numpy()
+    counts = store.stay_columns(["events"])["events"]
     total = int(counts[stay_row].sum())
     seconds = np.empty(total, np.int64)
     if on_disk:

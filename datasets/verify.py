@@ -64,7 +64,7 @@ def main(config: VerifyConfig) -> None:
         fault = f"{len(lines)} files are not as its manifests say"
         raise ValueError(f"{config.store}: {fault}; copy them again, or extract again (samples: {remake})")
     store = Store.open(config.store)
-    stays = store.stays(["subject_id", "split"])
+    stays = store.stay_columns(["subject_id", "split"])
     check_disjoint(stays["subject_id"], stays["split"], config.store)
     count = len(listed_files(config.store))
     print(f"{config.store}: {count} files as written; manifest {store.fingerprint}")

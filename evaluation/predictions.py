@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from evaluation.results import read_table
 from utils.files import atomic_write
+from utils.lazy_pandas import pd
 
 if TYPE_CHECKING:  # the commands that read predictions need no torch
     from datasets.samples import Samples

@@ -1,5 +1,7 @@
 """Result tables: CSV files, a row per score, that many runs may append to at the same time."""
 
+from __future__ import annotations
+
 import csv
 import io
 import re
@@ -9,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from utils.config import digest
 from utils.files import atomic_write, write_text
+from utils.lazy_pandas import pd
 from utils.lock import waiting_lock
 from utils.yaml_files import dump_yaml, read_yaml_mapping
 

@@ -1,12 +1,14 @@
 """ROC and precision-recall curves, their means over labels, and bands from a bootstrap over subjects."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from evaluation import bootstrap, metrics
 from evaluation.bootstrap import Resamples
+from utils.lazy_pandas import pd
 
 GRID = np.linspace(0, 1, 101)  # x values at which curves are averaged
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from datasets.samples import Samples
 from evaluation import bootstrap, metrics, results
@@ -20,6 +19,7 @@ from evaluation.predictions import write_predictions
 from evaluation.subgroups import SMALLEST_GROUP, UNKNOWN
 from evaluation.summaries import Summary, summary_path
 from tasks.task import Task
+from utils.lazy_pandas import pd
 
 NAMED_LABELS = 5  # of those without a value in some resamples
 

@@ -1,14 +1,16 @@
 """Groups of patients, such as by age and sex, which are scored one by one; `+` intersects them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from datasets.samples import Samples
 from datasets.store import Store
 from evaluation.predictions import HAS_XRAY
+from utils.lazy_pandas import pd
 
 UNKNOWN = "unknown"  # scored like any subgroup, but excluded from gaps
 SMALLEST_GROUP = 20  # subjects; scores of fewer say little, and might tell who they are

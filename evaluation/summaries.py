@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import pandas as pd
 
 from evaluation import bootstrap
 from evaluation.bootstrap import Resampled, Resamples
@@ -17,6 +16,7 @@ from evaluation.metrics import CALIBRATION_BINS, calibration_bin
 from evaluation.predictions import read_predictions, to_arrays
 from evaluation.roc_curves import CURVES, compute_curves
 from utils.files import atomic_write
+from utils.lazy_pandas import pd
 
 RESAMPLE_SEED = 0  # of the bootstrap of every run, so that the resamples of all runs draw the same subjects
 

@@ -1,11 +1,14 @@
 """A prediction task: its labels, its samples and how it is scored."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import pandas as pd
+
+from utils.lazy_pandas import pd
 
 SHORTEST_HOURS = 4  # a prediction at every hour needs more than this much of the stay
 TaskKind = Literal["binary", "multilabel", "ordinal"]
@@ -91,7 +94,7 @@ def whole_hours_rules(stays: pd.DataFrame, last_hour: np.ndarray) -> Rules:
     }
 
 
-def passes(rules: Rules) -> "pd.Series[bool]":
+def passes(rules: Rules) -> pd.Series[bool]:
     """Return whether each stay passes all rules."""
     return pd.DataFrame(rules).all(axis=1)
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from datasets.schema import SPLITS
 from evaluation import metrics, results
 from evaluation.scoring import compute_scores
 from tasks import TASKS
 from tasks.task import Task
+from utils.lazy_pandas import pd
 
 MEANS_OF_MONITOR = {"auroc": ("auroc", "auprc"), "kappa": ("kappa",)}
 SCRIPTS = {"concatenation": "lineareval.sh", "ehr": "lineareval_ehr.sh", "cxr": "lineareval_cxr.sh"}

@@ -98,5 +98,5 @@ def check_no_leakage(store: Store, path: Path) -> Mapping[str, np.ndarray]:
 
 def _subjects(store: Store) -> dict[str, np.ndarray]:
     """Return {split: subject of each stay [n]}."""
-    stays = store.stays(["subject_id", "split"])
-    return {split: stays["subject_id"][stays["split"] == split].to_numpy(np.int64) for split in SPLITS}
+    stays = store.stay_columns(["subject_id", "split"])
+    return {split: stays["subject_id"][stays["split"] == split] for split in SPLITS}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -37,6 +37,21 @@ def resolve_main(target: str) -> object:
         if was_on:
             gc.enable()
     return found
+
+
+class LazyModule:
+    """A module that is imported when something of it is first used.
+
+    >>> math = LazyModule("math")
+    >>> math.pi
+    3.141592653589793
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._name), name)
 
 
 class LazyTable(Mapping[str, T]):

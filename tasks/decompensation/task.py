@@ -1,9 +1,11 @@
 """Decompensation: at every hour of a stay, does the patient die within the next 24 hours?"""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 
 from tasks.task import Rules, Task, whole_hours, whole_hours_rules
+from utils.lazy_pandas import pd
 
 HORIZON_HOURS = 24
 

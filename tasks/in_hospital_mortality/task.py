@@ -1,8 +1,9 @@
 """In-hospital mortality: from the first 48 hours of a stay, does the patient die in hospital?"""
 
-import pandas as pd
+from __future__ import annotations
 
 from tasks.task import Rules, Task, has_event, hours_alive, passes
+from utils.lazy_pandas import pd
 
 WINDOW_HOURS = 48.0
 

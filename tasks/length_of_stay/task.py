@@ -1,11 +1,13 @@
 """Length of stay: at every hour of a stay, in which of ten bins does the remaining time lie?"""
 
+from __future__ import annotations
+
 import itertools
 
 import numpy as np
-import pandas as pd
 
 from tasks.task import Rules, Task, hours_alive, whole_hours, whole_hours_rules
+from utils.lazy_pandas import pd
 
 # Left edges of the bins in hours after the first: 1, 2, ..., 8 and 14 days.
 DAYS = (1, 2, 3, 4, 5, 6, 7, 8, 14)

@@ -1,9 +1,10 @@
 """Clinical conditions: which of 25 groups of diagnoses are among the admission's ICD codes?"""
 
-import pandas as pd
+from __future__ import annotations
 
 from datasets.conditions import conditions
 from tasks.task import Rules, Task, has_event, hours_alive, passes
+from utils.lazy_pandas import pd
 
 CONDITIONS = tuple(condition.title for condition in conditions())
 

@@ -1,10 +1,12 @@
 """Radiology: which of CheXpert's 14 findings does an X-ray show, given it and the record up to it?"""
 
+from __future__ import annotations
+
 import numpy as np
-import pandas as pd
 
 from datasets.schema import FINDINGS
 from tasks.task import Rules, Task, has_event, hours_alive, passes
+from utils.lazy_pandas import pd
 
 
 def rules(stays: pd.DataFrame, images: pd.DataFrame, protocol: str) -> Rules:

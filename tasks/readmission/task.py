@@ -1,8 +1,9 @@
 """Readmission: does another ICU stay of the patient begin within 30 days of leaving this one?"""
 
-import pandas as pd
+from __future__ import annotations
 
 from tasks.task import Rules, Task, has_event, hours_alive, passes
+from utils.lazy_pandas import pd
 
 PUBLISHED_HOURS = 48.0  # that the published classes read, where period_length is 0
 
