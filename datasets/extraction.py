@@ -1,5 +1,7 @@
 """From MIMIC or MEDS to a store, step by step; an interrupted extraction goes on where it stopped."""
 
+from __future__ import annotations
+
 import gzip
 import hashlib
 import json
@@ -14,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -64,6 +65,8 @@ from datasets.store_writer import (
 from utils.arrays import write_array
 from utils.cli import run_next
 from utils.files import atomic_write, flush, sha256, write_text
+from utils.lazy import import_meanwhile
+from utils.lazy_pandas import pd
 from utils.log import logger
 from utils.threads import THREADS, in_order
 
@@ -248,6 +251,7 @@ def _key_of(name: str, config: ExtractConfig) -> str:
 
 def select_cohort(config: ExtractConfig) -> None:
     """Select the stays, with outcomes, split and the labels of the admission."""
+    import_meanwhile("pandas")  # of the steps that follow
     source = open_source(config)
     is_meds = isinstance(source, MEDSDataset)
     lists = _subject_lists(config, source)

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import BinaryIO
 
 import numpy as np
-import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count
 from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount, TaskManifest, listfile_name
 from utils.arrays import npy_header
 from utils.files import atomic_write, sha256, write_text
+from utils.lazy_pandas import pd
 from utils.lock import locked
 from utils.threads import THREADS, in_order
 from utils.yaml_files import dump_yaml

@@ -7,10 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from datasets.schema import SPLITS
 from tasks.task import Task
+from utils.lazy_pandas import pd
 
 ATTRITION, LABELS = "attrition.csv", "labels.csv"  # files in the folder of a task in a store
 FEW_STAYS = 5  # with fewer of a class in validation, chance decides which epoch has the best score

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from datasets.events.cleaning import EVENT_DTYPE
@@ -32,6 +31,7 @@ from tasks.counts import (
 )
 from tasks.task import Task
 from utils.cli import run_cli
+from utils.lazy_pandas import pd
 from utils.log import logger
 from utils.threads import THREADS, in_order
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
+from threading import Thread
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,6 +38,11 @@ def resolve_main(target: str) -> object:
         if was_on:
             gc.enable()
     return found
+
+
+def import_meanwhile(module: str) -> None:
+    """Import a module in a thread, for later use, where this one waits for a library that needs no Python."""
+    Thread(target=import_module, args=[module]).start()
 
 
 class LazyModule:
