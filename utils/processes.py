@@ -9,15 +9,17 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
-from utils.cli import STOP_SIGNALS
 from utils.machine import keep_freed_memory
+
+# A pool ends its processes by SIGTERM when one of them is killed, and waits for them: that one they obey.
+IGNORED = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @contextmanager
 def process_pool(count: int, what: str) -> Iterator[ProcessPoolExecutor]:
     """Yield a pool of processes, which start when work is submitted and import what it needs.
 
-    A signal that stops this process does not stop theirs: it lets them finish what they have begun.
+    Ctrl-C and the signals for users, which stop this process, let them finish what they have begun.
 
     Args:
         count: processes.
@@ -39,7 +41,7 @@ def process_pool(count: int, what: str) -> Iterator[ProcessPoolExecutor]:
 
 def _begin() -> None:
     """Prepare a process of the pool."""
-    for number in (*STOP_SIGNALS, signal.SIGINT):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
