@@ -19,6 +19,7 @@ SOURCES = ("chart", "lab")  # of items: icu/chartevents and hosp/labevents
 KG_PER_POUND = 0.453592
 CM_PER_INCH = 2.54
 HUNDREDTH, NINTH = 1 / 100, 1 / 9  # multiplied with: a division would change the last bit of published stores
+REDACTED = "_"  # the release writes several in place of what it hides
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -158,7 +159,7 @@ class RawObservations:
     def parse(cls, charted: pl.DataFrame) -> Self:
         """Take itemid and value of rows; with valuenum, the number of a redacted text is its valuenum."""
         text = pl.col("value").str.strip_chars()
-        is_redacted = (text != "") & (text.str.strip_chars("_") == "")
+        is_redacted = (text != "") & (text.str.strip_chars(REDACTED) == "")
         number = to_float(text)
         if "valuenum" in charted.columns:
             valuenum = to_float(pl.col("valuenum").str.strip_chars())
@@ -337,8 +338,8 @@ def clean(
             is_category = name == "category"
             sort_value[selected] = _rank_slots(variable[selected], found) if is_category else found
     tie_break = tie_break_of_numbers(sort_value)
-    as_text = np.flatnonzero(table["text_order"][row])
-    tie_break[as_text] = _tie_break_of_text(observations.take(as_text))
+    if len(as_text := np.flatnonzero(table["text_order"][row])):
+        tie_break[as_text] = _tie_break_of_text(observations.take(as_text))
     unusable = ~(np.abs(value) <= MAX_FLOAT32)
     outside = ~unusable & ((value < table["low"][row]) | (value > table["high"][row]))
     if protocol == "corrected":

@@ -1,5 +1,6 @@
 """Distinct rows of a table: what is charted repeats, so that few rows of many need be read and cleaned."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -7,24 +8,33 @@ import polars as pl
 import pyarrow as pa
 
 
-def distinct_rows(table: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-    """Return the distinct rows [d] of a table, each where it is first, and which of them each row is [n].
+def number_cells(cells: pl.Series) -> tuple[np.ndarray, pa.Array]:
+    """Return the number [n] of each cell among the distinct ones [d], and these, each where it is first.
 
-    >>> rows, which = distinct_rows(pl.DataFrame({"item": [7, 7, 8, 7], "text": ["a", "b", "a", "a"]}))
-    >>> rows.rows(), which.tolist()
-    ([(7, 'a'), (7, 'b'), (8, 'a')], [0, 1, 2, 0])
+    >>> number_cells(pl.Series(["b", "a", None, "b"]))[0].tolist()
+    [0, 1, 2, 0]
     """
-    key = np.zeros(len(table), np.int64)
-    for column in table:
-        number, count = _number(column.to_arrow())
-        key = key * count + number
-    which, count = _number(pa.array(key))
-    first = np.empty(count, np.int64)
-    first[which[::-1]] = np.arange(len(table))[::-1]  # of the rows of a number the last one written stays
-    return table[first], which
+    return _number(cells.to_arrow())
 
 
-def _number(cells: pa.Array) -> tuple[np.ndarray, int]:
-    """Return the number [n] of each cell among the distinct ones in their order, and how many there are."""
+def distinct_rows(columns: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each distinct row is first [d], and which of them each row is [n].
+
+    `columns` are those of a table, each as numbers [n] from 0.
+
+    >>> first, which = distinct_rows([np.array([0, 0, 1, 0]), np.array([0, 1, 0, 0])])
+    >>> first.tolist(), which.tolist()
+    ([0, 1, 2], [0, 1, 2, 0])
+    """
+    key = columns[0].astype(np.int64)
+    for number in columns[1:]:
+        key = key * (number.max(initial=0) + 1) + number
+    which, cells = _number(pa.array(key))
+    first = np.empty(len(cells), np.int64)
+    first[which[::-1]] = np.arange(len(key))[::-1]  # of the rows of a number the last one written stays
+    return first, which
+
+
+def _number(cells: pa.Array) -> tuple[np.ndarray, pa.Array]:
     encoded = cast(pa.DictionaryArray, cells.dictionary_encode(null_encoding="encode"))
-    return encoded.indices.to_numpy(), len(encoded.dictionary)
+    return encoded.indices.to_numpy(), encoded.dictionary

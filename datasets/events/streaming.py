@@ -7,9 +7,10 @@ from typing import Self
 
 import numpy as np
 import polars as pl
+import pyarrow.compute as pc
 
-from datasets.events.cleaning import RawObservations, ValueCounts, clean, item_map
-from datasets.events.distinct import distinct_rows
+from datasets.events.cleaning import REDACTED, RawObservations, ValueCounts, clean, item_map
+from datasets.events.distinct import distinct_rows, number_cells
 from datasets.raw.cells import convert, is_invalid, to_int
 from datasets.raw.integrity import check_not_truncated, explain_parse_error
 from datasets.raw.plain_times import plain_seconds
@@ -18,7 +19,7 @@ from datasets.raw.tables import RawTable, event_table, find_files
 from datasets.schema import variables
 from utils.threads import THREADS, in_order
 
-ROWS_PER_BATCH = 50_000
+ROWS_PER_BATCH = 100_000
 MISSING = -(1 << 62)  # in place of a missing id or time
 NO_TIME = MISSING >> 1  # greater than a missing time, and smaller than any other
 
@@ -91,6 +92,8 @@ class StayIndex:
 
 def _ids(cells: pl.Series) -> np.ndarray:
     """Return ids, MISSING where there is none."""
+    if not cells.null_count():
+        return cells.to_numpy()
     ids: np.ndarray = cells.to_arrow().fill_null(MISSING).to_numpy(zero_copy_only=False)
     return ids
 
@@ -168,7 +171,7 @@ def _wanted_rows(path: Path, table: RawTable, wanted: pl.Series) -> Iterator[pl.
         rows = scan.filter(keep if last_row < 0 else keep & (pl.col("row") > last_row))
         try:
             for batch in rows.collect_batches(chunk_size=ROWS_PER_BATCH, maintain_order=True):
-                yield convert(batch, dict.fromkeys(is_text, pl.Int64), batch["row"])
+                yield convert(batch, dict.fromkeys(is_text, pl.Int64), batch["row"]) if is_text else batch
                 last_row = int(batch["row"][-1]) if len(batch) else last_row
             return
         except pl.exceptions.PolarsError:
@@ -214,7 +217,7 @@ class PlacedRows:
         stay = index.find(batch)
         rows = np.flatnonzero(stay >= 0)
         stay = stay[rows]
-        second = _seconds(batch.select("row", "charttime")[rows]) - index.intime[stay]
+        second = _seconds(batch[["row", "charttime"]][rows]) - index.intime[stay]
         in_stay = (second >= 0) & (second <= index.last_second[stay])
         inside, outside = np.flatnonzero(in_stay), np.flatnonzero(~in_stay & (second > NO_TIME))
         item = batch["itemid"].to_numpy()[rows[outside]]
@@ -232,16 +235,37 @@ def clean_rows(batch: pl.DataFrame, index: StayIndex, protocol: str) -> CleanedR
 
     An item with the same value is cleaned once, and then copied to all of its rows.
     """
-    batch = batch.drop("probe", strict=False).rechunk()  # taking rows from many chunks is slow
+    batch = batch.rechunk()  # taking rows from many chunks is slow
     placed, counts = PlacedRows.of(batch, index, protocol), ValueCounts()
-    columns = ["itemid", "value", *(["valuenum"] if protocol == "corrected" else [])]
-    distinct, which = distinct_rows(batch.select(columns)[placed.row])
+    distinct, which = _distinct_charted(batch, placed.row, protocol)
     repeats = np.bincount(which[: placed.inside], minlength=len(distinct))
     cleaned = clean(RawObservations.parse(distinct), repeats, protocol, counts)
     usable = np.flatnonzero(~np.isnan(cleaned["value"])[which[: placed.inside]])
     sizes = np.flatnonzero(_are_sizes(cleaned["variable"])[which])
     events, of_sizes = (placed.events(cleaned.take(which[chosen]), chosen) for chosen in (usable, sizes))
     return CleanedRows(events, counts, of_sizes, placed.second[sizes])
+
+
+def _distinct_charted(
+    batch: pl.DataFrame, rows: np.ndarray, protocol: str
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """Return the distinct observations [d] of some rows [n] of a batch, and which of them each row is [n].
+
+    The number beside a text (valuenum) counts only where the text may be redacted.
+    """
+    columns = ["itemid", "value"]
+    charted = batch[columns][rows]
+    (item, _), (text, texts) = (number_cells(charted[name]) for name in columns)
+    numbers = [item, text]
+    if protocol == "corrected":
+        columns.append("valuenum")
+        may_be_redacted = pc.match_substring(texts, REDACTED).fill_null(False)
+        redacted = np.flatnonzero(may_be_redacted.to_numpy(zero_copy_only=False)[text])
+        beside = np.zeros(len(rows), np.int64)
+        beside[redacted] = number_cells(batch["valuenum"][rows[redacted]])[0] + 1
+        numbers.append(beside)
+    first, which = distinct_rows(numbers)
+    return batch[columns][rows[first]], which
 
 
 def _seconds(rows: pl.DataFrame) -> np.ndarray:

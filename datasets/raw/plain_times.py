@@ -5,7 +5,8 @@ import polars as pl
 
 LOWEST, HIGHEST = "1000-00-00 00:00:00", "9999-19-39 29:59:59"  # of the byte in each place
 SMALLEST = np.frombuffer(LOWEST.encode(), np.uint8)[:, None]
-SPREAD = np.frombuffer(HIGHEST.encode(), np.uint8)[:, None] - SMALLEST
+SPREAD = np.frombuffer(HIGHEST.encode(), np.uint8) - SMALLEST[:, 0]
+SHORTEST_MONTH = 28  # days, which every month has
 ANY_TIME = "2000-01-01 00:00:00"  # for a missing one
 # First day of each month from the year 1000 to 10000, counted from 1970-01-01.
 FIRST_DAYS = np.arange("1000-01", "10000-02", dtype="M8[M]").astype("M8[D]").astype(np.int32)
@@ -38,7 +39,7 @@ def _seconds(cells: pl.Series) -> np.ndarray | None:
         return None
     rows = np.frombuffer(content, np.uint8)[ends[0] : ends[-1]].reshape(-1, width)
     places = np.subtract(rows.T, SMALLEST, order="C")
-    if not (places <= SPREAD).all():
+    if (places.max(axis=1) > SPREAD).any():
         return None
     century, year, month, day, hour, minute, second = (
         (places[place] * np.uint8(10) + places[place + 1]).astype(np.int32)
@@ -48,7 +49,8 @@ def _seconds(cells: pl.Series) -> np.ndarray | None:
         return None
     months = century * 1200 + year * 12 + month - 1
     days = FIRST_DAYS[months] + day - 1
-    if not (days < FIRST_DAYS[months + 1]).all():
+    late = np.flatnonzero(day > SHORTEST_MONTH)
+    if not (days[late] < FIRST_DAYS[months[late] + 1]).all():
         return None
     seconds: np.ndarray = days * np.int64(86400) + (hour * 3600 + minute * 60 + second)
     return seconds
