@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from datasets.schema import SAMPLE_COLUMNS, SPLITS, STORE_VERSION, channel_count, grid_layout, variables
 from datasets.store import MANIFEST, PARTIAL_BINS, WORK, FileDigest, SampleCount, TaskManifest, listfile_name
 from utils.arrays import npy_header
+from utils.early_flush import early_flush
 from utils.files import atomic_write, sha256, write_text
 from utils.lazy_pandas import pd
 from utils.lock import locked
@@ -76,7 +77,9 @@ def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
 def events_writer(path: Path) -> pq.ParquetWriter:
     """Open events.parquet. Its hours seldom repeat: a dictionary of them takes time, and room as well."""
     repeating = [name for name in EVENTS_SCHEMA.names if name != "hours"]
-    return pq.ParquetWriter(path, EVENTS_SCHEMA, use_dictionary=repeating, compression="zstd")
+    return pq.ParquetWriter(
+        path, EVENTS_SCHEMA, use_dictionary=repeating, compression="zstd", write_statistics=["stay_id"]
+    )
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:
@@ -92,9 +95,15 @@ class ArrayFile:
     """
 
     def __init__(
-        self, file: BinaryIO, dtype: type, row_shape: tuple[int, ...], total: int | None = None
+        self,
+        file: BinaryIO,
+        dtype: type,
+        row_shape: tuple[int, ...],
+        total: int | None = None,
+        wrote: Callable[[int], object] = lambda count: None,
     ) -> None:
         self.rows, self.bytes = 0, 0
+        self._wrote = wrote  # called with the number of bytes that were written
         self._file, self._dtype, self._row_shape, self._total = file, dtype, row_shape, total
         self._hash = hashlib.sha256(self._header(total or 0))
         self.write_header()
@@ -103,6 +112,7 @@ class ArrayFile:
         """Append rows to the file."""
         block = np.ascontiguousarray(rows, self._dtype).data
         self._file.write(block)
+        self._wrote(block.nbytes)
         if self._total is not None:
             self._hash.update(block)
         self.rows += len(rows)
@@ -129,8 +139,8 @@ def write_rows(
     path: Path, dtype: type, row_shape: tuple[int, ...], total: int | None = None
 ) -> Iterator[ArrayFile]:
     """Write a .npy file of rows too many for memory; `total` as in ArrayFile."""
-    with atomic_write(path) as partial, partial.open("wb") as file:
-        array = ArrayFile(file, dtype, row_shape, total)
+    with atomic_write(path) as partial, early_flush() as flushes, partial.open("wb") as file:
+        array = ArrayFile(file, dtype, row_shape, total, lambda count: flushes.wrote(partial, count))
         yield array
         array.write_header()
 
@@ -154,24 +164,28 @@ class SamplesFiles:
         self._lists, self._stays = lists, stays.drop("split")
         self._split = stays["split"].replace_strict(list(SPLITS), range(len(SPLITS))).to_numpy()
         self._columns = ["stay", "period_length", "stay_id", *labels, *SAMPLE_COLUMNS]
+        header = pl.DataFrame(schema=self._columns).write_csv()
         for file in lists.values():
-            pl.DataFrame(schema=self._columns).write_csv(file)
+            file.write(header.encode())
 
     def write(self, samples: pd.DataFrame, partial_bins: np.ndarray) -> None:
         """Add samples and the last rows [n, C] of those that end inside a bin, numbered by partial_bin_row.
 
         `samples` has columns stay_row, end_hours, period_length, the labels, bins, cxr_row, partial_bin_row.
         """
-        stay_row, row = samples["stay_row"].to_numpy(), samples["partial_bin_row"].to_numpy()
-        cxr_row = samples["cxr_row"].to_numpy()
+        row, split = samples["partial_bin_row"].to_numpy(), self._split[samples["stay_row"].to_numpy()]
         numbered = samples.assign(partial_bin_row=np.where(row >= 0, row + self.partial_bins.rows, -1))
-        columns = {name: _to_polars(numbered[name]) for name in self._columns if name in numbered}
-        table, split_of_row = pl.DataFrame(columns), self._split[stay_row]
-        for split, file in self._lists.items():
-            chosen = np.flatnonzero(split_of_row == SPLITS.index(split))
-            part = pl.concat([self._stays[stay_row[chosen]], table[chosen]], how="horizontal")
-            part.select(self._columns).write_csv(file, include_header=False)
-            self.counts[split] += SampleCount(len(part), int((cxr_row[chosen] >= 0).sum()))
+        order = np.argsort(split, kind="stable")  # the samples of a split together
+        ordered = numbered.take(order)
+        stays = self._stays[ordered["stay_row"].to_numpy()]
+        has_cxr = ordered["cxr_row"].to_numpy() >= 0
+        table = pl.DataFrame(
+            [stays[n] if n in stays.columns else _to_polars(ordered[n]) for n in self._columns]
+        )
+        ends = np.bincount(split, minlength=len(SPLITS)).cumsum().tolist()
+        for name, start, end in zip(SPLITS, [0, *ends], ends, strict=False):
+            table[start:end].write_csv(self._lists[name], include_header=False)
+            self.counts[name] += SampleCount(end - start, int(has_cxr[start:end].sum()))
         self.partial_bins.write(partial_bins)
 
 

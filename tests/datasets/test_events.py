@@ -8,7 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datasets.events.buckets import read_bucket, write_buckets
+from datasets.events.buckets import (
+    GLASGOW_TOTAL,
+    deduplicate,
+    read_bucket,
+    with_glasgow_total,
+    write_buckets,
+)
 from datasets.events.cleaning import (
     EVENT_DTYPE,
     ValueCounts,
@@ -161,6 +167,29 @@ def test_corrected_adds_the_glasgow_total_of_one_second(tmp_path: Path) -> None:
         (1.0, "12")
     ]
     assert "Glascow coma scale total" not in collected(tmp_path / "m", chartevents=rows)
+
+
+def test_a_glasgow_total_that_is_charted_stays_as_it_is() -> None:
+    total = NAMES.index(GLASGOW_TOTAL)
+    texts = {"eye opening": "To Pain", "motor response": "Obeys Commands", "verbal response": "Confused"}
+    parts = {NAMES.index(f"Glascow coma scale {part}"): text for part, text in texts.items()}
+    rows = [
+        (stay, second, variable, variables()[variable].categories.index(text))
+        for stay, second in ((0, 60), (0, 3600), (3, 60), (3, 3600))
+        for variable, text in [*parts.items(), *([(total, "3")] if (stay, second) == (3, 60) else [])]
+    ]
+    records = np.zeros(len(rows), EVENT_DTYPE)
+    for name, column in zip(
+        ("stay_row", "second", "variable", "value"), zip(*rows, strict=True), strict=True
+    ):
+        records[name] = column
+    records["tie_break"] = tie_break_of_numbers(records["value"].copy())
+    events = with_glasgow_total(np.random.default_rng(0).permutation(records))
+    totals = events[events["variable"] == total]
+    text = [variables()[total].categories[slot] for slot in totals["value"].astype(int)]
+    found = list(zip(totals["stay_row"].tolist(), totals["second"].tolist(), text, strict=True))
+    assert found == [(0, 60, "12"), (0, 3600, "12"), (3, 60, "3"), (3, 3600, "12")]
+    assert events.tobytes() == deduplicate(events).tobytes()
 
 
 def test_the_worse_side_of_capillary_refill_wins(tmp_path: Path) -> None:
