@@ -7,7 +7,8 @@ from utils.cli import run_cli
 
 # Polars' allocator (jemalloc) reads this when it is loaded: it keeps free memory for five seconds, and takes
 # large pages where Linux has them, so that the kernel has half as many pages to bring.
-os.environ.setdefault("_RJEM_MALLOC_CONF", "thp:always,dirty_decay_ms:5000,muzzy_decay_ms:5000")
+MEMORY_OF_POLARS = "thp:always,dirty_decay_ms:5000,muzzy_decay_ms:5000"
+os.environ.setdefault("_RJEM_MALLOC_CONF", MEMORY_OF_POLARS)
 # Of an extraction; the run itself imports Polars, which starts threads.
 LATER = ("pandas", "pyarrow.parquet")
 

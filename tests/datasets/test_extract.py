@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from datasets.extract import MEMORY_OF_POLARS
 from datasets.extract_config import ExtractConfig
 from datasets.extraction import STEPS, Step
 from datasets.schema import FINDINGS, SPLITS
@@ -27,6 +28,7 @@ from tests.raw_tables import admission, chart, patient, stay, write_mimic_cxr, w
 from tests.stores import extract_with_samples
 
 ROOT = Path(__file__).parents[2]
+VARIABLE = "_RJEM_MALLOC_CONF"
 
 
 @pytest.fixture
@@ -577,3 +579,23 @@ def test_a_store_without_an_xray_although_they_were_given_is_an_error(
     with pytest.raises(ValueError, match=fault):
         extract_with_samples(raw)
     assert not (raw.out / "manifest.yaml").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Polars has another allocator there")
+@pytest.mark.parametrize("own", [None, "dirty_decay_ms:700"])
+def test_the_allocator_of_polars_is_told_before_it_is_loaded(own: str | None) -> None:
+    def loaded(program: str, own: str | None) -> str:
+        others = {name: value for name, value in os.environ.items() if name != VARIABLE}
+        environment = others | ({VARIABLE: own} if own else {})
+        ended = subprocess.run(
+            [sys.executable, "-c", program], env=environment, cwd=ROOT, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout + ended.stderr
+
+    assert "Invalid conf pair: nonsense:1" in loaded("import polars", "nonsense:1")  # so it is read
+    setting = f"import os, datasets.extract, polars; print(os.environ['{VARIABLE}'])"
+    said = loaded(setting, own).strip()  # Polars writes its own setting before; of two the later one counts
+    assert said.endswith(own or MEMORY_OF_POLARS) and "jemalloc" not in said
+    early = "import sys, datasets.extract; print('polars' in sys.modules)"
+    assert loaded(early, own).strip() == "False"

@@ -120,3 +120,40 @@ def test_freed_memory_is_used_again_if_the_c_library_can_be_told(monkeypatch: py
         assert int(kept) * 10 < int(given_back)
     monkeypatch.setattr("ctypes.CDLL", lambda name: object())
     assert not keep_freed_memory()
+
+
+HEAPS_OF_THREADS = """
+import ctypes, sys, threading
+from utils.machine import keep_freed_memory
+
+told = keep_freed_memory(heaps=int(sys.argv[1]) or None)
+together = threading.Barrier(4)
+
+def make_objects():
+    together.wait()
+    ctypes.CDLL(None).malloc(1000)
+    together.wait()
+
+threads = [threading.Thread(target=make_objects) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(told, flush=True)
+if told:
+    library = ctypes.CDLL(None)
+    library.fopen.restype = ctypes.c_void_p
+    library.malloc_info(0, ctypes.c_void_p(library.fopen(b"/dev/stdout", b"w")))
+    library.fflush(None)
+"""
+
+
+def test_threads_share_as_many_heaps_as_they_are_told() -> None:
+    def heaps(limit: int) -> int | None:
+        command = [sys.executable, "-c", HEAPS_OF_THREADS, str(limit)]
+        ran = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+        told, *report = ran.stdout.splitlines()
+        return sum("<heap nr=" in line for line in report) if told == "True" else None
+
+    if (unlimited := heaps(0)) is not None:
+        assert unlimited > 2 == heaps(2)
